@@ -130,13 +130,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posteriors.jsonl"))
     parser.add_argument("--flows", type=Path, default=Path("runs/posteriors"))
     options = parser.parse_args()
-    folder = where(options.data)
+    folder = Path() if options.table else where(options.data)
     if folder is None:
         parser.error("name the folder with the data sets with --data or PUSHFORWARD_DATA")
     warnings.simplefilter("ignore")
     results, rows = Results(options.out), []
     for name in options.names:
-        model, truth = load_posterior(name, folder), reference_draws(name, folder)
+        if not options.table:
+            model, truth = load_posterior(name, folder), reference_draws(name, folder)
         for method in options.methods:
             key = {"posterior": name, "method": method, "seed": options.seed, "steps": options.steps}
             if not results.where(**key) and options.table:

@@ -2,9 +2,11 @@
 
     python -m benchmarks.sbi --data FOLDER                          # runs what is missing, then prints the table
     python -m benchmarks.sbi --methods auto npe nle sbi-npe --simulations 1000 --seeds 0 1 2
+    python -m benchmarks.sbi --methods snle --simulations 10000 --tasks two_moons slcp --observations 1 2
 
 C2ST is the cross-validated accuracy of an MLP between draws of a posterior and of the reference: 0.5 is perfect, 1 is
-worst. ``sbi-npe`` is NPE of the package sbi at its defaults, on the same simulations. Seconds are CPU seconds of training and
+worst. ``sbi-npe`` is NPE of the package sbi at its defaults, on the same simulations. ``snle`` and ``snpe`` are four sequential
+rounds for each observation. Seconds are CPU seconds of training and
 of the draws.
 """
 
@@ -27,7 +29,8 @@ from benchmarks.common.results import Results, footer, markdown, spread
 from benchmarks.sbi_tasks import TASKS, Task, load_task, observation, reference
 from pushforward import inference
 
-METHODS = ("auto", "npe", "nle", "nre", "sbi-npe")
+METHODS = ("auto", "npe", "nle", "nre", "snle", "snpe", "sbi-npe")
+ROUNDS = 4
 PUBLISHED = {  # C2ST of NPE and NLE at 10^3 and 10^4 simulations, means of ten observations (results of the paper)
     "two_moons": {1000: (0.725, 0.773), 10_000: (0.606, 0.713)},
     "slcp": {1000: (0.975, 0.946), 10_000: (0.901, 0.771)},
@@ -37,6 +40,18 @@ PUBLISHED = {  # C2ST of NPE and NLE at 10^3 and 10^4 simulations, means of ten 
     "bernoulli_glm": {1000: (0.863, 0.740), 10_000: (0.678, 0.605)},
     "sir": {1000: (0.815, 0.761), 10_000: (0.680, 0.748)},
     "lotka_volterra": {1000: (0.999, 0.994), 10_000: (0.997, 0.956)},
+}
+
+
+SEQUENTIAL = {  # the same of SNPE and SNLE
+    "two_moons": {1000: (0.643, 0.657), 10_000: (0.554, 0.571)},
+    "slcp": {1000: (0.965, 0.921), 10_000: (0.845, 0.713)},
+    "gaussian_mixture": {1000: (0.669, 0.706), 10_000: (0.551, 0.685)},
+    "gaussian_linear": {1000: (0.652, 0.628), 10_000: (0.544, 0.548)},
+    "gaussian_linear_uniform": {1000: (0.631, 0.657), 10_000: (0.527, 0.552)},
+    "bernoulli_glm": {1000: (0.855, 0.634), 10_000: (0.614, 0.553)},
+    "sir": {1000: (0.638, 0.745), 10_000: (0.561, 0.745)},
+    "lotka_volterra": {1000: (0.990, 0.909), 10_000: (0.953, 0.738)},
 }
 
 
@@ -57,6 +72,22 @@ def _measure(draw: Callable[[Tensor, int], Tensor], name: str, number: int, draw
     made = draw(observation(name, number, folder), draws)
     seconds = time.process_time() - started
     return {"c2st": c2st(reference(name, number, folder)[:draws], made.float()), "sampling s": seconds}
+
+
+def _sequential(
+    method: str, task: Task, x: Tensor, simulations: int, seed: int, members: int, path: Path
+) -> dict[str, Any]:
+    """As :func:`_train`, with rounds for one observation."""
+    torch.manual_seed(seed)
+    kind = {"snle": inference.NLE, "snpe": inference.NPE}[method]
+    started = time.process_time()
+    post = inference.sequential(
+        kind(task.prior, members=members), task.simulator, x, rounds=ROUNDS, simulations=simulations // ROUNDS, seed=seed, progress="silent"
+    )  # fmt: skip
+    seconds = time.process_time() - started
+    path.parent.mkdir(parents=True, exist_ok=True)
+    post.save(path)
+    return {"training s": seconds, "chosen": method}
 
 
 def _sbi(task: Task, simulations: int, seed: int) -> tuple[Callable[[Tensor, int], Tensor], float]:
@@ -86,6 +117,21 @@ def run(
     key = {"task": task.name, "method": method, "simulations": count, "seed": seed, "members": options.members}
     missing = [n for n in options.observations if not results.where(**key, observation=n, draws=options.draws)]
     if not missing:
+        return
+    if method in ("snle", "snpe"):
+        for number in missing:
+            path = options.posteriors / f"{task.name}-{method}-{count}-{seed}-{options.members}-{number}.safetensors"
+            x = observation(task.name, number, folder)
+            if not results.where(**key, part="training", observation=number) or not path.exists():
+                trained = _sequential(method, task, x, count, seed, options.members, path)
+                results.add(key | {"part": "training", "observation": number} | trained)
+            post = inference.load_posterior(path)
+            draw = lambda x, wanted, post=post: post.sample(wanted, x=x, seed=seed)  # noqa: E731
+            results.add(
+                key
+                | {"observation": number, "draws": options.draws}
+                | _measure(draw, task.name, number, options.draws, folder)
+            )
         return
     if method == "sbi-npe":
         draw, seconds = _sbi(task, count, seed)
@@ -122,7 +168,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sbi.jsonl"))
     parser.add_argument("--posteriors", type=Path, default=Path("runs/sbi"))
     options = parser.parse_args()
-    folder = where(options.data)
+    folder = Path() if options.table else where(options.data)
     if folder is None:
         parser.error("name the folder with the data sets with --data or PUSHFORWARD_DATA")
     warnings.simplefilter("ignore")
@@ -144,7 +190,7 @@ def main() -> None:
         trained = results.where(**key, part="training")
         seeds = sorted({r["seed"] for r in found})
         means = [mean(r["c2st"] for r in found if r["seed"] == seed) for seed in seeds]
-        published = PUBLISHED[name].get(count, (float("nan"),) * 2)
+        published = (SEQUENTIAL if method in ("snle", "snpe") else PUBLISHED)[name].get(count, (float("nan"),) * 2)
         rows.append([
             name, str(count), method, str(members), f"{len(found)} x {draws}", spread(means), f"{published[0]:.3f}",
             f"{published[1]:.3f}", f"{mean(r['training s'] for r in trained):.0f}",
@@ -157,8 +203,8 @@ def main() -> None:
         "members",
         "observations x draws",
         "C2ST",
-        "published NPE",
-        "published NLE",
+        "published (S)NPE",
+        "published (S)NLE",
         "training s",
         "sampling s",
         "chosen",

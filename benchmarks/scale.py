@@ -1,6 +1,6 @@
 """Rows a second and peak memory of ``pushforward score``, from 10^5 rows on, with one and more workers.
 
-``python -m benchmarks.scale run 1000000 2`` scores a million rows with two workers, ``python -m benchmarks.scale copy 1000000`` reads, packs and writes
+``python -m benchmarks.scale run 1000000 2`` scores a million rows with two workers, ``... ray 1000000 2`` the same with a cluster of Ray on this machine, ``python -m benchmarks.scale copy 1000000`` reads, packs and writes
 them as the process does that has workers, and ``python -m benchmarks.scale show`` prints the table and the model of the cost. The rows are normal rows of the cover set of ADBench below ``$PUSHFORWARD_DATA``, drawn with replacement into one Parquet file
 of 10^5 or 10^6 rows; more rows are a folder of links to that file. The guard has effort "fast". What is measured is a process of the command line:
 seconds of the clock and of the CPU, and the sum of the peaks of memory of all its processes. The load of the machine (mean number of waiting
@@ -10,7 +10,9 @@ processes in the last minute, at the start) is in each record, because other wor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,39 +73,51 @@ def named(x: np.ndarray) -> pa.Table:
     return pa.table({f"x{k}": x[:, k] for k in range(x.shape[1])})
 
 
-def measure(folder: Path, rows: int, workers: int) -> dict[str, Any]:
-    """Score the rows in a process of their own."""
+def measure(folder: Path, rows: int, workers: int, ray: bool = False) -> dict[str, Any]:
+    """Score the rows in a process of their own, or in those of a cluster of Ray."""
     guard, table = prepared(folder, rows)
-    output = folder / f"scores-{workers}.parquet"
+    output = folder / (f"scores-ray-{workers}" if ray else f"scores-{workers}.parquet")
     words = [sys.executable, "-m", "pushforward", "score", str(guard), str(table), "-o", str(output), "--workers", str(workers), "-q"]  # fmt: skip
+    words += ["--ray", "local"] if ray else []
     load, start = os.getloadavg()[0], time.perf_counter()
     running = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"})
     peaks: dict[int, int] = {}
     while running.poll() is None:
         for pid in family(running.pid):
-            peaks[pid] = max(peaks.get(pid, 0), peak(pid))
+            if not ray or scores(pid):
+                peaks[pid] = max(peaks.get(pid, 0), peak(pid))
         time.sleep(0.2)
     if running.returncode:
         raise SystemExit(f"score ended with code {running.returncode}")
     used = os.times()
-    size = output.stat().st_size
-    found = pq.ParquetFile(output).metadata.num_rows
-    output.unlink()
+    files = sorted(output.glob("*.parquet")) if ray else [output]
+    size = sum(path.stat().st_size for path in files)
+    found = sum(pq.ParquetFile(path).metadata.num_rows for path in files)
+    shutil.rmtree(output) if ray else output.unlink()
     if found != rows:
         raise SystemExit(f"{found} of {rows} rows were written")
     return {
-        "rows": rows, "workers": workers, "wall_s": time.perf_counter() - start, "cpu_s": used.children_user + used.children_system,
+        "rows": rows, **({"ray": workers} if ray else {"workers": workers}), "wall_s": time.perf_counter() - start, "cpu_s": used.children_user + used.children_system,
         "peak_MB": sum(peaks.values()) / 1024, "largest_MB": max(peaks.values()) / 1024, "output_MB": size / 1e6, "load": load,
     }  # fmt: skip
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children."""
+    """A process and its descendants."""
+    children: list[str] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += task.read_text().split()
+    return [pid, *(other for child in children for other in family(int(child)))]
+
+
+def scores(pid: int) -> bool:
+    """Whether a process is the program or a worker of Ray that scores; Ray gives the name of their method to such workers."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
-        children = []
-    return [pid, *map(int, children)]
+        return False
+    return "pushforward" in words or words.startswith("ray::MapWorker")
 
 
 def peak(pid: int) -> int:
@@ -124,10 +138,17 @@ def cost(records: list[dict[str, Any]]) -> tuple[float, float]:
     return float(start), float(million)
 
 
+def clock(record: dict[str, Any]) -> tuple[str, str]:
+    """Seconds of the clock and rows a second; in brackets and without a rate if the run waited for other work."""
+    if record["load"] > 4:
+        return f"({record['wall_s']:.0f})", ""
+    return f"{record['wall_s']:.0f}", f"{round(record['rows'] / record['wall_s'], -3):,.0f}"
+
+
 def main(arguments: list[str]) -> None:
     """Measure one run that has no record yet, or print all records."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("command", choices=("run", "copy", "show"))
+    parser.add_argument("command", choices=("run", "ray", "copy", "show"))
     parser.add_argument("rows", nargs="?", type=int, default=100_000)
     parser.add_argument("workers", nargs="?", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "pushforward-scale"))
@@ -138,6 +159,11 @@ def main(arguments: list[str]) -> None:
             given.folder.mkdir(parents=True, exist_ok=True)
             results.add(measure(given.folder, given.rows, given.workers))
         return
+    if given.command == "ray":
+        if not results.where(rows=given.rows, ray=given.workers):
+            given.folder.mkdir(parents=True, exist_ok=True)
+            results.add(measure(given.folder, given.rows, given.workers, ray=True))
+        return
     if given.command == "copy":
         given.folder.mkdir(parents=True, exist_ok=True)
         for kind in ("parquet", "csv"):
@@ -147,14 +173,36 @@ def main(arguments: list[str]) -> None:
         print(
             f"To read, pack and write {record['rows']:,} rows as {record['format']}: {record['cpu_s']:.2f} CPU seconds."
         )
-    latest = {(record["rows"], record["workers"]): record for record in results.records if record["workers"]}
+    latest = {(record["rows"], record["workers"]): record for record in results.records if record.get("workers")}
+    latest.pop((100_000, 2), None)  # two parts start no process, so this is the run with one worker again
     rows = [
-        (f"{r['rows']:,}", str(r["workers"]), f"{r['wall_s']:.0f}", f"{r['cpu_s']:.0f}", f"{r['rows'] / r['wall_s']:,.0f}",
-         f"{r['rows'] / r['cpu_s']:,.0f}", f"{r['peak_MB']:.0f}", f"{r['load']:.1f}")
+        (f"{r['rows']:,}", str(r["workers"]), *clock(r), f"{r['cpu_s']:,.{int(r['cpu_s'] < 10)}f}", f"{r['peak_MB']:,.0f}", f"{r['load']:.1f}")
         for _, r in sorted(latest.items())
     ]  # fmt: skip
-    head = ("rows", "workers", "seconds", "CPU seconds", "rows a second", "rows a CPU second", "peak memory, all processes, MB", "load at the start")  # fmt: skip
+    head = (
+        "rows",
+        "workers",
+        "seconds",
+        "rows a second",
+        "CPU seconds",
+        "peak memory, all processes, MB",
+        "load at the start",
+    )
     print(markdown(head, rows))
+    rays = [
+        (
+            f"{r['rows']:,}",
+            str(r["ray"]),
+            *clock(r),
+            f"{r['peak_MB']:,.0f}",
+            f"{r['largest_MB']:,.0f}",
+            f"{r['load']:.1f}",
+        )
+        for r in results.records
+        if r.get("ray")
+    ]
+    head = ("rows", "workers of Ray", "seconds", "rows a second", "peak memory of the program and its workers, MB", "the largest of them, MB", "load at the start")  # fmt: skip
+    print("\n" + markdown(head, rays))
     print("\nCPU seconds of one worker: {:.1f} + {:.1f} for a million rows.".format(*cost(list(latest.values()))))
     print(footer("python -m benchmarks.scale", list(latest.values())))
 

@@ -7,7 +7,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src"), str(HERE.parent)]
 
+# Small models are fastest on one thread, and threads of several examples would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pushforward
+from gallery import SECTIONS
 
 project = "pushforward"
 author = "The pushforward authors"
@@ -20,10 +24,12 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "api",  # the list of public names on each page of the reference
+    "references",  # the works that docstrings cite
     "llms",  # llms.txt and llms-full.txt
 ]
 exclude_patterns = ["_build", "papers/*.json", "gallery/**/*.ipynb", "gallery/**/*.zip"]
@@ -48,6 +54,8 @@ intersphinx_mapping = {
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
+    "subsection_order": [f"../examples/{name}" for name in SECTIONS],
+    "within_subsection_order": "gallery.Order",
     "filename_pattern": r"plot_",
     "ignore_pattern": r"(__init__|inference_).*\.py$",
     "download_all_examples": False,
@@ -63,6 +71,9 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = "pushforward"
 html_static_path = ["_static"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_theme_options = {"sidebar_hide_name": False}
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [
     ROOT / "README.md",
     *(ROOT / "docs").glob("*.md"),
-    *(ROOT / "examples").glob("*.py"),
+    *(ROOT / "examples").rglob("*.py"),
     *(ROOT / "src").rglob("*.py"),
 ]
 

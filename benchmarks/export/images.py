@@ -44,6 +44,9 @@ def measure(data: Path, out: Path, seeds: int) -> None:
                 results.add(record)
 
 
+SHOWN = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST", "notmnist": "notMNIST"}
+
+
 def table(file: Path) -> None:
     results, rows = Results(file), []
     for name in ("fashion-mnist", "mnist"):
@@ -52,8 +55,8 @@ def table(file: Path) -> None:
                 spread([r[f"auroc {other}"] for r in results.where(set=name, exportable=exportable)])
                 for exportable in (False, True)
             ]
-            rows.append((name, other, *cells))
-    print(markdown(("normal", "anomalies", "Guard()", "Guard(exportable=True)"), rows))
+            rows.append((SHOWN[name], SHOWN[other], *cells))
+    print(markdown(("normal", "anomalies", "Guard()", "Guard(exportable=True)"), rows, ("---", "---", "---:", "---:")))
     print(footer("python -m benchmarks.export.images", results.records))
 
 
@@ -62,9 +65,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("PUSHFORWARD_DATA", "data")))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    measure(arguments.data, arguments.out, arguments.seeds)
+    if not arguments.table:
+        torch.set_num_threads(1)
+        measure(arguments.data, arguments.out, arguments.seeds)
     table(arguments.out)
 
 

@@ -120,9 +120,10 @@ def main() -> None:
     parser.add_argument("--sigmas", type=float, nargs="*", default=list(SIGMAS))
     parser.add_argument("--attack", type=float, nargs="*", default=[0.25, 0.5], help="radii of attacks")
     parser.add_argument("--results", type=Path, default=FILE)
+    parser.add_argument("--table", action="store_true", help="only print the tables")
     arguments = parser.parse_args()
     results = Results(arguments.results)
-    for sigma in arguments.sigmas:
+    for sigma in () if arguments.table else arguments.sigmas:
         measure(sigma, results)
         for radius in arguments.attack:
             attacked(sigma, radius, results)

@@ -28,6 +28,8 @@ from pushforward.detection import auroc, mean_rank, realized_interval
 from pushforward.estimators import Guard
 
 LEVELS = (0.01, 0.05)
+_LEAST_NORMAL = 80  # rows of which half fit a guard whose half calibrates: enough for a level of 5 %
+_SMALL = 500  # new rows: sets with fewer are shown together
 
 
 def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -49,9 +51,9 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
 
 
 def alarms(data: Path, out: Path, splits: int, rows: int) -> None:
-    """Measure false-alarm rates on normal rows: one half fits the guard (a quarter of it calibrates), the other half is new."""
+    """Measure false-alarm rates on normal rows: one half fits the guard (a quarter or half of it calibrates), the other is new."""
     done = {(r["set"], r["split"]) for r in results(out)}
-    for name, normal, _ in tables(data, 1000):
+    for name, normal, _ in tables(data, _LEAST_NORMAL):
         for split in range(splits):
             if (name, split) in done:
                 continue
@@ -85,27 +87,45 @@ def detection(data: Path, out: Path, seeds: int, rows: int, detectors: list[str]
             for detector in detectors:
                 if (name, seed, detector) in done:
                     continue
-                start = time.perf_counter(), time.process_time()
-                score = DETECTORS[detector](train, seed)
-                fitted = time.process_time()
-                on_normal, on_anomalies = score(test), score(anomalies)
-                record: dict = {
-                    "set": name, "seed": seed, "detector": detector, "train": len(train), "columns": train.shape[1],
-                    "normal": len(normal), "auroc": auroc(on_normal, on_anomalies),
-                    "aupr": average_precision(on_normal, on_anomalies),
-                }  # fmt: skip
-                for level in LEVELS:
-                    record[f"caught at {level}"] = float((on_anomalies > np.quantile(on_normal, 1 - level)).mean())
-                if isinstance(getattr(score, "__self__", None), Guard):
-                    calibrator = score.__self__.calibrator_
-                    for level in LEVELS:
-                        for what, scores in (("false alarms", on_normal), ("alarms", on_anomalies)):
-                            record[f"{what} promised {level}"] = float((calibrator.p_value(scores) <= level).mean())
-                    record["calibration"] = calibrator.n
-                record["fit cpu seconds"] = round(fitted - start[1], 3)
-                record["cpu seconds"] = round(time.process_time() - start[1], 3)
-                record["seconds"] = round(time.perf_counter() - start[0], 3)
-                append(out, record)
+                record = {"set": name, "seed": seed, "detector": detector, "normal": len(normal)}
+                append(out, record | measure(detector, train, test, anomalies, seed))
+
+
+def measure(detector: str, train: np.ndarray, test: np.ndarray, anomalies: np.ndarray, seed: int) -> dict:
+    """Fit a detector; its AUROC, AUPR and share caught, and of a guard the rates of alarms at the promised levels."""
+    return measure_each(detector, train, test, {"": anomalies}, seed)[""]
+
+
+def measure_each(
+    detector: str, train: np.ndarray, test: np.ndarray, anomalies: dict[str, np.ndarray], seed: int
+) -> dict[str, dict]:
+    """The same of one fit for several sets of anomalies; each has the CPU seconds of the fit, of the normal rows and of its own."""
+    start = time.perf_counter(), time.process_time()
+    score = DETECTORS[detector](train, seed)
+    fitted = time.process_time()
+    on_normal = score(test)
+    shared = time.perf_counter() - start[0], time.process_time() - start[1]
+    calibrator = score.__self__.calibrator_ if isinstance(getattr(score, "__self__", None), Guard) else None  # pyright: ignore
+    found: dict[str, dict] = {}
+    for name, rows in anomalies.items():
+        before = time.perf_counter(), time.process_time()
+        on_anomalies = score(rows)
+        record: dict = {
+            "train": len(train), "columns": train.shape[1],
+            "auroc": auroc(on_normal, on_anomalies), "aupr": average_precision(on_normal, on_anomalies),
+        }  # fmt: skip
+        for level in LEVELS:
+            record[f"caught at {level}"] = float((on_anomalies > np.quantile(on_normal, 1 - level)).mean())
+        if calibrator is not None:
+            for level in LEVELS:
+                for what, scores in (("false alarms", on_normal), ("alarms", on_anomalies)):
+                    record[f"{what} promised {level}"] = float((calibrator.p_value(scores) <= level).mean())
+            record["calibration"] = calibrator.n
+        record["fit cpu seconds"] = round(fitted - start[1], 3)
+        record["cpu seconds"] = round(shared[1] + time.process_time() - before[1], 3)
+        record["seconds"] = round(shared[0] + time.perf_counter() - before[0], 3)
+        found[name] = record
+    return found
 
 
 def split(normal: np.ndarray, anomalous: np.ndarray, seed: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,9 +163,12 @@ def print_alarms(records: list[dict]) -> None:
     )
     print("| --- |" + " ---: |" * (2 + 3 * len(LEVELS)))
     total: dict[str, list[int]] = {}
-    for name in sets:
-        rows = [r for r in records if r["set"] == name]
-        cells = [name, f"{rows[0]['calibration']}", f"{rows[0]['new']}"]
+    small = {r["set"] for r in records if r["new"] < _SMALL}
+    groups = {name: {name} for name in sets if name not in small}
+    groups |= {f"{len(small)} sets with fewer than 1,000 normal rows": small} if small else {}
+    for name, members in groups.items():
+        rows = [r for r in records if r["set"] in members]
+        cells = [name, *(_range([r[what] for r in rows]) for what in ("calibration", "new"))]
         for alpha in LEVELS:
             rates = [r[f"marginal@{alpha}"] for r in rows if f"marginal@{alpha}" in r]
             inside = [
@@ -167,16 +190,20 @@ def print_alarms(records: list[dict]) -> None:
         print(f"{key}: {sum(values)} of {len(values)} ({np.mean(values):.1%})")
 
 
+def _range(values: list[int]) -> str:
+    return f"{min(values)}" if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
 def pac_exceeded(record: dict, alpha: float) -> bool:
     """Whether the realized rate on new rows is above alpha (the promise is on the true rate, of which this is a sample)."""
     return record[f"pac@{alpha}"] > alpha
 
 
-def print_detection(records: list[dict]) -> None:
+def print_detection(records: list[dict], detectors: list[str]) -> None:
     """AUROC by set (mean over seeds), then means, mean rank, wins and Wilcoxon's test against each other detector."""
     from scipy.stats import wilcoxon
 
-    names = [d for d in DETECTORS if any(r["detector"] == d for r in records)]
+    names = [d for d in detectors if any(r["detector"] == d for r in records)]
     sets = sorted({r["set"] for r in records}, key=str.lower)
     seeds = {s: set.intersection(*({r["seed"] for r in records if (r["set"], r["detector"]) == (s, d)} for d in names))
              for s in sets}  # fmt: skip
@@ -203,18 +230,66 @@ def print_detection(records: list[dict]) -> None:
         print(f"| **{label}** | | {' | '.join(f'{table[d][mask].mean():.2f}' for d in names)} |")
     ranks = mean_rank({d: list(v) for d, v in area.items()})
     print(f"| **mean rank** | | {' | '.join(f'{ranks[d]:.2f}' for d in names)} |")
+    print()
     for d in names:
         if d != "guard" and "guard" in names:
             gain = area["guard"] - area[d]
             p = wilcoxon(gain).pvalue if np.any(gain != 0) else 1.0
-            print(f"guard against {d}: {gain.mean():+.2f} ({gain[large].mean():+.2f}), {(gain > 0).sum()} wins, "
+            print(f"- guard against {d}: {gain.mean():+.2f} ({gain[large].mean():+.2f}), {(gain > 0).sum()} wins, "
                   f"{(gain < 0).sum()} losses, Wilcoxon p = {p:.2g}")  # fmt: skip
     mine = [r for r in records if r["detector"] == "guard"]
     for level in LEVELS:
         enough = [r for r in mine if r.get("calibration", 0) >= 1 / level - 1]
         if enough:
             false, found = (np.mean([r[f"{w} promised {level}"] for r in enough]) for w in ("false alarms", "alarms"))
-            print(f"promised {level:.0%}: false alarms {false:.2%}, anomalies found {found:.1%} ({len(enough)} runs)")
+            print(f"- promised {level:.0%}: false alarms {false:.2%}, anomalies found {found:.1%} ({len(enough)} runs)")
+    if {"guard", "knn5"} <= set(names):
+        print_differences(records, sets, large)
+
+
+def print_differences(records: list[dict], sets: list[str], large: np.ndarray) -> None:
+    """The guard minus kNN (5) by seed, and the larger sets on which the guard is significantly behind."""
+    from scipy.stats import ttest_1samp
+
+    area = {(r["set"], r["seed"], r["detector"]): 100 * r["auroc"] for r in records}
+    seeds = sorted({seed for _, seed, _ in area})
+    gain = np.array(
+        [[area.get((s, k, "guard"), np.nan) - area.get((s, k, "knn5"), np.nan) for k in seeds] for s in sets]
+    )
+    if len(seeds) < 2 or np.isnan(gain).any():
+        return
+    on_all, on_large = (", ".join(f"{mean:+.2f}" for mean in rows.mean(0)) for rows in (gain, gain[large]))
+    print(
+        f"- the mean difference to knn5 in each of the {len(seeds)} seeds: {on_all} on all sets; {on_large} on those with 1,000 normal rows"
+    )
+    behind = {
+        s: -row.mean() for s, row in zip(np.array(sets)[large], gain[large], strict=True)
+        if row.mean() < 0 and np.ptp(row) and ttest_1samp(row, 0).pvalue < 0.05
+    }  # fmt: skip
+    worst = ", ".join(f"{s} by {behind[s]:.2f}" for s in sorted(behind, key=behind.__getitem__, reverse=True))
+    print(
+        "- of the sets with 1,000 normal rows the guard is significantly behind knn5 (paired t-test over the seeds, p < 0.05) on "
+        f"{worst or 'none'} points"
+    )
+
+
+def print_ensemble(records: list[dict]) -> None:
+    """The first form of the benchmark: one line for each set and seed, with the AUROC of the ensemble of flows and of three detectors."""
+    names = ("guard", "knn", "lof", "iforest")
+    sets = sorted({r["set"] for r in records})
+    own = {s: [r for r in records if r["set"] == s] for s in sets}
+    area = {d: np.array([100 * np.mean([r[d] for r in own[s]]) for s in sets]) for d in names}
+    print(f"\n| set | columns | seeds | {' | '.join(names)} |\n| --- |" + " ---: |" * (2 + len(names)))
+    for i, s in enumerate(sets):
+        print(f"| {s} | {own[s][0]['columns']} | {len(own[s])} | {' | '.join(f'{area[d][i]:.1f}' for d in names)} |")
+    best = int(np.argmax(area["guard"] - area["knn"]))
+    print(f"| **mean** | | | {' | '.join(f'{area[d].mean():.2f}' for d in names)} |")
+    print(f"| mean without {sets[best]} | | | {' | '.join(f'{np.delete(area[d], best).mean():.2f}' for d in names)} |")
+    ranks = mean_rank({d: list(v) for d, v in area.items()})
+    print(f"| **mean rank** | | | {' | '.join(f'{ranks[d]:.2f}' for d in names)} |\n")
+    for d in names[1:]:
+        won = ((area["guard"] > area[d]) + 0.5 * (area["guard"] == area[d])).sum()
+        print(f"- against {d}: {won:g} wins, {len(sets) - won:g} losses")
 
 
 def main() -> None:
@@ -227,12 +302,19 @@ def main() -> None:
         run.add_argument("--repeats", type=int, default=20 if what == "alarms" else 5)
         run.add_argument("--rows", type=int, default=4000 if what == "alarms" else 3000)
         run.add_argument("--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS))
-    sub.add_parser("tables").add_argument("files", nargs="+", type=Path)
+    shown = sub.add_parser("tables")
+    shown.add_argument("files", nargs="+", type=Path)
+    shown.add_argument("--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS))
     options = parser.parse_args()
     if options.what == "tables":
         for file in options.files:
             records = results(file)
-            (print_alarms if "split" in records[0] else print_detection)(records)
+            if "split" in records[0]:
+                print_alarms(records)
+            elif "detector" in records[0]:
+                print_detection(records, options.detectors)
+            else:
+                print_ensemble(records)
     elif options.what == "alarms":
         alarms(options.data, options.out, options.repeats, options.rows)
     else:

@@ -202,6 +202,9 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 results.add({**key, "attack": attack, "budget": budget, **detectors.measure(changed, normal)})
 
 
+SHOWN = {"mnist": "MNIST", "notmnist": "notMNIST", "fashion-mnist": "Fashion-MNIST (false alarms)"}
+
+
 def interval(fraction: float, count: int) -> str:
     """A fraction in percent with Wilson's 95 % interval."""
     z = 1.96
@@ -211,13 +214,21 @@ def interval(fraction: float, count: int) -> str:
 
 
 def table(results: Results) -> str:
-    """Fraction detected at 5 % by each detector, and its AUROC."""
-    rows = []
-    for r in results.records:
-        caught = [interval(r[f"{name} caught"], r["images"]) for name in ("guard", "-log p", "gate")]
-        areas = [f"{100 * r[f'{name} auroc']:.1f}" for name in ("guard", "-log p", "gate")]
-        rows.append([r["set"], r["attack"], str(r["budget"]) if r["budget"] else "", *caught, *areas])
+    """Fraction detected at 5 % by each detector, in percent, for each budget; then with intervals, and AUROC."""
     names = ("guard", "-log p", "gate")
+    short, rows, last = [], [], ""
+    for images, attack in dict.fromkeys((r["set"], r["attack"]) for r in results.records):
+        found = results.where(set=images, attack=attack)
+        cells = [" / ".join(f"{100 * r[f'{name} caught']:.0f}" for r in found) for name in names]
+        bold = attack == "PGD, lower the guard's score"
+        short.append([
+            SHOWN[images] if images != last else "", f"**{attack}**" if bold else attack, f"**{cells[0]}**" if bold else cells[0], *cells[1:],
+        ])  # fmt: skip
+        last = images
+        for r in found:
+            caught = [interval(r[f"{name} caught"], r["images"]) for name in names]
+            areas = [f"{100 * r[f'{name} auroc']:.1f}" for name in names]
+            rows.append([images, attack, str(r["budget"]) if r["budget"] else "", *caught, *areas])
     head = [
         "images",
         "attack",
@@ -225,7 +236,10 @@ def table(results: Results) -> str:
         *(f"{n}: detected at 5 %" for n in names),
         *(f"{n}: AUROC" for n in names),
     ]
-    return markdown(head, rows) + "\n" + footer("python -m benchmarks.quality.ood --attacks", results.records)
+    first = markdown(["images", "attack", "guard", "-log p", "gate, one image"], short)
+    return "\n".join(
+        [first, "", markdown(head, rows), footer("python -m benchmarks.quality.ood --attacks", results.records)]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 import pushforward as pf
 from benchmarks.common.datasets import load_images
-from benchmarks.common.results import Results, footer, markdown
+from benchmarks.common.results import Record, Results, footer, markdown
 from benchmarks.quality.attacks import interval
 from benchmarks.quality.data import add_data_option
 from pushforward.detection import ConformalCalibrator, auroc, realized_interval
@@ -210,7 +210,28 @@ def table(results: Results) -> str:
     head = ["sigma", "seed", "AUROC", "caught at 5 %", "false alarms", "caught at 1 %", "false alarms", "95 % of such guards", "ms"]  # fmt: skip
     second = ["sigma", "seed", "radius", "certified at 5 %", "attacked", "certified at 1 %", "attacked", "broken"]
     bottom = footer("python -m benchmarks.quality.certified", results.records)
-    return "\n\n".join([markdown(head, rows), markdown(second, attacked), bottom])
+    return "\n\n".join([short_table(results), markdown(head, rows), markdown(second, attacked), bottom])
+
+
+def short_table(results: Results) -> str:
+    """Share with an alarm at 5 % (and at 1 %), by radius: without an attack, certified, and after the attack."""
+    radii = sorted({r["radius"] for r in results.where(part="radius")})
+    rows = []
+
+    def share(record: Record, what: str) -> str:
+        digits = 1 if what == "caught" else 0
+        return f"{100 * record[f'{what}_0.05']:.{digits}f} ({100 * record[f'{what}_0.01']:.{digits}f})"
+
+    for clean in results.where(part="clean"):
+        sigma = clean["sigma"]
+        name = f"sigma {sigma:g}" if sigma else "the same score without noise"
+        found = {r["radius"]: r for r in results.where(part="radius", sigma=sigma, seed=clean["seed"])}
+        if sigma:
+            rows.append([f"{name}: certified", "", *(share(found[r], "certified") for r in radii)])
+        rows.append(
+            [f"{name}: after the attack", share(clean, "caught"), *(share(found[r], "attacked") for r in radii)]
+        )
+    return markdown(["", "radius 0", *(f"{r:g}" if r < 1 else f"{r:.1f}" for r in radii)], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

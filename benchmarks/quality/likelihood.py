@@ -135,7 +135,7 @@ def main() -> None:
     if options.clock == "cpu" and options.threads != 1 and not options.table:
         parser.error("--clock cpu adds the seconds of all threads: use it with --threads 1.")
     torch.set_num_threads(options.threads)
-    if options.clock == "cpu":
+    if options.clock == "cpu" and not options.table:
         training_run.monotonic = time.process_time  # the clock of pf.fit's max_time
     results = Results(options.out)
     if not options.table:

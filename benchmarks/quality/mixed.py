@@ -201,11 +201,11 @@ def print_tables(records: list[dict[str, Any]]) -> None:
     for d in names[1:]:
         by_table = np.array([mean(f, "guard", KINDS) - mean(f, d, KINDS) for f in frames])
         gain = np.array(cells["guard"]) - np.array(cells[d])
-        print(f"guard against {d}: {gain.mean():+.2f}, {(gain > 0).sum()} of {len(gain)} pairs won, "
+        print(f"- guard against {d}: {gain.mean():+.2f}, {(gain > 0).sum()} of {len(gain)} pairs won, "
               f"{(by_table > 0).sum()} of {len(frames)} tables, Wilcoxon over tables p = {wilcoxon(by_table).pvalue:.2g}")  # fmt: skip
     mine = [r for r in records if r["detector"] == "guard"]
     caught = ", ".join(f"{kind} {np.mean([r[f'alarms {kind}'] for r in mine]):.0%}" for kind in KINDS)
-    print(f"promised 5%: false alarms {np.mean([r['false alarms'] for r in mine]):.2%}; found {caught}")
+    print(f"- promised 5%: false alarms {np.mean([r['false alarms'] for r in mine]):.2%}; found {caught}")
     for d in names:
         print(f"{d}: {np.mean([r['cpu seconds'] for r in records if r['detector'] == d]):.2f} CPU seconds")
 

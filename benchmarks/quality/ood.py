@@ -45,7 +45,7 @@ from torch import Tensor
 
 import pushforward as pf
 from benchmarks.common.datasets import load_images
-from benchmarks.common.results import Results, footer, markdown
+from benchmarks.common.results import Record, Results, footer, markdown, spread
 from benchmarks.quality.data import add_data_option
 from benchmarks.quality.made_images import made_images
 from pushforward.detection import ConformalCalibrator, auroc, bootstrap_interval, realized_interval
@@ -282,6 +282,7 @@ def curve_table(results: Results) -> str:
                 alarms = [f"{100 * first[f'alarms {lv:.0%}']:.2f}" if score == "guard" else "" for lv in LEVELS]
                 nats = f"{first['nats']:.0f}" if score == "-log p" else ""
                 rows.append([score, f"{steps}", f"{first['fit seconds']:.0f}", nats, *areas, *alarms])
+        parts += [short_curve(records), ""] if name == "cifar10" else []
         parts.append(f"AUROC in percent against training, {name}\n")
         head = ["score", "steps", "CPU s of the fit", "log p of test images, nats", *others]
         parts.append(markdown([*head, "false alarms at 1 %", "at 5 %"], rows))
@@ -324,18 +325,61 @@ def tables(results: Results, kind: str) -> str:
             means = [np.mean([r["auroc"] for r in mine if r["other"] == other]) for other in others]
             means.append(np.mean(means))
             rows.append([score, *(f"{100 * mean:.1f}" for mean in means), f"{np.mean([r['ms'] for r in mine]):.2f}"])
+        if kind == "made":
+            parts += [
+                markdown(
+                    ["score", f"mean over {len(others)} kinds"], [[row[0], row[-2]] for row in rows], ["---", "---:"]
+                ),
+                "",
+            ]
         parts.append(f"AUROC in percent, trained on {name}; {len(seeds)} seed(s)\n")
         parts.append(markdown(["score", *others, "mean", "ms"], rows))
+        parts.append(f"\nThe guard trained on {name}, percent, over the seeds\n")
+        parts.append(guard_table(results.where(train=name, score="guard", kind=kind)))
         rows = []
         for record in results.where(train=name, score="guard", kind=kind):
             interval = f"{100 * record['auroc']:.2f} [{100 * record['low']:.2f}, {100 * record['high']:.2f}]"
             caught = [f"{100 * record[f'caught {level:.0%}']:.1f}" for level in LEVELS]
             alarms = [f"{100 * record[f'alarms {level:.0%}']:.2f}" for level in LEVELS]
             rows.append([record["other"], str(record["seed"]), interval, *caught, *alarms])
-        parts.append(f"\nThe guard trained on {name}, percent\n")
+        parts.append(f"\nThe guard trained on {name}, percent, by seed\n")
         parts.append(markdown(["other", "seed", "AUROC", "caught at 1 %", "at 5 %", "false alarms at 1 %", "at 5 %"], rows))  # fmt: skip
         parts.append("")
     return "\n".join([*parts, footer("python -m benchmarks.quality.ood", results.records)])
+
+
+def guard_table(records: list[Record]) -> str:
+    """AUROC, and the anomalies that raise an alarm, as mean and standard deviation over seeds; then the false alarms by seed."""
+    rows = []
+    for other in dict.fromkeys(record["other"] for record in records):
+        own = [record for record in records if record["other"] == other]
+        caught = [spread([100 * r[f"caught {level:.0%}"] for r in own], 1) for level in LEVELS]
+        rows.append(
+            [other, spread([100 * r["auroc"] for r in own], 2), f"{100 * min(r['low'] for r in own):.2f}", *caught]
+        )
+    seeds = len({record["seed"] for record in records})
+    area = f"AUROC, mean ± sd of {seeds} seeds" if seeds > 1 else "AUROC"
+    first = list({record["seed"]: record for record in records}.values())
+    shares = [", ".join(f"{100 * r[f'alarms {level:.0%}']:.2f}" for r in first) for level in LEVELS]
+    head = ["other", area, "lowest end of an interval", "detected at 1 %", "at 5 %"]
+    return (
+        f"{markdown(head, rows)}\n\nFalse alarms, percent, by seed: {shares[0]} at a promised 1 %; {shares[1]} at 5 %."
+    )
+
+
+def short_curve(records: list[Record]) -> str:
+    """AUROC of the guard, then of -log p on the first three sets, against the steps."""
+    others = list(dict.fromkeys(record["other"] for record in records))
+    rows = []
+    for steps in sorted({record["steps"] for record in records}):
+        found = {(r["score"], r["other"]): r for r in records if r["steps"] == steps}
+        first = found["-log p", others[0]]
+        bits = -first["nats"] / (3 * 32 * 32) / np.log(2)
+        areas = [f"{100 * found['guard', o]['auroc']:.1f}" for o in others]
+        likely = [f"{100 * found['-log p', o]['auroc']:.1f}" for o in others[:3]]
+        rows.append([f"{steps:,}", f"{first['fit seconds']:.0f}", f"{bits:.2f}", *areas, *likely])
+    head = ["steps", "CPU s", "bits/dim of the guard's flow", *others, f"-log p: {others[0]}", *others[1:3]]
+    return markdown(head, rows, ["---:"] * len(head))
 
 
 def picture(results: Results, kind: str, path: Path) -> None:

@@ -67,17 +67,21 @@ def sample(options: argparse.Namespace, results: Results) -> None:
         })  # fmt: skip
 
 
+SHOWN = {"gated": "gated", "plusplus": "PixelCNN++"}
+
+
 def sampling_table(results: Results) -> str:
-    """One row for each network."""
+    """One row for each network and machine."""
     records = results.where(kind="sampling")
     rows = [
-        [f"{r.get('network', 'gated')}, {r['filters']} filters, {r['layers']} layers", str(r["images"]),
-         f"{r['cached']:.2f}", f"{r['uncached']:.1f}", f"{r['ratio']:.0f}", str(r["rows"]),
-         f"{r['equal_images']} of {r['images']}", f"{100 * r['equal_pixels']:.2f} %"]
+        [f"{SHOWN[r.get('network', 'gated')]}, {r['filters']} filters, {r['layers']} layer{'s' * (r['layers'] > 1)}", r["machine"].split()[0].removesuffix("(R)"),
+         f"{r['cached']:.2f}", f"{r['uncached']:.1f}", f"{r['ratio']:.0f}",
+         f"all {r['rows']}" if r["rows"] == SHAPE[1] else f"{r['rows']}, scaled to {SHAPE[1]}", f"{r['equal_images']} of {r['images']}"]
         for r in records
     ]  # fmt: skip
-    head = ["PixelCNN", "images", "cached, s", "uncached, s", "ratio", "rows drawn uncached", "equal in them", "equal pixels"]  # fmt: skip
-    return "\n".join(["\nSampling images of 28 x 28 from one seed, CPU time.\n", markdown(head, rows),
+    head = ["network", "processor", "cached", "without", "ratio", "rows drawn without", "equal images"]
+    align = ["---", "---", "---:", "---:", "---:", "---", "---:"]
+    return "\n".join(["\nSampling images of 28 x 28 from one seed, CPU seconds.\n", markdown(head, rows, align),
                       footer("python -m benchmarks.quality.pixelcnn", records)])  # fmt: skip
 
 
@@ -93,6 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--test", type=int, default=2000, help="test images")
     parser.add_argument("--out", type=Path, default=Path("runs/quality-families.jsonl"))
+    parser.add_argument("--also", type=Path, help="another file whose sampling is shown too")
     parser.add_argument("--table", action="store_true", help="print the tables of existing results and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -102,6 +107,8 @@ def main() -> None:
         sample(options, results)
         if options.seconds:
             families.run(options, results)
+    if options.also:
+        results.records = Results(options.also).records + results.records
     print(sampling_table(results))
     if options.seconds:
         print("\n" + families.table(options, results))

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
-from benchmarks.common.results import Record, Results, footer, markdown, mean_and_spread
+from benchmarks.common.results import Record, Results, footer, markdown, mean_and_spread, spread
 from benchmarks.quality.data import Split, add_data_option, load
 from pushforward.training import run as training_run
 
@@ -255,7 +255,10 @@ def table(options: argparse.Namespace, results: Results) -> str:
             ]
             means.append(sum(r["test"] for r in best) / len(best) if best else -math.inf)
             kinds = "/".join(dict.fromkeys(r["flow"] for r in best))
-            cells.append(f"{mean_and_spread([r['test'] for r in best])} ({kinds})" if best else "–")
+            tests = [r["test"] for r in best]
+            cells.append(
+                f"{spread(tests, 2) if options.seeds == 1 else mean_and_spread(tests)} ({kinds})" if best else "–"
+            )
         if any(cell != "–" for cell in cells):
             first = max(means)
             rows.append([name, *(f"**{c}**" if m == first else c for c, m in zip(cells, means, strict=True))])
@@ -275,12 +278,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quality-ready-made.jsonl"))
     parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
+    results = Results(options.out)
+    if options.table:
+        print(table(options, results))
+        return
     torch.set_num_threads(1)
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     training_run.monotonic = time.process_time  # the clock of pf.fit's max_time
-    results = Results(options.out)
-    if not options.table:
-        run(options, results)
+    run(options, results)
     print(table(options, results))
 
 

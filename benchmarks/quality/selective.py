@@ -110,6 +110,12 @@ def run(options: argparse.Namespace, results: Results) -> None:
             results.add({"seed": seed, "rows": options.rows} | record)
 
 
+RULES = {
+    "ranks": "ranks", "sgr": "SGR", "sequence": "sequence (a fifth of the rows chooses the thresholds)",
+    "undetected errors": "undetected errors, at most 5 % of all rows on average",
+}  # fmt: skip
+
+
 def table(results: Results) -> str:
     """Three tables: sets, abstention, probabilities."""
 
@@ -127,16 +133,33 @@ def table(results: Results) -> str:
     for name in ("ranks", "sgr", "sequence", "undetected errors"):
         key = "generalized_risk" if name == "undetected errors" else "risk"
         above = sum(record[key] > RISK for record in results.where(promise=name))
-        broken = "–" if name == "undetected errors" else count(name, "broken")  # it promises a mean over redraws
-        rules.append([name, column(name, "accepted"), column(name, key, 4), str(above), broken])
+        # The last one promises a mean over redraws.
+        broken = "not promised" if name == "undetected errors" else count(name, "broken").split()[0]
+        rules.append([RULES[name], column(name, "accepted"), column(name, key, 4), str(above), broken])
     keys = ("accuracy", "calibration_error", "adaptive_calibration_error", "brier_score", "negative_log_likelihood")
     probabilities = [[n, *(column(n, k, 4) for k in keys)] for n in ("no temperature", "temperature")]
-    head = ["sets", "coverage", "worst class", "size", "empty", "misses inside their 95 % interval"]
+    head = [
+        "sets with a promised coverage of 90 %",
+        "coverage",
+        "worst class",
+        "size",
+        "empty",
+        "misses inside their 95 % interval",
+    ]
     areas = ", ".join(f"{k} {column('no temperature', k, 5)}" for k in ("aurc", "excess_aurc", "augrc"))
     return "\n\n".join(
         [
             markdown(head, sets),
-            markdown(["abstention", "accepted", "risk of new images", "above 5 %", "significantly"], rules),
+            markdown(
+                [
+                    "abstention, 5 % errors among the accepted, delta 0.1",
+                    "accepted",
+                    "error rate of new images",
+                    "redraws above 5 %",
+                    "significantly (p < 0.01)",
+                ],
+                rules,
+            ),
             markdown(["probabilities", *(k.replace("_", " ") for k in keys)], probabilities),
             areas.replace("_", " ") + ".",
             footer("python -m benchmarks.quality.selective", results.records),

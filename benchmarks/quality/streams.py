@@ -46,18 +46,24 @@ def main() -> None:
     parser.add_argument("--quiet-streams", type=int, default=500)
     parser.add_argument("--changed-streams", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/quality-streams.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
     results, rows = Results(options.out), []
     for betting in STRATEGIES:
         key = {"betting": betting, "quiet": options.quiet_streams, "changed": options.changed_streams}
-        if not results.where(**key):
+        if not results.where(**key) and not options.table:
             alarms = [quiet(betting, stream) for stream in range(options.quiet_streams)]
             delays = [delay(betting, stream) for stream in range(options.changed_streams)]
             low, middle, high = np.quantile(delays, [0.05, 0.5, 0.95], method="inverted_cdf").tolist()
             results.add(key | {"alarms": sum(alarms), "5 %": low, "median": middle, "95 %": high})
         found = results.where(**key)[0]
-        fraction = f"{found['alarms']} of {options.quiet_streams} ({found['alarms'] / options.quiet_streams:.1%})"
-        rows.append([betting, fraction, *(f"{found[name]:.0f}" for name in ("5 %", "median", "95 %"))])
+        fraction = (
+            f"{found['alarms']} of {options.quiet_streams} ({100 * found['alarms'] / options.quiet_streams:.1f} %)"
+        )
+        delays = [f"{found[name]:.0f}" if np.isfinite(found[name]) else "never" for name in ("5 %", "median", "95 %")]
+        rows.append(
+            [f"{betting} (the default of `guard.monitor`)" if betting == "mixture" else betting, fraction, *delays]
+        )
     print(markdown(["betting", "false alarms", "delay, 5 % quantile", "median", "95 % quantile"], rows))
     print(footer("python -m benchmarks.quality.streams", results.records))
 

@@ -3,6 +3,7 @@
     python -m benchmarks.quality.table_times fit --rows 1000 10000 100000 --out times.jsonl
     python -m benchmarks.quality.table_times fit --rows 3000000 --max-time 60s --out times.jsonl
     python -m benchmarks.quality.table_times score --rows 10000 --out times.jsonl
+    python -m benchmarks.quality.table_times fit --rows 10000 --busy 2 --out times.jsonl    # beside two processes that never wait
     python -m benchmarks.quality.table_times search --out times.jsonl
     python -m benchmarks.quality.table_times tables times.jsonl
 
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.common.results import markdown
 from benchmarks.quality.adbench import append, results
 from pushforward.estimators import Guard
 
@@ -108,6 +110,43 @@ def search(rows: int, columns: int, k: int) -> dict[str, Any]:
     return record
 
 
+def print_tables(records: list[dict[str, Any]]) -> None:
+    """Times of fitting, times of scoring, and times of a search."""
+    found = {what: [r for r in records if r["what"] == what] for what in ("fit", "score", "search")}
+    fits = [
+        [f"{r['rows']:,}", r["max_time"] or "", str(r.get("busy", 0)), f"{r['fit seconds']:.1f}", f"{r['fit CPU seconds']:.1f}", f"{r['MiB beyond the rows']:.0f}",
+         f"{r['reference rows']:,}", f"{r['calibration rows']:,}", f"{r['load']:.0f}"]
+        for r in found["fit"]
+    ]  # fmt: skip
+    head = [
+        "rows",
+        "`max_time`",
+        "busy processes",
+        "seconds",
+        "CPU seconds",
+        "MiB beyond the rows",
+        "reference rows",
+        "calibration rows",
+        "load",
+    ]
+    print(markdown(head, fits, ["---:", "---", *["---:"] * 7]) + "\n")
+    scores = [
+        [str(r["threads"]), f"{r['rows a second']:,.0f}", f"{r['rows a CPU second']:,.0f}", f"{r['median ms of one row, compiled']:.1f}",
+         f"{r['load']:.0f}"]
+        for r in found["score"]
+    ]  # fmt: skip
+    print(
+        markdown(["threads", "rows a second", "rows a CPU second", "ms of one row", "load"], scores, ["---:"] * 5)
+        + "\n"
+    )
+    names = ("pushforward", "KDTree", "BallTree", "faiss flat", "faiss HNSW")
+    searches = [
+        [f"{r['rows']:,}", str(r["columns"]), str(r["k"]), *(f"{r[f'{n} us']:.1f}" for n in names)]
+        for r in found["search"]
+    ]
+    print(markdown(["rows", "columns", "k", *names], searches, ["---:"] * 8))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sub = parser.add_subparsers(dest="what", required=True)
@@ -116,6 +155,7 @@ def main() -> None:
         run.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000] if what == "fit" else [10_000])
         run.add_argument("--max-time")
         run.add_argument("--threads", type=int)
+        run.add_argument("--busy", type=int, default=0, help="processes that compute beside this one")
         run.add_argument("--out", type=Path, required=True)
         run.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     sub.add_parser("search").add_argument("--out", type=Path, required=True)
@@ -126,8 +166,7 @@ def main() -> None:
             append(options.out, search(*case))
         return
     if options.what == "tables":
-        for record in results(options.file):
-            print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items()))
+        print_tables(results(options.file))
         return
     for rows in options.rows:
         if options.inside:
@@ -137,8 +176,14 @@ def main() -> None:
         command += ["--rows", str(rows), "--out", str(options.out)]
         command += ["--max-time", options.max_time] if options.max_time else []
         command += ["--threads", str(options.threads)] if options.threads else []
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        append(options.out, json.loads(found.splitlines()[-1]))
+        beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(options.busy)]
+        try:
+            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        finally:
+            for process in beside:
+                process.kill()
+                process.wait()
+        append(options.out, json.loads(found.splitlines()[-1]) | {"busy": options.busy})
 
 
 if __name__ == "__main__":

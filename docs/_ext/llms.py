@@ -9,7 +9,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
-SKIPPED = ("gallery/sg_execution_times", "sg_execution_times", "genindex", "search")
+SKIPPED = ("gallery/sg_execution_times", "sg_execution_times", "genindex", "search", "references")
 
 
 def order(app: Sphinx) -> list[str]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-
 from papers.experiment import Experiment, clearly_below, spread
 from papers.reproduction import reproduction
+from papers.vae_setting import log_likelihood, vae_setting, with_he_weights
 from pushforward.models import VAE, Model
-from pushforward.transforms import Variational
 
 __all__ = ["run"]
 
@@ -29,30 +26,19 @@ PILOT_RUNS = (
 )
 def run(experiment: Experiment) -> None:
     """Compare a diagonal and an IAF posterior of the same VAE, by importance-weighted likelihood on binary MNIST."""
-    grays = experiment.images("mnist", train=True)
-    n_held_out = experiment.choose(smoke=50, quick=1000, full=10_000)
-    train = grays[: experiment.choose(smoke=150, quick=50_000, full=50_000)]
-    held_out = _binary(grays[-n_held_out:], seed=0)
-    test = _binary(
-        experiment.images("mnist", train=False, rows=experiment.choose(smoke=20, quick=500, full=10_000)), seed=1
-    )
-    samples = experiment.choose(smoke=4, quick=128, full=128)
-    settings = experiment.choose(
-        smoke={"latent": 4, "hidden": (16,)},
-        quick={"latent": 32, "hidden": (300, 300), "activation": "silu"},
-        full={"latent": 32, "channels": (16, 32, 32)},
+    setting = vae_setting(experiment)
+    train, held_out, test, samples, options = (
+        setting.train,
+        setting.held_out,
+        setting.test,
+        setting.samples,
+        setting.options,
     )
     flows = {
         "diagonal": {"posterior": "normal"},
         "IAF": {"posterior": "iaf", "posterior_layers": experiment.choose(smoke=1, quick=2, full=8),
                 "posterior_hidden": experiment.choose(smoke=(16,), quick=(320,), full=(1920, 1920)), "posterior_context": 32},
     }  # fmt: skip
-    options = {
-        "max_steps": experiment.choose(smoke=3, quick=1500, full=400_000),
-        "batch_size": 128,
-        "patience": None,
-        "learning_rate": 1e-3,
-    }
     part = held_out[: experiment.choose(smoke=20, quick=500, full=10_000)]
     frees = experiment.choose(smoke=FREE_BITS[:1], quick=FREE_BITS, full=FREE_BITS)
 
@@ -60,9 +46,7 @@ def run(experiment: Experiment) -> None:
         """Train a model with this posterior, free bits and seed."""
         model, _ = experiment.train(
             f"{kind} {free} {seed}",
-            lambda: _with_he_weights(
-                VAE((1, 28, 28), decoder="bernoulli", binarize=True, free_bits=free, **settings, **flows[kind])
-            ),
+            lambda: with_he_weights(VAE(**setting.vae, free_bits=free, **flows[kind])),
             train, held_out, seed=seed, **options,
         )  # fmt: skip
         return model
@@ -74,7 +58,7 @@ def run(experiment: Experiment) -> None:
         for free in frees:
             model = trained(kind, free, 0)
             scores[free] = experiment.measure(
-                f"{kind} {free} held out nats", lambda model=model: _log_likelihood(model, part, samples)
+                f"{kind} {free} held out nats", lambda model=model: log_likelihood(model, part, samples)
             )
     best = {kind: max(scores, key=lambda free, scores=scores: scores[free]) for kind, scores in chosen_by.items()}
     for seed in experiment.repeats:
@@ -82,7 +66,7 @@ def run(experiment: Experiment) -> None:
             model = trained(kind, best[kind], seed)
             values.append(
                 experiment.measure(
-                    f"{kind} {best[kind]} {seed} test nats", lambda model=model: _log_likelihood(model, test, samples)
+                    f"{kind} {best[kind]} {seed} test nats", lambda model=model: log_likelihood(model, test, samples)
                 )
             )
     ours, theirs = found["IAF"], found["diagonal"]
@@ -100,32 +84,3 @@ def run(experiment: Experiment) -> None:
         )
         + f". {PILOT_RUNS}",
     )
-
-
-def _binary(grays: Tensor, seed: int) -> Tensor:
-    """Binarize once: 255 with probability gray / 255, else 0; the model binarizes these to 1 and 0 with probability 1."""
-    draw = torch.rand(grays.shape, generator=torch.Generator().manual_seed(seed))
-    return torch.where(255 * draw < grays, 255, 0).to(torch.uint8)
-
-
-def _with_he_weights(model: VAE) -> VAE:
-    """Scale the weights of encoder and decoder to He's variance, 2 / fan-in, six times torch's own.
-
-    With torch's variance signals shrink from layer to layer, and the decoder learns to ignore z; a short run would
-    measure this instead of the posterior.
-    """
-    top = list(model.chain)[-1]
-    assert isinstance(top, Variational)
-    with torch.no_grad():
-        for network in (top.encoder, top.decoder):
-            for layer in network.modules():
-                if isinstance(layer, nn.Linear):
-                    layer.weight.mul_(6**0.5)
-    return model
-
-
-def _log_likelihood(model: Model, test: Tensor, samples: int) -> float:
-    with torch.no_grad():
-        return (
-            torch.cat([model.evaluate(part, samples=samples).value for part in test.split(100)]).double().mean().item()
-        )

@@ -298,7 +298,9 @@ class LogLik:
                 "meaning: use models of the same data space, or compare calibrated p-values."
             )
         if Kind.UNNORMALIZED in (self.kind, other.kind) and self.kind is not other.kind:
-            raise KindError("an unnormalized value and a normalized one differ by an unknown constant.")
+            raise KindError(
+                "an unnormalized value and a normalized one differ by an unknown constant: compare rows of one model."
+            )
         return self.value - other.value
 
     def require_log_prob(self) -> Tensor:

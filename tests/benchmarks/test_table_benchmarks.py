@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not par
 
 from benchmarks.quality.denoising import Denoising, k_dsm, noise_levels
 from benchmarks.quality.mixed import KINDS, change, encoder
+from benchmarks.quality.one_class import IMAGES
 from benchmarks.quality.table_detectors import DETECTORS
+from benchmarks.quality.wide import draw, mahalanobis
 
 
 def test_diffusion_time_is_the_mean_squared_distance_to_five_rows():
@@ -80,3 +82,24 @@ def test_references_read_one_column_a_category(frame):
     assert rows[0, 1] == pytest.approx(train["b"].mean())
     assert rows[0, 3] == 1.0
     np.testing.assert_array_equal(rows[:, 6:9].sum(1), 1.0)
+
+
+def test_changes_of_a_wide_table_leave_each_column_as_it_is():
+    """Every column of an anomaly is normal, and its variance is that of the loadings and of the noise."""
+    train, new, changed = draw(40, 300, 4000, seed=0)
+    assert (train.shape, new.shape) == ((300, 40), (4000, 40))
+    loadings = np.random.default_rng(0).normal(size=(10, 40))  # these are drawn first
+    expected = (loadings**2).sum(0) + 0.25
+    far = mahalanobis(train, 0)
+    for x in (new, *changed.values()):
+        # The variance of 4,000 normal numbers has a relative standard error of sqrt(2 / 4000).
+        np.testing.assert_allclose(x.var(0) / expected, 1.0, atol=5 * np.sqrt(2 / 4000))
+    for kind in ("one column", "five columns", "half"):
+        assert np.median(far(changed[kind])) > np.median(far(new))
+    # Both kinds change the same rows, so they differ in at most six columns of forty.
+    assert ((changed["one column"] != changed["five columns"]).sum(1) <= 6).all()
+
+
+def test_tasks_of_pixels_are_the_stated_ones():
+    assert len(IMAGES) == len(set(IMAGES)) == 12
+    assert {task.rsplit(" ", 1)[1] for task in IMAGES} == {"1", "4", "7"}

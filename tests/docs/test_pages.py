@@ -97,11 +97,3 @@ def test_every_page_with_code_is_tested() -> None:
         if "_build" not in page.parts and "gallery" not in page.parts and "```python" in page.read_text()
     }
     assert with_code <= {*PAGES, *others}
-
-
-def test_the_gallery_names_every_example() -> None:
-    folder = DOCS.parent / "examples"
-    header = (folder / "GALLERY_HEADER.rst").read_text()
-    assert sorted(re.findall(r"sphx_glr_gallery_(plot_\w+\.py)", header)) == sorted(
-        path.name for path in folder.glob("plot_*.py")
-    )

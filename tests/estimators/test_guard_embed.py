@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pushforward as pf
+from pushforward.cli import main
 from pushforward.detection.network import Embedder
 from pushforward.errors import ConfigError, InputError, StorageError
 
@@ -80,6 +81,14 @@ def test_a_file_without_the_network_and_the_same_network_again(guard, photograph
     pf.Guard(0.05, random_state=0).fit(np.random.default_rng(0).normal(size=(200, 2))).save(tmp_path / "t")
     with pytest.raises(ConfigError, match="leave embed out"):
         pf.Guard.load(tmp_path / "t", embed=embed)
+
+
+def test_info_says_that_the_network_is_not_in_the_file(guard, tmp_path, capsys) -> None:
+    guard.save(tmp_path / "g.safetensors")
+    assert main(["info", str(tmp_path / "g.safetensors")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "network not in this file" in shown
+    assert f"columns {guard.n_features_in_} " in shown
 
 
 def test_every_kind_of_data_gives_the_same_features() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -230,7 +231,23 @@ def test_another_score_is_given_back_and_recognized(tmp_path, name: str) -> None
             pf.Guard.load(path, score=other)
     with pytest.raises(StorageError, match="cannot score rows"):
         pf.Guard.load(path, score=IsolationForest())  # not fitted
-    assert main(["info", str(path)]) == 1
+
+
+def test_info_says_what_a_file_without_its_score_has(tmp_path, capsys) -> None:
+    guard, path = fitted("IsolationForest"), tmp_path / "g.safetensors"
+    guard.save(path, without_score=True)
+    assert main(["info", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "IsolationForest, not in this file" in shown
+    assert re.search(rf"calibration rows *{guard.calibrator_.n}\b", shown)
+    assert main(["info", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["lacks"], facts["calibration_rows"], facts["columns"]) == (
+        ["score"],
+        guard.calibrator_.n,
+        ["x0", "x1", "x2"],
+    )
+    assert main(["score", str(path), str(path)]) == 1  # nothing but info reads it
 
 
 def test_no_training_row_is_in_the_file(tmp_path) -> None:

@@ -19,7 +19,8 @@ from pushforward.errors import PushforwardWarning
 from pushforward.registry import _CLASSES
 from pushforward.training import TrainingConfig
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("plot_*.py"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*/plot_*.py"))
 NAMES = [path.stem.removeprefix("plot_") for path in EXAMPLES]
 STEPS = 25
 """Optimizer steps of each training in the small mode."""
@@ -144,6 +145,13 @@ def test_the_form_of_an_example(path: Path) -> None:
     assert blank == ""
     assert len(" ".join(sentences)) > 100
     assert "# %%\n" in text
+
+
+def test_every_example_has_its_place_in_the_gallery() -> None:
+    order = runpy.run_path(str(ROOT / "docs" / "_ext" / "gallery.py"))
+    placed = {(section, name) for section, names in order["SECTIONS"].items() for name in names.split()}
+    assert placed == {(path.parent.name, name) for path, name in zip(EXAMPLES, NAMES, strict=True)}
+    assert all((ROOT / "examples" / section / "GALLERY_HEADER.rst").exists() for section in order["SECTIONS"])
 
 
 def test_there_are_enough_and_every_claim_is_of_an_example() -> None:

@@ -342,6 +342,7 @@ def info(
     from pushforward.cli.files import report
     from pushforward.cli.show import columns
     from pushforward.estimators import FlowDensity, Guard
+    from pushforward.estimators.guard_file import describe_file
     from pushforward.io import load, read
 
     if system == (file is not None):
@@ -355,8 +356,9 @@ def info(
         "written by": ", ".join(f"{k} {v}" for k, v in header["versions"].items()),
     }
     if header["kind"] == "guard":
-        guard = Guard.load(file)
-        report(str(file), {**facts, **facts_of(guard)}, as_json=as_json, plain={**facts, **summary(guard)})
+        guard, lacks = describe_file(Guard, file)
+        machine = {**facts, **facts_of(guard), "lacks": sorted(lacks)}
+        report(str(file), machine, as_json=as_json, plain={**facts, **summary(guard), **lacks})
         if not (guard.reads_images or as_json):
             columns(guard.schema_)
     elif header["kind"] == "network guard":

@@ -86,9 +86,11 @@ def numpy_column(name: str, values: np.ndarray) -> Any:
         try:
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"column {name!r} has bytes that are not UTF-8 text.") from None
+            raise InputError(
+                f"column {name!r} has bytes that are not UTF-8 text: decode them with their own encoding, or drop the column."
+            ) from None
     if kind == "V":
-        raise InputTypeError(f"column {name!r} has raw bytes ({values.dtype}), not numbers or text.")
+        raise InputTypeError(f"column {name!r} has raw bytes ({values.dtype}), not numbers or text: decode or drop it.")
     if kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
     if kind in "Mm" and np.datetime_data(values.dtype)[0] not in ("D", "s", "ms", "us", "ns"):

@@ -76,5 +76,5 @@ def _as_integers(array: NDArray[Any]) -> NDArray[Any]:
     if array.min() < 0:
         raise InputError(f"images must be integers of at least 0; the smallest value is {array.min()}.")
     if array.max() > np.iinfo(np.int64).max:
-        raise InputError("images of more than 63 bits are not supported.")
+        raise InputError("images of more than 63 bits are not supported: convert them to uint8 or int32.")
     return array.astype(np.int64 if array.max() > np.iinfo(np.int32).max else np.int32)

@@ -107,7 +107,7 @@ class Schema:
         if not names or len(names) > _MAX_COLUMNS:
             raise SchemaError(f"a table must have between 1 and {_MAX_COLUMNS} columns; got {len(names)}.")
         if len(set(names)) < len(names):
-            raise SchemaError("two columns have the same name.")
+            raise SchemaError("two columns have the same name: rename or drop one.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -293,12 +293,14 @@ def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.n
         try:
             examples = tuple(compute().unique(cells.text.filter(mask)).slice(0, _EXAMPLES).to_pylist())
         except UnicodeDecodeError:  # a damaged file
-            raise InputError(f"column {column.name!r} has bytes that are not UTF-8 text.") from None
+            raise InputError(
+                f"column {column.name!r} has bytes that are not UTF-8 text: decode them with their own encoding, or drop the column."
+            ) from None
         if kind == "text" and strict:
             row = first_row + int(mask.argmax())
             raise SchemaError(
                 f"column {column.name!r}, row {row} (counted from 0): {examples[0][:60]!r} is not a "
-                f"{column.time.split('_')[0] or 'number'}, as the cells of the fitted column are."
+                f"{column.time.split('_')[0] or 'number'}, as the cells of the fitted column are: correct it."
             )
         problems.append(Problem(kind, column.name, int(mask.sum()), examples))
         values = np.where(mask, np.inf, values)

@@ -134,7 +134,9 @@ def _part_of_each_group(counts: np.ndarray, sizes: list[int], n: int, generator:
         groups_of = np.bincount(part_of, minlength=len(targets))
         donor = int(groups_of.argmax())
         if groups_of[donor] < 2:
-            raise InputError(f"{len(counts)} groups of equal rows are too few for {len(sizes)} parts.")
+            raise InputError(
+                f"{len(counts)} groups of equal rows are too few for {len(sizes)} parts: give more rows that differ, or fewer parts."
+            )
         members = np.flatnonzero(part_of == donor)
         part_of[members[counts[members].argmin()]] = part
     return part_of

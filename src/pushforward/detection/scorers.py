@@ -56,7 +56,9 @@ class Scorer:
             )
         values = self.sign * values.reshape(-1)
         if np.isnan(values).any():
-            raise InputError(f"{self.name} gave NaN for row {int(np.isnan(values).argmax())}.")
+            raise InputError(
+                f"{self.name} gave NaN for row {int(np.isnan(values).argmax())}: a score must be a number for every row."
+            )
         return values
 
 

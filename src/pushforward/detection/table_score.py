@@ -310,7 +310,9 @@ def fit_table_score(
     schema, encoded = Schema.infer_encode(train)
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:
-        raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
+        raise InputError(
+            "every column of the table is constant in the training rows, so there is nothing to learn: give rows in which some column varies."
+        )
     sizes, seed = EFFORTS[effort], config.seed
     if exportable:
         sizes = replace(sizes, reference=min(sizes.reference, _EXPORTABLE), scale=min(sizes.scale, _EXPORTABLE))

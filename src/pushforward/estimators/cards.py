@@ -51,7 +51,7 @@ def guard_card(
         best = next(pool.statistics())
         measured.append(("Statistic with the largest weight", f"{best[0]}: weight {figure(best[1], 3)}"))
         measured.append(
-            ("AUROC of this statistic on mixes of two training rows, which stand for anomalies", figure(best[2], 3))
+            ("AUROC of this statistic on rows made of two training rows, which stand for anomalies", figure(best[2], 3))
         )
         limits.append(
             f"**The file contains {len(pool):,} training rows**, because distances need them: whoever has the file can read them."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
     else:
         column = as_table({"labels": given}).column(0)
     if column.null_count:
-        raise InputError(f"{name} is missing in {column.null_count} rows.")
+        raise InputError(
+            f"{name} is missing in {column.null_count} rows: give every row a label, or leave these rows out."
+        )
     labels = column.to_numpy()
     if labels.shape != (len(X),):
         raise InputError(f"{name} must have one label for each of the {len(X)} rows; got shape {labels.shape}.")
@@ -62,7 +65,9 @@ def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
     """
     _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
-        raise InputError("groups has one group: calibration needs rows of groups that the score was not fitted on.")
+        raise InputError(
+            "groups has one group, and calibration needs rows of groups that the score was not fitted on: give at least two."
+        )
     order = np.random.default_rng(seed).permutation(len(sizes))
     needed = int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1
     chosen = order[: min(needed, len(sizes) - 1)]
@@ -85,7 +90,7 @@ def rows_of_time(instants: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
     first = int(np.sort(rank)[len(rank) - count])
     kept = rank >= max(first, 1)
     if kept.all() or not kept.any():
-        raise InputError("time is the same in all rows.")
+        raise InputError("time is the same in all rows: give the time of each row, or leave time= out.")
     return np.flatnonzero(~kept), np.flatnonzero(kept)
 
 
@@ -119,6 +124,6 @@ def warn_of_dependence(schema: Schema, encoded: np.ndarray) -> None:
                 warn_caller(
                     f"rows that follow each other in {name!r} are alike (correlation of {other!r} with the next row: "
                     f"{alike:.2f}), so a random choice of calibration rows promises too much for later rows: "
-                    f"fit(X, time={name!r}) calibrates on the latest rows."
+                    f"fit(X, time={name!r}), on the command line --time {quote(name)}, calibrates on the latest rows."
                 )
                 return

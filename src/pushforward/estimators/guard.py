@@ -294,6 +294,8 @@ class Guard(ConformalDetector):
         if chosen == "random" and isinstance(self.score_, TableScore):
             warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
         with warnings.catch_warnings():
+            # A value that only calibration rows have is no surprise in new data: it is part of what they calibrate.
+            warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
             if chosen == "latest":  # later than the rows that fit the score, which is no news
                 warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)

@@ -24,7 +24,7 @@ from pushforward.estimators.training_data import TrainingData
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["check_writable", "guard_contents", "guard_from", "read_guard"]
+__all__ = ["check_writable", "describe_file", "guard_contents", "guard_from", "read_guard"]
 
 _SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
 """The classes of a guard's score, by the name of its inputs in a file."""
@@ -79,6 +79,38 @@ def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, score
     return guard_from(cls, header, tensors, path, embed, score)
 
 
+def describe_file(cls: type[Guard], path: str | os.PathLike[str]) -> tuple[Guard, dict[str, str]]:
+    """The guard of a file, to say what the file contains, also where that lacks a score or a network.
+
+    Returns:
+        A guard that has all facts and cannot score what it lacks; and sentences on what the file lacks, by "score" and "network".
+
+    Raises:
+        StorageError: as for :meth:`Guard.load`.
+    """
+    header, tensors = io.read(path, kind="guard")
+    lacks: dict[str, str] = {}
+    score, embed = None, None
+    if _lacks_score(header):
+        name = _name_of_score(header)
+        score = _Absent(name)
+        lacks["score"] = f"{name}, not in this file: Guard.load(file, score=...) takes the fitted one again"
+    if header.get("embed") is not None:
+        header["embed"] = None
+        lacks["network"] = "not in this file, which reads its features: Guard.load(file, embed=...) takes it again"
+    return guard_from(cls, header, tensors, path, embed, score), lacks
+
+
+class _Absent:
+    """Stands for the score that a file lacks."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, rows: Any) -> np.ndarray:
+        raise ConfigError(f"this guard was read without its score, {self.__name__}: Guard.load(path, score=...).")
+
+
 def guard_from(
     cls: type[Guard], header: dict[str, Any], tensors: dict[str, torch.Tensor], path: Any, embed: Any, score: Any
 ) -> Guard:
@@ -127,20 +159,27 @@ def guard_from(
         guard._calibrate(scores)
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
         raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
-    if isinstance(guard.score_, CustomScore):
+    if isinstance(guard.score_, CustomScore) and not isinstance(score, _Absent):
         guard.score_.recognize()
     return guard
 
 
 def _check_score(name: str, header: dict[str, Any], score: Any) -> bool:
     """Whether the file is of a guard with a score of the user, which is given where the file lacks it."""
-    custom = header.get("custom") is True
-    described = isinstance(header.get("score"), dict) and header["score"].get("detector") is not None
-    if custom and not described and score is None:
-        owner = str(header["score"].get("name"))[:80] if isinstance(header.get("score"), dict) else "a function"
+    lacking = _lacks_score(header)
+    if lacking and score is None:
         raise ConfigError(
-            f"{name} contains a guard without its score, {owner}: pass the fitted one, Guard.load(path, score=...)."
+            f"{name} contains a guard without its score, {_name_of_score(header)}: pass the fitted one, Guard.load(path, score=...)."
         )
-    if score is not None and (not custom or described):
+    if score is not None and not lacking:
         raise ConfigError(f"{name} contains a guard with its score: leave score out.")
-    return custom
+    return header.get("custom") is True
+
+
+def _lacks_score(header: dict[str, Any]) -> bool:
+    described = isinstance(header.get("score"), dict) and header["score"].get("detector") is not None
+    return header.get("custom") is True and not described
+
+
+def _name_of_score(header: dict[str, Any]) -> str:
+    return str(header["score"].get("name"))[:80] if isinstance(header.get("score"), dict) else "a function"

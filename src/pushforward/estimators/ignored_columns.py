@@ -47,7 +47,7 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
             name: why for name in table.column_names if (why := _unusable(name, table.column(name), ignore == "auto"))
         }
     if len(found) == table.num_columns:
-        raise ConfigError("every column of the table is set aside, so there is nothing to learn.")
+        raise ConfigError("every column of the table is set aside, so there is nothing to learn: keep at least one.")
     if ignore == "auto" and found:
         listed = "; ".join(f"{name!r} {why}" for name, why in found.items())
         warn_caller(f"columns that say nothing about a new row are set aside: {listed}.")

@@ -96,7 +96,9 @@ def _read_rows(guard: NetworkGuard, data: Any) -> tuple[np.ndarray, np.ndarray]:
             raise InputError("selective needs labels: give calibration=(x, y), or batches of inputs and labels.")
         out = guard(inputs)
         if y.shape != out.alarm.shape:
-            raise InputError(f"a batch has {len(out.alarm)} inputs and labels of shape {tuple(y.shape)}.")
+            raise InputError(
+                f"a batch has {len(out.alarm)} inputs and labels of shape {tuple(y.shape)}: give one label for each input."
+            )
         assert out.logits is not None
         logits.append(out.logits[~out.alarm])
         labels.append(y.cpu()[~out.alarm])

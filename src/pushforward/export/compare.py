@@ -167,7 +167,9 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...]) -> dict[str, np.n
     if names == ("X",):
         return {"X": np.ascontiguousarray(encoded, dtype=np.float64)}
     if len(names) != len(schema):
-        raise InputError(f"the graph has {len(names)} inputs, and the guard's table {len(schema)} columns.")
+        raise InputError(
+            f"the graph has {len(names)} inputs, and the guard's table {len(schema)} columns: give the file that this guard exported."
+        )
     table = as_table(X)
     feeds: dict[str, np.ndarray] = {}
     for index, (column, name) in enumerate(zip(schema.columns, names, strict=True)):

@@ -4,6 +4,7 @@ from pushforward.inference.auto import infer, posterior_score
 from pushforward.inference.calibration import Calibration, ConformalRegion, calibrate, uniformity_p_value
 from pushforward.inference.check import PosteriorCheck, check
 from pushforward.inference.fit_to_target import default_flow, fit_to_target
+from pushforward.inference.latent import LatentPosterior, latent_log_density, latent_posterior
 from pushforward.inference.mcmc import ChainDraws, independent_metropolis, neutra
 from pushforward.inference.misspecification import SimulationGuard, local_c2st, posterior_predictive
 from pushforward.inference.modes import Mode, find_modes
@@ -40,6 +41,7 @@ __all__ = [
     "Constraint",
     "FoundMode",
     "ImportanceWeights",
+    "LatentPosterior",
     "Mode",
     "NLEPosterior",
     "NPEPosterior",
@@ -65,6 +67,8 @@ __all__ = [
     "infer",
     "interval",
     "khat_threshold",
+    "latent_log_density",
+    "latent_posterior",
     "load_posterior",
     "local_c2st",
     "neutra",

@@ -107,7 +107,7 @@ class ReplayBuffer:
         """
         if not len(self):
             raise InputError(
-                "the log-density is -inf or NaN at every annealed draw, so there is nothing to learn from."
+                "the log-density is -inf or NaN at every annealed draw, so there is nothing to learn from: give starting points inside its support (starts=)."
             )
         exponent = self._exponent()
         return torch.multinomial((exponent * self.log_weights).softmax(0), count, replacement=True, generator=generator)

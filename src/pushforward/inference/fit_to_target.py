@@ -269,7 +269,7 @@ def _flow(model: Any, log_density: Any, parameters: Parameters | None) -> tuple[
         raise ConfigError(f"fit_to_target needs a flow of vectors without a context; got {model!r:.200}.")
     if not (model.chain.bijective and model.base.has_rsample):
         raise ConfigError(
-            f"fit_to_target needs a flow with an exact density and samples with gradients; {type(model).__name__} has not."
+            f"fit_to_target needs a flow with an exact density and samples with gradients, such as MAF or NSF; {type(model).__name__} has not."
         )
     if width is not None and width != model.shape[0]:
         raise ConfigError(f"the flow has {model.shape[0]} coordinates and the log-density {width}.")

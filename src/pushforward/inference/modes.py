@@ -85,7 +85,7 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
         modes.append(_laplace(target, found, spread))
     if not modes:
         raise InputError(
-            "the log-density grows without bound from every starting point, so it has no mode to start at."
+            "the log-density grows without bound from every starting point, so it has no mode to start at: check its sign, and that it falls far from the data."
         )
     return sorted(modes, key=lambda mode: -mode.log_mass)
 

@@ -187,7 +187,9 @@ class SimulationPosterior(ABC):
                 f"an observation must have the shape of a simulation, ({_text(self.x_shape)}); got {tuple(value.shape)}."
             )
         if not bool(torch.isfinite(value).all()):
-            raise InputError("the observation contains NaN or infinity, which no simulation that was trained on has.")
+            raise InputError(
+                "the observation contains NaN or infinity, which no simulation that was trained on has: give finite numbers."
+            )
         return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())
 
     def __repr__(self) -> str:

@@ -139,7 +139,9 @@ def _collect(theta: Tensor, found: dict[int, Tensor], failures: dict[int, str]) 
     result = Simulations(theta, x, failures)
     bad = len(theta) - int(result.valid.sum())
     if bad == len(theta):
-        raise InputError("no run of the simulator gave finite data.")
+        raise InputError(
+            "no run of the simulator gave finite data: run it once with a draw of the prior, and check the numbers."
+        )
     if bad:
         first = next(iter(failures.items()), None)
         reason = "" if first is None else f"; run {first[0]}: {first[1]}"

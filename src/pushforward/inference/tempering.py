@@ -72,7 +72,9 @@ def temper(
     temperatures, log_evidence, step, acceptance = [0.0], 0.0, 0.3, 0.0
     start, target = _values(log_start, points), _values(log_target, points)
     if not bool(torch.isfinite(target).any()):
-        raise InputError("the target density is 0 at every starting point, so annealing cannot begin.")
+        raise InputError(
+            "the target density is 0 at every starting point, so annealing cannot begin: give starting points inside its support (starts=)."
+        )
     while temperatures[-1] < 1.0:
         difference = target - start
         now = temperatures[-1]

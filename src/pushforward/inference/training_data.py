@@ -94,7 +94,9 @@ def finite_simulations(
             f"theta must have the shape (n, {prior.features}) of the prior's draws; got {tuple(theta.shape)}."
         )
     if len(theta) != len(x):
-        raise InputError(f"there are {len(theta)} parameters and {len(x)} data.")
+        raise InputError(
+            f"there are {len(theta)} parameters and {len(x)} data: give one row of x for each row of theta."
+        )
     finite = torch.isfinite(x.flatten(1)).all(1) & torch.isfinite(theta).all(1)
     if int(finite.sum()) < 20:
         raise InputError(f"only {int(finite.sum())} of {len(x)} simulations are finite; at least 20 are needed.")
@@ -129,7 +131,7 @@ def _from_loader(prior: Prior, loader: DataLoader, validation: Any) -> TrainingD
         if sum(map(len, rows)) >= _ROWS_FOR_SCALE:
             break
     if not rows:
-        raise InputError("the DataLoader yields no batch.")
+        raise InputError("the DataLoader yields no batch: give one with at least one row.")
     some = torch.cat(rows)
     scale = DataScale.of(some[torch.isfinite(some).all(1)])
     mapped = [DataLoader(_Mapped(each, scale), batch_size=None) for each in (loader, validation)]

@@ -186,7 +186,7 @@ def _check_separator(file: TextSource, start: bytes) -> None:
     advice = f"delimiter={best!r}, on the command line --delimiter {_SHELL.get(best, repr(best))}"
     if own == 0:
         raise InputError(
-            f"{file} has one column, {header[:60]!r}: its cells seem to be separated by {best!r} and not by "
+            f"{file} has one column, {header if len(header) <= 60 else header[:57] + '...'!r}: its cells seem to be separated by {best!r} and not by "
             f"{file.delimiter!r}. Name the separator: {advice}."
         )
     warnings.warn(
@@ -215,7 +215,9 @@ def _check_end(file: TextSource, table: pa.Table | pa.RecordBatch | None) -> Non
         raise InputError(f"{file} has a header and no rows.")
     last = (column[-1].as_py() for column in table.columns)
     if any("\n" in cell for cell in last if isinstance(cell, str)) and file.count_quotes() % 2:
-        raise InputError(f"{file} has a quotation mark that is never closed.")
+        raise InputError(
+            f"{file} has a quotation mark that is never closed: close it, or write it twice if it is part of a cell."
+        )
 
 
 def _finished(table: pa.Table) -> pa.Table:

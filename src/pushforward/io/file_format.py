@@ -241,7 +241,7 @@ def _bytes(name: str, limit: int) -> bytes:
     except (OSError, ValueError, MemoryError) as error:
         raise StorageError(f"cannot read {name}: {reason(error)}.") from error
     if len(data) != size or not data.startswith(start):
-        raise StorageError(f"{name} changed while it was read.")
+        raise StorageError(f"{name} changed while it was read: read it again when nothing writes to it.")
     return data
 
 

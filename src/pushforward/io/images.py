@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import inspect
-import io
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,18 @@ from pushforward.data.images import as_images
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.io.files import existing_path, load_array, plain_errors
 from pushforward.io.input_file import InputFile, unchanged
+from pushforward.io.pictures import (
+    PICTURES,
+    decoded,
+    decoded_parts,
+    has_encoded_images,
+    pictures_of_folder,
+    pictures_of_parquet,
+)
 from pushforward.numerics.checks import check_integer
 
 __all__ = ["holds_images", "read_images", "stream_images"]
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 _TORCHVISION = "torchvision:"
 
@@ -66,13 +72,13 @@ def read_images(
         return _from_torchvision(source, train)
     path = existing_path(source)
     if path.is_dir():
-        return _from_folder(path)
+        return decoded(pictures_of_folder(path))
     with plain_errors(path):
         name = path.name.lower()
         if name.endswith((".npy", ".npz")):
             return as_images(np.array(load_array(path, array)))
         if name.endswith(".parquet"):
-            return _from_parquet(path, column)
+            return decoded(pictures_of_parquet(path, column))
         raw = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
         return as_images(_idx_array(path, raw))
 
@@ -80,8 +86,8 @@ def read_images(
 def stream_images(source: str | os.PathLike[str], rows: int) -> Iterator[Tensor]:
     """The images of :func:`read_images` in parts of ``rows`` images; the last part may be shorter.
 
-    An ``.npy`` file is read part by part, in constant memory, and may be larger than memory. Everything else is read as a
-    whole.
+    An ``.npy`` file, a Parquet file and a folder of image files are read part by part, in constant memory, and may be larger
+    than memory. Everything else is read as a whole.
 
     Raises:
         StorageError, InputError, ConfigError: as for :func:`read_images`.
@@ -94,10 +100,17 @@ def stream_images(source: str | os.PathLike[str], rows: int) -> Iterator[Tensor]
         [2, 2, 1]
     """
     check_integer("rows", rows)
-    if not str(source).startswith(_TORCHVISION) and str(source).lower().endswith(".npy"):
-        path = existing_path(source)
+    path = None if str(source).startswith(_TORCHVISION) else existing_path(source)
+    if path is not None and path.is_dir():
+        yield from decoded_parts(pictures_of_folder(path), rows)
+        return
+    if path is not None and path.name.lower().endswith(".parquet"):
+        with plain_errors(path), unchanged([InputFile(str(path), str(path), None, "parquet")]):
+            yield from decoded_parts(pictures_of_parquet(path, None), rows)
+        return
+    if path is not None and path.name.lower().endswith(".npy"):
         with plain_errors(path):
-            mapped: Any = None if path.is_dir() else load_array(path)
+            mapped: Any = load_array(path)
             if isinstance(mapped, np.memmap) and mapped.ndim in (3, 4) and mapped.flags.c_contiguous and len(mapped):
                 shape, kind, offset = mapped.shape, mapped.dtype, mapped.offset
                 del mapped
@@ -136,11 +149,9 @@ def holds_images(path: Path) -> bool:
     name = path.name.lower()
     try:
         if path.is_dir():
-            return any(file.suffix.lower() in _PICTURES for file in path.rglob("*"))
+            return any(file.suffix.lower() in PICTURES for file in path.rglob("*"))
         if name.endswith(".parquet"):
-            from pyarrow import parquet
-
-            return any(_is_encoded(field.type) for field in parquet.read_schema(path))
+            return has_encoded_images(path)
         if name.endswith((".npy", ".npz")):
             return load_array(path).ndim in (3, 4)
         with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
@@ -166,69 +177,6 @@ def _idx_array(path: Path, raw: bytes) -> NDArray[Any]:
             f"{path} has an array of shape {tuple(sizes)}, which is not images. Is it the file of the labels?"
         )
     return np.frombuffer(raw, kind, count, begin).reshape(sizes).astype(kind.newbyteorder("="))
-
-
-def _from_parquet(path: Path, column: str | None) -> Tensor:
-    from pyarrow import parquet
-
-    found = [field.name for field in parquet.read_schema(path) if _is_encoded(field.type)]
-    if column is None and "image" not in found and len(found) != 1:
-        raise ConfigError(
-            f"{path} has {len(found)} columns of encoded images ({', '.join(found) or 'none'}): choose one with column=."
-        )
-    name = column or ("image" if "image" in found else found[0])
-    if name not in found:
-        raise ConfigError(f"{path} has no column of encoded images {name!r}; it has {', '.join(found) or 'none'}.")
-    cells = parquet.read_table(path, columns=[name])[name].to_pylist()
-    values = (cell["bytes"] if isinstance(cell, dict) else cell for cell in cells)
-    return _from_pictures((f"row {row} of {path}", _stream(path, row, value)) for row, value in enumerate(values))
-
-
-def _is_encoded(kind: Any) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_struct(kind):
-        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _stream(path: Path, row: int, value: bytes | None) -> io.BytesIO:
-    if value is None:
-        raise InputError(f"row {row} of {path} (counted from 0) has no image.")
-    return io.BytesIO(value)
-
-
-def _from_folder(path: Path) -> Tensor:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _PICTURES and file.is_file())
-    if not files:
-        raise StorageError(f"the folder {path} has no image files ({', '.join(sorted(_PICTURES))}).")
-    return _from_pictures((str(file), file) for file in files)
-
-
-def _from_pictures(files: Iterable[tuple[str, Any]]) -> Tensor:
-    """Decode images of one size, given with their names for errors. The result is gray if all of them are."""
-    from PIL import Image
-
-    arrays: list[NDArray[Any]] = []
-    for name, file in files:
-        try:
-            with Image.open(file) as picture:
-                deep = picture.mode.startswith("I") or picture.mode == "F"
-                gray = picture.mode in ("1", "L", "LA") or deep
-                array = np.asarray(picture if deep else picture.convert("L" if gray else "RGB"))
-        except Exception as error:  # decoders raise errors of any type for damaged bytes
-            raise StorageError(f"{name} is not an image that Pillow can read: {error}") from error
-        if arrays and array.shape[:2] != arrays[0].shape[:2]:
-            raise InputError(
-                f"images must have one size: {name} is {array.shape[1]} wide and {array.shape[0]} high, and the first image is "
-                f"{arrays[0].shape[1]} wide and {arrays[0].shape[0]} high."
-            )
-        arrays.append(array)
-    if not arrays:
-        raise InputError("there are no images.")
-    if any(array.ndim == 3 for array in arrays):
-        arrays = [array if array.ndim == 3 else np.repeat(array[..., None], 3, -1) for array in arrays]
-    return as_images(np.stack(arrays))
 
 
 def _from_torchvision(source: str, train: bool) -> Tensor:

@@ -113,7 +113,7 @@ class TableWriter:
             return
         try:
             if self._writer is None:
-                raise StorageError(f"no table was written to {self.name}.")
+                raise StorageError(f"no table was written to {self.name}: write at least one.")
             self._close()
         except BaseException as failure:
             self._replacement.__exit__(type(failure), failure, failure.__traceback__)

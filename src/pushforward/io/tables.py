@@ -199,7 +199,9 @@ def _delimited_chunks(
         nonlocal names
         found = check_delimited(file, columns, types)
         if names and set(found) != set(names):
-            raise InputError(f"{file} has the columns {found[:10]}, and the first file of the folder has {names[:10]}.")
+            raise InputError(
+                f"{file} has the columns {found[:10]}, and the first file of the folder has {names[:10]}: the files of a folder need the same columns."
+            )
         names = names or found
         return []
 

@@ -12,12 +12,17 @@ from pushforward.plot.axes import ORANGE, new_axes, tidy
 __all__ = ["explanation"]
 
 _USUAL, _UNUSUAL = "#B9C6D3", ORANGE
+_UNUSUAL_TEXT = "#A84300"
+"""Darker than the bars: 6 to 1 on white, which small text needs."""
+_MEANING = "usual: 95 % of rows with such other columns; orange: unusual"
 
 
 def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     """Draw a bar for the excess of each column of a row, the most unusual at the top, with its value and usual range.
 
-    Columns with a p-value below 5 %, or a cell that no training row has, have the darker color.
+    The bar and the text of a column are orange where its p-value is below 5 %, or where no training row has such a cell. The
+    usual range holds 95 % of normal rows whose other columns are like those of this row. If one of these is wrong, the range of
+    another column can be wrong too: that one then has orange text and no bar, because the row would be as unusual without it.
 
     Args:
         found: what ``guard.explain`` returned, or the reasons of one row.
@@ -52,10 +57,11 @@ def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     places = range(len(reasons))
     colors = [_UNUSUAL if not r.is_seen or r.p_value < 0.05 else _USUAL for r in reasons]
     ax.barh(places, sizes, color=colors, height=0.62)
-    for at, (size, reason) in enumerate(zip(sizes, reasons, strict=True)):
-        ax.annotate(reason.label, (size, at), (6, 0), textcoords="offset points", va="center", fontsize=9)
+    for at, (size, reason, color) in enumerate(zip(sizes, reasons, colors, strict=True)):
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+        ax.annotate(reason.label, (size, at), (6, 0), color=_UNUSUAL_TEXT if color == _UNUSUAL else "black", **style)
     ax.set_yticks(list(places), [reason.column for reason in reasons])
     ax.set_ylim(len(reasons) - 0.5, -0.5)
     ax.set_xlim(0, 1.9 * max(*sizes, longest / 2))
-    ax.set_xlabel("excess over what is usual for the column, nats")
+    ax.set_xlabel(f"excess over what is usual for the column, nats\n{_MEANING}")
     return ax

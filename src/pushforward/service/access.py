@@ -161,7 +161,9 @@ def _tokens(lines: Iterable[str], file: Path) -> Iterable[tuple[bytes, str]]:
             except ValueError:
                 digest = b""
             if len(digest) != 32:
-                raise ConfigError(f"line {number} of the token file {file} does not have 64 hexadecimal digits.")
+                raise ConfigError(
+                    f"line {number} of the token file {file} does not have 64 hexadecimal digits, the SHA-256 of a token: write the token itself, or all digits."
+                )
             yield digest, role
         elif len(token) < _SHORTEST_TOKEN:
             raise ConfigError(

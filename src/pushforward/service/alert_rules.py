@@ -144,7 +144,7 @@ def _receiver(item: dict[str, Any], file: Path) -> Receiver:
     except OSError as error:
         raise StorageError(f"cannot read the secret of the receiver {name!r}: {error}") from error
     if len(content) < 16:
-        raise ConfigError(f"the secret of the receiver {name!r} has fewer than 16 bytes.")
+        raise ConfigError(f"the secret of the receiver {name!r} has fewer than 16 bytes: use a longer one.")
     return Receiver(name, url, content)
 
 

@@ -235,7 +235,7 @@ class Reader:
                 raise Refusal(422, f"image {k} is not a PNG or JPEG file: {_first_line(error)}") from None
         self._check_count(len(arrays))
         if len({array.shape for array in arrays}) > 1:
-            raise Refusal(422, "the images have different sizes.")
+            raise Refusal(422, "the images have different sizes: send images of one size.")
         return self._image_stack(np.stack(arrays))
 
     def image_list(self, images: Sequence[Any]) -> Inputs:
@@ -289,7 +289,7 @@ class Reader:
         self._check_count(table.num_rows)
         self._check_names(dict.fromkeys(table.column_names), "the table")
         if len(set(table.column_names)) < table.num_columns:
-            raise Refusal(422, "two columns have the same name.")
+            raise Refusal(422, "two columns have the same name: rename one.")
         arrays = []
         for name, number in zip(self.names, self.numeric, strict=True):
             column = table.column(name)

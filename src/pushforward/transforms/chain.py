@@ -129,7 +129,9 @@ class Chain(Transform):
             ConfigError: if no part offers several ways, or one does not offer this one.
         """
         if not self.estimators:
-            raise ConfigError("no part of this chain offers more than one way to compute its log-determinant.")
+            raise ConfigError(
+                "no part of this chain offers more than one way to compute its log-determinant: leave this choice out."
+            )
         for part in self.estimators:
             part.set_log_det(log_det)  # pyright: ignore[reportCallIssue]
 

@@ -141,6 +141,44 @@ def test_the_yardstick() -> None:
     assert ((mixes.rows[:, 2] == first[:, 2]) | (mixes.rows[:, 2] == second[:, 2])).all()
 
 
+@pytest.mark.parametrize("columns", [2, 3, 12])
+def test_crosses_have_whole_columns_of_two_rows(columns: int) -> None:
+    """The last column has two matrix columns: they come from the same row."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(80, columns + 1))
+    owners, folds = np.r_[np.arange(columns), columns - 1], np.arange(80) % 4
+    crosses = Yardstick.cross(matrix, folds, owners, 600, rng)
+    first, second = matrix[crosses.parents[:, 0]], matrix[crosses.parents[:, 1]]
+    from_second = crosses.rows == second
+    assert ((crosses.rows == first) ^ from_second).all()
+    assert (from_second[:, -1] == from_second[:, -2]).all()
+    taken = from_second[:, :columns].sum(1)
+    assert taken.min() == 1
+    assert taken.max() == max(columns // 2, 1)
+    for parent in crosses.parents.T:
+        np.testing.assert_array_equal(folds[parent], crosses.folds)
+
+
+def test_a_wide_table_of_few_factors_is_guarded_as_by_mahalanobis_distance() -> None:
+    """Rows of a normal distribution: a mix is nearer to the center, and what knows the correlations says so most clearly."""
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(10, 100))
+    x = rng.normal(size=(1300, 10)) @ loadings + 0.5 * rng.normal(size=(1300, 100))
+    train, usual, odd = x[:700], x[700:1000], x[1000:].copy()
+    for i, row in enumerate(odd):
+        columns = rng.choice(100, 3, replace=False)
+        row[columns] = x[(i + 500) % 1000, columns]
+    center, inverse = train.mean(0), np.linalg.inv(np.cov(train.T))
+    pool = pool_of(train, sizes=EFFORTS["fast"])
+    truth, found = np.repeat((0, 1), 300), {}
+    for name, score in (
+        ("pool", pool.score),
+        ("mahalanobis", lambda rows: np.einsum("ni,ij,nj->n", rows - center, inverse, rows - center)),
+    ):
+        found[name] = roc_auc_score(truth, np.concatenate((score(usual), score(odd))))
+    assert found["pool"] > found["mahalanobis"] - 0.01 > 0.9
+
+
 def test_separation_is_the_auroc() -> None:
     rng = np.random.default_rng(0)
     normal, mixed = np.round(rng.normal(size=90), 1), np.round(rng.normal(0.5, size=40), 1)

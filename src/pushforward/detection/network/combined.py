@@ -100,7 +100,9 @@ class Combined(nn.Module):
             )
         infinite = (~torch.isfinite(reference)).any(0).nonzero()
         if len(infinite):
-            raise InputError(f"{self.names[int(infinite[0])]} is infinite on an in-distribution row.")
+            raise InputError(
+                f"{self.names[int(infinite[0])]} is infinite on an in-distribution row: leave this score out, or check the weights of the network."
+            )
         grid = torch.linspace(0, 1 - _TAIL, _KNOTS, dtype=torch.float64)
         self.knots = torch.quantile(reference, grid, dim=0).T.contiguous()
         top = self.knots[:, -1]

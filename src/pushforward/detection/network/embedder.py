@@ -91,11 +91,15 @@ class Embedder:
         """
         parts = [self._features(part) for part in self._batches(data)]
         if len({part.shape[1] for part in parts}) > 1:
-            raise InputError("the network returned different numbers of features for different batches.")
+            raise InputError(
+                "the network returned different numbers of features for different batches: give inputs of one size, or a prepare= that makes them so."
+            )
         rows = np.concatenate(parts)
         bad = ~np.isfinite(rows).all(1)
         if bad.any():
-            raise InputError(f"the features of input {int(bad.argmax())} (counted from 0) are NaN or infinite.")
+            raise InputError(
+                f"the features of input {int(bad.argmax())} (counted from 0) are NaN or infinite: check this input, and leave it out."
+            )
         if not self.normalize:
             return rows
         norm = np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-30)

@@ -126,7 +126,7 @@ def _classes(reading: Reading, labels: Tensor | None, classes: int, first: int) 
         assert reading.logits is not None
         return reading.logits.argmax(1)
     if len(labels) != len(reading):
-        raise InputError(f"a batch has {len(reading)} inputs and {len(labels)} labels.")
+        raise InputError(f"a batch has {len(reading)} inputs and {len(labels)} labels: give one label for each input.")
     labels = labels.cpu()
     check_labels(labels, classes, first)
     return labels

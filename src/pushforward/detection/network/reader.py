@@ -202,7 +202,9 @@ class NetworkReader:
         logits = _plain(pool(logits, mask))
         missing = [name for name in names if name not in seen]
         if missing:
-            raise InputError(f"the layer {missing[0]!r} returned no tensor with one row per input on this batch.")
+            raise InputError(
+                f"the layer {missing[0]!r} returned no tensor with one row per input on this batch: leave it out of layers=."
+            )
         layers = {name: _plain(pool(seen[name], mask)) for name in self.layers}
         if self.features is not None:
             features = _plain(pool(seen[self.features], mask))

@@ -258,5 +258,9 @@ def check_finite(reading: Reading, what: str, first: int) -> None:
         own = inputs is not None and inputs.is_floating_point() and not bool(torch.isfinite(inputs[row]).all())
         raise InputError(
             f"the network's features of row {first + row} of {what} are NaN or infinite"
-            + (": its inputs are too." if own else ", though its inputs are finite: check the network's weights.")
+            + (
+                ": its inputs are too, so leave this row out."
+                if own
+                else ", though its inputs are finite: check the network's weights."
+            )
         )

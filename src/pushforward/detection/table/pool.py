@@ -41,7 +41,7 @@ class Pool:
         scales: tail scale of each statistic, by (family, name).
         weights: of each statistic, in the order of ``scales``.
         reasons: training rows with which the cells of a row are compared.
-        report: AUROC on mixes of every statistic, also those without weight, by "family name".
+        report: AUROC on mixes (or crosses) of every statistic, also those without weight, by "family name".
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -146,7 +146,7 @@ class Pool:
         return self._reference
 
     def statistics(self) -> Iterator[tuple[str, float, float]]:
-        """Name, weight and AUROC on mixes of each statistic, the largest weight first; those without weight last."""
+        """Name, weight and AUROC on mixes (or crosses) of each statistic, the largest weight first; those without weight last."""
         weight = {" ".join(key): float(w) for key, w in zip(self.scales, self.weights, strict=True)}
         for name, area in sorted(self.report.items(), key=lambda item: (-weight.get(item[0], 0.0), -item[1])):
             yield name, weight.get(name, 0.0), area

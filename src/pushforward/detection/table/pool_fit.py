@@ -1,4 +1,4 @@
-"""Fit a pool: the statistics, their tail scales, and their weights from mixes of training rows."""
+"""Fit a pool: the statistics, their tail scales, and their weights from mixes or crosses of training rows."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _SMALL = 1e9  # multiplications of a covariance matrix; one thread is enough for
 _QUANTILES = 200
 _FEW = 8  # rows; with fewer there is no yardstick
 _REASONS = ("linear",)
+_CONVEX, _TOLD = 1 / 3, 0.75  # AUROC of the best statistic: mixes are more usual than training rows, and crosses less
 _NO_YARDSTICK = (("standard", "knn1"), ("soft", "knn1"))
 
 
@@ -68,10 +69,26 @@ _LADDER = (Sizes(250, 1000, 250, 250), EFFORTS["fast"], Sizes(2500, 10_000, 2000
 
 @dataclass
 class _Values:
-    """Values of all statistics of one family: on training rows that did not take part, and on mixes."""
+    """Values of all statistics of one family: on training rows that did not take part, and on made rows."""
 
     normal: dict[str, np.ndarray]
     mixed: dict[str, np.ndarray]
+
+
+@dataclass
+class _Folds:
+    """Parts of one kind, each fitted on the rows of the other folds."""
+
+    parts: list[Any]
+
+    def score(self, rows: np.ndarray, folds: np.ndarray, wanted: set[str]) -> dict[str, np.ndarray]:
+        """Values of rows by the part that was fitted without their fold."""
+        values = {name: np.empty(len(rows)) for name in wanted}
+        for k, part in enumerate(self.parts):
+            inside = folds == k
+            for name, found in part.score(rows[inside], wanted).items():
+                values[name][inside] = found
+        return values
 
 
 def fit_pool(
@@ -89,6 +106,9 @@ def fit_pool(
     training row's own value is found without it: neighbors leave it out, and the other statistics are fitted on the
     three quarters of the rows that do not contain it. Neighbors of a mix leave out its parents. With fewer than eight
     rows there are no mixes, and the score is the distance to the nearest row.
+
+    Where every statistic finds mixes more usual than training rows, which then are like those of a normal distribution, the
+    weights are those for crosses, if a statistic tells these. Mixes would give the largest weights to what knows least.
 
     Args:
         features: of the table.
@@ -139,7 +159,16 @@ def _fit(
     mixed = coordinates(mixes.rows)
 
     parts: dict[str, Any] = {}
+    by_folds: dict[str, _Folds] = {}
     values: dict[str, _Values] = {}
+
+    def on_made(name: str, made: Yardstick, coords: np.ndarray, wanted: set[str]) -> dict[str, np.ndarray]:
+        space = FAMILIES[name].space
+        placed = coords if space is None else spaces(space, coords)
+        if name in by_folds:
+            return by_folds[name].score(placed, made.folds, wanted)
+        return parts[name].score(placed, wanted, made.parents)
+
     reasons = None
     for name, family in FAMILIES.items():
         if family.kind is Neighbors and not store_rows:
@@ -147,14 +176,14 @@ def _fit(
         wanted = {statistic for statistic in family.statistics if neighbors_of(statistic) <= near / 2 or n < _FEW}
         note(f"statistics: {name}")
         placed = rows if family.space is None else spaces(family.space, rows)
-        placed_mixes = mixed if family.space is None else spaces(family.space, mixed)
         if family.kind is Neighbors:
-            part = Neighbors.fit(placed[:near], lof="lof" in wanted)
-            own = part.score(placed[:scale], wanted, np.arange(scale)[:, None])
-            values[name] = _Values(own, part.score(placed_mixes, wanted, mixes.parents))
-            parts[name] = part
+            parts[name] = Neighbors.fit(placed[:near], lof="lof" in wanted)
+            own = parts[name].score(placed[:scale], wanted, np.arange(scale)[:, None])
+            values[name] = _Values(own, on_made(name, mixes, mixed, wanted))
             continue
-        values[name] = _by_folds(family.kind, placed, placed_mixes, folds, mixes.folds, scale, wanted)
+        by_folds[name] = _Folds([family.kind.fit(_others(placed, folds, k)) for k in range(int(folds.max()) + 1)])
+        own = by_folds[name].score(placed[:scale], folds[:scale], wanted)
+        values[name] = _Values(own, on_made(name, mixes, mixed, wanted))
         parts[name] = family.kind.fit(placed)
         if family.kind is Linear:
             few = min(scale, rows_to_store(matrix.shape[1]))
@@ -170,6 +199,12 @@ def _fit(
         levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
         parts["tails"] = parts["tails"].replace(values=np.quantile(parts["tails"].values, levels, axis=0))
     note("weights")
+    if len(mixes.rows) and len(set(features.owners)) > 1 and _best(values) <= _CONVEX:
+        owners = np.array(features.owners)
+        crosses = Yardstick.cross(matrix[:near], folds[:near], owners, sizes.mixes, generator)
+        crossed = coordinates(crosses.rows)
+        other = {n: _Values(v.normal, on_made(n, crosses, crossed, set(v.normal))) for n, v in values.items()}
+        values = other if _best(other) >= _TOLD else values
     return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
 
 
@@ -251,24 +286,9 @@ def _assemble(
     return Pool(coordinates, spaces, parts, scales, weight / weight.sum(), reasons, report)
 
 
-def _by_folds(
-    kind: Any,
-    rows: np.ndarray,
-    mixes: np.ndarray,
-    folds: np.ndarray,
-    mix_folds: np.ndarray,
-    scale: int,
-    wanted: set[str],
-) -> _Values:
-    """Values on the first ``scale`` rows and on mixes, by parts that are fitted on the rows of the other folds."""
-    values = _Values({name: np.empty(scale) for name in wanted}, {name: np.empty(len(mixes)) for name in wanted})
-    for k in range(int(folds.max()) + 1):
-        part, inside, of_mixes = kind.fit(_others(rows, folds, k)), folds[:scale] == k, mix_folds == k
-        own, other = part.score(rows[:scale][inside], wanted), part.score(mixes[of_mixes], wanted)
-        for name in wanted:
-            values.normal[name][inside] = own[name]
-            values.mixed[name][of_mixes] = other[name]
-    return values
+def _best(values: dict[str, _Values]) -> float:
+    """The largest AUROC of a statistic for made rows against training rows."""
+    return max(separation(v.normal[name], v.mixed[name]) for v in values.values() for name in v.normal)
 
 
 def _residuals(rows: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:

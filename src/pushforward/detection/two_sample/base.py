@@ -122,5 +122,7 @@ def rows_of(rows: Any, name: str, width: int | None = None) -> Array:
     if width is not None and array.shape[1] != width:
         raise InputError(f"{name} must have {width} features, like the reference; got {array.shape[1]}.")
     if not np.isfinite(array).all():
-        raise InputError(f"{name} contain NaN or infinity in row {np.flatnonzero(~np.isfinite(array).all(1))[0]}.")
+        raise InputError(
+            f"{name} contain NaN or infinity in row {np.flatnonzero(~np.isfinite(array).all(1))[0]}: leave such rows out."
+        )
     return array

@@ -56,7 +56,7 @@ class SigningKey:
         except (OSError, ValueError, TypeError) as error:
             raise StorageError(f"cannot use the audit key {path}: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise StorageError(f"the audit key {path} is not an Ed25519 key.")
+            raise StorageError(f"the audit key {path} is not an Ed25519 key: make one with pushforward keygen.")
         self._key = key
         self.public = key.public_key().public_bytes_raw().hex()
 

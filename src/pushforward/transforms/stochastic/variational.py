@@ -154,9 +154,12 @@ class Variational(Transform):
         z = mean + log_scale.exp() * e
         terms = -0.5 * e * e - 0.5 * math.log(2 * math.pi) - log_scale
         z, terms, log_q = self._push(z, terms, h if self.extra else None)
+        return Posterior(z, log_q, self.log_prob(x, z, context), mean, log_scale, terms)
+
+    def log_prob(self, x: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x | z), nats, shape ``batch``."""
         pixels = x.unsqueeze(-1) if len(self.in_shape) == 1 else x.movedim(-3, -1)
-        log_p = sum_event(self.likelihood.log_prob(pixels, self.raw(z, context)), len(self.space) + 1)
-        return Posterior(z, log_q, log_p, mean, log_scale, terms)
+        return sum_event(self.likelihood.log_prob(pixels, self.raw(z, context)), len(self.space) + 1)
 
     def _push(self, z: Tensor, terms: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
         """The flow applied to a draw and to the terms of its log-density: z, the terms (None if there are none), and their sum."""

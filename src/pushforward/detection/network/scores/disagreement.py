@@ -134,5 +134,7 @@ class DeepEnsemble(NetworkScore):
         own = [logits_of(reading), *(logits_of(reader.read(reading.inputs)) for reader in self._readers)]
         shapes = {tuple(logits.shape) for logits in own}
         if len(shapes) != 1:
-            raise ConfigError(f"the members of the ensemble have different outputs: {sorted(shapes)}.")
+            raise ConfigError(
+                f"the members of the ensemble have outputs of different shapes, {sorted(shapes)}: give networks of the same classes."
+            )
         return disagreement(torch.log_softmax(torch.stack([logits.to(own[0]) for logits in own]), 2), self.form)

@@ -70,7 +70,9 @@ class External(NetworkScore):
             scores = scores[0]
         scores = as_tensor(scores).detach().reshape(-1)
         if len(scores) != len(reading):
-            raise InputError(f"{type(detector).__name__} returned {len(scores)} scores for {len(reading)} inputs.")
+            raise InputError(
+                f"{type(detector).__name__} returned {len(scores)} scores for {len(reading)} inputs: it must give one for each."
+            )
         return scores.to(reading.features.device)
 
 

@@ -1,0 +1,185 @@
+"""Latent variables of one input of a VAE: its amortized posterior with importance weights, and the exact log-density."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pushforward.display import card
+from pushforward.errors import InputError, KindError
+from pushforward.inference.weights import ImportanceWeights
+from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer
+from pushforward.transforms import Variational
+
+__all__ = ["LatentPosterior", "latent_log_density", "latent_posterior"]
+
+_PART = 1024
+
+
+@dataclass(frozen=True)
+class LatentPosterior:
+    """Draws of q(z | x) for one input x, with importance weights p(x, z) / q(z | x).
+
+    Attributes:
+        draws: z, ``(n, latent)``.
+        weights: their importance weights, float64.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> vae = pf.models.VAE(3, latent=2, hidden=(8,))
+        >>> found = pf.inference.latent_posterior(vae, torch.zeros(3), 1000, seed=0)
+        >>> found.draws.shape, found.resample(5).shape
+        (torch.Size([1000, 2]), torch.Size([5, 2]))
+    """
+
+    draws: Tensor = field(repr=False)
+    weights: ImportanceWeights
+
+    @property
+    def k_hat(self) -> float:
+        """Shape of the tail of the weights; below 0.7 the estimates are reliable."""
+        return self.weights.k_hat
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the draws, between 1 and their number."""
+        return self.weights.ess
+
+    @property
+    def log_evidence(self) -> float:
+        """log p(x), nats: the importance-weighted estimate (Burda et al. 2016, eq. 8)."""
+        return self.weights.log_evidence
+
+    @property
+    def log_evidence_error(self) -> float:
+        """Standard error of :attr:`log_evidence`; it means nothing if k-hat is above 0.7."""
+        return self.weights.log_evidence_error
+
+    @property
+    def bound(self) -> float:
+        """The evidence lower bound E_q[log p(x, z) - log q(z | x)], nats; -inf if a weight is 0."""
+        return float(self.weights.log_ratios.mean())
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`)."""
+        return self.weights.reliable
+
+    def resample(self, count: int, *, seed: int = 0) -> Tensor:
+        """Draws of p(z | x): draws of q(z | x), chosen with the probabilities of their weights; they may repeat."""
+        check_integer("count", count, 0)
+        return self.draws[self.weights.resample(count, torch.Generator().manual_seed(seed)).to(self.draws.device)]
+
+    def __repr__(self) -> str:
+        verdict = "reliable" if self.reliable else "not reliable"
+        return (
+            f"LatentPosterior({verdict}: k-hat {self.k_hat:.2f}, ESS {self.ess:.0f} of {len(self.draws)}, log evidence "
+            f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}, bound {self.bound:.3f})"
+        )
+
+    def _repr_html_(self) -> str:
+        """What says whether to trust the draws, for a notebook."""
+        facts = [
+            ("verdict", "reliable" if self.reliable else "not reliable"),
+            ("k-hat", f"{self.k_hat:.2f}"),
+            ("effective sample size", f"{self.ess:.0f} of {len(self.draws)} draws"),
+            ("log evidence", f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f} nats"),
+            ("bound", f"{self.bound:.3f} nats"),
+        ]
+        return card("Posterior of the latent variables of one input", facts, "")
+
+
+@torch.no_grad()
+def latent_posterior(
+    model: Model, x: Tensor, count: int = 1000, *, context: Tensor | None = None, seed: int = 0
+) -> LatentPosterior:
+    """Draw z from the posterior q(z | x) that a VAE learned, and say whether it is near p(z | x).
+
+    The weights are w = p(x | z) p(z) / q(z | x). Their mean is p(x), and their k-hat says whether that estimate, which is what
+    ``model.evaluate(x, samples=count)`` gives, can be trusted. If it is not reliable, fit a flow to the exact log-density
+    of this input: ``fit_to_target(latent, latent_log_density(model, x))``. The difference of the two bounds is the
+    amortization gap (Cremer, Li, Duvenaud 2018, arXiv 1801.03558).
+
+    Args:
+        model: a :class:`~pushforward.models.VAE`, or a :class:`~pushforward.models.Flow` that ends with
+            :class:`~pushforward.transforms.Variational`.
+        x: one input, of the model's shape.
+        count: number of draws, at least 25.
+        context: the context of the input, ``(context,)``, for a conditional model.
+        seed: of the draws.
+
+    Raises:
+        KindError: for a model without latent variables.
+        InputError: for several inputs, a wrong shape, or fewer than 25 draws.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> vae = pf.models.VAE(3, latent=2, hidden=(8,))
+        >>> found = pf.inference.latent_posterior(vae, torch.zeros(3), 4000, seed=0)
+        >>> bool(found.bound <= found.log_evidence)
+        True
+    """
+    check_integer("count", count, 25)
+    latent, y, given, constant = _split(model, x, context)
+    generator = torch.Generator(y.device).manual_seed(seed)
+    inferred = latent.infer(y, given)
+    draws, ratios = [], []
+    for begin in range(0, count, _PART):
+        size = min(_PART, count - begin)
+        rows = y.expand(size, *y.shape[1:])
+        contexts = None if given is None else given.expand(size, -1)
+        drawn = latent.draw_from(inferred.expand(size, -1), rows, generator, contexts)
+        draws.append(drawn.z)
+        ratios.append((drawn.log_p + model.base.log_prob(drawn.z)).double() - drawn.log_q.double())
+    return LatentPosterior(torch.cat(draws), ImportanceWeights.of(torch.cat(ratios) + constant))
+
+
+def latent_log_density(model: Model, x: Tensor, *, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """log p(x, z) of one input x as a function of z, ``(n, latent)`` to ``(n,)``, nats: what ``fit_to_target`` reads.
+
+    Its integral over z is p(x), so the evidence of the fit is the log-likelihood of the input.
+
+    Args:
+        model: as for :func:`latent_posterior`.
+        x: one input, of the model's shape.
+        context: the context of the input, ``(context,)``, for a conditional model.
+
+    Raises:
+        KindError: for a model without latent variables.
+        InputError: for several inputs or a wrong shape.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> vae = pf.models.VAE(3, latent=2, hidden=(8,))
+        >>> log_density = pf.inference.latent_log_density(vae, torch.zeros(3))
+        >>> fit = pf.inference.fit_to_target(2, log_density, max_steps=20, seed=0, progress="silent")
+        >>> fit.draws.shape
+        torch.Size([10000, 2])
+    """
+    with torch.no_grad():
+        latent, y, given, constant = _split(model, x, context)
+
+    def log_density(z: Tensor) -> Tensor:
+        z = z.to(model.dtype)
+        rows = y.expand(len(z), *y.shape[1:])
+        log_p = latent.log_prob(rows, z, None if given is None else given.expand(len(z), -1))
+        return (log_p + model.base.log_prob(z)).double() + constant
+
+    return log_density
+
+
+def _split(model: Model, x: Tensor, context: Tensor | None) -> tuple[Variational, Tensor, Tensor | None, Tensor]:
+    """The latent variable of a model, the input that it reads, the context, and what the transforms before it add, float64."""
+    parts = list(model.chain)
+    last = parts[-1] if parts else None
+    if not isinstance(last, Variational):
+        raise KindError(f"{type(model).__name__} has no posterior of latent variables; a VAE has one.")
+    if x.shape != torch.Size(model.shape):
+        raise InputError(f"x must be one input of shape {tuple(model.shape)}; got {tuple(x.shape)}.")
+    rows, given, far = model.prepare(x[None], None if context is None else context[None])
+    y, contribution, *_ = model.chain[:-1].encode(rows, noise=torch.Generator(rows.device).manual_seed(0))
+    return last, y, given, (contribution + far).double().reshape(())

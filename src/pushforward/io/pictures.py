@@ -1,0 +1,175 @@
+"""Encoded images (PNG, JPEG, ...) of one size: decoded as a whole, or in parts with what the headers of all of them say."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pushforward.data.images import as_images
+from pushforward.errors import ConfigError, InputError, StorageError
+
+__all__ = [
+    "PICTURES",
+    "Files",
+    "decoded",
+    "decoded_parts",
+    "has_encoded_images",
+    "pictures_of_folder",
+    "pictures_of_parquet",
+]
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+Files = Callable[[], Iterable[tuple[str, Any]]]
+"""Starts a pass over images: their names for errors, and what Pillow opens."""
+_CELLS = 64
+
+
+def pictures_of_folder(path: Path) -> Files:
+    """The image files of a folder, in the order of their paths.
+
+    Raises:
+        StorageError: if there are none.
+    """
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+    if not files:
+        raise StorageError(f"the folder {path} has no image files ({', '.join(sorted(PICTURES))}).")
+    return lambda: ((str(file), file) for file in files)
+
+
+def pictures_of_parquet(path: Path, column: str | None) -> Files:
+    """The encoded images of a column.
+
+    Raises:
+        ConfigError: if there is no such column, or the choice is not clear.
+    """
+    from pyarrow import parquet
+
+    found = [field.name for field in parquet.read_schema(path) if _is_encoded(field.type)]
+    if column is None and "image" not in found and len(found) != 1:
+        raise ConfigError(
+            f"{path} has {len(found)} columns of encoded images ({', '.join(found) or 'none'}): choose one with column=."
+        )
+    name = column or ("image" if "image" in found else found[0])
+    if name not in found:
+        raise ConfigError(f"{path} has no column of encoded images {name!r}; it has {', '.join(found) or 'none'}.")
+
+    def cells() -> Iterator[tuple[str, Any]]:
+        row = 0
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_CELLS, columns=[name]):
+                for cell in batch.column(0).to_pylist():
+                    value = cell["bytes"] if isinstance(cell, dict) else cell
+                    if value is None:
+                        raise InputError(f"row {row} of {path} (counted from 0) has no image: leave this row out.")
+                    yield f"row {row} of {path}", io.BytesIO(value)
+                    row += 1
+
+    return cells
+
+
+def has_encoded_images(path: Path) -> bool:
+    """Whether a Parquet file has a column of encoded images."""
+    from pyarrow import parquet
+
+    return any(_is_encoded(field.type) for field in parquet.read_schema(path))
+
+
+def decoded(files: Files) -> Tensor:
+    """All images, in the form of :func:`~pushforward.data.as_images`: gray if all of them are.
+
+    Raises:
+        StorageError: for an image that cannot be decoded.
+        InputError: for images of different sizes, or none.
+    """
+    arrays: list[NDArray[Any]] = []
+    for name, file in files():
+        array = _decode(name, file)
+        if arrays:
+            _check_size(name, array.shape[:2], arrays[0].shape[:2])
+        arrays.append(array)
+    if not arrays:
+        raise InputError("there are no images.")
+    return as_images(np.stack(_alike(arrays, any(array.ndim == 3 for array in arrays))))
+
+
+def decoded_parts(files: Files, rows: int) -> Iterator[Tensor]:
+    """As :func:`decoded`, in parts of ``rows`` images.
+
+    A first pass reads the headers of all images, which say whether one has colors and whether all have one size.
+    """
+    kinds: set[Any] = set()
+    color, size = False, None
+    for name, file in files():
+        array = _header(name, file)
+        size = size or array.shape[:2]
+        _check_size(name, array.shape[:2], size)
+        kinds.add(array.dtype)
+        color |= array.ndim == 3
+    if size is None:
+        raise InputError("there are no images.")
+    kind = np.result_type(*kinds)
+    part: list[NDArray[Any]] = []
+    for name, file in files():
+        array = _decode(name, file)
+        _check_size(name, array.shape[:2], size)
+        if array.ndim == 3 and not color:
+            raise StorageError(f"{name} changed while it was read.")
+        part.append(array)
+        if len(part) == rows:
+            yield as_images(np.stack(_alike(part, color)).astype(kind, copy=False))
+            part = []
+    if part:
+        yield as_images(np.stack(_alike(part, color)).astype(kind, copy=False))
+
+
+def _alike(arrays: list[NDArray[Any]], color: bool) -> list[NDArray[Any]]:
+    return [array if array.ndim == 3 or not color else np.repeat(array[..., None], 3, -1) for array in arrays]
+
+
+def _check_size(name: str, size: tuple[int, ...], first: tuple[int, ...]) -> None:
+    if size != first:
+        raise InputError(
+            f"images must have one size: {name} is {size[1]} wide and {size[0]} high, and the first image is "
+            f"{first[1]} wide and {first[0]} high."
+        )
+
+
+def _header(name: str, file: Any) -> NDArray[Any]:
+    """An array of the shape and type that :func:`_decode` would give, without pixels."""
+    return _open(name, file, lambda picture, mode: _blank(picture, mode))
+
+
+def _decode(name: str, file: Any) -> NDArray[Any]:
+    """Pixels, ``(h, w)`` if gray and else ``(h, w, 3)``."""
+    return _open(name, file, lambda picture, mode: np.asarray(picture.convert(mode) if mode else picture))
+
+
+def _open(name: str, file: Any, read: Callable[[Any, str | None], NDArray[Any]]) -> NDArray[Any]:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            deep = picture.mode.startswith("I") or picture.mode == "F"
+            return read(picture, None if deep else "L" if picture.mode in ("1", "L", "LA") else "RGB")
+    except Exception as error:  # decoders raise errors of any type for damaged bytes
+        raise StorageError(f"{name} is not an image that Pillow can read: {error}") from error
+
+
+def _blank(picture: Any, mode: str | None) -> NDArray[Any]:
+    shape = (picture.height, picture.width) if mode != "RGB" else (picture.height, picture.width, 3)
+    kind = np.uint8 if mode else np.float32 if picture.mode == "F" else np.int32 if picture.mode == "I" else np.uint16
+    return np.broadcast_to(np.zeros((), kind), shape)
+
+
+def _is_encoded(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
