@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,7 +142,8 @@ class TestInformation:
             def forward(self, x):
                 return -self.inner(x)
 
-        assert information(Inverse(cup_score), cups(200, 2)) == 0.0
+        inverse: Any = Inverse(cup_score)
+        assert information(inverse, cups(200, 2)) == 0.0
 
 
 @pytest.mark.parametrize("shift", SHIFTS, ids=lambda shift: shift.__name__.strip("_"))
