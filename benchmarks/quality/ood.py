@@ -322,9 +322,13 @@ def tables(results: Results, kind: str) -> str:
         rows = []
         for score in scores:
             mine = results.where(train=name, score=score, kind=kind)
-            means = [np.mean([r["auroc"] for r in mine if r["other"] == other]) for other in others]
-            means.append(np.mean(means))
-            rows.append([score, *(f"{100 * mean:.1f}" for mean in means), f"{np.mean([r['ms'] for r in mine]):.2f}"])
+            means = []
+            for other in others:
+                areas = [r["auroc"] for r in mine if r["other"] == other]
+                means.append(float(np.mean(areas)) if areas else np.nan)  # a set may be measured for some scores only
+            means.append(float(np.mean(means)))
+            areas = ["" if np.isnan(mean) else f"{100 * mean:.1f}" for mean in means]
+            rows.append([score, *areas, f"{np.mean([r['ms'] for r in mine]):.2f}"])
         if kind == "made":
             parts += [
                 markdown(
@@ -365,6 +369,32 @@ def guard_table(records: list[Record]) -> str:
     return (
         f"{markdown(head, rows)}\n\nFalse alarms, percent, by seed: {shares[0]} at a promised 1 %; {shares[1]} at 5 %."
     )
+
+
+def compared(before: Results, now: Results) -> str:
+    """For each in-distribution set the guard of an earlier result file beside that of this one."""
+    parts = []
+    for name in dict.fromkeys(record["train"] for record in now.where(kind="sets")):
+        rows = []
+        records = {
+            key: results.where(train=name, score="guard", kind="sets")
+            for key, results in (("before", before), ("now", now))
+        }
+        for other in dict.fromkeys(record["other"] for record in records["now"]):
+            cells = []
+            for measure, digits in (("auroc", 2), *((f"caught {level:.0%}", 1) for level in LEVELS)):
+                cells += [
+                    spread([100 * r[measure] for r in part if r["other"] == other], digits) for part in records.values()
+                ]
+            rows.append([other, *cells])
+        seeds = {key: len({record["seed"] for record in part}) for key, part in records.items()}
+        parts.append(f"The guard trained on {name}: {seeds['before']} seed(s) before, {seeds['now']} now\n")
+        head = ["other", "AUROC before", "now", "detected at 1 % before", "now", "at 5 % before", "now"]
+        parts.append(markdown(head, rows))
+        first = list({record["seed"]: record for record in records["now"]}.values())
+        shares = [", ".join(f"{100 * r[f'alarms {level:.0%}']:.2f}" for r in first) for level in LEVELS]
+        parts.append(f"\nFalse alarms now, percent, by seed: {shares[0]} at a promised 1 %; {shares[1]} at 5 %.\n")
+    return "\n".join(parts)
 
 
 def short_curve(records: list[Record]) -> str:
@@ -435,12 +465,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--redraws", type=int, default=0, help="number of calibration sets of 1,000; measures only false alarms"
     )
     parser.add_argument("--picture", type=Path, help="file for the heat maps")
+    parser.add_argument(
+        "--before", type=Path, help="an earlier result file: print its guard beside that of --out, and run nothing"
+    )
     parser.add_argument("--table", action="store_true", help="print the tables of existing results and run nothing")
     for flag, module in OTHER.items():
         parser.add_argument(flag, action="store_true", help=f"as python -m {module}, which has its own --help")
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     results = Results(options.out)
+    if options.before:
+        print(compared(Results(options.before), results))
+        return
     if options.redraws:
         print(redraws(options))
         return
