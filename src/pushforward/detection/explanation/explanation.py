@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.detection.explanation.evidence import Evidence
-from pushforward.detection.explanation.reason import Reason, sentence, sentence_of_instant
+from pushforward.detection.explanation.reason import USUAL, Reason, sentence, sentence_of_instant
 from pushforward.display import card, table
 from pushforward.errors import ConfigError
 
@@ -91,9 +91,9 @@ class Explanation:
         ]
 
     def _is_usual(self, reason: Reason) -> bool:
-        """Whether a cell is the most likely category, or a number in both of its usual ranges."""
+        """Whether a cell is a category that is among the usual ones, or a number in both of its usual ranges."""
         if reason.kind == "category":
-            return reason.usual == (reason.value,)
+            return reason.usual == (reason.value,) or reason.p_value >= 1 - USUAL
         if reason.kind != "number" or len(reason.usual) != 2 or self.evidence is None:
             return False
         column = self.names.index(reason.column)

@@ -176,7 +176,7 @@ def sentence(
     if kind == "category":
         if not usual or usual[0] == value:
             return f"{name} is {text(value)}, the most likely value {_OTHERS}."
-        own = "" if math.isnan(rare) else f", and {_percent(rare)} a value as rare as {text(value)}"
+        own = "" if math.isnan(rare) else f", and {_percent(rare)} one at least as rare as {text(value)}"
         return f"{name} is {text(value)}; {_OTHERS}, {_percent(share)} of normal rows have {text(usual[0])}{own}."
     if len(usual) != 2 and alone:
         return f"{name} is {text(value, _width(alone))}; {_percent(USUAL)} of all normal rows {_between(alone)}."
