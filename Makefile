@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow check docs docs-quick docs-serve release-check clean
+.PHONY: help demo test test-slow check docs docs-quick docs-serve release-check sbom lowest clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -49,5 +49,18 @@ docs-serve: docs  ## show the documentation on http://localhost:8080
 release-check: .venv/.installed  ## build the wheel, install it in a new environment, run the README's code with it
 	$(BIN)/python -m pytest -m slow tests/docs/test_release.py
 
+sbom: .venv/.installed  ## what the package needs and contains, with licenses: dist/pushforward-sbom.cdx.json
+	$(BIN)/python release/sbom.py -o dist/pushforward-sbom.cdx.json
+
+# PyTorch is the newest that pip finds: its lowest version is a download of gigabytes. TESTS chooses what runs.
+TESTS ?= tests/io tests/data tests/cli tests/estimators tests/detection tests/plot tests/report
+lowest: export OMP_NUM_THREADS = 1
+
+lowest:  ## tests with the lowest versions of the dependencies, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) release/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet -e '.[serve]' -c .venv-lowest/constraints.txt pandas polars pytest hypothesis
+	.venv-lowest/bin/python -m pytest -m "not slow" -p no:cacheprovider $(TESTS)
+
 clean:  ## remove the environment and what was built
-	rm -rf .venv demo build dist docs/_build docs/gallery src/pushforward/kernels/*.so
+	rm -rf .venv .venv-lowest demo build dist docs/_build docs/gallery src/pushforward/kernels/*.so

@@ -63,8 +63,8 @@ def filled(text: str, outputs: dict[str, str]) -> str:
             outputs[command] = printed(command)
         blocks = BLOCKS[kind].findall(outputs[command])
         if len(blocks) < number:
-            raise SystemExit(
-                f"`{command}` prints {len(blocks)} blocks of the kind {kind}, and the page asks for number {number}."
+            raise LookupError(
+                f"`{command}` prints {len(blocks)} blocks of the kind {kind}, and number {number} is wanted"
             )
         return f"{found['first']}\n{blocks[number - 1]}\n{found['last']}"
 
@@ -85,10 +85,14 @@ def differing(write: bool = False) -> list[str]:
     outputs: dict[str, str] = {}
     found = []
     for path in pages():
-        text = path.read_text()
-        new = filled(text, outputs)
+        text, name = path.read_text(), str(path.relative_to(ROOT))
+        try:
+            new = filled(text, outputs)
+        except LookupError as error:
+            found.append(f"{name} ({error})")
+            continue
         if new != text:
-            found.append(str(path.relative_to(ROOT)))
+            found.append(name)
             if write:
                 path.write_text(new)
     return found
@@ -103,7 +107,14 @@ def main(arguments: list[str]) -> None:
     check = parser.parse_args(arguments).check
     found = differing(write=not check)
     print(
-        "\n".join(f"{name} differs from the result files" if check else f"{name} is written" for name in found)
+        "\n".join(
+            f"{name} differs from the result files"
+            if check
+            else f"{name} is written"
+            if "(" not in name
+            else f"{name} is not written"
+            for name in found
+        )
         or "all pages agree with the result files"
     )
     if check and found:

@@ -30,10 +30,11 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "api",  # the list of public names on each page of the reference
     "references",  # the works that docstrings cite
+    "mathml",  # formulas
     "llms",  # llms.txt and llms-full.txt
 ]
 exclude_patterns = ["_build", "papers/*.json", "gallery/**/*.ipynb", "gallery/**/*.zip"]
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has them in the source; the docstring says what they mean
@@ -68,6 +69,7 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 pygments_dark_style = "github-dark"
 html_title = "pushforward"
 html_static_path = ["_static"]

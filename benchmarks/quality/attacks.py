@@ -37,7 +37,7 @@ from benchmarks.quality.data import add_data_option
 from benchmarks.quality.ood import fitted, flow_of
 from pushforward.detection import ConformalCalibrator, RandomFeatures, auroc, fgsm, log_likelihood_objective, pgd
 from pushforward.detection.batching import by_batches
-from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Statistic
+from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Statistic, SurpriseSum
 from pushforward.detection.two_sample import median_distance
 from pushforward.transforms import Chain, Step, UniformDequantize
 
@@ -61,7 +61,9 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
         guard: a guard of images whose sides are multiples of 4.
         reference: images on which the surrogate of the compressors is fitted.
     """
-    dose = copy.deepcopy(guard.score_.inner)
+    total = copy.deepcopy(guard.score_.inner)
+    assert isinstance(total, SurpriseSum)
+    dose, *networks = total.used()
     assert isinstance(dose, DoSE)
     flows = {part.model for part in dose.modules() if isinstance(part, LikelihoodPath)}
     for flow in flows:
@@ -86,7 +88,8 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
 
     def score(x: Tensor) -> Tensor:
         rows = (columns(x) - dose.center) / dose.scale
-        return -_log_mixture(rows, dose)
+        values = [-_log_mixture(rows, dose), *(network._score(x) for network in networks)]
+        return total.combine(torch.stack(values, 1)).sum(1)
 
     return score
 

@@ -12,6 +12,9 @@ option can depend on one.
 ``--others made`` uses outliers made from the calibration images instead of other sets. The default options were chosen on
 them, because they can be made from any in-distribution images.
 
+``--others turned`` uses the test images themselves, turned or mirrored. The network of the guard learns quarter turns and mirror
+images, so these are no new kinds for it; 30 and 45 degrees are.
+
 ``--redraws 20`` draws calibration sets from the guard's calibration scores instead, and counts how often the realized
 false-alarm rate on all test images lies in the central 95 % of the beta-binomial distribution that theory gives.
 
@@ -37,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import pushforward as pf
@@ -58,6 +62,8 @@ from pushforward.detection.scores import (
     LikelihoodPath,
     Neighbors,
     Score,
+    SurpriseSum,
+    TransformationScore,
     TwoSided,
     Typicality,
     Variance,
@@ -84,7 +90,8 @@ SCORES: dict[str, Callable[[Model], Score]] = {
     "brightness": lambda flow: Brightness(),
     "variance": lambda flow: Variance(),
 }
-ABLATION = ("without path", "without code lengths", "without distances")
+TRANSFORMATIONS = "transformations"
+ABLATION = ("without path", "without code lengths", "without distances", "without transformations")
 LEVELS = (0.01, 0.05)
 OTHER = {"--costs": "benchmarks.quality.score_costs", "--attacks": "benchmarks.quality.attacks"}
 
@@ -104,6 +111,21 @@ def images_of(name: str, like: Tensor, rows: int, folder: Path | None) -> Tensor
             return like[:rows].flip(2)
     images = load_images(name, train=False, folder=folder)
     return images[torch.randperm(len(images), generator=generator)[:rows]]
+
+
+def turned_images(x: Tensor) -> dict[str, Tensor]:
+    """Images turned by some angles (bilinear, black outside), mirrored, and upside down."""
+
+    def turned(degrees: float) -> Tensor:
+        angle = torch.tensor(degrees).deg2rad()
+        rows = torch.stack((angle.cos(), -angle.sin(), torch.zeros(()), angle.sin(), angle.cos(), torch.zeros(())))
+        grid = F.affine_grid(rows.reshape(1, 2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
+        return F.grid_sample(x.float(), grid, align_corners=False).round().clamp(0, 255).to(torch.uint8)
+
+    return {
+        "turned by 30": turned(30.0), "turned by 45": turned(45.0), "turned by 90": x.rot90(1, (2, 3)),
+        "turned by 180": x.rot90(2, (2, 3)), "left and right mirrored": x.flip(3), "upside down": x.flip(2),
+    }  # fmt: skip
 
 
 def training_images(name: str, seed: int, options: argparse.Namespace) -> Tensor:
@@ -138,26 +160,34 @@ def fitted(name: str, seed: int, options: argparse.Namespace) -> tuple[pf.Guard,
 
 def flow_of(guard: pf.Guard) -> Model:
     """The flow of a guard of images."""
-    dose = guard.score_.inner
-    assert isinstance(dose, DoSE)
-    return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
+    return next(part.model for part in guard.score_.inner.modules() if isinstance(part, LikelihoodPath))
+
+
+def network_of(guard: pf.Guard) -> TransformationScore:
+    """The score of the network of transformations of a guard of images."""
+    return next(part for part in guard.score_.inner.modules() if isinstance(part, TransformationScore))
 
 
 def without(guard: pf.Guard, part: str, reference: Tensor) -> Score:
     """The guard's score without some statistics, fitted again on the reference."""
-    dose = guard.score_.inner
+    total, images = guard.score_.inner, guard.score_.prepare(reference)
+    assert isinstance(total, SurpriseSum)
+    dose, network = total.scores
     assert isinstance(dose, DoSE)
     path, *codes = dose.statistics
     codes, distances = codes[:2], codes[2:]
     kept = {"without path": (*codes, *distances), "without code lengths": (path, *distances), "without distances": (path, *codes)}  # fmt: skip
-    return DoSE(*kept[part], density="gmm", components=16, refit=False).fit(guard.score_.prepare(reference))
+    rest = DoSE(*kept.get(part, (path, *codes, *distances)), density="gmm", components=16, refit=False).fit(images)
+    if part == "without transformations":
+        return rest
+    return SurpriseSum(rest, network, weights=total.weights).fit(images)  # pyright: ignore[reportArgumentType]
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
     for name in options.sets:
         for seed in range(options.seeds):
             sets = [*(other for other in OTHERS[name] if other != name), *MADE]
-            names = [name for name in ("guard", *SCORES, *ABLATION) if name in options.scores]
+            names = [name for name in ("guard", TRANSFORMATIONS, *SCORES, *ABLATION) if name in options.scores]
             key = {"train": name, "seed": seed, "kind": options.others}
             missing = [score for score in names if not results.where(score=score, **key)]
             if not missing:
@@ -167,6 +197,8 @@ def run(options: argparse.Namespace, results: Results) -> None:
             test = test[: options.rows]
             if options.others == "made":
                 others = made_images(calibration)
+            elif options.others == "turned":
+                others = turned_images(test)
             else:
                 others = {other: images_of(other, test, options.rows, options.data) for other in sets}
             for label in missing:
@@ -175,6 +207,8 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 else:
                     if label in ABLATION:
                         score = without(guard, label, reference)
+                    elif label == TRANSFORMATIONS:
+                        score = network_of(guard)
                     else:
                         score = SCORES[label](flow).fit(reference)
                     measure = ConformalCalibrator(score(calibration).numpy())
@@ -288,9 +322,13 @@ def tables(results: Results, kind: str) -> str:
         rows = []
         for score in scores:
             mine = results.where(train=name, score=score, kind=kind)
-            means = [np.mean([r["auroc"] for r in mine if r["other"] == other]) for other in others]
-            means.append(np.mean(means))
-            rows.append([score, *(f"{100 * mean:.1f}" for mean in means), f"{np.mean([r['ms'] for r in mine]):.2f}"])
+            means = []
+            for other in others:
+                areas = [r["auroc"] for r in mine if r["other"] == other]
+                means.append(float(np.mean(areas)) if areas else np.nan)  # a set may be measured for some scores only
+            means.append(float(np.mean(means)))
+            areas = ["" if np.isnan(mean) else f"{100 * mean:.1f}" for mean in means]
+            rows.append([score, *areas, f"{np.mean([r['ms'] for r in mine]):.2f}"])
         if kind == "made":
             parts += [
                 markdown(
@@ -331,6 +369,32 @@ def guard_table(records: list[Record]) -> str:
     return (
         f"{markdown(head, rows)}\n\nFalse alarms, percent, by seed: {shares[0]} at a promised 1 %; {shares[1]} at 5 %."
     )
+
+
+def compared(before: Results, now: Results) -> str:
+    """For each in-distribution set the guard of an earlier result file beside that of this one."""
+    parts = []
+    for name in dict.fromkeys(record["train"] for record in now.where(kind="sets")):
+        rows = []
+        records = {
+            key: results.where(train=name, score="guard", kind="sets")
+            for key, results in (("before", before), ("now", now))
+        }
+        for other in dict.fromkeys(record["other"] for record in records["now"]):
+            cells = []
+            for measure, digits in (("auroc", 2), *((f"caught {level:.0%}", 1) for level in LEVELS)):
+                cells += [
+                    spread([100 * r[measure] for r in part if r["other"] == other], digits) for part in records.values()
+                ]
+            rows.append([other, *cells])
+        seeds = {key: len({record["seed"] for record in part}) for key, part in records.items()}
+        parts.append(f"The guard trained on {name}: {seeds['before']} seed(s) before, {seeds['now']} now\n")
+        head = ["other", "AUROC before", "now", "detected at 1 % before", "now", "at 5 % before", "now"]
+        parts.append(markdown(head, rows))
+        first = list({record["seed"]: record for record in records["now"]}.values())
+        shares = [", ".join(f"{100 * r[f'alarms {level:.0%}']:.2f}" for r in first) for level in LEVELS]
+        parts.append(f"\nFalse alarms now, percent, by seed: {shares[0]} at a promised 1 %; {shares[1]} at 5 %.\n")
+    return "\n".join(parts)
 
 
 def short_curve(records: list[Record]) -> str:
@@ -380,12 +444,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", default=["fashion-mnist", "mnist"], choices=list(OTHERS))
     parser.add_argument(
         "--others",
-        choices=("sets", "made"),
+        choices=("sets", "made", "turned"),
         default="sets",
-        help="other sets, or outliers made from in-distribution images",
+        help="other sets, outliers made from in-distribution images, or turned test images",
     )
     parser.add_argument("--seeds", type=int, default=1)
-    names = ["guard", *SCORES, *ABLATION]
+    names = ["guard", TRANSFORMATIONS, *SCORES, *ABLATION]
     parser.add_argument("--scores", nargs="+", default=names, choices=names, metavar="SCORE", help="; ".join(names))
     parser.add_argument(
         "--curve", nargs="+", type=int, default=[], metavar="STEPS", help="training steps of the guard's flow"
@@ -401,12 +465,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--redraws", type=int, default=0, help="number of calibration sets of 1,000; measures only false alarms"
     )
     parser.add_argument("--picture", type=Path, help="file for the heat maps")
+    parser.add_argument(
+        "--before", type=Path, help="an earlier result file: print its guard beside that of --out, and run nothing"
+    )
     parser.add_argument("--table", action="store_true", help="print the tables of existing results and run nothing")
     for flag, module in OTHER.items():
         parser.add_argument(flag, action="store_true", help=f"as python -m {module}, which has its own --help")
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     results = Results(options.out)
+    if options.before:
+        print(compared(Results(options.before), results))
+        return
     if options.redraws:
         print(redraws(options))
         return

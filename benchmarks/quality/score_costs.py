@@ -38,6 +38,7 @@ from pushforward import distributions, io, models, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
 from pushforward.detection.batching import by_batches
 from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
+from pushforward.detection.transformation_training import fit_transformations
 from pushforward.models import Model
 
 SHAPE, REFERENCE, BATCH = (1, 28, 28), 500, 50
@@ -88,6 +89,11 @@ def guard(bench: Bench) -> ImageScore:
     return fit_image_score(bench.train, bench.reference, config=replace(IMAGE_TRAINING, max_steps=5, progress="silent"))
 
 
+def network(bench: Bench) -> scores.TransformationScore:
+    """The network of transformations of the default score of images."""
+    return fit_transformations(bench.train, steps=5)
+
+
 def dose(bench: Bench) -> scores.DoSE:
     return scores.DoSE(scores.LikelihoodPath(bench.flows[0]), density="gmm", components=16)
 
@@ -119,6 +125,8 @@ CASES: dict[str, Case] = {
     "LikelihoodPath": Case(of(scores.LikelihoodPath)),
     "InputComplexity": Case(of(scores.InputComplexity)),
     "DoSE": Case(dose, note="of the likelihood's path"),
+    "TransformationScore": Case(network, note="8 symmetries"),
+    "SurpriseSum": Case(lambda bench: scores.SurpriseSum(scores.Neighbors(), scores.Variance()), note="of kNN and variance"),
     "ImageScore": Case(guard, note="the guard's default"),
     "LikelihoodRatio": Case(lambda bench: scores.LikelihoodRatio(bench.flows[0], bench.flows[1]), note="2 flows"),
     "GeneralModelRatio": Case(lambda bench: scores.GeneralModelRatio(bench.flows[0], bench.flows[1]), note="2 flows"),

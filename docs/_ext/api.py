@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from collections import Counter
 from typing import Any
 
 from docutils import nodes
@@ -68,8 +69,26 @@ def escape_bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, lin
             lines[number] = re.sub(r"``.*?``|(\|)", lambda found: "\\|" if found[1] else found[0], line)
 
 
+def mend_source_links(app: Sphinx, env: Any) -> None:
+    """Keep the links of a source page that lead to a name of the reference.
+
+    viewcode remembers one package for all names of a module, and a name may be documented as that of another package.
+    """
+    objects = env.get_domain("py").objects
+    modules = getattr(env, "_viewcode_modules", {})
+    for module, entry in modules.items():
+        if entry:
+            code, tags, used, _ = entry
+            owners = Counter(full[: -len(name) - 1] for name in used for full in objects if full.endswith(f".{name}"))
+            ours = {owner: count for owner, count in owners.items() if module.startswith(owner)}
+            owner = max(ours, key=ours.__getitem__, default=module)
+            kept = {name: objects[f"{owner}.{name}"].docname for name in used if f"{owner}.{name}" in objects}
+            modules[module] = code, tags, kept, owner
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("api", Api)
+    app.connect("env-updated", mend_source_links)
     app.connect("autodoc-process-docstring", escape_bars)
     return {"parallel_read_safe": True}

@@ -29,6 +29,10 @@ print(
 )
 print(f"pac:      mean rate {np.mean(pac):.4f}; above {alpha:g} in {np.mean(np.array(pac) > alpha):.1%} of the sets")
 
+# %%
+# Left, the rates beside theory. Right, one guard, by its p-values of 500 new rows: inside the band, which is wide because 99 rows are few.
+guard = pf.Guard(alpha=alpha, calibration=n, effort="fast", random_state=0).fit(rng.normal(size=(1000, 3)))
+
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 bins = np.linspace(0, 0.15, 46)
 left.hist(marginal, bins, density=True, color="#0072B2", alpha=0.6, label='"marginal"')
@@ -38,10 +42,6 @@ left.plot(grid, beta(5, 95).pdf(grid), color="black", label="theory: Beta(5, 95)
 left.axvline(alpha, color="black", linestyle=":", label="promise")
 left.set(xlabel="rate of false alarms of one guard", ylabel="density", title="1,000 calibration sets of 99 rows")
 left.legend(frameon=False)
-
-# %%
-# One guard, from its own p-values of 500 new rows: inside the band, which is wide because 99 rows are few.
-guard = pf.Guard(alpha=alpha, calibration=n, effort="fast", random_state=0).fit(rng.normal(size=(1000, 3)))
 pf.plot.p_values(guard.p_value(rng.normal(size=(500, 3))), ax=right, calibration=guard.calibrator_.n)
 right.set_title("p-values of 500 new rows")
 plt.show()

@@ -2,7 +2,7 @@
 The paradox of likelihoods, and its cure
 ========================================
 
-A flow that was trained on images of clothes finds handwritten digits likelier than new clothes (Nalisnick et al. 2019). A guard combines its flow with a compressor and distances from the training images, and detects the digits.
+A flow that was trained on images of clothes finds handwritten digits likelier than new clothes (Nalisnick et al. 2019). A guard combines its flow with a compressor, distances from the training images and a network that recognizes turned images, and detects the digits.
 """
 
 import matplotlib.pyplot as plt

@@ -38,5 +38,5 @@ def test_tables_and_lists_are_counted() -> None:
     text = "<!-- {} of python -m any -->\n<!-- end -->"
     assert "| b |" in pages.filled(text.format("table 2"), printed)
     assert "\n- one\n- two\n" in pages.filled(text.format("list"), printed)
-    with pytest.raises(SystemExit, match="prints 2 blocks of the kind table"):
+    with pytest.raises(LookupError, match="prints 2 blocks of the kind table"):
         pages.filled(text.format("table 3"), printed)

@@ -53,6 +53,22 @@ def test_scores_a_table(folder, capsys):
     assert "alarms" in capsys.readouterr().out
 
 
+def test_a_module_in_the_current_folder_is_found(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "network_beside_the_data.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    before = list(sys.path)
+    words = ["score", str(folder / "guard.safetensors"), str(folder / "new.parquet"), "-o", "scores.csv"]
+    assert main([*words, "--network", "network_beside_the_data:classifier"]) == 0
+    assert sys.path == before
+    assert (tmp_path / "scores.csv").exists()
+
+
+def test_explain_says_where_the_reasons_of_a_network_are(folder, capsys):
+    assert main(["explain", str(folder / "guard.safetensors"), str(folder / "new.parquet")]) == 1
+    assert "the column reason of `pushforward score`" in capsys.readouterr().err
+
+
 def test_info_needs_no_network(folder, capsys):
     assert main(["info", str(folder / "guard.safetensors")]) == 0
     shown = capsys.readouterr().out

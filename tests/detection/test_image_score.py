@@ -142,7 +142,7 @@ def test_held_out_images_are_drawn_at_random(monkeypatch):
         seen.update(train=images, validation=validation)
 
     monkeypatch.setattr(image_score, "fit", fit)
-    fit_image_score(torch.cat((dark, bright)), 0.2)
+    fit_image_score(torch.cat((dark, bright)), 0.2, config=replace(IMAGE_TRAINING, max_steps=1))
     assert (len(seen["train"]), len(seen["validation"])) == (160, 40)
     for part in seen.values():
         fraction = (part.float().mean((1, 2, 3)) > 128).double().mean().item()
@@ -152,7 +152,7 @@ def test_held_out_images_are_drawn_at_random(monkeypatch):
 def test_held_out_images_can_be_given(monkeypatch):
     images, seen = stripes(100, 0), []
     monkeypatch.setattr(image_score, "fit", lambda flow, x, validation, config: seen.append((x, validation)))
-    fit_image_score(images[:60], images[60:])
+    fit_image_score(images[:60], images[60:], config=replace(IMAGE_TRAINING, max_steps=1))
     assert torch.equal(seen[0][0], images[:60])
     assert torch.equal(seen[0][1], images[60:])
 

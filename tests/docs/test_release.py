@@ -6,6 +6,7 @@ installs them anew.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -92,3 +93,34 @@ def test_the_code_of_the_readme_runs_with_the_wheel(python: str, tmp_path: Path)
 def test_the_command_of_the_wheel_runs(python: str, tmp_path: Path) -> None:
     command = str(Path(python).parent / "pushforward")
     assert "pushforward" in run([command, "info", "--system"], tmp_path)
+
+
+def test_the_bill_of_materials_names_what_is_needed_and_contained(tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx_py")
+    run([sys.executable, str(ROOT / "release" / "sbom.py"), "-o", "sbom.json"], tmp_path)  # it validates what it writes
+    bill = json.loads((tmp_path / "sbom.json").read_text())
+    parts = {part["name"].lower(): part for part in bill["components"]}
+    needed = run([sys.executable, str(ROOT / "release" / "lowest.py")], tmp_path).split()
+    assert {line.partition("==")[0] for line in needed if "==" in line} | {
+        "torch",
+        "joblib",
+        "click" if "click" in parts else "shellingham",
+    } <= set(parts)
+    assert not {"pytest", "sphinx", "mlflow-skinny", "fastapi"} & set(parts)
+    assert all(
+        part.get("version") and part["purl"].startswith("pkg:pypi/")
+        for part in parts.values()
+        if part["type"] == "library"
+    )
+    data = {part["name"]: part for part in bill["components"] if part["type"] == "data"}
+    folder = ROOT / "src" / "pushforward" / "data" / "samples"
+    assert set(data) == {path.name for path in folder.iterdir() if path.suffix in (".gz", ".npz", ".safetensors")}
+    text = (folder / "README.md").read_text()
+    assert all(name in text and part["licenses"][0]["license"]["id"] for name, part in data.items())
+
+
+def test_the_lowest_versions_are_those_of_the_project() -> None:
+    words = [word for word in run([sys.executable, str(ROOT / "release" / "lowest.py")], ROOT).split() if "==" in word]
+    text = (ROOT / "pyproject.toml").read_text()
+    assert len(words) >= 12
+    assert all(f'"{word.replace("==", ">=")}"' in text for word in words)

@@ -110,6 +110,24 @@ def test_identifiers_are_refused_with_a_sentence_and_set_aside_on_request(tmp_pa
     np.testing.assert_array_equal(pf.Guard.load(tmp_path / "g").anomaly_score(new), scores)
 
 
+def test_dates_that_begin_with_the_day_are_named_as_such() -> None:
+    when = pd.date_range("2024-01-01", periods=100, freq="7h").strftime("%d/%m/%Y %H:%M:%S")
+    table = shop(100, 4).drop(columns="when").assign(sold=when)
+    with pytest.raises(SchemaError, match=r"'01/01/2024 00:00:00', seem to be dates\. .*--drop"):
+        pf.Guard(alpha=0.05, effort="fast").fit(table)
+
+
+def test_a_value_that_only_calibration_rows_have_is_no_news_while_fitting() -> None:
+    table = shop(400, 4).drop(columns="when")
+    last = np.arange(400)
+    table.loc[399, "kind"] = "seen once"  # among the latest rows, so it calibrates
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(table, time=last)
+    with pytest.warns(SchemaWarning, match="no row had at fit"):
+        guard.anomaly_score(table[399:])
+
+
 def test_named_columns_are_set_aside() -> None:
     table = shop(300, 5).drop(columns="when").assign(number=range(300))
     with pytest.warns(PushforwardWarning, match=r"'number' counts the rows.*ignore=\['number'\]"):

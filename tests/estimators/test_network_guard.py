@@ -366,6 +366,12 @@ def test_no_rows(blobs):
         pf.NetworkGuard(net).fit((x[:1000], y[:1000]), calibration=x[:0])
 
 
+def test_the_text_of_a_guard_says_what_it_promises(blobs, guard):
+    assert repr(guard).startswith("NetworkGuard(Sequential, alpha=0.05, marginal, ")
+    assert "calibration rows, statistics: " in repr(guard)
+    assert repr(pf.NetworkGuard(blobs[0])) == "NetworkGuard(Sequential, alpha=0.01, not fitted)"
+
+
 def test_not_fitted(blobs):
     net, x, _ = blobs
     guard = pf.NetworkGuard(net)

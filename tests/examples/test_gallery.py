@@ -147,6 +147,27 @@ def test_the_form_of_an_example(path: Path) -> None:
     assert "# %%\n" in text
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=NAMES)
+def test_a_picture_is_drawn_in_one_cell(path: Path) -> None:
+    """The gallery saves the pictures of a cell at its end, so what a later cell draws would not be seen."""
+    cells = [ast.parse(cell) for cell in path.read_text().split("# %%\n")]
+    axes: set[str] = set()
+    for cell in cells:
+        used = {node.id for node in ast.walk(cell) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        made = [
+            node for node in ast.walk(cell)
+            if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(("plt.subplots", "plt.figure", "plt.subplot_mosaic"))
+        ]  # fmt: skip
+        new = {
+            name.id
+            for node in made
+            for name in ast.walk(node)
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+        }
+        assert not axes & (used - new)
+        axes |= new
+
+
 def test_every_example_has_its_place_in_the_gallery() -> None:
     order = runpy.run_path(str(ROOT / "docs" / "_ext" / "gallery.py"))
     placed = {(section, name) for section, names in order["SECTIONS"].items() for name in names.split()}

@@ -94,6 +94,29 @@ def test_integers_have_probabilities():
         pf.plot.density(model, limits=(0, 5000))
 
 
+def test_a_heat_map_of_many_integers_has_some_of_them():
+    model = pf.models.DiscreteFlow(2, categories=300)
+    ax = pf.plot.density(model, limits=[(0, 299), (0, 299)], points=30)
+    mesh = ax.collections[0]
+    assert mesh.get_array().size == 30 * 30
+    whole = np.stack(np.meshgrid(np.arange(0, 300, 10), np.arange(0, 300, 10)), -1).reshape(-1, 2)
+    with torch.no_grad():
+        expected = model.log_prob(torch.from_numpy(whole)).exp()
+    np.testing.assert_allclose(np.asarray(mesh.get_array()).ravel(), expected, rtol=1e-5)
+
+
+def test_limits_without_data_hold_the_middle_of_the_samples():
+    """A few far draws of heavy tails would leave one bright dot."""
+    base = torch.distributions.StudentT(torch.tensor([1.5, 1.5]))
+    ax = pf.plot.density(torch.distributions.Independent(base, 1), points=8)
+    inside = torch.distributions.StudentT(1.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        draws = inside.sample((100_000,))
+    middle = float(draws.abs().quantile(0.99))
+    assert max(abs(each) for each in (*ax.get_xlim(), *ax.get_ylim())) < 2 * middle < draws.abs().max()
+
+
 def test_a_bound_says_that_it_is_one():
     ax = pf.plot.density(pf.models.ResidualFlow(2, hidden=(8,)), limits=[(-1, 1), (-1, 1)], points=4)
     assert ax.figure.axes[1].get_ylabel() == "density"  # unbiased

@@ -97,7 +97,7 @@ def fit(
     ] = "auto",
     n_estimators: Annotated[int, typer.Option(help="Number of flows in the ensemble of a table.")] = 5,
     max_steps: Annotated[
-        int | None, typer.Option(help="Training steps of each flow; by default 2000 for tables and 3000 for images.")
+        int | None, typer.Option(help="Training steps of each flow; by default 2000 for tables and 1500 for images.")
     ] = None,
     max_time: Annotated[str | None, typer.Option(help="Longest training time, such as 90s or 5m.")] = None,
     exportable: Annotated[

@@ -13,7 +13,7 @@ from pushforward.cli.show import grid
 from pushforward.data import as_images, load_image_sample
 from pushforward.detection import auroc, realized_interval
 from pushforward.detection.image_score import ImageScore
-from pushforward.detection.scores import DoSE, Likelihood, LikelihoodPath
+from pushforward.detection.scores import Likelihood, LikelihoodPath
 from pushforward.estimators import Guard
 from pushforward.models import Model
 from pushforward.plot.axes import new_figure
@@ -72,9 +72,7 @@ def run(output: Path, seed: int = 0, max_steps: int = 700) -> dict[str, float]:
 def flow_of(guard: Guard) -> Model:
     """The flow that the score of the guard is computed from."""
     assert isinstance(guard.score_, ImageScore)
-    dose = guard.score_.inner
-    assert isinstance(dose, DoSE)
-    return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
+    return next(part.model for part in guard.score_.inner.modules() if isinstance(part, LikelihoodPath))
 
 
 def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, Any]) -> None:

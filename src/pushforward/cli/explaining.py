@@ -51,13 +51,17 @@ def explain(
     from pushforward.cli.files import check_output, reading, report, written_format
     from pushforward.errors import ConfigError
     from pushforward.estimators import Guard
-    from pushforward.io import TableWriter
+    from pushforward.io import TableWriter, read
 
     if as_json and output != "-":
         raise ConfigError("--json prints reasons on standard output: use either --json or -o FILE.")
     sentences = output == "-" and output_format is None and not as_json
     chosen = None if sentences or as_json else written_format(output, output_format)
     check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
+    if read(guard_file, public_key=public_key)[0]["kind"] == "network guard":
+        raise ConfigError(
+            f"{guard_file} guards a network, and explain is for guards of tables: the column reason of `pushforward score` says why."
+        )
     guard = Guard.load(guard_file, public_key=public_key)
     if guard.reads_images:
         raise ConfigError(f"{guard_file} is a guard of images: explain is for guards of tables.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ def load_network(name: str) -> Any:
     """Call ``function`` of ``package.module``, which returns the network.
 
     Only a name that the user passes on the command line comes here, never one from a file: importing a module runs its code.
+    Modules in the current folder are found too, after all others.
 
     Raises:
         ConfigError: for a name of another form, a module or function that does not exist, or a result that is no module.
@@ -34,18 +37,33 @@ def load_network(name: str) -> Any:
     module, _, function = name.partition(":")
     if not module or not function.isidentifier():
         raise ConfigError(f"--network must be package.module:function; got {name!r}.")
-    try:
-        make = getattr(importlib.import_module(module), function)
-    except ImportError as error:
-        raise ConfigError(f"--network {name}: cannot import {module}: {error}. Is its folder in PYTHONPATH?") from error
-    except AttributeError:
-        raise ConfigError(f"--network {name}: the module {module} has no function {function}.") from None
-    net = make()
+    with _current_folder():
+        try:
+            make = getattr(importlib.import_module(module), function)
+        except ImportError as error:
+            raise ConfigError(
+                f"--network {name}: cannot import {module}: {error}. Is it in the current folder, or its folder in PYTHONPATH?"
+            ) from error
+        except AttributeError:
+            raise ConfigError(f"--network {name}: the module {module} has no function {function}.") from None
+        net = make()
     if not isinstance(net, nn.Module):
         raise ConfigError(
             f"--network {name}: {function}() returned {type(net).__name__}; it must return a torch.nn.Module."
         )
     return net.eval()
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Find modules in the current folder too, as ``python -m`` does; last, so that none of them hides an installed module."""
+    here, before = str(Path.cwd()), list(sys.path)
+    if here not in before:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def load_guard(path: Path, network: str | None, public_key: Path | None) -> Any:

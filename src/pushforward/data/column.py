@@ -167,7 +167,7 @@ class Column:
         if distinct > MAX_CATEGORIES or distinct > max(_FEW, present / 2):
             raise SchemaError(
                 f"column {name!r} has {distinct} different texts in {present} rows, like identifiers or free text: "
-                "drop it or name it in ignore= (or convert it, if these are numbers or dates)."
+                + _advice(text)
             )
         if pc.max(pc.utf8_length(text)).as_py() > _LONGEST_TEXT:
             raise SchemaError(f"column {name!r} has texts of more than {_LONGEST_TEXT} characters: drop it.")
@@ -262,6 +262,22 @@ class Column:
 
 def _as_tuple(items: Any) -> Any:
     return tuple(items) if isinstance(items, (list, tuple)) and len(items) <= MAX_CATEGORIES else None
+
+
+_NOT_ISO = r"^\s*[0-9]{1,2}[./-][0-9]{1,2}[./-]([0-9]{4}|[0-9]{2})\b"
+"""A date that begins with the day or the month."""
+
+
+def _advice(text: Any) -> str:
+    """What to do with a column of different texts, by its first cells."""
+    pc = compute()
+    head = pc.drop_null(text.slice(0, 1000))
+    if len(head) and pc.all(pc.match_substring_regex(head, _NOT_ISO)).as_py():
+        return (
+            f"its cells, such as {head[0].as_py()[:30]!r}, seem to be dates. Write them as 2026-12-31 23:59:59 to have them read "
+            "as instants (pandas.to_datetime converts them), or set the column aside with ignore=, on the command line --drop."
+        )
+    return "drop it or name it in ignore=, on the command line --drop (or convert it, if these are numbers or dates)."
 
 
 def _looks_like_counts(values: np.ndarray) -> bool:

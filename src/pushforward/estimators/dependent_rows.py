@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,6 @@ def warn_of_dependence(schema: Schema, encoded: np.ndarray) -> None:
                 warn_caller(
                     f"rows that follow each other in {name!r} are alike (correlation of {other!r} with the next row: "
                     f"{alike:.2f}), so a random choice of calibration rows promises too much for later rows: "
-                    f"fit(X, time={name!r}) calibrates on the latest rows."
+                    f"fit(X, time={name!r}), on the command line --time {quote(name)}, calibrates on the latest rows."
                 )
                 return

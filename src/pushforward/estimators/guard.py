@@ -77,8 +77,9 @@ class Guard(ConformalDetector):
     - a stack of images: integers ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``;
     - with ``embed``: whatever that network takes, for example a list of photographs of any size.
 
-    The likelihood of a flow is misleading on images (Nalisnick et al. 2019), so the score of an image is -log q of
-    statistics: the path of a flow, code lengths of a compressor, and distances from the training images
+    The likelihood of a flow is misleading on images (Nalisnick et al. 2019), so the score of an image is a sum of two
+    surprises: of statistics of its pixels (the path of a flow, code lengths of a compressor, and distances from the training
+    images), and of a network that learned from the training images to recognize how an image was turned, mirrored or changed
     (:func:`~pushforward.detection.image_score.fit_image_score`). Where only the meaning of an image is unusual, use ``embed``.
 
     Args:
@@ -100,7 +101,7 @@ class Guard(ConformalDetector):
             statistics.
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
         jitter: training noise of a table, in robust standard deviations; it bounds the density at repeated values.
-        max_steps: of training, for each flow; None for 2000 on tables and 3000 on images.
+        max_steps: of training, for each flow; None for 2000 on tables and 1500 on images.
         max_time: seconds (or "90s", "5m") of ``fit`` on a table, calibration included; for images, of training. The only
             option that reads a clock: what is fitted depends on the speed of the computer. None for no limit.
         batch_size: of training; None for 256 rows or 64 images.
@@ -294,6 +295,8 @@ class Guard(ConformalDetector):
         if chosen == "random" and isinstance(self.score_, TableScore):
             warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
         with warnings.catch_warnings():
+            # A value that only calibration rows have is no surprise in new data: it is part of what they calibrate.
+            warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
             if chosen == "latest":  # later than the rows that fit the score, which is no news
                 warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)

@@ -477,6 +477,14 @@ class NetworkGuard:
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
         return network_report(self, batches(data, self.batch_size, "the data"), options, selective)
 
+    def __repr__(self) -> str:
+        net = type(self.net).__name__
+        if "calibrators_" not in vars(self):
+            return f"NetworkGuard({net}, alpha={self.alpha:g}, not fitted)"
+        rows = sum(c.n for c in self.calibrators_.values())
+        promise = f"{self.guarantee}, {rows} calibration rows" if self.promised_ else "no promise"
+        return f"NetworkGuard({net}, alpha={self.alpha:g}, {promise}, statistics: {', '.join(self.score_.names)})"
+
     def _repr_html_(self) -> str:
         """What is promised for which inputs, for a notebook."""
         if "calibrators_" not in vars(self):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.detection.image_score import ImageScore, prepare
-from pushforward.detection.scores import CodeLength, DoSE, Log, Statistic, TwoSided
+from pushforward.detection.scores import CodeLength, DoSE, Log, Statistic, SurpriseSum, TwoSided
 from pushforward.detection.scores.densities import log_kde
 from pushforward.detection.scores.model_outputs import far_rows
 from pushforward.detection.scores.two_sided import TwoSidedScore, two_sided
@@ -43,6 +43,8 @@ class StatisticGraph(Part):
         self.parts = nn.ModuleList()
         if isinstance(statistic, (Log, TwoSided)):
             self.parts.append(StatisticGraph(statistic.statistic))
+        elif isinstance(statistic, SurpriseSum):
+            self.parts.extend(StatisticGraph(part) for part in statistic.used())
         elif isinstance(statistic, DoSE):
             self.parts.extend(StatisticGraph(part) for part in statistic.statistics)  # pyright: ignore[reportArgumentType]
             if statistic.density != "kde":
@@ -57,6 +59,8 @@ class StatisticGraph(Part):
             return self.parts[0](x).clamp(min=1e-9).log()
         if isinstance(statistic, DoSE):
             return self._dose(statistic, x)[:, None]
+        if isinstance(statistic, SurpriseSum):
+            return statistic.combine(torch.cat([part(x) for part in self.parts], 1)).sum(1, keepdim=True)
         if isinstance(statistic, TwoSidedScore):
             return two_sided(self.number(x), statistic.reference)[:, None]
         return statistic._values(x).double()

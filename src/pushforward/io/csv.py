@@ -186,7 +186,7 @@ def _check_separator(file: TextSource, start: bytes) -> None:
     advice = f"delimiter={best!r}, on the command line --delimiter {_SHELL.get(best, repr(best))}"
     if own == 0:
         raise InputError(
-            f"{file} has one column, {header[:60]!r}: its cells seem to be separated by {best!r} and not by "
+            f"{file} has one column, {header if len(header) <= 60 else header[:57] + '...'!r}: its cells seem to be separated by {best!r} and not by "
             f"{file.delimiter!r}. Name the separator: {advice}."
         )
     warnings.warn(

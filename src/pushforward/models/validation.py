@@ -35,7 +35,10 @@ def check_shape(x: Tensor, shape: Shape, owner: str) -> None:
         InputError: for an object that is not a tensor, a wrong event shape or complex numbers.
     """
     if not isinstance(x, Tensor):
-        raise InputError(f"{owner} reads torch tensors; got {type(x).__name__}: convert it with torch.as_tensor(x).")
+        how = "x.to_numpy()" if hasattr(x, "to_numpy") else "x"
+        raise InputError(
+            f"{owner} reads torch tensors; got {type(x).__name__}: convert it with torch.as_tensor({how}, dtype=torch.float32)."
+        )
     if x.is_complex():
         raise InputError(f"{owner} reads real numbers; got {x.dtype}.")
     if tuple(x.shape[x.dim() - len(shape) :]) != shape or x.dim() < len(shape):

@@ -190,7 +190,7 @@ class ConvNet(nn.Module):
         """The layers, if they are convolutions with ReLU between them and nothing else; else None."""
         if self.residual or self.activation != "relu" or not self.hidden or (self.dropout and self.training):
             return None
-        layers = [part for part in (*self.body, self.last) if not isinstance(part, nn.ReLU | nn.Dropout)]
+        layers = [part for part in (*self.body, self.last) if not isinstance(part, (nn.ReLU, nn.Dropout))]
         for part in layers:
             if type(part) is not nn.Conv2d or part.bias is None or part._forward_hooks or part._forward_pre_hooks:
                 return None

@@ -111,6 +111,6 @@ class MLP(nn.Module):
             x = x.to(self.last.weight.dtype)
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)
-        for layer in self.body:
-            x = layer(x) if isinstance(layer, nn.Linear | Block | nn.Dropout) else replace(layer, x)
+        for layer in self.body:  # a tuple of classes, since torch.compile of PyTorch 2.6 cannot read a union of them
+            x = layer(x) if isinstance(layer, (nn.Linear, Block, nn.Dropout)) else replace(layer, x)
         return x

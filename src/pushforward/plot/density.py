@@ -31,7 +31,7 @@ def density(
     color: str = BLUE,
     cmap: str = "viridis",
     dots: int = 1000,
-    draws: int = 16,
+    draws: int | None = None,
 ) -> Any:
     """Draw a density of one coordinate as a curve, of two as a heat map; data become a histogram, or dots.
 
@@ -42,15 +42,18 @@ def density(
             ``(n, D)`` to log-densities ``(n,)`` in nats.
         data: rows ``(n, D)``, or ``(n,)`` of one coordinate; None for none.
         ax: matplotlib axes; new ones by default.
-        limits: ``(low, high)`` of each coordinate; by default those of the data, or of samples of the model, and some margin.
+        limits: ``(low, high)`` of each coordinate; by default those of the data, or of the middle 99 % of samples of
+            the model, and some margin.
         context: one context ``(context,)``, for a model with a context.
-        points: number of points along each axis; 400 for a curve and 160 for a heat map by default.
+        points: number of points along each axis; 400 for a curve and 160 for a heat map by default. A heat map of integers has at
+            most that many of them along each axis, at equal distances.
         names: of the coordinates; by default those of the table that a FlowDensity was fitted on.
         label: of the curve, for a legend.
         color: of the curve.
         cmap: matplotlib's name of the colors of a heat map.
         dots: number of data rows that a heat map shows at most.
-        draws: number of draws of the noise of a model that has some, such as dequantization (``evaluate(samples=)``).
+        draws: number of draws of the noise of a model that has some, such as dequantization (``evaluate(samples=)``); 16 for a
+            curve and 4 for a heat map by default.
 
     Returns:
         The axes.
@@ -87,8 +90,12 @@ def density(
     counting = getattr(getattr(model, "measure", None), "name", "") == "Counting"
     check_integer("points", points, 2) if points is not None else None
     check_integer("dots", dots, 0)
-    check_integer("draws", draws)
-    grids = [_grid(low, high, points or (400 if size == 1 else 160), counting) for low, high in box]
+    check_integer("draws", draws) if draws is not None else None
+    draws = draws or (16 if size == 1 else 4)
+    if counting:
+        grids = [_integers(low, high, _INTEGERS if size == 1 else points or 160, strict=size == 1) for low, high in box]
+    else:
+        grids = [np.linspace(low, high, points or (400 if size == 1 else 160)) for low, high in box]
     mesh = np.stack(np.meshgrid(*grids, indexing="ij"), -1)
     with np.errstate(over="ignore"):
         values = np.exp(_log_density(model, mesh.reshape(-1, size), context, draws)).reshape(mesh.shape[:-1])
@@ -160,7 +167,9 @@ def _box(model: Any, rows: np.ndarray | None, size: int, context: Any) -> np.nda
         except (AttributeError, NotImplementedError):
             raise InputError("the limits cannot be found: give data or limits.") from None
         rows = array(drawn, "samples of the model").reshape(-1, size)
-    low, high = rows.min(0), rows.max(0)
+        low, high = np.quantile(rows, (0.005, 0.995), axis=0)
+    else:
+        low, high = rows.min(0), rows.max(0)
     width = np.where(high > low, high - low, 1.0)
     return np.stack([low - _MARGIN * width, high + _MARGIN * width], -1)
 
@@ -175,13 +184,12 @@ def _samples(model: Any, context: Any) -> Any:
     return model.sample(2000, seed=0) if context is None else model.sample(2000, torch.as_tensor(context), seed=0)
 
 
-def _grid(low: float, high: float, points: int, counting: bool) -> np.ndarray:
-    if counting:
-        first, last = int(np.ceil(low)), int(np.floor(high))
-        if last - first >= _INTEGERS:
-            raise InputError(f"a picture shows at most {_INTEGERS} integers: give narrower limits.")
-        return np.arange(first, last + 1, dtype=float)
-    return np.linspace(low, high, points)
+def _integers(low: float, high: float, most: int, *, strict: bool) -> np.ndarray:
+    """The integers between two limits; of more than ``most``, so many at equal distances, or an error."""
+    first, last = int(np.ceil(low)), int(np.floor(high))
+    if strict and last - first >= most:
+        raise InputError(f"a picture shows at most {most} integers: give narrower limits.")
+    return np.arange(first, last + 1, max(1, -(-(last - first + 1) // most)), dtype=float)
 
 
 def _log_density(model: Any, rows: np.ndarray, context: Any, draws: int) -> np.ndarray:

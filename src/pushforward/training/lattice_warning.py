@@ -39,7 +39,8 @@ def warn_of_lattice(model: Model, x: Tensor) -> None:
         return
     first = next(iter(found))
     distinct = len(columns[:, first].unique())
-    others = f" (and {len(found) - 1} other columns)" if len(found) > 1 else ""
+    more = len(found) - 1
+    others = f" (and {more} other column{'s' if more > 1 else ''})" if more else ""
     warn_caller(
         f"column {first} lies on a lattice with steps of {found[first][1]:.6g} ({distinct} distinct values in {len(x)} "
         f"rows){others}, and a density on a lattice is a spike at each value, whose height means nothing: put "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pushforward import models
 from pushforward.detection import image_score, scores
+from pushforward.networks import ConvSummary
 
 from .kinds import ScoreCase, integers, s
 
@@ -25,6 +26,32 @@ SCORES: list[ScoreCase] = [
         integers(256),
         shape=(1, 2, 3),
         reach=1.0,
+    ),
+    s(
+        "TransformationScore",
+        "square",
+        lambda: scores.TransformationScore(ConvSummary((1, 4, 4), 9, (4, 4), (8,))),
+        integers(256),
+        shape=(1, 4, 4),
+    ),
+    s(
+        "TransformationScore",
+        "rectangle, colors",
+        lambda: scores.TransformationScore(ConvSummary((3, 4, 8), 4, (4,), (8,))),
+        integers(256),
+        shape=(3, 4, 8),
+    ),
+    s(
+        "SurpriseSum",
+        "two scores",
+        lambda: scores.SurpriseSum(scores.Neighbors(2), scores.Variance(), weights=(1.0, 0.5)),
+        shape=(1, 2, 3),
+    ),
+    s(
+        "SurpriseSum",
+        "one without weight",
+        lambda: scores.SurpriseSum(scores.Neighbors(2), scores.Brightness(), weights=(1.0, 0.0)),
+        shape=(5,),
     ),
     s("ImageScore", "odd sides", whole, integers(256), shape=(1, 3, 5), reach=1.0),
 ]

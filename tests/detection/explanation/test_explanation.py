@@ -61,6 +61,23 @@ def test_a_sensor_that_jumps_is_named_with_its_usual_range(guard: pf.Guard) -> N
     assert str(reason) == reason.sentence
 
 
+def test_after_the_first_reason_a_cell_that_is_usual_is_left_out(guard: pf.Guard) -> None:
+    rows = frame(200, seed=3)
+    rows.loc[0, "temperature"] = 90.0
+    found = explained(guard, rows)
+    left_out = 0
+    for row in range(len(rows)):
+        shown, all_of_them = found.main_reasons(row, k=7), found.reasons(row, None)
+        for reason in shown[1:]:
+            assert "most likely value" not in reason.sentence
+            assert "which is usual" not in reason.sentence
+            assert reason.kind != "category" or reason.p_value < 0.05
+        left_out += sum(
+            reason.excess > 0.3 * all_of_them[0].excess and reason not in shown for reason in all_of_them[1:]
+        )
+    assert left_out > 0  # there were some
+
+
 def test_news_is_said_as_such_and_never_drowns(guard: pf.Guard) -> None:
     rows = frame(1, seed=2).astype({"unit": float, "jobs": float, "load": float})
     rows["load"] = 1e9
@@ -212,12 +229,15 @@ def test_sentences_of_other_cells() -> None:
     assert sentence(color, "category", "blue", ("red",), (), 0.98) == (
         "c is 'blue'; given the other columns, 98 % of normal rows have 'red'."
     )
+    assert sentence(color, "category", "blue", ("red",), (), 0.98, 0.02) == (
+        "c is 'blue'; given the other columns, 98 % of normal rows have 'red', and 2 % one at least as rare as 'blue'."
+    )
     assert (
         sentence(color, "category", "red", ("red",), (), 0.98)
         == "c is 'red', the most likely value given the other columns."
     )
     assert sentence(color, "new category", "pink", ("red",), (), 0.9) == (
-        "c is 'pink', which no training row has; they have 'red', 'blue', 'green' and 1 others."
+        "c is 'pink', which no training row has; they have 'red', 'blue', 'green' and 1 other."
     )
 
 

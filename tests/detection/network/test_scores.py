@@ -231,7 +231,7 @@ def test_an_ensemble_of_equal_networks_agrees(setting):
     other = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     log_p = torch.stack([torch.log_softmax(n(new).double(), 1) for n in (net, other)])
     assert torch.allclose(scores.DeepEnsemble([other])(reading), mutual_information(log_p), atol=1e-6)
-    with pytest.raises(ConfigError, match="different outputs"):
+    with pytest.raises(ConfigError, match="outputs of different shapes"):
         scores.DeepEnsemble([nn.Linear(6, 4)])(reading)
 
 

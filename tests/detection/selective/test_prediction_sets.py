@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -259,8 +260,10 @@ def test_a_perfect_network_keeps_temperature_one():
 
 def test_files():
     logits, labels = drawn(600)
-    for options in ({"per_class": True}, {"risk": 0.2}, {"risk": 1e-1}):
-        calibration = ClassifierCalibration.fit(logits, labels, **options)
+    for options, rejects in (({"per_class": True}, False), ({"risk": 0.2}, False), ({"risk": 1e-1}, True)):
+        with pytest.warns(PushforwardWarning, match="every input is rejected") if rejects else nullcontext():
+            calibration = ClassifierCalibration.fit(logits, labels, **options)
+        assert rejects == (not calibration.rule.accept([0.0]).any() if calibration.rule else False)
         description, tensors = calibration.pack("labels.")
         assert all(name.startswith("labels.") for name in tensors)
         import json

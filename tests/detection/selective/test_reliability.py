@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -124,8 +125,11 @@ def test_a_calibrated_network_has_an_error_near_zero_and_an_overconfident_one_ha
 def test_brier_score_and_likelihood_are_scikit_learns():
     logits, labels = drawn(300, 4)
     p = Temperature(2.0).probabilities(logits)
-    wanted = brier_score_loss(labels, p, labels=range(4), scale_by_half=False)
+    wanted = np.square(p - np.eye(4)[labels]).sum(1).mean()  # Brier (1950), equation 2
     assert brier_score(p, labels) == pytest.approx(wanted, abs=1e-12)
+    if "scale_by_half" in inspect.signature(brier_score_loss).parameters:  # scikit-learn 1.7
+        wanted = brier_score_loss(labels, p, labels=range(4), scale_by_half=False)
+        assert brier_score(p, labels) == pytest.approx(wanted, abs=1e-12)
     assert negative_log_likelihood(p, labels) == pytest.approx(log_loss(labels, p, labels=range(4)), abs=1e-12)
     assert negative_log_likelihood([[1.0, 0.0]], [1]) == math.inf
 

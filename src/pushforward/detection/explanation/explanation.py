@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.detection.explanation.evidence import Evidence
-from pushforward.detection.explanation.reason import Reason, sentence, sentence_of_instant
+from pushforward.detection.explanation.reason import USUAL, Reason, sentence, sentence_of_instant
 from pushforward.display import card, table
 from pushforward.errors import ConfigError
 
@@ -80,11 +80,27 @@ class Explanation:
     def main_reasons(self, row: int = 0, k: int = 3) -> list[Reason]:
         """The reasons that matter: at most k, cells that no training row has, and those with three tenths of the largest excess.
 
-        There is always one. A column that only looks unusual because of another one has little excess.
+        There is always one. A column that only looks unusual because of another one has little excess. After the first, a
+        cell that is usual given the other columns, and by itself, is left out.
         """
         found = self.reasons(row, k)
         largest = max((min(r.excess, _LARGE) for r in found), default=0.0)
-        return [r for i, r in enumerate(found) if i == 0 or not r.is_seen or r.excess >= max(_SHARE * largest, _LEAST)]
+        least = max(_SHARE * largest, _LEAST)
+        return [
+            r for i, r in enumerate(found) if i == 0 or not r.is_seen or (r.excess >= least and not self._is_usual(r))
+        ]
+
+    def _is_usual(self, reason: Reason) -> bool:
+        """Whether a cell is a category that is among the usual ones, or a number in both of its usual ranges."""
+        if reason.kind == "category":
+            return reason.usual == (reason.value,) or reason.p_value >= 1 - USUAL
+        if reason.kind != "number" or len(reason.usual) != 2 or self.evidence is None:
+            return False
+        column = self.names.index(reason.column)
+        if column in self.evidence.calendar:  # its place in the day, the week or the year may be unusual
+            return False
+        alone = self.evidence.usual_alone(reason.row, column)
+        return all(low <= reason.value <= high for low, high in filter(None, (reason.usual, alone)))
 
     def to_records(self, k: int | None = 3) -> list[dict[str, Any]]:
         """The k most unusual columns of every row as dictionaries of plain JSON types, with their rank from 1."""
@@ -178,5 +194,5 @@ class Explanation:
         if kind == "number" and column in evidence.calendar and isinstance(value, datetime.date) and excess >= 1.0:
             words = sentence_of_instant(facts, value)
         else:
-            words = sentence(facts, kind, value, usual, alone, share)
+            words = sentence(facts, kind, value, usual, alone, share, p_value)
         return Reason(row, name, kind, excess, value, usual, p_value, words)

@@ -137,7 +137,13 @@ def text(value: Any, width: float = 0.0) -> str:
 
 
 def sentence(
-    column: Column, kind: str, value: Any, usual: tuple[Any, ...], alone: tuple[Any, ...], share: float
+    column: Column,
+    kind: str,
+    value: Any,
+    usual: tuple[Any, ...],
+    alone: tuple[Any, ...],
+    share: float,
+    rare: float = math.nan,
 ) -> str:
     """One plain sentence about a cell.
 
@@ -148,6 +154,7 @@ def sentence(
         usual: see :class:`Reason`.
         alone: of a number, the range of 95 % of all training rows.
         share: of the most likely category, or of the rows that miss a value here, given the other columns; NaN if unknown.
+        rare: of a category, P(one that is at most as likely) given the other columns; NaN if unknown.
     """
     name = column.name
     if kind == "infinite":
@@ -158,7 +165,8 @@ def sentence(
         return f"{name} is {text(value)}; in every training row it is {text(usual[0])}."
     if kind == "new category":
         known = ", ".join(text(each) for each in column.categories[:3]) or "true and false"
-        more = f" and {len(column.categories) - 3} others" if len(column.categories) > 3 else ""
+        count = len(column.categories) - 3
+        more = f" and {count} other{'s' if count > 1 else ''}" if count > 0 else ""
         return f"{name} is {text(value)}, which no training row has; they have {known}{more}."
     if kind == "new missing":
         return f"{name} is missing, and no training row misses it{_expected(usual)}."
@@ -168,7 +176,8 @@ def sentence(
     if kind == "category":
         if not usual or usual[0] == value:
             return f"{name} is {text(value)}, the most likely value {_OTHERS}."
-        return f"{name} is {text(value)}; {_OTHERS}, {_percent(share)} of normal rows have {text(usual[0])}."
+        own = "" if math.isnan(rare) else f", and {_percent(rare)} one at least as rare as {text(value)}"
+        return f"{name} is {text(value)}; {_OTHERS}, {_percent(share)} of normal rows have {text(usual[0])}{own}."
     if len(usual) != 2 and alone:
         return f"{name} is {text(value, _width(alone))}; {_percent(USUAL)} of all normal rows {_between(alone)}."
     if len(usual) != 2:

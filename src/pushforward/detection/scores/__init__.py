@@ -32,6 +32,8 @@ from pushforward.detection.scores.path import LikelihoodPath
 from pushforward.detection.scores.principal import PrincipalDistances
 from pushforward.detection.scores.ratio import LikelihoodRatio, mutate
 from pushforward.detection.scores.score_typicality import ScoreTypicality
+from pushforward.detection.scores.surprise_sum import SurpriseSum
+from pushforward.detection.scores.transformation import TransformationScore
 from pushforward.detection.scores.two_sided import TwoSided
 from pushforward.detection.scores.typicality import Typicality
 
@@ -73,6 +75,8 @@ __all__ = [
     "Score",
     "ScoreTypicality",
     "Statistic",
+    "SurpriseSum",
+    "TransformationScore",
     "TwoSided",
     "Typicality",
     "Variance",

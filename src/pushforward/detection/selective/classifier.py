@@ -17,7 +17,7 @@ from pushforward.detection.selective.prediction_sets import PredictionSets
 from pushforward.detection.selective.risk_control import AbstentionRule, control_risk, sequence_thresholds
 from pushforward.detection.selective.temperature import Temperature, fit_temperature
 from pushforward.detection.validation import score_array
-from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning, StorageError
+from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning, StorageError, warn_caller
 from pushforward.numerics.checks import check_number
 
 __all__ = ["ClassifierCalibration"]
@@ -129,6 +129,11 @@ class ClassifierCalibration:
                 fitted.rule = control_risk(s[rest], errors, risk, delta, method="sequence", thresholds=thresholds)
             else:
                 fitted.rule = control_risk(s[rest], errors, risk, delta)
+            if math.isinf(fitted.rule.threshold) and fitted.rule.threshold < 0:
+                warn_caller(
+                    f"with {len(rest)} rows a risk of {risk:g} cannot be shown for any threshold (delta={delta:g}), so every input is "
+                    "rejected: give more labeled rows, or a larger risk or delta."
+                )
         return fitted
 
     @property
