@@ -285,8 +285,8 @@ def fit_table_score(
         exportable: whether neighbors are searched among at most 1,000 rows, so that a graph of the score is small and fast.
         strict: see :class:`TableScore`.
         store_rows: see :func:`~pushforward.detection.table.fit_pool`.
-        contamination: upper bound of the fraction of anomalies; as many rows are left out
-            (:func:`~pushforward.detection.table.robust.rows_to_keep`).
+        contamination: upper bound of the fraction of anomalies; some rows are left out
+            (:func:`~pushforward.detection.table.robust.rows_to_keep`), and the statistics are of many neighbors.
         config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
             the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
             for what is left. It is exceeded only where reading the table and the smallest pool take longer.
@@ -324,13 +324,12 @@ def fit_table_score(
         chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
     matrix = features.impute(chosen)[0]
     limit = None if config.max_time is None else seconds(config.max_time)
+    options: dict[str, Any] = {"store_rows": store_rows, "robust": contamination > 0, "note": note}
     if limit is None:
-        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, store_rows=store_rows, note=note)
+        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, **options)
     else:
         left = limit - (time.monotonic() - start)
-        pool = fit_pool_in_time(
-            features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, store_rows=store_rows, note=note
-        )
+        pool = fit_pool_in_time(features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, **options)
     if not density:
         return TableScore(features, pool, None, n_draws, strict)
     if isinstance(validation, (int, float)):

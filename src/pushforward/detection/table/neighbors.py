@@ -12,10 +12,13 @@ from pushforward.detection.table.state import Arrays
 from pushforward.kernels.native import library
 from pushforward.kernels.neighbors import References, nearest
 
-__all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "neighbors_of"]
+__all__ = ["NEIGHBOR_STATISTICS", "ROBUST_STATISTICS", "Neighbors", "neighbors_of"]
 
 NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20", "density50")
 """Names; all but "lof" and the densities are compared on a logarithmic scale."""
+
+ROBUST_STATISTICS = ("knn20", "knn50", "lof", "local50", "density50")
+"""Those that a few anomalies among the training rows change least: an anomaly like them has fewer such neighbors."""
 
 LOF = 20
 _MOST = 50
@@ -28,7 +31,7 @@ class Neighbors(Arrays):
 
     Statistics of a row x with neighbors x_(1), x_(2), ... :
 
-    - ``knn1``, ``knn5``: distance to x_(k) (Ramaswamy et al. 2000).
+    - ``knn1``, ``knn5``, ``knn20``, ``knn50``: distance to x_(k) (Ramaswamy et al. 2000).
     - ``lof``: local outlier factor with 20 neighbors (Breunig et al. 2000, definition 7).
     - ``localK``, ``densityK``: distance and -log density under a Gaussian of the K nearest rows
       (:func:`~pushforward.detection.table.local.local_gaussian`).
@@ -81,7 +84,7 @@ class Neighbors(Arrays):
 
         Args:
             rows: ``(n, d)``.
-            wanted: names among :data:`NEIGHBOR_STATISTICS`.
+            wanted: names among :data:`NEIGHBOR_STATISTICS` and :data:`ROBUST_STATISTICS`.
             drop: indices of reference rows that are no neighbors of each row, ``(n, j)``.
         """
         most = len(self.reference) - (1 if drop is None else drop.shape[1])
@@ -127,7 +130,7 @@ def _without_itself(distances: np.ndarray, index: np.ndarray) -> tuple[np.ndarra
 
 def neighbors_of(name: str) -> int:
     """Number of neighbors that a statistic reads; 0 for one that reads none."""
-    if name not in NEIGHBOR_STATISTICS:
+    if name not in (*NEIGHBOR_STATISTICS, *ROBUST_STATISTICS):
         return 0
     return LOF if name == "lof" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
 

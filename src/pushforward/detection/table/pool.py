@@ -183,7 +183,7 @@ class Pool:
             raise StorageError(f"its pool of statistics is not one that pushforward writes: {error!r}") from error
         if not weighted or not set(families) <= set(FAMILIES) or not {"linear"} <= set(families):
             raise StorageError("its pool has a family of statistics that this version of pushforward does not have.")
-        if not all(f in families and n in FAMILIES[f].statistics and 0 < w <= 1 for (f, n), w in weighted.items()):
+        if not all(f in families and n in FAMILIES[f].names and 0 < w <= 1 for (f, n), w in weighted.items()):
             raise StorageError("its pool has a statistic that this version of pushforward does not have.")
         coordinates = Coordinates.unpack(tensors, f"{prefix}coordinates.")
         spaces = Spaces.unpack(tensors, f"{prefix}spaces.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def fit_pool(
     sizes: Sizes = EFFORTS["default"],
     seed: int = 0,
     store_rows: bool = True,
+    robust: bool = False,
     note: Callable[[str], None] = lambda phase: None,
 ) -> Pool:
     """Fit a pool to the feature matrix of training rows.
@@ -117,6 +119,7 @@ def fit_pool(
         seed: of the choice of rows, the folds, the mixes and the mixture.
         store_rows: whether distances to training rows take part, for which the pool stores these rows. Without them reasons
             compare a row with rows that are drawn from the mixture. Single columns are stored sorted in both cases.
+        robust: whether the rows may contain anomalies: statistics of 20 and 50 neighbors take the place of those of 1 and 5.
         note: called with the name of each phase.
 
     Example:
@@ -132,7 +135,7 @@ def fit_pool(
         (3,)
     """
     with one_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
-        return _fit(features, matrix, sizes, seed, store_rows, note)
+        return _fit(features, matrix, sizes, seed, store_rows, robust, note)
 
 
 def _fit(
@@ -141,6 +144,7 @@ def _fit(
     sizes: Sizes,
     seed: int,
     store_rows: bool,
+    robust: bool,
     note: Callable[[str], None],
 ) -> Pool:
     generator = np.random.default_rng(seed)
@@ -173,7 +177,8 @@ def _fit(
     for name, family in FAMILIES.items():
         if family.kind is Neighbors and not store_rows:
             continue
-        wanted = {statistic for statistic in family.statistics if neighbors_of(statistic) <= near / 2 or n < _FEW}
+        wanted = _wanted(family.robust, near) if robust and family.robust else set()
+        wanted = wanted or _wanted(family.statistics, near if n >= _FEW else math.inf)
         note(f"statistics: {name}")
         placed = rows if family.space is None else spaces(family.space, rows)
         if family.kind is Neighbors:
@@ -216,6 +221,7 @@ def fit_pool_in_time(
     sizes: Sizes = EFFORTS["default"],
     seed: int = 0,
     store_rows: bool = True,
+    robust: bool = False,
     note: Callable[[str], None] = lambda phase: None,
 ) -> Pool:
     """Fit the largest pool of a ladder that fits a time limit; this reads a clock.
@@ -230,6 +236,7 @@ def fit_pool_in_time(
         sizes: of the largest pool to try.
         seed: as in :func:`fit_pool`.
         store_rows: as in :func:`fit_pool`.
+        robust: as in :func:`fit_pool`.
         note: called with the name of each phase.
 
     Example:
@@ -252,7 +259,8 @@ def fit_pool_in_time(
             if len(matrix) <= last.reference or time.monotonic() + took * growth**1.5 > deadline:
                 break
         start = time.monotonic()
-        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, store_rows=store_rows, note=note), rung
+        options: dict[str, Any] = {"store_rows": store_rows, "robust": robust, "note": note}
+        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, **options), rung
         took = time.monotonic() - start
     assert pool is not None
     return pool
@@ -268,7 +276,7 @@ def _assemble(
     yardstick: bool,
 ) -> Pool:
     """Weigh the statistics, and keep what has a weight or gives reasons."""
-    keys = [(f, s) for f, family in FAMILIES.items() if f in values for s in family.statistics if s in values[f].normal]
+    keys = [(f, s) for f, family in FAMILIES.items() if f in values for s in family.names if s in values[f].normal]
     if yardstick:
         areas = np.array([separation(values[f].normal[s], values[f].mixed[s]) for f, s in keys])
         weight = weights(areas)
@@ -284,6 +292,11 @@ def _assemble(
     parts = {family: part for family, part in parts.items() if family in needed}
     weight = np.array(list(kept.values()))
     return Pool(coordinates, spaces, parts, scales, weight / weight.sum(), reasons, report)
+
+
+def _wanted(names: tuple[str, ...], rows: float) -> set[str]:
+    """The statistics that are local among so many reference rows."""
+    return {name for name in names if neighbors_of(name) <= rows / 2}
 
 
 def _best(values: dict[str, _Values]) -> float:

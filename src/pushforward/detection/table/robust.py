@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from pushforward.detection.conformal.trimming import far_scores
 from pushforward.detection.table.coordinates import Coordinates
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table_features import TableFeatures
@@ -17,13 +18,17 @@ _REFERENCE = 5000
 _PART = 512
 _SUPPORT = 1.5  # neighbors, in multiples of the number of anomalies
 _LEAST = 5
+_SHARE = 0.25  # of the largest number of anomalies: so many rows are left out in any case
+_FAR = 1.5  # factor of `far_scores`
 
 
 def rows_to_keep(features: TableFeatures, matrix: np.ndarray, contamination: float, seed: int = 0) -> np.ndarray:
-    """Leave out as many rows as may be anomalies: those with the largest distance to their K-th neighbor.
+    """Leave out the rows with the largest distance to their K-th neighbor: those that are far, at most as many as may be anomalies.
 
     With m the largest number of anomalies, K = 1.5 m + 5: a clump of anomalies is then not its own neighborhood, as it is
-    for the fifth neighbor. (To leave out 2 m rows finds more of them, and costs three times as much where there are none.)
+    for the fifth neighbor. Far is what :func:`~pushforward.detection.conformal.trimming.far_scores` says, and at least a quarter
+    of m is left out. The other anomalies are left to statistics of many neighbors (``robust`` of
+    :func:`~pushforward.detection.table.fit_pool`), so little is lost where no row is an anomaly.
 
     Args:
         features: of the table.
@@ -51,7 +56,8 @@ def rows_to_keep(features: TableFeatures, matrix: np.ndarray, contamination: flo
         found = nearest(placed[part], References(reference), k + 1)[0]
         inside = position[part] >= 0  # the nearest one of these is the row itself
         distance[part] = np.where(inside, found[:, k], found[:, k - 1])
-    removed = min(math.ceil(contamination * n), n // 2)
+    far = min(far_scores(distance, _FAR, contamination), math.ceil(contamination * n))
+    removed = min(max(math.ceil(_SHARE * contamination * n), far), n // 2)
     keep = np.ones(n, dtype=bool)
     keep[np.argsort(distance, kind="stable")[n - removed :]] = False
     return keep
