@@ -32,7 +32,8 @@ check: .venv/.installed  ## formatting, lint, types, spelling
 	$(BIN)/codespell .
 	$(BIN)/pyright
 
-# Warnings are errors. PUSHFORWARD_DOCS_ONLINE=1 also links to the pages of torch, numpy, scikit-learn and Pyro.
+# Warnings are errors. PUSHFORWARD_DOCS_ONLINE=1 also links to the pages of torch, numpy, scikit-learn and Pyro, and
+# PUSHFORWARD_DOCS_REPOSITORY=OWNER/NAME runs the examples on Binder.
 SPHINX = $(BIN)/sphinx-build -W --keep-going -q -j auto
 
 docs: .venv/.installed  ## the documentation with the gallery, in docs/_build/html; offline

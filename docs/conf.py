@@ -1,4 +1,8 @@
-"""Sphinx configuration. `make docs` builds offline; PUSHFORWARD_DOCS_ONLINE=1 also links to the pages of torch and others."""
+"""Sphinx configuration. `make docs` builds offline.
+
+PUSHFORWARD_DOCS_ONLINE=1 also links to the pages of torch and others. PUSHFORWARD_DOCS_REPOSITORY=OWNER/NAME, a public
+repository that has this code, gives each example of the gallery a link that runs it in the browser, on Binder.
+"""
 
 import os
 import sys
@@ -67,6 +71,18 @@ sphinx_gallery_conf = {
     "default_thumb_file": str(HERE / "demo.png"),
     "abort_on_example_error": True,
 }
+
+repository = os.environ.get("PUSHFORWARD_DOCS_REPOSITORY", "")
+if repository:
+    owner, _, name = repository.partition("/")
+    sphinx_gallery_conf["binder"] = {
+        "org": owner,
+        "repo": name,
+        "branch": f"v{release}",
+        "binderhub_url": "https://mybinder.org",
+        "dependencies": str(HERE / "binder" / "requirements.txt"),
+        "use_jupyter_lab": True,
+    }
 
 html_theme = "furo"
 html_math_renderer = "mathml"
