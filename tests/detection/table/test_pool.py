@@ -207,6 +207,10 @@ def test_half_of_the_weight_is_robust() -> None:
     assert sum(found.values()) == pytest.approx(1)
     alone = weigh(keys[2:], np.array([0.5, 0.5]), robust=True)
     assert alone == pytest.approx([0.5, 0.5])
+    without = [("linear", name) for name in FAMILIES["linear"].statistics]
+    without += [(family, name) for family in ("tails", "mixture") for name in FAMILIES[family].statistics]
+    assert len(without) > 6
+    assert (weigh(without, np.full(len(without), 0.6)) > 0).all()  # no neighbors, so no halves of six
 
 
 def test_the_robust_half_helps_where_anomalies_repeat_in_training(monkeypatch) -> None:

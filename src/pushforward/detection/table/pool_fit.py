@@ -284,7 +284,8 @@ def weigh(keys: Sequence[tuple[str, str]], areas: np.ndarray, *, robust: bool = 
     weight = np.zeros(len(keys))
     usual = np.array([name in FAMILIES[family].statistics for family, name in keys])
     robust_ones = np.array([name in (FAMILIES[family].robust or FAMILIES[family].statistics) for family, name in keys])
-    halves = [np.ones(len(keys), dtype=bool)] if robust else [half for half in (usual, robust_ones) if half.any()]
+    one = robust or bool((usual == robust_ones).all())  # without neighbors both halves are the same
+    halves = [np.ones(len(keys), dtype=bool)] if one else [usual, robust_ones]
     for half in halves:
         weight[half] += weights(areas[half], _WEIGHTED // len(halves)) / len(halves)
     return weight
