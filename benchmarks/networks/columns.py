@@ -39,6 +39,7 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
     "Mahalanobis": scores.Mahalanobis,
     "RelativeMahalanobis": scores.RelativeMahalanobis,
     "LayerMahalanobis": scores.LayerMahalanobis,
+    "LayerRelativeMahalanobis": scores.LayerRelativeMahalanobis,
     "Mixture": scores.Mixture,
     "Neighbors": scores.Neighbors,
     "Neighbors k=3 of 1000": lambda: scores.Neighbors(3, 1000, single=True),

@@ -11,7 +11,8 @@ import torch
 import pushforward as pf
 from benchmarks.common.results import Results
 from benchmarks.networks import columns, demo_network, sets, tasks, training, training_rows
-from benchmarks.networks.card import ABLATIONS, combined
+from benchmarks.networks.card import combined
+from benchmarks.networks.combinations import DEFAULT
 
 
 @pytest.fixture
@@ -45,9 +46,9 @@ def test_rows_are_disjoint_and_left_out_classes_are_unseen():
 
 def test_the_card_combines_as_the_guard_does(tmp_path, short, monkeypatch):
     training.train("digits-mlp", 0, tmp_path, minutes=5)
-    monkeypatch.setattr(columns, "CANDIDATES", {name: columns.CANDIDATES[name] for name in ABLATIONS["default"]})
+    monkeypatch.setattr(columns, "CANDIDATES", {name: columns.CANDIDATES[name] for name in DEFAULT})
     monkeypatch.setattr(columns, "peer_scores", lambda net, rows: {})
-    found = combined(columns.collect("digits-mlp", 0, tmp_path), ABLATIONS["default"], 0)
+    found = combined(columns.collect("digits-mlp", 0, tmp_path), DEFAULT, 0)
     net, rows, _ = training.load_network("digits-mlp", 0, tmp_path)
     guard = pf.NetworkGuard(net).fit(rows.train, calibration=rows.calibration[0])
     assert np.allclose(guard.anomaly_score(rows.test[0]), found["test"], rtol=1e-3)
