@@ -39,8 +39,9 @@ DEVELOPMENT = FILE.with_name("networks-development.jsonl")
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.networks")
-    for action in ("train", "card", "oodeel", "costs", "redraws", "develop", "table"):
+    for action in ("train", "card", "costs", "redraws", "develop", "table"):
         parser.add_argument(f"--{action}", action="store_true")
+    parser.add_argument("--oodeel", nargs="?", const="all", choices=["one pass", "gradient", "all"])
     parser.add_argument("--networks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -56,7 +57,7 @@ def main() -> None:
             if arguments.card:
                 measure(name, seed, arguments.weights, results)
             if arguments.oodeel:
-                measure_oodeel(name, seed, arguments.weights, results)
+                measure_oodeel(name, seed, arguments.weights, results, arguments.oodeel)
             if arguments.costs:
                 costs(name, seed, arguments.weights, results)
             if arguments.redraws and not results.where(network=name, seed=seed, redraws=20):

@@ -59,17 +59,15 @@ def measure(name: str, seed: int, folder: Path, results: Results) -> None:
         results.add(_record(name, seed, float(columns["accuracy"]), label, values))
 
 
-def measure_oodeel(name: str, seed: int, folder: Path, results: Results) -> None:
+def measure_oodeel(name: str, seed: int, folder: Path, results: Results, which: str) -> None:
     """Add one record for each score of oodeel, on the same rows."""
-    if any(str(record.get("score")).startswith("oodeel") for record in results.where(network=name, seed=seed)):
-        return
+    known = {record.get("score") for record in results.where(network=name, seed=seed)}
     net, rows, accuracy = load_network(name, seed, folder)
     parts = {"test": rows.test[0][:LARGEST], "calibration": rows.calibration[0][:MOST_CALIBRATION]}
     parts |= {f"{side}: {key}": x for key, (side, x) in test_sets(TASKS[name], rows).items()}
     train = (rows.train[0][:MOST_TRAIN], rows.train[1][:MOST_TRAIN])
-    found = [_record(name, seed, accuracy, label, values) for label, values in oodeel_scores(net, train, parts)]
-    for record in found:
-        results.add(record)
+    for label, values in oodeel_scores(net, train, parts, which, known):
+        results.add(_record(name, seed, accuracy, label, values))
 
 
 def _record(name: str, seed: int, accuracy: float, label: str, values: dict[str, np.ndarray]) -> dict[str, Any]:

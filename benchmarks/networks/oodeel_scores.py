@@ -7,7 +7,7 @@ oodeel faiss-cpu`` beside PyTorch, scikit-learn, pandas, seaborn, plotly, datase
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,11 @@ def available() -> bool:
 
 
 def oodeel_scores(
-    net: nn.Module, train: tuple[Tensor, Tensor], parts: dict[str, Tensor]
+    net: nn.Module,
+    train: tuple[Tensor, Tensor],
+    parts: dict[str, Tensor],
+    which: str = "all",
+    known: Container[str] = (),
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """The scores of every detector by part, with the name in the card.
 
@@ -40,6 +44,8 @@ def oodeel_scores(
         net: a trained network.
         train: rows on which detectors are fitted.
         parts: inputs by name.
+        which: "one pass": those without a gradient of the input; "gradient": the others; "all".
+        known: names that are left out.
     """
     from oodeel import methods  # pyright: ignore
 
@@ -48,7 +54,7 @@ def oodeel_scores(
     last = _input_of_the_head(net, train[0][:2], reader.head)
     inner = [name for name in reader.layers if name != last]
     rows = DataLoader(TensorDataset(*train), batch_size=_BATCH)
-    makers: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    one_pass: dict[str, tuple[Callable[[], Any], list[str]]] = {
         "MLS": (methods.MLS, []),
         "MSP": (lambda: methods.MLS(output_activation="softmax"), []),
         "Energy": (methods.Energy, []),
@@ -57,19 +63,24 @@ def oodeel_scores(
         "Energy, ASH": (lambda: methods.Energy(use_ash=True), []),
         "Entropy": (methods.Entropy, []),
         "GEN": (methods.GEN, []),
-        "ODIN": (methods.ODIN, []),
-        "Mahalanobis": (methods.Mahalanobis, [last]),
-        "RMDS": (methods.RMDS, [last]),
         "DKNN": (methods.DKNN, [last]),
         "VIM": (methods.VIM, [last]),
-        "SHE": (methods.SHE, [last]),
-        "Mahalanobis, layers": (methods.Mahalanobis, [*inner, last]),
-        "RMDS, layers": (methods.RMDS, [*inner, last]),
         "DKNN, layers": (methods.DKNN, [*inner, last]),
         "VIM, layers": (methods.VIM, [*inner, last]),
         "Gram, layers": (lambda: methods.Gram(), [*inner, last]),
     }
+    gradient: dict[str, tuple[Callable[[], Any], list[str]]] = {
+        "RMDS, layers": (methods.RMDS, [*inner, last]),
+        "RMDS": (methods.RMDS, [last]),
+        "Mahalanobis": (methods.Mahalanobis, [last]),
+        "ODIN": (methods.ODIN, []),
+        "SHE": (methods.SHE, [last]),
+        "Mahalanobis, layers": (methods.Mahalanobis, [*inner, last]),
+    }
+    makers = {"one pass": one_pass, "gradient": gradient, "all": one_pass | gradient}[which]
     for name, (make, layers) in makers.items():
+        if f"oodeel {name}" in known:
+            continue
         torch.manual_seed(0)
         detector = make()
         detector.fit(copy.deepcopy(net), fit_dataset=rows, feature_layers_id=layers, head_layer_id=reader.head)

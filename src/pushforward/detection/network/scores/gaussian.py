@@ -32,13 +32,11 @@ def centered(rows: Tensor, origin: Tensor, factor: Tensor) -> Tensor:
     return (rows - origin).to(factor.dtype)  # the origin is float64, and so is the difference
 
 
-def nearest(rows: Tensor, factor: Tensor, means: Tensor) -> Tensor:
-    """Smallest squared distance of ``rows @ factor`` from whitened means, ``(n,)``."""
+def nearest(rows: Tensor, factor: Tensor, means: Tensor, squares: Tensor) -> Tensor:
+    """Smallest squared distance of ``rows @ factor`` from whitened means with these squared norms, ``(n,)``; it may round below 0."""
     white = rows @ factor
-    from_means = torch.addmm(means.square().sum(1), white, means.T, alpha=-2).amin(
-        1
-    )  # without the part that they share
-    return (white.square().sum(1) + from_means).clamp(min=0)
+    from_means = torch.addmm(squares, white, means.T, alpha=-2).amin(1)  # without the part that they share
+    return white.square().sum(1) + from_means
 
 
 def relative_form(factor: Tensor, means: Tensor, background: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -46,7 +44,7 @@ def relative_form(factor: Tensor, means: Tensor, background: Tensor) -> tuple[Te
 
     ``min_c |x W - m_c|^2 - |x B|^2 = sum_j s_j (x p_j)^2 + min_c (x d_c + |m_c|^2)`` with ``W W^T - B B^T = P diag(s) P^T`` and
     ``d_c = -2 W m_c``. Only as many p_j differ from 0 as there are classes less one, and directions without variance; those whose
-    part of a squared distance is below 1e-9 are left out.
+    part of the squared distance within the classes is below 1e-6 are left out.
 
     Args:
         factor: whitening W within the classes, ``(D, D)``.
@@ -58,7 +56,7 @@ def relative_form(factor: Tensor, means: Tensor, background: Tensor) -> tuple[Te
     """
     precision = factor @ factor.T
     values, vectors = torch.linalg.eigh(precision - background @ background.T)
-    kept = values.abs() > 1e-9 * torch.linalg.eigvalsh(precision)[0]
+    kept = values.abs() > 1e-6 * torch.linalg.eigvalsh(precision)[0]
     values, vectors = values[kept], vectors[:, kept]
     return vectors * values.abs().sqrt(), values.sign(), -2 * factor @ means.T, means.square().sum(1)
 
@@ -105,7 +103,8 @@ class Mahalanobis(NetworkScore):
         self.means = (moments.means[moments.counts > 0] - self.origin) @ self.factor
 
     def _score(self, reading: Reading) -> Tensor:
-        return nearest(reading.features.double() - self.origin, self.factor, self.means)
+        squares = self.means.square().sum(1)
+        return nearest(reading.features - self.origin, self.factor, self.means, squares).clamp(min=0)
 
 
 class RelativeMahalanobis(NetworkScore):
@@ -185,7 +184,7 @@ class LayerMahalanobis(NetworkScore):
         self.features, self.floor = bool(features), check_positive("floor", floor, zero=True)
         self.single = bool(single)
         self.declare(packed=1, sizes=1)
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] | None = None
+        self._parts: list[tuple[Tensor, ...]] | None = None
 
     packed: Tensor
     sizes: Tensor
@@ -202,8 +201,8 @@ class LayerMahalanobis(NetworkScore):
             sizes += [len(factor), len(means)]
         self.packed, self.sizes, self._parts = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64), None
 
-    def prepare(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Origin, whitening and means of each layer."""
+    def prepare(self) -> list[tuple[Tensor, ...]]:
+        """Origin, whitening, means and their squared norms of each layer."""
         if self._parts is None:
             self._parts, start = [], 0
             for width, count in self.sizes.long().reshape(-1, 2).tolist():
@@ -212,7 +211,7 @@ class LayerMahalanobis(NetworkScore):
                 )
                 dtype = torch.float32 if self.single else torch.float64
                 factor, means = parts[1].reshape(width, width).to(dtype), parts[2].reshape(count, width).to(dtype)
-                self._parts.append((parts[0], factor, means))
+                self._parts.append((parts[0], factor, means, means.square().sum(1)))
                 start += width * (1 + width + count)
         return self._parts
 
@@ -220,10 +219,10 @@ class LayerMahalanobis(NetworkScore):
         """The squared distance of every layer, ``(n, layers)``."""
         rows = [*reading.layers.values(), *([reading.features] if self.features else [])]
         parts = [
-            nearest(centered(row, origin, factor), factor, means)
-            for row, (origin, factor, means) in zip(rows, self.prepare(), strict=True)
+            nearest(centered(row, origin, factor), factor, means, squares)
+            for row, (origin, factor, means, squares) in zip(rows, self.prepare(), strict=True)
         ]
-        return torch.stack(parts, 1)
+        return torch.stack(parts, 1).clamp(min=0)
 
     def _score(self, reading: Reading) -> Tensor:
         return self.distances(reading).sum(1, dtype=torch.float64)

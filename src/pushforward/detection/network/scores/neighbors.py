@@ -81,6 +81,6 @@ class Neighbors(NetworkScore):
         order = torch.addmm(
             squares, rows.to(bank.dtype), bank.T, alpha=-2
         )  # the square of the row itself does not change the order
-        nearest = order.topk(self.k, 1, largest=False).indices
+        last = order.topk(self.k, 1, largest=False).indices[:, -1]  # topk sorts
         # once more in double precision, without the cancellation of squares
-        return (rows.unsqueeze(1) - self.bank[nearest]).norm(dim=2).amax(1)
+        return (rows - self.bank[last]).norm(dim=1)
