@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.networks")
     for action in ("train", "card", "costs", "redraws", "develop", "table"):
         parser.add_argument(f"--{action}", action="store_true")
-    parser.add_argument("--oodeel", nargs="?", const="all", choices=["one pass", "gradient", "all"])
+    parser.add_argument("--oodeel", nargs="?", const="replayed", choices=["replayed", "gradient"])
     parser.add_argument("--networks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--minutes", type=float, default=60.0)
