@@ -1,4 +1,4 @@
-"""The card: AUROC and false-alarm rates of every score, ours and those of pytorch-ood, and what the default costs."""
+"""The card: AUROC and false-alarm rates of every score, ours and those of pytorch-ood and oodeel, and what the default costs."""
 
 from __future__ import annotations
 
@@ -182,15 +182,15 @@ def named(label: str) -> str:
     )
 
 
-def ranking(card: Card) -> str:
-    """Every score by its mean over near and far sets, and by how much the default is behind it at most on a network."""
+def ranking(card: Card, most: int | None = None) -> str:
+    """Every score, or the best ones, by the mean over near and far sets: mean and standard deviation over seeds, and each network."""
     rows = []
     for label in filter(card.complete, card.labels):
         means = {side: card.over_networks(label, side) for side in SIDES}
         each = [" / ".join(f"{card.over_seeds(label, network, side):.1f}" for side in SIDES) for network in NETWORKS]
         order = sum(float(np.mean(values)) for values in means.values())
         rows.append((order, [named(label), *(spread(means[side], 1) for side in SIDES), *each]))
-    rows = [row for _, row in sorted(rows, key=lambda item: -item[0])]
+    rows = [row for _, row in sorted(rows, key=lambda item: -item[0])[:most]]
     return markdown(["score", *SIDES, *NETWORKS.values()], rows, ["---", *["---:"] * (2 + len(NETWORKS))])
 
 
@@ -280,5 +280,5 @@ def tables(results: Results) -> str:
     if not card.complete("default"):
         missing = [f"{n} {s}" for n in NETWORKS for s in card.seeds or [0] if ("default", n, s) not in card.own]
         return f"not measured yet: {', '.join(missing)}"
-    parts = [behind(card), ranking(card), rates(card), redraw_table(results), cost_table(results)]
+    parts = [behind(card), ranking(card, 24), rates(card), redraw_table(results), cost_table(results), ranking(card)]
     return "\n\n".join(part for part in parts if part)
