@@ -35,15 +35,33 @@ from benchmarks.common.results import Record, Results, footer, markdown
 from benchmarks.quality.attacks import interval
 from benchmarks.quality.data import add_data_option
 from pushforward.detection import ConformalCalibrator, auroc, realized_interval
+from pushforward.detection.noisy_images import NoisyImages
 from pushforward.detection.projected_mixture import ProjectedMixture
 from pushforward.detection.smoothed_score import SmoothedScore
 
 Array = NDArray[np.float64]
+STEPS = 3000
+"""Training of the network, which is the default."""
 NO_NOISE = 0.02
-"""Noise of the training rows of the score without smoothing: it only keeps the mixture from degenerating."""
+"""Noise of the training images of the score without smoothing: it only keeps the mixture from degenerating."""
 
 
-def differentiable_score(base: ProjectedMixture, dtype: torch.dtype = torch.float64) -> Callable[[Tensor], Tensor]:
+def differentiable_score(
+    base: ProjectedMixture | NoisyImages, dtype: torch.dtype = torch.float64
+) -> Callable[[Tensor], Tensor]:
+    """A base score of rows ``(n, d)`` in torch, which has a gradient."""
+    if isinstance(base, ProjectedMixture):
+        return differentiable_mixture(base, dtype)
+    mixture = differentiable_mixture(base.mixture, dtype)
+
+    def score(rows: Tensor) -> Tensor:
+        seen = base.network.of_batch(base.pixels(rows.float()))
+        return base.combine(torch.stack((mixture(rows.to(dtype)).double(), seen), 1))
+
+    return score
+
+
+def differentiable_mixture(base: ProjectedMixture, dtype: torch.dtype = torch.float64) -> Callable[[Tensor], Tensor]:
     """The mixture's score of rows ``(n, d)`` in torch, as an independent second version of it."""
     parts = {name: torch.from_numpy(np.array(part)).to(dtype) for name, part in base.parts.items()}
 
@@ -140,13 +158,13 @@ def shares(p: Array, calibrator: ConformalCalibrator, name: str) -> dict[str, fl
 
 
 def without_noise(options: argparse.Namespace, results: Results, train: Tensor, normal: Tensor, other: Tensor) -> None:
-    """The same score without smoothing, calibrated on as many rows."""
+    """The same kind of score without smoothing, fitted with a little noise and calibrated on as many images."""
 
     def rows(x: Tensor) -> Array:
         return x.flatten(1).double().numpy() / 255
 
     count = len(train) // 4
-    base = ProjectedMixture.fit(rows(train[count:]), NO_NOISE)
+    base = NoisyImages.fit(train[count:], NO_NOISE, steps=STEPS, seed=options.seed)
     calibrator = ConformalCalibrator(base.score(rows(train[:count])))
     key = {"sigma": 0.0, "seed": options.seed}
     if not results.where(**key, part="clean"):
@@ -166,7 +184,9 @@ def smoothed(options: argparse.Namespace, results: Results, sigma: float, train:
     file = options.out.parent / f"certified-{sigma:g}-{options.seed}-{len(train)}.safetensors"
     if not file.exists():
         begin = time.process_time()
-        pf.Guard(alpha=0.05, smoothing=sigma, random_state=options.seed).fit(train).save(file)
+        pf.Guard(alpha=0.05, smoothing={"sigma": sigma, "steps": STEPS}, random_state=options.seed).fit(train).save(
+            file
+        )
         print(f"fit {time.process_time() - begin:.0f} s of processor time", flush=True)
     guard = pf.Guard.load(file)
     base_score = guard.score_

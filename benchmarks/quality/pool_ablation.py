@@ -27,7 +27,8 @@ from benchmarks.quality.adbench import append, results, split, tables
 from pushforward.data import Schema
 from pushforward.detection import ConformalCalibrator, auroc
 from pushforward.detection.table import EFFORTS, pool_fit
-from pushforward.detection.table.families import FAMILIES
+from pushforward.detection.table.families import FAMILIES, Family
+from pushforward.detection.table.pool_fit import weigh
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import separation, weights
 from pushforward.detection.table_features import TableFeatures
@@ -46,7 +47,7 @@ def kept(keep: Callable[[str, str], bool]) -> Callable[[Keys, np.ndarray], np.nd
     def rule(keys: Keys, areas: np.ndarray) -> np.ndarray:
         chosen = np.array([keep(family, name) for family, name in keys])
         weight = np.zeros(len(keys))
-        weight[chosen] = weights(areas[chosen])
+        weight[chosen] = weigh([key for key, keep in zip(keys, chosen, strict=True) if keep], areas[chosen])
         return weight
 
     return rule
@@ -60,13 +61,30 @@ def without_statistic(start: str) -> Callable[[Keys, np.ndarray], np.ndarray]:
     return kept(lambda f, name: not name.startswith(start))
 
 
+def half(names: Callable[[Family], tuple[str, ...]]) -> Callable[[Keys, np.ndarray], np.ndarray]:
+    """The twelve best of one half of the statistics."""
+
+    def rule(keys: Keys, areas: np.ndarray) -> np.ndarray:
+        chosen = np.array([name in names(FAMILIES[family]) for family, name in keys])
+        weight = np.zeros(len(keys))
+        weight[chosen] = weights(areas[chosen], 12)
+        return weight
+
+    return rule
+
+
 VARIANTS: dict[str, Callable[[Keys, np.ndarray], np.ndarray]] = {
-    "as it is": lambda keys, areas: weights(areas),
+    "as it is": weigh,
     **{f"without {family}": without(family) for family in FAMILIES},
-    **{f"without {start}*": without_statistic(start) for start in ("knn1", "knn5", "lof", "local", "density")},
+    **{
+        f"without {start}*": without_statistic(start)
+        for start in ("knn1", "knn5", "knn20", "knn50", "lof", "local", "density")
+    },
     "distances alone": kept(lambda f, name: name.startswith("knn")),
     "equal weights of all": lambda keys, areas: np.ones(len(keys)),
-    "equal weights of the best twelve on mixes": lambda keys, areas: (weights(areas) > 0).astype(float),
+    "equal weights of those that have one": lambda keys, areas: (weigh(keys, areas) > 0).astype(float),
+    "all weight to the usual half": half(lambda family: family.statistics),
+    "all weight to the robust half": half(lambda family: family.robust or family.statistics),
     "the best on mixes alone": lambda keys, areas: np.eye(len(keys))[np.argmax(areas)],
 }
 
@@ -79,9 +97,9 @@ class Captured:
         self.features = TableFeatures.fit(schema, encoded)
         original = pool_fit._assemble
 
-        def capture(coordinates: Any, spaces: Any, parts: Any, values: Any, reasons: Any, *, yardstick: bool) -> Any:
+        def capture(coordinates: Any, spaces: Any, parts: Any, values: Any, reasons: Any, **options: Any) -> Any:
             self.coordinates, self.spaces, self.parts, self.values = coordinates, spaces, parts, values
-            return original(coordinates, spaces, parts, values, reasons, yardstick=yardstick)
+            return original(coordinates, spaces, parts, values, reasons, **options)
 
         pool_fit._assemble = capture
         try:

@@ -50,6 +50,7 @@ def fake_images(name, *, train, folder=None):
 
 def test_certificates_run_and_resume(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(certified, "load_images", fake_images)
+    monkeypatch.setattr(certified, "STEPS", 20)
     out = tmp_path / "found.jsonl"
     arguments = f"--out {out} --train 600 --test 60 --images 3 --steps 10 --sigmas 0.3 --radii 0.1".split()
     certified.main(arguments)

@@ -83,7 +83,8 @@ def test_false_alarms_of_twenty_redraws():
 def test_images(tmp_path):
     """Digits of 8 x 8 pixels with 0 to 16 as 8-bit images; white frames are anomalies."""
     images = (load_digits().images * 15.9).astype(np.uint8)
-    guard = pf.Guard(alpha=0.05, smoothing={"sigma": 0.2, "draws": 64}, random_state=0).fit(images[:1500])
+    guard = pf.Guard(alpha=0.05, smoothing={"sigma": 0.2, "steps": 200}, random_state=0).fit(images[:1500])
+    assert (guard.score_.smoothing.draws, guard.score_.smoothing.quantile) == (64, 0.9)
     assert guard.n_features_in_ == 64
     assert guard.reads_images
     odd = images[1500:1510].copy()
@@ -129,7 +130,7 @@ def test_scores_of_8_bit_images_can_be_smoothed_too():
 
 def test_sixteen_bit_images():
     images = torch.from_numpy((load_digits().images[:300] * 4000).astype(np.int64))[:, None]
-    score = fit_smoothed_score(images, 0.2, draws=16)
+    score = fit_smoothed_score(images, 0.2, draws=16, steps=5)
     assert score.top == 65535
     assert score.rows(images).max() < 1
     with pytest.raises(InputError, match="integers 0 to 65535"):

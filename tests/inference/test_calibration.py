@@ -143,3 +143,16 @@ def test_any_score_makes_the_p_value():
     guard = inference.SimulationGuard(simulations(600)[1], score=Neighbors(k=5))
     assert kstest(guard.p_value(simulations(300, 9)[1]), "uniform").pvalue > 1e-3
     assert guard.p_value(torch.full((2,), 8.0)) < 0.01
+
+
+def test_progress_in_plain_lines(monkeypatch, capsys):
+    seconds = iter(range(0, 100_000, 7))  # each step takes at least 14 of these
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
+    inference.calibrate(Exact(), *simulations(20, 0), draws=10, progress="plain")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 10
+    assert lines[0].startswith("step ")
+    assert "/20" in lines[0]
+    assert lines[0].endswith("left")
+    with pytest.raises(ConfigError, match="progress"):
+        inference.calibrate(Exact(), *simulations(20, 0), progress="loud")

@@ -16,7 +16,7 @@ from pushforward.detection.scores.transformation import scaled, symmetry, symmet
 from pushforward.networks import ConvSummary
 from pushforward.training.budget import Budget
 
-__all__ = ["SHIFTS", "fit_transformations", "information"]
+__all__ = ["SHIFTS", "Noise", "fit_transformations", "information"]
 
 _CHANNELS, _HIDDEN = (32, 64, 128), (64,)
 _COPIES = 16
@@ -28,6 +28,7 @@ _YARDSTICK = 1000
 """Largest number of held-out images that are transformed to see how well the score tells them apart."""
 
 Shift = Callable[[Tensor, torch.Generator], Tensor]
+Noise = Callable[[int, torch.Generator], Tensor]
 
 
 def _two_parts(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -89,7 +90,14 @@ SHIFTS: tuple[Shift, ...] = (_two_parts, _blocks, _mixture, _stretched, _strokes
 
 
 def fit_transformations(
-    images: Tensor, *, steps: int, seed: int = 0, seconds: float | None = None, shifts: Sequence[Shift] = SHIFTS
+    images: Tensor,
+    *,
+    steps: int,
+    seed: int = 0,
+    seconds: float | None = None,
+    shifts: Sequence[Shift] = SHIFTS,
+    channels: tuple[int, int, int] = _CHANNELS,
+    noise: Noise | None = None,
 ) -> TransformationScore:
     """Train a small convolutional network to say which transformation was applied to an image, and return its score.
 
@@ -103,6 +111,9 @@ def fit_transformations(
         seed: of the weights, the choice of images and the shifts.
         seconds: limit of the training; None for none.
         shifts: functions of images of values in [-1, 1] and a generator, one for each kind of shifted instance; may be empty.
+        channels: of the three convolutions.
+        noise: draws what is added to the transformed images, in units of the pixels in [0, 1]; None for nothing. The network then
+            recognizes transformations under this noise, as a smoothed score needs (Cohen et al. 2019, arXiv 1902.02918, sec. 3.3).
 
     Example:
         >>> import torch
@@ -116,7 +127,7 @@ def fit_transformations(
     count = symmetry_count(*shape[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ConvSummary(shape, count + len(shifts), _CHANNELS, _HIDDEN)
+        network = ConvSummary(shape, count + len(shifts), channels, _HIDDEN)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
     classes = torch.cat(
         (
@@ -131,6 +142,8 @@ def fit_transformations(
             group["lr"] = _RATE * min((used + 1 / steps) / _WARM_UP, 0.5 * (1.0 + math.cos(math.pi * used)))
         drawn = scaled(images[torch.randint(len(images), (len(classes),), generator=generator)], torch.float32)
         batch = torch.cat((_turned(drawn, count), *_shifted(drawn[count * _COPIES :], shifts, generator)))
+        if noise is not None:
+            batch = (batch + 2.0 * noise(len(batch), generator)).clamp(-1.0, 1.0)
         loss = F.cross_entropy(network(batch.flatten(1)), classes)
         optimizer.zero_grad()
         loss.backward()
@@ -143,7 +156,7 @@ def fit_transformations(
     return score.eval()
 
 
-def information(score: TransformationScore, held_out: Tensor, seed: int = 0) -> float:
+def information(score: TransformationScore, held_out: Tensor, seed: int = 0, noise: Noise | None = None) -> float:
     """How well the score tells held-out images from their own transformations, from 0 (not at all) to 1.
 
     It is 2 A - 1, A the AUROC of the score between images and transformed images (a symmetry other than the identity, or a
@@ -154,6 +167,7 @@ def information(score: TransformationScore, held_out: Tensor, seed: int = 0) -> 
         score: fitted on other images.
         held_out: images, uint8, ``(n, channels, height, width)``.
         seed: of the choice of images and of the shifts.
+        noise: as of :func:`fit_transformations`; it is added to both.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = held_out[torch.randperm(len(held_out), generator=generator)[:_YARDSTICK]]
@@ -164,8 +178,10 @@ def information(score: TransformationScore, held_out: Tensor, seed: int = 0) -> 
         if len(some):
             shifted = kind >= score.count
             changed.append(SHIFTS[kind - score.count](some, generator) if shifted else symmetry(some, kind))
-    made = ((torch.cat(changed) + 1.0) * 127.5).round()
-    return max(0.0, 2.0 * auroc(score(chosen).numpy(), score(made).numpy()) - 1.0)
+    made, kept = ((torch.cat(changed) + 1.0) * 127.5).round(), chosen.float()
+    if noise is not None:
+        kept, made = (x + 255.0 * noise(len(x), generator) for x in (kept, made))
+    return max(0.0, 2.0 * auroc(score(kept).numpy(), score(made).numpy()) - 1.0)
 
 
 def _turned(x: Tensor, count: int) -> Tensor:

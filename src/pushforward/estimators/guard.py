@@ -118,9 +118,10 @@ class Guard(ConformalDetector):
         strict: whether every cell that no training row has raises an alarm: an unseen category, a missing cell in a column
             that had none, a changed constant, or a fraction in a column of integers. (A calibration row with such a cell
             weakens this: alarms of all normal rows together stay within the promise.)
-        max_contamination: upper bound of the fraction of anomalies among the rows of a table, up to 0.25. The score then looks
-            at 20 and 50 neighbors in place of 1 and 5, and is fitted without the rows that are farthest from the others:
-            a quarter of this fraction, or more, up to this fraction, if these are far. Of the calibration scores those that
+        max_contamination: upper bound of the fraction of anomalies among the rows of a table, up to 0.25. All the
+            weight of the score then goes to statistics of many neighbors (half of it goes there without a bound), and it is
+            fitted without the rows that are farthest from the others: a quarter of this fraction, or more, up to this
+            fraction, if these are far. Of the calibration scores those that
             are far beyond the others are left out, at most this fraction. If these were anomalies, the promise holds as it
             is; if t of n were normal rows, the false-alarm rate is at most t / (n - t + 1) higher, as ``calibration_`` says.
         store_rows: whether the score of a table may measure distances to training rows, for which the guard and its file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from pushforward.errors import InputError
 from pushforward.inference.nle import LikelihoodPosterior
 from pushforward.inference.posterior import SimulationPosterior
-from pushforward.numerics.checks import check_integer, check_number
+from pushforward.numerics.checks import check_choice, check_integer, check_number
+from pushforward.training.progress import STYLES, Style, make_reporter
 
 __all__ = ["Calibration", "ConformalRegion", "calibrate", "uniformity_p_value"]
 
@@ -68,7 +70,13 @@ class Calibration:
 
 
 def calibrate(
-    posterior: SimulationPosterior, theta: Tensor, x: Tensor, *, draws: int = 200, seed: int = 0
+    posterior: SimulationPosterior,
+    theta: Tensor,
+    x: Tensor,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    progress: Style = "silent",
 ) -> Calibration:
     """Compare the true parameters of fresh simulations with draws of their posteriors.
 
@@ -78,8 +86,10 @@ def calibrate(
         x: their simulations, ``(n, *shape)``.
         draws: number of draws of each posterior.
         seed: of the draws and of the reference points.
+        progress: "auto", "rich", "plain" or "silent": whether to show how many simulations are done, and the time left.
 
     Raises:
+        ConfigError: for another value of ``progress``.
         InputError: for fewer than 20 simulations, or different numbers of parameters and data.
 
     Example:
@@ -96,7 +106,10 @@ def calibrate(
     check_integer("draws", draws, 10)
     if len(theta) != len(x) or len(theta) < 20:
         raise InputError(f"calibration needs at least 20 pairs of theta and x; got {len(theta)} and {len(x)}.")
+    check_choice("progress", progress, STYLES)
     generator = torch.Generator().manual_seed(seed)
+    reporter, started = make_reporter(progress, evaluations=False), time.monotonic()
+    reporter.start(len(theta))
     low, spread = theta.min(0).values, (theta.max(0).values - theta.min(0).values).clamp(min=1e-30)
     ranks, density, tarp = [], [], []
     for index, (truth, data) in enumerate(zip(theta, x, strict=True)):
@@ -108,6 +121,8 @@ def calibrate(
         point = low + spread * torch.rand(len(low), generator=generator)
         distances = ((samples - point) / spread).norm(dim=1)
         tarp.append(_rank((distances < ((truth - point) / spread).norm()).sum()[None], draws, generator))
+        reporter.tick(index + 1, (index + 1) / len(theta), time.monotonic() - started)
+    reporter.end(None)
     all_ranks = torch.stack(ranks).numpy()
     all_density, all_tarp = torch.cat(density).numpy(), torch.cat(tarp).numpy()
     smallest = min(uniformity_p_value(column) for column in all_ranks.T)

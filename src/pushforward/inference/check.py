@@ -19,6 +19,7 @@ from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.simulate import simulate
 from pushforward.numerics.checks import check_integer
 from pushforward.numerics.conversion import as_tensor
+from pushforward.training.progress import Style
 
 __all__ = ["PosteriorCheck", "check"]
 
@@ -101,6 +102,7 @@ def check(
     simulations: int = 200,
     draws: int = 200,
     seed: int = 1,
+    progress: Style = "auto",
 ) -> PosteriorCheck:
     """Check a posterior on fresh simulations: calibration, coverage, TARP; and whether an observation fits the simulator.
 
@@ -111,6 +113,7 @@ def check(
         simulations: number of simulations for the calibration.
         draws: number of draws of each posterior.
         seed: of the simulations and draws; use another than in training.
+        progress: "auto", "rich", "plain" or "silent"; draws of NLE and NRE take a second or more for each simulation.
 
     Returns:
         :class:`PosteriorCheck`, with a method ``plot``.
@@ -131,7 +134,7 @@ def check(
     check_integer("simulations", simulations, 20)
     runs = simulate(simulator, posterior.prior, simulations, seed=seed)
     valid = runs.valid
-    calibration = calibrate(posterior, runs.theta[valid], runs.x[valid], draws=draws, seed=seed)
+    calibration = calibrate(posterior, runs.theta[valid], runs.x[valid], draws=draws, seed=seed, progress=progress)
     if x is None:
         result = PosteriorCheck(calibration)
     else:

@@ -18,6 +18,7 @@ __all__ = [
     "MetricsLog",
     "NotebookBar",
     "PlainLines",
+    "PlainTicks",
     "Reporter",
     "RichBar",
     "Style",
@@ -79,6 +80,21 @@ class PlainLines(Reporter):
         """Print the result in one line."""
         if result is not None:
             self.note(repr(result))
+
+
+class PlainTicks(PlainLines):
+    """Prints a line at a step, at most every ten seconds: for work without evaluations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = time.monotonic()  # work of a few seconds prints nothing
+
+    def tick(self, step: int, used: float, elapsed: float) -> None:
+        """Print the step and the time left."""
+        now = time.monotonic()
+        if now - self.shown >= _LINE_INTERVAL:
+            self.shown = now
+            self.note(f"{_count(step, self.steps)}  {_time_left(used, elapsed)}")
 
 
 class RichBar(Reporter):
@@ -183,15 +199,20 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def make_reporter(style: Style) -> Reporter:
-    """The reporter of that name; "auto" is a bar on a terminal or in a notebook, and plain lines elsewhere."""
+def make_reporter(style: Style, *, evaluations: bool = True) -> Reporter:
+    """The reporter of that name; "auto" is a bar on a terminal or in a notebook, and plain lines elsewhere.
+
+    Args:
+        style: name.
+        evaluations: whether the work has evaluations, at which plain lines are printed; without them they are printed at steps.
+    """
     if style == "silent":
         return Reporter()
     if style == "auto" and in_notebook():
         return NotebookBar()
     if style == "rich" or (style == "auto" and sys.stderr.isatty()):
         return RichBar()
-    return PlainLines()
+    return PlainLines() if evaluations else PlainTicks()
 
 
 class MetricsLog:

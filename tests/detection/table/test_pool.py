@@ -6,6 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from pushforward.data import Schema
 from pushforward.detection.table import EFFORTS, Pool, Sizes, fit_pool, fit_pool_in_time, pool_fit
+from pushforward.detection.table.families import FAMILIES
+from pushforward.detection.table.pool_fit import weigh
 from pushforward.detection.table.yardstick import Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
 
@@ -187,13 +189,46 @@ def test_separation_is_the_auroc() -> None:
 
 
 def test_weights_prefer_what_separates() -> None:
-    found = weights(np.linspace(0.5, 0.9, 20))
+    found = weights(np.linspace(0.5, 0.9, 20), 12)
     assert found.sum() == pytest.approx(1)
     assert np.all(np.diff(found) >= 0)
     assert (found > 0).sum() == 12
     # exp(4 z), z the normal quantile: 0.8413 is one unit above 0.5.
-    pair = weights(np.array([0.5, 0.8413447460685429]))
+    pair = weights(np.array([0.5, 0.8413447460685429]), 12)
     assert pair[1] / pair[0] == pytest.approx(np.exp(4), rel=1e-6)
+
+
+def test_half_of_the_weight_is_robust() -> None:
+    keys = [("soft", "knn1"), ("soft", "knn5"), ("soft", "knn50"), ("linear", "mahalanobis")]
+    found = dict(zip(keys, weigh(keys, np.array([0.8, 0.8, 0.5, 0.5])), strict=True))
+    assert found["soft", "knn1"] == pytest.approx(found["soft", "knn5"])
+    assert found["soft", "knn1"] < 0.25  # the usual half has both, and a little of the linear statistic
+    assert found["soft", "knn50"] == pytest.approx(0.25)  # the robust half has this one and the linear statistic
+    assert sum(found.values()) == pytest.approx(1)
+    alone = weigh(keys[2:], np.array([0.5, 0.5]), robust=True)
+    assert alone == pytest.approx([0.5, 0.5])
+    without = [("linear", name) for name in FAMILIES["linear"].statistics]
+    without += [(family, name) for family in ("tails", "mixture") for name in FAMILIES[family].statistics]
+    assert len(without) > 6
+    assert (weigh(without, np.full(len(without), 0.6)) > 0).all()  # no neighbors, so no halves of six
+
+
+def test_the_robust_half_helps_where_anomalies_repeat_in_training(monkeypatch) -> None:
+    """Each is near to others like it, so the nearest neighbors find it usual."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate((rng.normal(size=(800, 5)), 4.0 + 0.1 * rng.normal(size=(16, 5))))
+    new = np.concatenate((rng.normal(size=(500, 5)), 4.0 + 0.1 * rng.normal(size=(100, 5))))
+    kind = np.repeat((0, 1), (500, 100))
+    both = roc_auc_score(kind, pool_of(x).score(new, batch=None))
+
+    def usual_half(keys, areas, robust=False):
+        chosen = np.array([name in FAMILIES[family].statistics for family, name in keys])
+        weight = np.zeros(len(keys))
+        weight[chosen] = weights(areas[chosen], 12)
+        return weight
+
+    monkeypatch.setattr(pool_fit, "weigh", usual_half)
+    assert both > roc_auc_score(kind, pool_of(x).score(new, batch=None)) + 0.2
 
 
 @pytest.mark.parametrize("move", [3.0, 30.0, 3e5])

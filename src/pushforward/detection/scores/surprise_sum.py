@@ -14,7 +14,7 @@ from pushforward.errors import ConfigError
 from pushforward.numerics.checks import check_number
 from pushforward.registry import register
 
-__all__ = ["SurpriseSum", "surprise"]
+__all__ = ["SurpriseSum", "surprise", "surprise_scale"]
 
 _LEVELS = 46
 """Number of quantiles that are stored: from the smallest value to the 90th percentile, 2 percent apart."""
@@ -40,6 +40,22 @@ def surprise(values: Tensor, knots: Tensor, levels: Tensor, excess: Tensor) -> T
     part = torch.where(some, (values - knots[low]) / torch.where(some, width, 1.0), 1.0).clamp(0.0, 1.0)
     inside = levels[low] + part * (levels[low + 1] - levels[low])
     return inside + (values - knots[-1]).clamp(min=0.0) / excess
+
+
+def surprise_scale(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The quantiles, their levels and the excess of :func:`surprise` from reference values.
+
+    Args:
+        values: of each score, finite, float64, ``(n, scores)``.
+
+    Returns:
+        Knots ``(scores, K)``, levels ``(K,)`` and excess ``(scores,)``.
+    """
+    above = torch.linspace(1.0, 0.1, _LEVELS, dtype=torch.float64, device=values.device)
+    knots = torch.quantile(values, 1.0 - above, dim=0).T.contiguous()
+    beyond = (values - knots[:, -1]).clamp(min=0.0)
+    counts = (beyond > 0).sum(0).clamp(min=1)
+    return knots, -above.log(), (beyond.sum(0) / counts).clamp(min=_LEAST_EXCESS)
 
 
 @register("scores")
@@ -113,12 +129,7 @@ class SurpriseSum(Score):
                 part.fit(reference)
         found = by_batches(lambda x: torch.stack([part(x) for part in self.used()], 1), reference, self.batch_size)
         values = finite_reference(found, "a score")
-        above = torch.linspace(1.0, 0.1, _LEVELS, dtype=torch.float64, device=values.device)
-        self.levels = -above.log()
-        self.knots = torch.quantile(values, 1.0 - above, dim=0).T.contiguous()
-        beyond = (values - self.knots[:, -1]).clamp(min=0.0)
-        counts = (beyond > 0).sum(0).clamp(min=1)
-        self.excess = (beyond.sum(0) / counts).clamp(min=_LEAST_EXCESS)
+        self.knots, self.levels, self.excess = surprise_scale(values)
         self.factors = values.new_tensor([weight for weight in self.weights or (1.0,) * len(self.scores) if weight])
 
     def _score(self, x: Tensor) -> Tensor:

@@ -86,12 +86,16 @@ class TransformationScore(Score):
                 f"TransformationScore reads images of shape {self.network.shape}; got {tuple(x.shape[1:])}."
             )
         far = far_rows(x)
-        images = scaled(torch.where(far[:, None, None, None], 0, x), self.network.dense.last.weight.dtype)
+        return torch.where(far, math.inf, self.of_batch(torch.where(far[:, None, None, None], 0, x)))
+
+    def of_batch(self, x: Tensor) -> Tensor:
+        """The score of finite images ``(n, *shape)`` of values from 0 to 255 in one batch of any size, with a gradient, ``(n,)``."""
+        images = scaled(x, self.network.dense.last.weight.dtype)
         terms = [
             F.log_softmax(self.network(symmetry(images, index).flatten(1)).double(), 1)[:, index]
             for index in range(self.count)
         ]
-        return torch.where(far, math.inf, -torch.stack(terms, 1).mean(1))
+        return -torch.stack(terms, 1).mean(1)
 
 
 def scaled(x: Tensor, dtype: torch.dtype) -> Tensor:

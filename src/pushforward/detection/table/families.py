@@ -20,7 +20,7 @@ class Family:
         kind: class of the fitted part.
         space: in which it reads rows; None for coordinates as they are.
         statistics: their names.
-        robust: those that take their place where the training rows may contain anomalies; empty for the same.
+        robust: those with the other half of the weight, and all of it where the training rows may contain anomalies; empty for the same.
     """
 
     kind: type[Neighbors] | type[Linear] | type[Tails] | type[Mixture]

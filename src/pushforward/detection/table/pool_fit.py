@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,13 @@ from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, 
 from pushforward.detection.table_features import TableFeatures
 from pushforward.numerics.threads import one_thread
 
-__all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
+__all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time", "weigh"]
 
 _SMALL = 1e9  # multiplications of a covariance matrix; one thread is enough for fewer
 _QUANTILES = 200
 _FEW = 8  # rows; with fewer there is no yardstick
 _REASONS = ("linear",)
+_WEIGHTED = 12  # statistics
 _CONVEX, _TOLD = 1 / 3, 0.75  # AUROC of the best statistic: mixes are more usual than training rows, and crosses less
 _NO_YARDSTICK = (("standard", "knn1"), ("soft", "knn1"))
 
@@ -119,7 +120,8 @@ def fit_pool(
         seed: of the choice of rows, the folds, the mixes and the mixture.
         store_rows: whether distances to training rows take part, for which the pool stores these rows. Without them reasons
             compare a row with rows that are drawn from the mixture. Single columns are stored sorted in both cases.
-        robust: whether the rows may contain anomalies: statistics of 20 and 50 neighbors take the place of those of 1 and 5.
+        robust: whether the rows may contain anomalies: statistics of 20 and 50 neighbors take the place of those of 1 and 5, which
+            otherwise have half of the weight (:func:`weigh`).
         note: called with the name of each phase.
 
     Example:
@@ -177,8 +179,9 @@ def _fit(
     for name, family in FAMILIES.items():
         if family.kind is Neighbors and not store_rows:
             continue
-        wanted = _wanted(family.robust, near) if robust and family.robust else set()
-        wanted = wanted or _wanted(family.statistics, near if n >= _FEW else math.inf)
+        wanted = _wanted(family.robust, near) if robust or n >= _FEW else set()
+        if not robust or not wanted:
+            wanted |= _wanted(family.statistics, near if n >= _FEW else math.inf)
         note(f"statistics: {name}")
         placed = rows if family.space is None else spaces(family.space, rows)
         if family.kind is Neighbors:
@@ -210,7 +213,7 @@ def _fit(
         crossed = coordinates(crosses.rows)
         other = {n: _Values(v.normal, on_made(n, crosses, crossed, set(v.normal))) for n, v in values.items()}
         values = other if _best(other) >= _TOLD else values
-    return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
+    return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0, robust=robust)
 
 
 def fit_pool_in_time(
@@ -266,6 +269,28 @@ def fit_pool_in_time(
     return pool
 
 
+def weigh(keys: Sequence[tuple[str, str]], areas: np.ndarray, *, robust: bool = False) -> np.ndarray:
+    """Weights of statistics with these AUROCs for mixes or crosses, which add up to 1.
+
+    Half of the weight goes to the usual statistics of each family and half to its robust ones, six of each: the former see
+    anomalies between small groups of rows, and the latter those that repeat among the training rows. A statistic that is in both halves has
+    the sum. Weights within a half are those of :func:`~pushforward.detection.table.yardstick.weights`.
+
+    Args:
+        keys: family and name of each statistic.
+        areas: their AUROCs.
+        robust: whether the rows may contain anomalies: then the usual statistics do not count, and twelve have a weight.
+    """
+    weight = np.zeros(len(keys))
+    usual = np.array([name in FAMILIES[family].statistics for family, name in keys])
+    robust_ones = np.array([name in (FAMILIES[family].robust or FAMILIES[family].statistics) for family, name in keys])
+    one = robust or bool((usual == robust_ones).all())  # without neighbors both halves are the same
+    halves = [np.ones(len(keys), dtype=bool)] if one else [usual, robust_ones]
+    for half in halves:
+        weight[half] += weights(areas[half], _WEIGHTED // len(halves)) / len(halves)
+    return weight
+
+
 def _assemble(
     coordinates: Coordinates,
     spaces: Spaces,
@@ -274,12 +299,13 @@ def _assemble(
     reasons: Reasons,
     *,
     yardstick: bool,
+    robust: bool,
 ) -> Pool:
     """Weigh the statistics, and keep what has a weight or gives reasons."""
     keys = [(f, s) for f, family in FAMILIES.items() if f in values for s in family.names if s in values[f].normal]
     if yardstick:
         areas = np.array([separation(values[f].normal[s], values[f].mixed[s]) for f, s in keys])
-        weight = weights(areas)
+        weight = weigh(keys, areas, robust=robust)
     else:
         keys = list(_NO_YARDSTICK) if "soft" in values else [("linear", "mahalanobis")]
         areas, weight = np.full(len(keys), 0.5), np.full(len(keys), 1.0 / len(keys))

@@ -11,7 +11,6 @@ __all__ = ["Yardstick", "separation", "weights"]
 
 FOLDS = 4
 _SHARPNESS = 4.0
-_CHOSEN = 12
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,12 @@ def separation(normal: np.ndarray, made: np.ndarray) -> float:
     return float((ranks[len(normal) :].sum() - m * (m + 1) / 2) / (m * len(normal)))
 
 
-def weights(separations: np.ndarray) -> np.ndarray:
+def weights(separations: np.ndarray, count: int) -> np.ndarray:
     """Weights of statistics with these AUROCs, which add up to 1.
 
-    w_k is proportional to exp(4 z_k), z the normal quantile of the AUROC, for the twelve largest; the others have 0.
+    w_k is proportional to exp(4 z_k), z the normal quantile of the AUROC, for the ``count`` largest; the others have 0.
     """
     z = ndtri(np.clip(separations, 1e-3, 1 - 1e-3))
     weight = np.exp(_SHARPNESS * (z - z.max()))
-    weight[np.argsort(-separations, kind="stable")[_CHOSEN:]] = 0.0
+    weight[np.argsort(-separations, kind="stable")[count:]] = 0.0
     return weight / weight.sum()
