@@ -64,7 +64,7 @@ def main() -> None:
                 redraws(name, seed, arguments.weights, results)
     if arguments.develop:
         compared = Results(DEVELOPMENT)
-        for name, seed in trained:
+        for name, seed in trained if not arguments.table else []:
             new = TASKS[name].development and not compared.where(network=name, seed=seed)
             if new and time.monotonic() < end:
                 development.measure(name, seed, collect(name, seed, arguments.weights), compared)

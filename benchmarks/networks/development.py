@@ -24,6 +24,10 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 """How surprises become one score, with weights of sum one."""
 
 
+_SINGLES = 6
+"""Number of single scores in the short table."""
+
+
 def measure(name: str, seed: int, columns: dict[str, Any], results: Results) -> None:
     """Add the mean AUROC over near and far sets of every score and every combination on a development network."""
     if results.where(network=name, seed=seed):
@@ -66,10 +70,18 @@ def table(results: Results) -> str:
     }
     single = np.max([values for (_, rule), values in arrays.items() if not rule], axis=0)
     order = sorted(arrays.items(), key=lambda item: -float(item[1][:, 1:].mean()))
-    rows = []
+    lines = []
     for (label, rule), values in order:
         most = (single - values)[:, 1:].max()
         name = f"{label}, {rule}" if rule else label
-        rows.append([name, *(f"{value:.2f}" for value in values.mean(0)), f"{most:.1f}"])
+        lines.append((label, rule, [name, *(f"{value:.2f}" for value in values.mean(0)), f"{most:.1f}"]))
+    singles = [label for label, rule, _ in lines if not rule][:_SINGLES]
+    short = [row for label, rule, row in lines if rule == "root mean square" or label in singles]
     head = ["score", "left-out classes", "near", "far", "most behind the best single score"]
-    return f"{len(networks)} development networks\n\n" + markdown(head, rows, ["---", *["---:"] * 4])
+    align = ["---", *["---:"] * 4]
+    parts = [
+        f"{len(networks)} development networks",
+        markdown(head, short, align),
+        markdown(head, [row for *_, row in lines], align),
+    ]
+    return "\n\n".join(parts)
