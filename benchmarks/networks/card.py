@@ -152,9 +152,18 @@ class Card:
         self.labels = list(dict.fromkeys(record["score"] for record in self.records))
         self.own = {(record["score"], record["network"], record["seed"]): record for record in self.records}
 
+    def seeds_of(self, label: str) -> list[int]:
+        """The seeds with which a score was measured on every network."""
+        return [seed for seed in self.seeds if all((label, network, seed) in self.own for network in NETWORKS)]
+
     def complete(self, label: str) -> bool:
-        """Whether a score was measured on every network with every seed."""
-        return all((label, network, seed) in self.own for network in NETWORKS for seed in self.seeds)
+        """Whether a score was measured on every network with some seed."""
+        return bool(self.seeds_of(label))
+
+    def shown(self, label: str) -> str:
+        """The name of a score, with its seeds where it does not have all."""
+        seeds = self.seeds_of(label)
+        return named(label) + ("" if seeds == self.seeds else f", seed {', '.join(map(str, seeds))}")
 
     def value(self, label: str, network: str, seed: int, side: str, key: str = "auroc") -> float:
         """The mean over the near or the far sets, in percent."""
@@ -164,12 +173,13 @@ class Card:
     def over_networks(self, label: str, side: str, key: str = "auroc") -> list[float]:
         """The mean over the networks, for each seed."""
         return [
-            float(np.mean([self.value(label, network, seed, side, key) for network in NETWORKS])) for seed in self.seeds
+            float(np.mean([self.value(label, network, seed, side, key) for network in NETWORKS]))
+            for seed in self.seeds_of(label)
         ]
 
     def over_seeds(self, label: str, network: str, side: str) -> float:
         """The mean over the seeds."""
-        return float(np.mean([self.value(label, network, seed, side) for seed in self.seeds]))
+        return float(np.mean([self.value(label, network, seed, side) for seed in self.seeds_of(label)]))
 
 
 def named(label: str) -> str:
@@ -189,7 +199,7 @@ def ranking(card: Card, most: int | None = None) -> str:
         means = {side: card.over_networks(label, side) for side in SIDES}
         each = [" / ".join(f"{card.over_seeds(label, network, side):.1f}" for side in SIDES) for network in NETWORKS]
         order = sum(float(np.mean(values)) for values in means.values())
-        rows.append((order, [named(label), *(spread(means[side], 1) for side in SIDES), *each]))
+        rows.append((order, [card.shown(label), *(spread(means[side], 1) for side in SIDES), *each]))
     rows = [row for _, row in sorted(rows, key=lambda item: -item[0])[:most]]
     return markdown(["score", *SIDES, *NETWORKS.values()], rows, ["---", *["---:"] * (2 + len(NETWORKS))])
 
@@ -206,8 +216,8 @@ def behind(card: Card) -> str:
         for side in SIDES:
             own = [card.value("default", network, seed, side) for seed in card.seeds]
             best = max(peers, key=lambda label, network=network, side=side: card.over_seeds(label, network, side))
-            theirs = [card.value(best, network, seed, side) for seed in card.seeds]
-            cells += [spread(own, 1), f"{spread(theirs, 1)} ({named(best)})"]
+            theirs = [card.value(best, network, seed, side) for seed in card.seeds_of(best)]
+            cells += [spread(own, 1), f"{spread(theirs, 1)} ({card.shown(best)})"]
         rows.append(cells)
     head = ["network", "accuracy, %", "near: default", "near: best of others", "far: default", "far: best of others"]
     return markdown(head, rows, ["---", *["---:"] * 5])
@@ -223,11 +233,11 @@ def rates(card: Card) -> str:
             alarms = [
                 spread([
                     100 * float(np.mean([card.own[label, network, seed][f"alarms {level}"] for network in NETWORKS]))
-                    for seed in card.seeds
+                    for seed in card.seeds_of(label)
                 ], 2)
                 for level in ("1%", "5%")
             ]  # fmt: skip
-            rows.append([named(label), side, *cells, *(alarms if side == "near" else ["", ""])])
+            rows.append([card.shown(label), side, *cells, *(alarms if side == "near" else ["", ""])])
     head = [
         "score",
         "sets",

@@ -43,7 +43,6 @@ COMBINATIONS: dict[str, dict[str, float]] = ABLATIONS | {
     "default with layers counting one": DEFAULT | {L: 1.0},
     "default with layers counting a quarter": DEFAULT | {L: 0.25},
     "default with mixture": DEFAULT | {"Mixture": 1.0},
-    "default with Grams": DEFAULT | {"GramMatrices": 1.0},
     "relative inner layers, relative Mahalanobis": {R: 1.0, LR: 1.0},
 }
 """What was compared on the development networks, each with three rules."""

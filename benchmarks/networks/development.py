@@ -48,6 +48,8 @@ def measure(name: str, seed: int, columns: dict[str, Any], results: Results) -> 
     for index, part in enumerate(names):
         add(part, "", {key: columns[key][:, index] for key in ("test", *sides)})
     for label, parts in COMBINATIONS.items():
+        if not parts.keys() <= set(names):
+            continue
         index = [names.index(part) for part in parts]
         weights = np.array(list(parts.values())) / sum(parts.values())
         for rule, combine in RULES.items():
