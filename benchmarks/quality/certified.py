@@ -238,7 +238,9 @@ def short_table(results: Results) -> str:
     radii = sorted({r["radius"] for r in results.where(part="radius")})
     rows = []
 
-    def share(record: Record, what: str) -> str:
+    def share(record: Record | None, what: str) -> str:
+        if record is None:
+            return "–"
         digits = 1 if what == "caught" else 0
         return f"{100 * record[f'{what}_0.05']:.{digits}f} ({100 * record[f'{what}_0.01']:.{digits}f})"
 
@@ -247,9 +249,9 @@ def short_table(results: Results) -> str:
         name = f"sigma {sigma:g}" if sigma else "the same score without noise"
         found = {r["radius"]: r for r in results.where(part="radius", sigma=sigma, seed=clean["seed"])}
         if sigma:
-            rows.append([f"{name}: certified", "", *(share(found[r], "certified") for r in radii)])
+            rows.append([f"{name}: certified", "", *(share(found.get(r), "certified") for r in radii)])
         rows.append(
-            [f"{name}: after the attack", share(clean, "caught"), *(share(found[r], "attacked") for r in radii)]
+            [f"{name}: after the attack", share(clean, "caught"), *(share(found.get(r), "attacked") for r in radii)]
         )
     return markdown(["", "radius 0", *(f"{r:g}" if r < 1 else f"{r:.1f}" for r in radii)], rows)
 

@@ -126,3 +126,18 @@ def test_our_own_flows_train_within_their_time(monkeypatch):
     assert time.process_time() - start < 10
     assert found["steps"] > 0
     assert -7 < found["test"] < -3.5  # the truth is -4.26
+
+
+def test_views_keep_the_turns_apart():
+    from benchmarks.quality import contrastive
+
+    x = torch.linspace(-1, 1, 8).expand(3, 1, 8, 8)
+    turns = contrastive.turned(x)
+    assert turns.shape == (12, 1, 8, 8)
+    torch.testing.assert_close(turns[6:9], x.flip((2, 3)))
+    views = contrastive.view(x, torch.Generator().manual_seed(0))
+    assert views.abs().max() <= 1
+    assert (views[:, :, :, -1] > views[:, :, :, 0]).all()  # moved and scaled a little, not turned
+    network = contrastive.train(torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8), 0.3, 0)
+    memory = [torch.nn.functional.normalize(network(x)[0], dim=1)] * contrastive.TURNS
+    assert contrastive.parts(network, memory, torch.zeros(5, 1, 8, 8, dtype=torch.uint8)).shape == (5, 4, 2)

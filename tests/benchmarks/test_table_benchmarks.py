@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not par
 from benchmarks.quality.denoising import Denoising, k_dsm, noise_levels
 from benchmarks.quality.mixed import KINDS, change, encoder
 from benchmarks.quality.one_class import IMAGES
+from benchmarks.quality.robust_weight import VARIANTS, measure
 from benchmarks.quality.table_detectors import DETECTORS
 from benchmarks.quality.wide import draw, mahalanobis
 
@@ -103,3 +104,17 @@ def test_changes_of_a_wide_table_leave_each_column_as_it_is():
 def test_tasks_of_pixels_are_the_stated_ones():
     assert len(IMAGES) == len(set(IMAGES)) == 12
     assert {task.rsplit(" ", 1)[1] for task in IMAGES} == {"1", "4", "7"}
+
+
+def test_the_chosen_share_of_robust_weight_is_that_of_the_score():
+    """The benchmark's own rule, and the score that is fitted, have the same AUROC on the same rows."""
+    from pushforward.detection import auroc
+    from pushforward.detection.table_score import fit_table_score
+
+    rng = np.random.default_rng(0)
+    train, normal, odd = rng.normal(size=(300, 4)), rng.normal(size=(200, 4)), 1.7 * rng.normal(size=(200, 4))
+    found = measure(train, normal, odd, 0)
+    assert set(found) == {*VARIANTS, "kNN (5)"}
+    score = fit_table_score(train)
+    expected = auroc(score.score(normal), score.score(odd))
+    assert found["half, six of each half (chosen)"] == pytest.approx(expected, abs=1e-9)
