@@ -74,7 +74,9 @@ class Reading:
         return bool(self.finite.all())
 
     @cached_property
-    def _zeroed(self) -> Reading:  # never the reading itself: such a cycle would keep its tensors until a garbage collection
+    def _zeroed(
+        self,
+    ) -> Reading:  # never the reading itself: such a cycle would keep its tensors until a garbage collection
         keep = self.finite.unsqueeze(1)
 
         def zero(values: Tensor) -> Tensor:
