@@ -34,7 +34,7 @@ _LOADED = (
     "torch", "sklearn", "scipy.stats", "pyarrow.parquet", "pyarrow.csv", "pyarrow.dataset", "rich.table", "typer.main",
     "pushforward.cli.commands", "pushforward.cli.calibrating", "pushforward.cli.describing", "pushforward.cli.evaluating", "pushforward.cli.explaining",
     "pushforward.cli.exporting", "pushforward.cli.files", "pushforward.cli.network", "pushforward.cli.reporting",
-    "pushforward.cli.scoring", "pushforward.cli.serving", "pushforward.cli.show", "pushforward.cli.signing",
+    "pushforward.cli.scoring", "pushforward.cli.selecting", "pushforward.cli.serving", "pushforward.cli.show", "pushforward.cli.signing",
     "pushforward.data", "pushforward.estimators", "pushforward.io", "pushforward.models", "pushforward.report",
     "pushforward.training", "pushforward.service.server", "pushforward.service.app", "uvicorn", "uvicorn.protocols.http.httptools_impl",
 )  # fmt: skip

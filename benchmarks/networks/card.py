@@ -1,4 +1,4 @@
-"""The card: AUROC and false-alarm rates of every score, ours and those of pytorch-ood, and what the default costs."""
+"""The card: AUROC and false-alarm rates of every score, ours and those of pytorch-ood and oodeel, and what the default costs."""
 
 from __future__ import annotations
 
@@ -11,32 +11,26 @@ import numpy as np
 import torch
 
 import pushforward as pf
-from benchmarks.common.results import Results, markdown
-from benchmarks.networks.columns import collect
+from benchmarks.common.results import Results, markdown, spread
+from benchmarks.networks.columns import MOST_CALIBRATION, MOST_TRAIN, collect
+from benchmarks.networks.combinations import ABLATIONS, DEFAULT
+from benchmarks.networks.oodeel_scores import oodeel_scores
+from benchmarks.networks.sets import LARGEST, test_sets
+from benchmarks.networks.tasks import TASKS
 from benchmarks.networks.training import load_network
 from pushforward.detection import ConformalCalibrator, auroc, fpr_at_tpr, realized_interval
 from pushforward.detection.network import Combined, Energy
 
-__all__ = ["ABLATIONS", "costs", "measure", "redraws", "tables"]
+__all__ = ["costs", "measure", "measure_oodeel", "redraws", "tables"]
 
-_N, _R, _L, _E = "Neighbors k=3 of 1000", "RelativeMahalanobis", "LayerMahalanobis", "Energy"
-ABLATIONS: dict[str, list[str]] = {
-    "default": [_N, _E, _R, _L],
-    "default without neighbors": [_E, _R, _L],
-    "default without energy": [_N, _R, _L],
-    "default without relative Mahalanobis": [_N, _E, _L],
-    "default without layers": [_N, _E, _R],
-    "default with FeatureFlow": [_N, _E, _R, _L, "FeatureFlow"],
-}
-"""Statistics of the default (:func:`pushforward.detection.network.default_score`), and of versions of it."""
 _REFERENCE = 0.3
 
 
-def combined(columns: dict[str, Any], parts: list[str], seed: int) -> dict[str, np.ndarray]:
+def combined(columns: dict[str, Any], parts: dict[str, float], seed: int) -> dict[str, np.ndarray]:
     """The scores of all sets by a combination; "calibration" without the rows that set the scale, as in the guard."""
     names = [str(name) for name in columns["names"]]
     index = [names.index(part) for part in parts]
-    score = Combined([Energy()] * len(parts), [0.5 if part == _L else 1.0 for part in parts])
+    score = Combined([Energy()] * len(parts), list(parts.values()))
     held = torch.from_numpy(columns["calibration"][:, index])
     order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
     count = round(_REFERENCE * len(held))
@@ -50,7 +44,7 @@ def combined(columns: dict[str, Any], parts: list[str], seed: int) -> dict[str, 
 
 
 def measure(name: str, seed: int, folder: Path, results: Results) -> None:
-    """Add one record for each score and set of a network."""
+    """Add one record for each score of a network, ours and those of pytorch-ood."""
     if results.where(network=name, seed=seed, score="default"):
         return
     columns = collect(name, seed, folder)
@@ -62,47 +56,68 @@ def measure(name: str, seed: int, folder: Path, results: Results) -> None:
             if getattr(columns[key], "ndim", 0) == 2
         }
     for label, values in every.items():
-        calibrator = ConformalCalibrator(values["calibration"])
-        p_test = calibrator.p_value(values["test"])
-        for key, found in values.items():
-            if not key.startswith(("near", "far")):
-                continue
-            side, _, other = key.partition(": ")
+        results.add(_record(name, seed, float(columns["accuracy"]), label, values))
+
+
+def measure_oodeel(name: str, seed: int, folder: Path, results: Results, which: str) -> None:
+    """Add one record for each score of oodeel, on the same rows."""
+    known = {record.get("score") for record in results.where(network=name, seed=seed)}
+    net, rows, accuracy = load_network(name, seed, folder)
+    parts = {"test": rows.test[0][:LARGEST], "calibration": rows.calibration[0][:MOST_CALIBRATION]}
+    parts |= {f"{side}: {key}": x for key, (side, x) in test_sets(TASKS[name], rows).items()}
+    train = (rows.train[0][:MOST_TRAIN], rows.train[1][:MOST_TRAIN])
+    for label, values in oodeel_scores(net, train, parts, which, known):
+        results.add(_record(name, seed, accuracy, label, values))
+
+
+def _record(name: str, seed: int, accuracy: float, label: str, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What is reported of a score: for each set the AUROC, the normal rows flagged where 95 % of the set are caught, and the share caught."""
+    calibrator = ConformalCalibrator(values["calibration"])
+    p_test = calibrator.p_value(values["test"])
+    each = {}
+    for key, found in values.items():
+        if key.startswith(("near", "far")):
             p = calibrator.p_value(found)
-            results.add({
-                "network": name, "seed": seed, "accuracy": float(columns["accuracy"]), "score": label, "set": other, "side": side,
-                "auroc": auroc(values["test"], found), "normal flagged at 95% caught": fpr_at_tpr(values["test"], found, 0.95),
+            numbers = {
+                "auroc": auroc(values["test"], found), "flagged at 95%": fpr_at_tpr(values["test"], found, 0.95),
                 "caught 1%": float((p <= 0.01).mean()), "caught 5%": float((p <= 0.05).mean()),
-                "alarms 1%": float((p_test <= 0.01).mean()), "alarms 5%": float((p_test <= 0.05).mean()),
-                "n calibration": calibrator.n, "n test": len(p_test),
-            })  # fmt: skip
+            }  # fmt: skip
+            each[key] = {word: round(number, 5) for word, number in numbers.items()}
+    return {
+        "network": name, "seed": seed, "accuracy": accuracy, "score": label, "sets": each,
+        "alarms 1%": float((p_test <= 0.01).mean()), "alarms 5%": float((p_test <= 0.05).mean()),
+        "n calibration": calibrator.n, "n test": len(p_test),
+    }  # fmt: skip
 
 
 def costs(name: str, seed: int, folder: Path, results: Results) -> None:
-    """CPU milliseconds of the network and of the guard over it, for a batch of 64, and MiB of what the guard stores."""
+    """CPU milliseconds of the network and of the guard over it, for a batch of 64, and MiB of what the guard stores.
+
+    Calls of the network and of the guard alternate; the medians of 100 each are compared.
+    """
+    if results.where(network=name, seed=seed, batch=64):
+        return
     net, rows, _ = load_network(name, seed, folder)
     x, y = rows.train[0][:3000], rows.train[1][:3000]
     guard = pf.NetworkGuard(net, 0.05).fit((x, y), calibration=rows.calibration[0][:300])
     batch = rows.test[0][:64]
-
-    def times(call: Callable[[], Any]) -> float:
-        call()
-        found = []
-        for _ in range(40):
-            start = time.thread_time()
-            call()
-            found.append(1e3 * (time.thread_time() - start))
-        return float(np.median(found))
-
+    found: dict[str, list[float]] = {"bare": [], "guarded": []}
+    calls: dict[str, Callable[[], Any]] = {"bare": lambda: net(batch), "guarded": lambda: guard(batch)}
     with torch.no_grad():
-        bare, whole = times(lambda: net(batch)), times(lambda: guard(batch))
+        for turn in range(110):
+            for key, call in calls.items():
+                start = time.thread_time()
+                call()
+                if turn >= 10:
+                    found[key].append(1e3 * (time.thread_time() - start))
+    bare, whole = (float(np.median(found[key])) for key in calls)
     size = sum(tensor.numel() * tensor.element_size() for tensor in guard.score_.buffers()) / 2**20
-    results.add({"network": name, "seed": seed, "network ms": bare, "added ms": whole - bare, "MiB": size})
+    results.add({"network": name, "seed": seed, "batch": 64, "network ms": bare, "added ms": whole - bare, "MiB": size})
 
 
 def redraws(name: str, seed: int, folder: Path, results: Results, count: int = 20) -> None:
     """Realized false-alarm rates of the default over redrawn calibration rows, against the beta-binomial distribution."""
-    values = combined(collect(name, seed, folder), ABLATIONS["default"], seed)
+    values = combined(collect(name, seed, folder), DEFAULT, seed)
     pool = np.concatenate((values["calibration"], values["test"]))
     for alpha in (0.01, 0.05):
         inside, rates, n = 0, [], len(pool) // 2
@@ -119,54 +134,161 @@ def redraws(name: str, seed: int, folder: Path, results: Results, count: int = 2
         })  # fmt: skip
 
 
-SHOWN = {
-    "default": "default", "default with FeatureFlow": "default with a feature flow", "default without neighbors": "default without neighbors",
-    "default without energy": "default without energy", "default without relative Mahalanobis": "default without relative Mahalanobis",
-    "default without layers": "default without layers", "ViM": "ViM (equal to pytorch-ood's)", "pytorch-ood RMD": "RMD of pytorch-ood",
-    "pytorch-ood GEN": "GEN of pytorch-ood", "pytorch-ood EnergyBased": "EnergyBased of pytorch-ood",
-    "FeatureFlow": "feature flow, given the predicted class", "pytorch-ood Entropy": "Entropy of pytorch-ood",
-    "pytorch-ood MaxSoftmax": "MaxSoftmax of pytorch-ood", "pytorch-ood GMM": "GMM of pytorch-ood", "pytorch-ood KNN": "KNN of pytorch-ood",
-    "Mahalanobis": "Mahalanobis (equal to pytorch-ood's)",
+NETWORKS = {
+    "digits-mlp": "digits", "fashion-cnn": "Fashion-MNIST", "fashion-resnet": "Fashion-MNIST, residual", "cifar10-resnet": "CIFAR-10, residual",
+    "gtsrb-cnn": "traffic signs", "mnist-cnn": "MNIST",
 }  # fmt: skip
-NETWORKS = {"digits-mlp": "digits", "fashion-cnn": "Fashion-MNIST", "gtsrb-cnn": "traffic signs", "mnist-cnn": "MNIST"}
+"""The networks of the card by their names in the tables."""
+SIDES = ("near", "far")
+PEERS = ("pytorch-ood", "oodeel")
 
 
-def short_table(results: Results) -> str:
-    """The default, its parts and the best known scores: mean AUROC of near and far sets."""
-    records = [record for record in results.records if "auroc" in record]
+class Card:
+    """The records of the networks of the card, with means over sets by score, network and seed."""
 
-    def area(label: str, network: str, side: str) -> float:
-        own = [r["auroc"] for r in records if (r["network"], r["score"], r["side"]) == (network, label, side)]
-        return 100 * float(np.mean(own))
+    def __init__(self, results: Results) -> None:
+        self.records = [record for record in results.records if "sets" in record and record["network"] in NETWORKS]
+        self.seeds = sorted({record["seed"] for record in self.records})
+        self.labels = list(dict.fromkeys(record["score"] for record in self.records))
+        self.own = {(record["score"], record["network"], record["seed"]): record for record in self.records}
 
-    if not all(any(r["score"] == label and r["network"] == n for r in records) for label in SHOWN for n in NETWORKS):
-        return ""  # another selection of networks or scores
+    def seeds_of(self, label: str) -> list[int]:
+        """The seeds with which a score was measured on every network."""
+        return [seed for seed in self.seeds if all((label, network, seed) in self.own for network in NETWORKS)]
+
+    def complete(self, label: str) -> bool:
+        """Whether a score was measured on every network with some seed."""
+        return bool(self.seeds_of(label))
+
+    def shown(self, label: str) -> str:
+        """The name of a score, with its seeds where it does not have all."""
+        seeds = self.seeds_of(label)
+        return named(label) + ("" if seeds == self.seeds else f", seed {', '.join(map(str, seeds))}")
+
+    def value(self, label: str, network: str, seed: int, side: str, key: str = "auroc") -> float:
+        """The mean over the near or the far sets, in percent."""
+        sets = self.own[label, network, seed]["sets"]
+        return 100 * float(np.mean([numbers[key] for name, numbers in sets.items() if name.startswith(side)]))
+
+    def over_networks(self, label: str, side: str, key: str = "auroc") -> list[float]:
+        """The mean over the networks, for each seed."""
+        return [
+            float(np.mean([self.value(label, network, seed, side, key) for network in NETWORKS]))
+            for seed in self.seeds_of(label)
+        ]
+
+    def over_seeds(self, label: str, network: str, side: str) -> float:
+        """The mean over the seeds."""
+        return float(np.mean([self.value(label, network, seed, side) for seed in self.seeds_of(label)]))
+
+
+def named(label: str) -> str:
+    """A score as a reader knows it: "ViM of pytorch-ood"."""
+    for peer in PEERS:
+        if label.startswith(peer):
+            return f"{label.removeprefix(peer + ' ')} of {peer}"
+    return label.replace("FeatureFlow", "feature flow").replace(
+        "Neighbors k=3 of 1000", "Neighbors, k = 3 of 1,000 rows"
+    )
+
+
+def ranking(card: Card, most: int | None = None) -> str:
+    """Every score, or the best ones, by the mean over near and far sets: mean and standard deviation over seeds, and each network."""
     rows = []
-    for label, name in SHOWN.items():
-        found = {side: [area(label, network, side) for network in NETWORKS] for side in ("near", "far")}
-        each = [f"{near:.1f} / {far:.1f}" for near, far in zip(found["near"], found["far"], strict=True)]
-        rows.append([name, *(f"{np.mean(found[side]):.1f}" for side in ("near", "far")), *each])
-    return markdown(["score", "near", "far", *NETWORKS.values()], rows, ["---", *["---:"] * 6]) + "\n\n"
+    for label in filter(card.complete, card.labels):
+        means = {side: card.over_networks(label, side) for side in SIDES}
+        each = [" / ".join(f"{card.over_seeds(label, network, side):.1f}" for side in SIDES) for network in NETWORKS]
+        order = sum(float(np.mean(values)) for values in means.values())
+        rows.append((order, [card.shown(label), *(spread(means[side], 1) for side in SIDES), *each]))
+    rows = [row for _, row in sorted(rows, key=lambda item: -item[0])[:most]]
+    return markdown(["score", *SIDES, *NETWORKS.values()], rows, ["---", *["---:"] * (2 + len(NETWORKS))])
+
+
+def behind(card: Card) -> str:
+    """The default beside the best score of other libraries on each network."""
+    peers = [label for label in card.labels if label.startswith(PEERS) and card.complete(label)]
+    if not peers:
+        return ""
+    rows = []
+    for network, name in NETWORKS.items():
+        accuracies = [100 * card.own["default", network, seed]["accuracy"] for seed in card.seeds]
+        cells = [name, spread(accuracies, 1)]
+        for side in SIDES:
+            own = [card.value("default", network, seed, side) for seed in card.seeds]
+            best = max(peers, key=lambda label, network=network, side=side: card.over_seeds(label, network, side))
+            theirs = [card.value(best, network, seed, side) for seed in card.seeds_of(best)]
+            cells += [spread(own, 1), f"{spread(theirs, 1)} ({card.shown(best)})"]
+        rows.append(cells)
+    head = ["network", "accuracy, %", "near: default", "near: best of others", "far: default", "far: best of others"]
+    return markdown(head, rows, ["---", *["---:"] * 5])
+
+
+def rates(card: Card) -> str:
+    """What a user sees at a promised rate: the share caught, normal rows flagged where 95 % are caught, and realized false alarms."""
+    rows = []
+    for label in filter(card.complete, ["default", *_best(card)]):
+        for side in SIDES:
+            keys = ("caught 1%", "caught 5%", "flagged at 95%")
+            cells = [spread(card.over_networks(label, side, key), 1) for key in keys]
+            alarms = [
+                spread([
+                    100 * float(np.mean([card.own[label, network, seed][f"alarms {level}"] for network in NETWORKS]))
+                    for seed in card.seeds_of(label)
+                ], 2)
+                for level in ("1%", "5%")
+            ]  # fmt: skip
+            rows.append([card.shown(label), side, *cells, *(alarms if side == "near" else ["", ""])])
+    head = [
+        "score",
+        "sets",
+        "caught at 1 %, %",
+        "at 5 %, %",
+        "normal flagged where 95 % are caught, %",
+        "false alarms at 1 %, %",
+        "at 5 %, %",
+    ]
+    return markdown(head, rows, ["---", "---", *["---:"] * 5])
+
+
+def _best(card: Card) -> list[str]:
+    """The six scores of other libraries with the best means."""
+    peers = [label for label in card.labels if label.startswith(PEERS) and card.complete(label)]
+    means = {label: sum(float(np.mean(card.over_networks(label, side))) for side in SIDES) for label in peers}
+    return sorted(peers, key=lambda label: -means[label])[:6]
+
+
+def cost_table(results: Results) -> str:
+    """What the guard adds to a network."""
+    rows = []
+    for network, name in NETWORKS.items():
+        own = [r for r in results.records if "added ms" in r and r["network"] == network]
+        if own:
+            net, added, size = (float(np.median([r[key] for r in own])) for key in ("network ms", "added ms", "MiB"))
+            rows.append([name, f"{net:.2f}", f"{added:.2f}", f"{max(1.0, 0.1 * net):.2f}", f"{size:.1f}"])
+    head = ["network", "network, ms", "added, ms", "goal, ms", "MiB"]
+    return markdown(head, rows, ["---", *["---:"] * 4]) if rows else ""
+
+
+def redraw_table(results: Results) -> str:
+    """Realized false-alarm rates over redrawn calibration rows."""
+    rows = []
+    for network, name in NETWORKS.items():
+        cells = [name]
+        for level in (0.01, 0.05):
+            own = [r for r in results.records if r.get("redraws") and (r["network"], r["alpha"]) == (network, level)]
+            if own:
+                total = sum(r["redraws"] for r in own)
+                cells += [spread([100 * r["mean rate"] for r in own], 2), f"{sum(r['inside'] for r in own)} of {total}"]
+        rows += [cells] if len(cells) == 5 else []
+    head = ["network", "false alarms at 1 %, %", "inside", "at 5 %, %", "inside"]
+    return markdown(head, rows, ["---", *["---:"] * 4]) if rows else ""
 
 
 def tables(results: Results) -> str:
-    """Near and far means of every score by network, and over all networks."""
-    records = [record for record in results.records if "auroc" in record]
-    networks = sorted({record["network"] for record in records})
-    rows = []
-    for label in dict.fromkeys(record["score"] for record in records):
-        cells, sides = [], {"near": [], "far": []}
-        for network in networks:
-            for side in ("near", "far"):
-                own = [r["auroc"] for r in records if (r["network"], r["score"], r["side"]) == (network, label, side)]
-                cells.append(f"{100 * float(np.mean(own)):.1f}" if own else "–")
-                sides[side] += [float(np.mean(own))] if own else []
-        means = [f"{100 * float(np.mean(sides[side])):.1f}" if sides[side] else "–" for side in ("near", "far")]
-        own = [r for r in records if r["score"] == label]
-        keys = ("normal flagged at 95% caught", "caught 1%", "caught 5%", "alarms 1%", "alarms 5%")
-        rates = [f"{100 * float(np.mean([r[key] for r in own])):.1f}" for key in keys]
-        rows.append([label, *means, *cells, *rates])
-    rows.sort(key=lambda row: -sum(float(cell) if cell != "–" else 0 for cell in row[1:3]))
-    head = ["score", "near", "far", *(f"{n} {s}" for n in networks for s in ("near", "far")), "normal flagged at 95 % caught",
-            "caught at 1 %", "at 5 %", "alarms at 1 %", "at 5 %"]  # fmt: skip
-    return short_table(results) + markdown(head, rows, ["---", *["---:"] * (len(head) - 1)])
+    """All tables of the card."""
+    card = Card(results)
+    if not card.complete("default"):
+        missing = [f"{n} {s}" for n in NETWORKS for s in card.seeds or [0] if ("default", n, s) not in card.own]
+        return f"not measured yet: {', '.join(missing)}"
+    parts = [behind(card), ranking(card, 24), rates(card), redraw_table(results), cost_table(results), ranking(card)]
+    return "\n\n".join(part for part in parts if part)

@@ -39,6 +39,7 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
     "Mahalanobis": scores.Mahalanobis,
     "RelativeMahalanobis": scores.RelativeMahalanobis,
     "LayerMahalanobis": scores.LayerMahalanobis,
+    "LayerRelativeMahalanobis": scores.LayerRelativeMahalanobis,
     "Mixture": scores.Mixture,
     "Neighbors": scores.Neighbors,
     "Neighbors k=3 of 1000": lambda: scores.Neighbors(3, 1000, single=True),
@@ -54,6 +55,8 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
     "FeatureFlow path": lambda: scores.FeatureFlow(False, "path", max_steps=400),
 }
 
+_SLOW = ("FeatureFlow", "FeatureFlow marginal", "FeatureFlow path", "GramMatrices", "DeepSVDD")
+
 
 def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """The statistics of a network: arrays ``(rows, parts)`` by set, with "fit" and "calibration" parts; read from a file if there is one."""
@@ -63,7 +66,9 @@ def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
             return dict(stored)
     net, rows, accuracy = load_network(name, seed, folder)
     task, start = TASKS[name], time.process_time()
-    parts = CANDIDATES if task.development else CANDIDATES | peer_scores(net, rows)
+    parts = CANDIDATES | peer_scores(net, rows)
+    if task.development:
+        parts = {label: make for label, make in CANDIDATES.items() if label not in _SLOW}
     score = Combined([make() for make in parts.values()])
     reader = NetworkReader(net)
     x, y = rows.train

@@ -2,72 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.common.results import markdown
+from benchmarks.common.results import Results, markdown
+from benchmarks.networks.combinations import COMBINATIONS
 from pushforward.detection import auroc
 from pushforward.detection.network import Combined, Energy
+from pushforward.detection.network.combined import SMALLEST_REFERENCE
 
-__all__ = ["COMBINATIONS", "compare"]
+__all__ = ["measure", "table"]
 
-N, R, L, E = "Neighbors k=3 of 1000", "RelativeMahalanobis", "LayerMahalanobis", "Energy"
-COMBINATIONS: dict[str, list[str]] = {
-    "neighbors + energy": [N, E],
-    "neighbors + layers": [N, L],
-    "neighbors + energy + layers": [N, E, L],
-    "neighbors + energy + relative + layers": [N, E, R, L],
-    "neighbors + energy + relative + layers / 2": [N, N, E, E, R, R, L],
-    "neighbors + GEN + layers": [N, "GEN", L],
-    "neighbors + relative + layers": [N, R, L],
-    "neighbors + GEN + relative + layers": [N, "GEN", R, L],
-    "neighbors + softmax + relative + layers": [N, "MaxSoftmax", R, L],
-    "neighbors + energy + ViM + layers": [N, E, "ViM", L],
-    "neighbors + energy + relative + ViM + layers": [N, E, R, "ViM", L],
-    "neighbors + energy + layers + mixture": [N, E, L, "Mixture"],
-    "neighbors + energy + relative + mixture + layers": [N, E, R, L, "Mixture"],
-    "neighbors + energy + layers + flow": [N, E, L, "FeatureFlow"],
-    "neighbors + energy + relative + layers + flow": [N, E, R, L, "FeatureFlow"],
-    "neighbors + energy + relative + layers + Grams": [N, E, R, L, "GramMatrices"],
+RULES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": lambda u, weights: u @ weights,
+    "root mean square": lambda u, weights: np.sqrt(u**2 @ weights),
+    "maximum": lambda u, weights: (u * weights**0.5).max(1),
 }
-"""Combinations by name."""
-RULES = {
-    "mean": lambda u: u.mean(1),
-    "root mean square": lambda u: np.sqrt((u**2).mean(1)),
-    "maximum": lambda u: u.max(1),
-}
-"""How surprises become one score."""
+"""How surprises become one score, with weights of sum one."""
 
 
-def compare(networks: list[dict[str, Any]]) -> str:
-    """A table of mean AUROC over near and far sets, and how far each entry is behind the best single score of a network at most."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for columns in networks:
-        names = [str(name) for name in columns["names"]]
-        sides = {key: key.split(":")[0] for key in columns if key.startswith(("near", "far"))}
-        score = Combined([Energy()] * len(names))
-        score.set_scale(torch.from_numpy(columns["calibration"][:900]))
-        surprise = {key: score.surprise(torch.from_numpy(columns[key])).numpy() for key in ("test", *sides)}
+_SINGLES = 6
+"""Number of single scores in the short table."""
 
-        def add(label: str, values: dict[str, np.ndarray], sides: dict[str, str] = sides) -> None:
-            each = {key: auroc(values["test"], values[key]) for key in sides}
-            means = [float(np.mean([each[key] for key in sides if sides[key] == side])) for side in ("near", "far")]
-            found.setdefault(label, []).append((means[0], means[1]))
 
-        for index, name in enumerate(names):
-            add(name, {key: columns[key][:, index] for key in ("test", *sides)})
-        for label, parts in COMBINATIONS.items():
-            index = [names.index(part) for part in parts]
-            for rule, combine in RULES.items():
-                add(f"{label}, {rule}", {key: combine(surprise[key][:, index]) for key in ("test", *sides)})
-    single = np.max([np.array(values) for label, values in found.items() if "," not in label], axis=0)
-    order = sorted(found.items(), key=lambda item: -float(np.mean(item[1])))
-    rows = []
-    for label, values in order:
-        near, far = 100 * np.mean(values, axis=0)
-        rows.append([label, f"{near:.1f}", f"{far:.1f}", f"{100 * float((single - np.array(values)).max()):.1f}"])
-    return markdown(
-        ["score", "near", "far", "most behind the best single score"], rows, ["---", "---:", "---:", "---:"]
-    )
+def measure(name: str, seed: int, columns: dict[str, Any], results: Results) -> None:
+    """Add the mean AUROC over near and far sets of every score and every combination on a development network."""
+    if results.where(network=name, seed=seed):
+        return
+    names = [str(part) for part in columns["names"]]
+    sides = {key: key.split(":")[0] for key in columns if key.startswith(("near", "far"))}
+    score = Combined([Energy()] * len(names))
+    held = torch.from_numpy(columns["calibration"])
+    score.set_scale(held[: max(SMALLEST_REFERENCE, round(0.3 * len(held)))])
+    surprise = {key: score.surprise(torch.from_numpy(columns[key])).numpy() for key in ("test", *sides)}
+
+    def add(label: str, rule: str, values: dict[str, np.ndarray]) -> None:
+        each = {key: auroc(values["test"], values[key]) for key in sides}
+        means = {side: float(np.mean([each[key] for key in sides if sides[key] == side])) for side in ("near", "far")}
+        left_out = each["near: left-out classes"]
+        results.add({"network": name, "seed": seed, "score": label, "rule": rule, "left out": left_out, **means})
+
+    for index, part in enumerate(names):
+        add(part, "", {key: columns[key][:, index] for key in ("test", *sides)})
+    for label, parts in COMBINATIONS.items():
+        if not parts.keys() <= set(names):
+            continue
+        index = [names.index(part) for part in parts]
+        weights = np.array(list(parts.values())) / sum(parts.values())
+        for rule, combine in RULES.items():
+            add(label, rule, {key: combine(surprise[key][:, index], weights) for key in ("test", *sides)})
+
+
+def table(results: Results) -> str:
+    """Mean AUROC of left-out classes, near and far sets, and how far each entry is behind the best single score of a network at most."""
+    found: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = {}
+    for record in results.records:
+        numbers = [100 * record[key] for key in ("left out", "near", "far")]
+        found.setdefault((record["score"], record["rule"]), {})[record["network"], record["seed"]] = numbers
+    networks = sorted({network for values in found.values() for network in values})
+    if not networks:
+        return "no development network was measured yet"
+    arrays = {
+        key: np.array([values[network] for network in networks])
+        for key, values in found.items()
+        if len(values) == len(networks)
+    }
+    single = np.max([values for (_, rule), values in arrays.items() if not rule], axis=0)
+    order = sorted(arrays.items(), key=lambda item: -float(item[1][:, 1:].mean()))
+    lines = []
+    for (label, rule), values in order:
+        most = (single - values)[:, 1:].max()
+        name = f"{label}, {rule}" if rule else label
+        lines.append((label, rule, [name, *(f"{value:.2f}" for value in values.mean(0)), f"{most:.1f}"]))
+    singles = [label for label, rule, _ in lines if not rule][:_SINGLES]
+    short = [row for label, rule, row in lines if rule == "root mean square" or label in singles]
+    head = ["score", "left-out classes", "near", "far", "most behind the best single score"]
+    align = ["---", *["---:"] * 4]
+    parts = [
+        f"{len(networks)} development networks",
+        markdown(head, short, align),
+        markdown(head, [row for *_, row in lines], align),
+    ]
+    return "\n\n".join(parts)

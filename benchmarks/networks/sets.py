@@ -30,8 +30,8 @@ def test_sets(task: Task, rows: Rows) -> dict[str, tuple[str, Tensor]]:
     near, far = {
         "mnist": (["emnist-letters", "notmnist"], ["fashion-mnist", "pneumonia"]),
         "fashion-mnist": ([], ["mnist", "notmnist", "emnist-letters", "pneumonia"]),
-        "cifar10": (["cifar100"], ["gtsrb", "mnist", "fashion-mnist"]),
-        "gtsrb": ([], ["cifar10", "mnist"]),
+        "cifar10": (["cifar100"], ["gtsrb", "mnist", "fashion-mnist", "notmnist", "emnist-letters", "pneumonia"]),
+        "gtsrb": ([], ["cifar10", "cifar100", "mnist", "fashion-mnist", "notmnist", "pneumonia"]),
     }[task.data]
     if task.data == "fashion-mnist":
         found["upside down"] = ("near", test.flip(2))

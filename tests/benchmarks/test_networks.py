@@ -10,8 +10,10 @@ import torch
 
 import pushforward as pf
 from benchmarks.common.results import Results
-from benchmarks.networks import columns, demo_network, sets, tasks, training, training_rows
-from benchmarks.networks.card import ABLATIONS, combined
+from benchmarks.networks import card, columns, demo_network, oodeel_scores, sets, tasks, training, training_rows
+from benchmarks.networks.card import combined
+from benchmarks.networks.combinations import DEFAULT
+from pushforward.detection.network import NetworkReader, default_score
 
 
 @pytest.fixture
@@ -43,14 +45,70 @@ def test_rows_are_disjoint_and_left_out_classes_are_unseen():
     assert all(x.shape[1:] == rows.test[0].shape[1:] for _, x in sets.development_sets(rows).values())
 
 
+def test_the_weights_of_the_card_are_those_of_the_default():
+    score = default_score(classifies=True, head=True, layers=True)
+    weights = dict(zip(score.names, (score.weights * sum(DEFAULT.values())).tolist(), strict=True))
+    assert weights == pytest.approx({name.split(" ")[0]: weight for name, weight in DEFAULT.items()})
+
+
 def test_the_card_combines_as_the_guard_does(tmp_path, short, monkeypatch):
     training.train("digits-mlp", 0, tmp_path, minutes=5)
-    monkeypatch.setattr(columns, "CANDIDATES", {name: columns.CANDIDATES[name] for name in ABLATIONS["default"]})
+    monkeypatch.setattr(columns, "CANDIDATES", {name: columns.CANDIDATES[name] for name in DEFAULT})
     monkeypatch.setattr(columns, "peer_scores", lambda net, rows: {})
-    found = combined(columns.collect("digits-mlp", 0, tmp_path), ABLATIONS["default"], 0)
+    found = combined(columns.collect("digits-mlp", 0, tmp_path), DEFAULT, 0)
     net, rows, _ = training.load_network("digits-mlp", 0, tmp_path)
     guard = pf.NetworkGuard(net).fit(rows.train, calibration=rows.calibration[0])
     assert np.allclose(guard.anomaly_score(rows.test[0]), found["test"], rtol=1e-3)
+
+
+def test_few_rows_are_those_of_each_class():
+    x, y = torch.arange(50.0)[:, None], torch.arange(50) % 5
+    rows, labels = tasks._first_of_each(x, y, 3, torch.Generator().manual_seed(0))
+    assert torch.bincount(labels).tolist() == [3] * 5
+    assert torch.equal(rows[:, 0].long() % 5, labels)
+    few = tasks.load_task(tasks.TASKS["dev-digits-few"], 0)
+    assert torch.bincount(few.train[1]).tolist() == [40] * 7
+
+
+def test_turned_images_have_the_turn_in_their_label():
+    x = torch.rand(40, 1, 6, 6)
+    turned, y = tasks._turned(x, torch.arange(40) % 10)
+    for k in range(40):
+        assert torch.equal(turned[k], x[k].rot90(int(y[k]) // 10, (1, 2)))
+    assert torch.equal(y % 10, torch.arange(40) % 10)
+    assert len((y // 10).unique()) == 4
+
+
+def test_the_replayed_network_is_the_network(tmp_path, short):
+    training.train("digits-mlp", 0, tmp_path, minutes=5)
+    net, rows, _ = training.load_network("digits-mlp", 0, tmp_path)
+    reader = NetworkReader(net)
+    reading = reader.read(rows.test[0][:50])
+    sizes = [values.shape[1] for values in reading.layers.values()] + [reading.features.shape[1]]
+    replay = oodeel_scores.Replay(sizes, reader.head_module).eval()
+    with torch.no_grad():
+        logits = replay(oodeel_scores._side_by_side(reader, rows.test[0][:50]))
+    assert torch.allclose(logits, reading.logits, atol=1e-5)
+    assert oodeel_scores._input_of_the_head(net, rows.test[0][:2], reader.head) == "5"
+
+
+def test_the_tables_of_the_card(tmp_path):
+    results = Results(tmp_path / "results.jsonl")
+    numbers = {"flagged at 95%": 0.2, "caught 1%": 0.5, "caught 5%": 0.7}
+    for network in card.NETWORKS:
+        for seed in (0, 1):
+            for score, area in (("default", 0.9), ("oodeel VIM", 0.8), ("pytorch-ood KNN", 0.7)):
+                if score != "oodeel VIM" or seed == 0:
+                    sets = {key: {"auroc": area + 0.02 * seed, **numbers} for key in ("near: a", "far: b", "far: c")}
+                    results.add({
+                        "network": network, "seed": seed, "accuracy": 0.95, "score": score, "sets": sets, "alarms 1%": 0.01, "alarms 5%": 0.04,
+                        "n calibration": 100, "n test": 100,
+                    })  # fmt: skip
+    shown = card.tables(results)
+    assert "| default | 91.0 ± 1.4 | 91.0 ± 1.4 | 91.0 / 91.0 |" in shown
+    assert "| VIM of oodeel, seed 0 | 80.0 | 80.0 |" in shown
+    assert "| digits | 95.0 ± 0.0 | 91.0 ± 1.4 | 80.0 (VIM of oodeel, seed 0) |" in shown
+    assert "| default | near | 50.0 ± 0.0 | 70.0 ± 0.0 | 20.0 ± 0.0 | 1.00 ± 0.00 | 4.00 ± 0.00 |" in shown
 
 
 def test_training_of_the_demo_resumes(tmp_path):

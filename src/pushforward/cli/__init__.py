@@ -33,7 +33,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
     from typer.main import get_command
 
-    from pushforward.cli import calibrating, describing, evaluating, explaining, exporting, serving, signing  # noqa: F401  they add their commands to the app
+    from pushforward.cli import calibrating, describing, evaluating, explaining, exporting, selecting, serving, signing  # noqa: F401  they add their commands to the app
     from pushforward.cli.commands import app
     from pushforward.cli.resuming import Interrupted, stopped
     from pushforward.errors import PushforwardError, PushforwardWarning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from pushforward.detection import auroc
 from pushforward.detection import network as scores
 from pushforward.detection.network import Combined, Gathered, NetworkReader, Reading
 from pushforward.detection.network.scores.disagreement import mutual_information
+from pushforward.detection.network.scores.gaussian import relative_distance, relative_form, whitening
 from pushforward.detection.network.scores.openmax import fit_weibull
 from pushforward.detection.network.scores.temperature import fit_temperature
 from pushforward.errors import ConfigError, InputError
@@ -140,6 +142,56 @@ def test_mahalanobis_of_layers_is_a_sum(setting):
     assert len(gathered.layers) > 1
     assert total - without == pytest.approx(score_of(scores.Mahalanobis(), setting), rel=1e-6)
     assert score_of(scores.LayerMahalanobis(single=True), setting) == pytest.approx(total, rel=1e-3)
+
+
+def test_relative_mahalanobis_of_layers_is_a_sum_of_differences(setting):
+    net, _, x, y, new = setting
+    reader = NetworkReader(net, layers=["3", "4"])  # the first layer has more outputs than the network has inputs
+    gathered = Gathered(3, reader.layers, None, 1000, 0)
+    gathered.add(reader.read(x), y, {})
+    known, rows, y = reader.read(x).layers, reader.read(new).layers, y.numpy()
+    expected = np.zeros(len(new))
+    for name in reader.layers:
+        z, z_new = known[name].double().numpy(), rows[name].double().numpy()
+        within = np.concatenate([z[y == k] - z[y == k].mean(0) for k in range(3)])
+        model = EmpiricalCovariance(assume_centered=True).fit(within)
+        classes = np.stack([model.mahalanobis(z_new - z[y == k].mean(0)) for k in range(3)], 1)
+        expected += classes.min(1) - EmpiricalCovariance().fit(z).mahalanobis(z_new)
+    found = scores.LayerRelativeMahalanobis().fit(gathered)(reader.read(new))
+    assert found.numpy() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_the_relative_form_is_the_difference_of_two_distances():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(300, 6, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 1, 1, 0.1, 1e-4, 0])
+    labels = torch.arange(300) % 4
+    rows[:, 0] += labels
+    moments = scores.ClassMoments()
+    moments.add(rows, labels, 4)
+    factor, background = whitening(moments.within), whitening(moments.covariance)
+    means = (moments.means - moments.mean) @ factor
+    new = 5 * torch.randn(50, 6, generator=generator, dtype=torch.float64)  # also where no training row varies
+    form = relative_form(factor, means, background)
+    within = torch.cdist(new @ factor, means).square().amin(1)
+    direct = within - (new @ background).square().sum(1)
+    assert ((relative_distance(new, form) - direct).abs() <= 1e-6 * (new @ factor).square().sum(1)).all()
+    assert len(form[1]) < 6
+
+
+def test_vim_without_a_residual_stays_bounded():
+    torch.manual_seed(0)
+    rows = torch.cat((torch.randn(200, 2).abs(), torch.zeros(200, 4)), 1)  # four dead units
+    weight = torch.randn(3, 6, dtype=torch.float64)
+    gathered = Gathered(3, (), (weight, torch.zeros(3, dtype=torch.float64)), 1000, 0)
+    logits = rows @ weight.float().T
+    gathered.add(Reading(None, rows, logits), logits.argmax(1), {})
+    score = scores.ViM().fit(gathered)
+    known, unknown = (
+        score(Reading(None, rows, logits)),
+        score(Reading(None, rows + torch.tensor([0.0, 0, 1, 1, 1, 1]), logits)),
+    )
+    assert torch.allclose(known, scores.Energy()(Reading(None, rows, logits)), atol=1e-3)
+    assert (unknown > known + 100).all()
 
 
 def test_a_unit_that_never_fired_is_far_but_finite():
@@ -276,13 +328,17 @@ ALL = {
 @pytest.mark.parametrize("name", ALL)
 def test_a_row_is_scored_by_itself(setting, name):
     net, gathered, _, _, new = setting
+    net, new = (
+        copy.deepcopy(net).double(),
+        new.double(),
+    )  # in single precision the network rounds differently with the batch
     reader = NetworkReader(net, layers=list(gathered.layers))
     score = ALL[name]().fit(gathered)
     together = score(reader.read(new, maps=True))
     assert together.dtype is torch.float64
     assert together.isfinite().all()
     alone = torch.cat([score(reader.read(row[None], maps=True)) for row in new])
-    assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5)  # the network rounds differently with the batch
+    assert torch.allclose(together, alone, rtol=1e-6, atol=1e-7)
     rows = reader.read(new, maps=True)
     parts = torch.cat([score(rows.rows(torch.arange(len(new)) // 20 == k)) for k in range(3)])
     assert torch.allclose(together, parts, rtol=1e-6, atol=1e-7)

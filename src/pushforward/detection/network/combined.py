@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.detection.network.reading import Reading
-from pushforward.detection.network.scores.base import NetworkScore
+from pushforward.detection.network.scores.base import NetworkScore, finite_or_infinity
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import ConfigError, InputError
 
@@ -86,7 +86,8 @@ class Combined(nn.Module):
 
     def columns(self, reading: Reading) -> Tensor:
         """The statistics of each row, float64, ``(n, parts)``."""
-        return torch.stack([part(reading) for part in self.scores], 1)
+        clean = reading.clean
+        return finite_or_infinity(torch.stack([part.raw(clean).double() for part in self.scores], 1), reading)
 
     def set_scale(self, reference: Tensor) -> None:
         """Set the common scale from the statistics of rows that no score was fitted on, ``(m, parts)``.
@@ -113,16 +114,14 @@ class Combined(nn.Module):
 
     def surprise(self, columns: Tensor) -> Tensor:
         """``-log P(T >= t)`` of each statistic, nats, ``(n, parts)``."""
-        count = self.knots.shape[1]
-        position = torch.searchsorted(self.knots, columns.detach().T.contiguous(), right=True).T.clamp(1, count - 1)
-        low = self.knots.T.gather(0, position - 1)
-        high = self.knots.T.gather(0, position)
-        step = (1 - _TAIL) / (count - 1)
-        finite = torch.where(torch.isfinite(columns), columns, high)
-        part = ((finite - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
+        rows, count = columns.T.contiguous(), self.knots.shape[1]  # rows (parts, n), as the knots
+        position = torch.searchsorted(self.knots, rows.detach(), right=True).clamp(1, count - 1)
+        low, high = self.knots.gather(1, position - 1), self.knots.gather(1, position)
+        part = ((rows - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
+        step, top = (1 - _TAIL) / (count - 1), self.knots[:, -1:]
         middle = -torch.log1p(-step * (position - 1 + part))
-        tail = -math.log(_TAIL) + (columns - self.knots[:, -1]) / self.excess
-        return torch.where(columns > self.knots[:, -1], tail, middle)
+        tail = (rows - top) / self.excess.unsqueeze(1) - math.log(_TAIL)
+        return torch.where(rows > top, tail, middle).T
 
     def combine(self, columns: Tensor) -> Tensor:
         """The score of each row, ``(n,)``, from its statistics."""

@@ -21,21 +21,27 @@ SCORES: dict[str, type[NetworkScore]] = {
 def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
     """The default: statistics of one forward pass, chosen on development networks (``python -m benchmarks.networks --develop``).
 
-    Neighbors and the energy see another class or no class, the relative Mahalanobis distance a class that is near others, and the inner
-    layers, which count half, inputs of another kind. Without labels the Mahalanobis distance takes the place of the two that need classes.
+    Neighbors, the energy and ViM see another class or no class; the relative Mahalanobis distances, of the features and of the inner
+    layers, a class that is near others; the whole distances of the inner layers inputs of another kind. Every statistic has weight 1,
+    but the energy and ViM, which contains it, share one, and the whole distances count half: along most directions of an inner layer
+    the classes do not differ, and there a distance adds noise to that of a new class, the more so the fewer training rows a class has.
+    Without labels the Mahalanobis distance takes the place of those that need classes.
 
     Example:
         >>> from pushforward.detection.network import default_score
         >>> default_score(classifies=True, head=True, layers=True).names
-        ('Neighbors', 'Energy', 'RelativeMahalanobis', 'LayerMahalanobis')
+        ('Neighbors', 'Energy', 'ViM', 'RelativeMahalanobis', 'LayerRelativeMahalanobis', 'LayerMahalanobis')
     """
-    parts: list[NetworkScore] = [scores.Neighbors(k=3, rows=1000, single=True)]
-    parts += [scores.Energy(), scores.RelativeMahalanobis()] if classifies else [scores.Mahalanobis()]
-    weights = [1.0] * len(parts)
+    parts: list[tuple[NetworkScore, float]] = [(scores.Neighbors(k=3, rows=1000, single=True), 1.0)]
+    if classifies:
+        parts += [(scores.Energy(), 0.5), (scores.ViM(), 0.5)] if head else [(scores.Energy(), 1.0)]
+        parts.append((scores.RelativeMahalanobis(), 1.0))
+    else:
+        parts.append((scores.Mahalanobis(), 1.0))
     if layers:
-        parts.append(scores.LayerMahalanobis(single=True))
-        weights.append(0.5)
-    return Combined(parts, weights)
+        parts += [(scores.LayerRelativeMahalanobis(), 1.0)] if classifies else []
+        parts.append((scores.LayerMahalanobis(single=True), 0.5))
+    return Combined([part for part, _ in parts], [weight for _, weight in parts])
 
 
 def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combined:

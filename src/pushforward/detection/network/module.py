@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.reader import NetworkReader
-from pushforward.detection.network.scores import External, LayerMahalanobis, Neighbors, RelativeMahalanobis
+from pushforward.detection.network.scores import External
 from pushforward.errors import ConfigError
 
 __all__ = ["GuardedNetwork", "require_one_pass"]
@@ -75,5 +75,4 @@ def require_one_pass(score: Combined) -> None:
     for part in score.scores:
         if part.cost != "one forward pass" or isinstance(part, External) or "maps" in part.needs:
             raise ConfigError(f"{type(part).__name__} cannot be exported: use scores of one forward pass.")
-        if isinstance(part, (LayerMahalanobis, Neighbors, RelativeMahalanobis)):
-            part.prepare()
+        part.prepare()

@@ -64,11 +64,19 @@ class Reading:
             total = total + part.sum(1, dtype=torch.float64)
         return torch.isfinite(total)
 
-    @cached_property
+    @property
     def clean(self) -> Reading:
         """The same reading with zeros in rows that are not finite."""
-        if not torch.compiler.is_compiling() and bool(self.finite.all()):
-            return self
+        return self if not torch.compiler.is_compiling() and self._all_finite else self._zeroed
+
+    @cached_property
+    def _all_finite(self) -> bool:
+        return bool(self.finite.all())
+
+    @cached_property
+    def _zeroed(
+        self,
+    ) -> Reading:  # never the reading itself: such a cycle would keep its tensors until a garbage collection
         keep = self.finite.unsqueeze(1)
 
         def zero(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pushforward.detection.network.scores.kl_matching import KLMatching
 from pushforward.detection.network.scores.neighbors import Neighbors
 from pushforward.detection.network.scores.openmax import OpenMax
 from pushforward.detection.network.scores.patterns import SHE
+from pushforward.detection.network.scores.relative_layers import LayerRelativeMahalanobis
 from pushforward.detection.network.scores.softmax import GEN, Energy, Entropy, MaxLogit, MaxSoftmax
 from pushforward.detection.network.scores.subspace import Residual, ViM
 from pushforward.detection.network.scores.svdd import DeepSVDD
@@ -32,6 +33,7 @@ __all__ = [
     "GramMatrices",
     "KLMatching",
     "LayerMahalanobis",
+    "LayerRelativeMahalanobis",
     "MCDropout",
     "Mahalanobis",
     "MaxLogit",

@@ -63,6 +63,9 @@ class NetworkScore(nn.Module, ABC):
     def _learn(self, gathered: Gathered) -> None:
         """Compute the declared tensors; grad mode is off unless the score trains. The default does nothing."""
 
+    def prepare(self) -> Any:
+        """Whatever scoring derives from the declared tensors and keeps; the default derives nothing."""
+
     def observe(self, reading: Reading) -> dict[str, Tensor]:
         """Further columns of a batch for the reservoir, by name, each with one row per input."""
         return {}
@@ -110,16 +113,29 @@ class NetworkScore(nn.Module, ABC):
         Raises:
             InputError: if it must be fitted and was not.
         """
+        return finite_or_infinity(self.raw(reading.clean).double(), reading)
+
+    @final
+    def raw(self, reading: Reading) -> Tensor:
+        """The score of each row of a reading without NaN or infinity, in any precision; it may be NaN where it overflows.
+
+        Raises:
+            InputError: if it must be fitted and was not.
+        """
         if self._declared and not self.fitted:
             raise InputError(f"{type(self).__name__} must be fitted first: pass it to pf.NetworkGuard(net, score=...).")
-        score = torch.nan_to_num(
-            self._score(reading.clean).double(), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf
-        )
-        return torch.where(reading.finite, score, torch.inf)
+        return self._score(reading)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the constructor, plain values."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+def finite_or_infinity(scores: Tensor, reading: Reading) -> Tensor:
+    """Scores ``(n,)`` or ``(n, parts)`` with +inf for NaN, and in rows of a reading that are not finite."""
+    scores = torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    finite = reading.finite
+    return torch.where(finite if scores.dim() == 1 else finite.unsqueeze(1), scores, torch.inf)
 
 
 def logits_of(reading: Reading) -> Tensor:

@@ -27,12 +27,44 @@ def whitening(covariance: Tensor, floor: float = _FLOOR) -> Tensor:
     return directions * variances.clamp(min=float(least)).rsqrt()
 
 
-def nearest(rows: Tensor, factor: Tensor, means: Tensor) -> Tensor:
-    """Smallest squared distance of ``rows @ factor`` from whitened means, ``(n,)``."""
+def centered(rows: Tensor, origin: Tensor, factor: Tensor) -> Tensor:
+    """Rows minus an origin, subtracted in double precision, in the precision of a factor."""
+    return (rows - origin).to(factor.dtype)  # the origin is float64, and so is the difference
+
+
+def nearest(rows: Tensor, factor: Tensor, means: Tensor, squares: Tensor) -> Tensor:
+    """Smallest squared distance of ``rows @ factor`` from whitened means with these squared norms, ``(n,)``; it may round below 0."""
     white = rows @ factor
-    products = white @ means.T
-    squares = white.square().sum(1, keepdim=True) - 2 * products + means.square().sum(1)
-    return squares.amin(1).clamp(min=0)
+    from_means = torch.addmm(squares, white, means.T, alpha=-2).amin(1)  # without the part that they share
+    return white.square().sum(1) + from_means
+
+
+def relative_form(factor: Tensor, means: Tensor, background: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The difference of two squared distances of a row x as one quadratic form and one product for each class, without cancellation.
+
+    ``min_c |x W - m_c|^2 - |x B|^2 = sum_j s_j (x p_j)^2 + min_c (x d_c + |m_c|^2)`` with ``W W^T - B B^T = P diag(s) P^T`` and
+    ``d_c = -2 W m_c``. Only as many p_j differ from 0 as there are classes less one, and directions without variance; those whose
+    part of the squared distance within the classes is below 1e-6 are left out.
+
+    Args:
+        factor: whitening W within the classes, ``(D, D)``.
+        means: whitened class means, ``(classes, D)``.
+        background: whitening B of all rows, ``(D, D)``.
+
+    Returns:
+        p ``(D, kept)``, s ``(kept,)``, d ``(D, classes)`` and the squares ``(classes,)``.
+    """
+    precision = factor @ factor.T
+    values, vectors = torch.linalg.eigh(precision - background @ background.T)
+    kept = values.abs() > 1e-6 * torch.linalg.eigvalsh(precision)[0]
+    values, vectors = values[kept], vectors[:, kept]
+    return vectors * values.abs().sqrt(), values.sign(), -2 * factor @ means.T, means.square().sum(1)
+
+
+def relative_distance(rows: Tensor, form: tuple[Tensor, ...]) -> Tensor:
+    """Distance to the nearest class minus that to all rows, ``(n,)``, of rows whose origin is the mean of all."""
+    projections, signs, directions, squares = form
+    return (rows @ projections).square() @ signs + torch.addmm(squares, rows, directions).amin(1)
 
 
 class Mahalanobis(NetworkScore):
@@ -65,13 +97,14 @@ class Mahalanobis(NetworkScore):
 
     def _learn(self, gathered: Gathered) -> None:
         moments = gathered.moments["features"]
-        _check_rows(moments.rows, type(self).__name__)
+        check_rows(moments.rows, type(self).__name__)
         self.origin = moments.mean  # distances stay the same, with less cancellation
         self.factor = whitening(moments.within, self.floor)
         self.means = (moments.means[moments.counts > 0] - self.origin) @ self.factor
 
     def _score(self, reading: Reading) -> Tensor:
-        return nearest(reading.features.double() - self.origin, self.factor, self.means)
+        squares = self.means.square().sum(1)
+        return nearest(reading.features - self.origin, self.factor, self.means, squares).clamp(min=0)
 
 
 class RelativeMahalanobis(NetworkScore):
@@ -96,7 +129,7 @@ class RelativeMahalanobis(NetworkScore):
         super().__init__()
         self.floor, self.single = check_positive("floor", floor, zero=True), bool(single)
         self.declare(origin=1, factor=2, means=2, background=2)
-        self._parts: tuple[Tensor, Tensor, Tensor] | None = None
+        self._parts: tuple[Tensor, ...] | None = None
 
     origin: Tensor
     factor: Tensor
@@ -105,23 +138,22 @@ class RelativeMahalanobis(NetworkScore):
 
     def _learn(self, gathered: Gathered) -> None:
         moments = gathered.moments["features"]
-        _check_rows(moments.rows, type(self).__name__)
+        check_rows(moments.rows, type(self).__name__)
         self.origin = moments.mean
         self.factor = whitening(moments.within, self.floor)
         self.means = (moments.means[moments.counts > 0] - self.origin) @ self.factor
         self.background, self._parts = whitening(moments.covariance, self.floor), None
 
-    def prepare(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Whitening, means and background, in the precision of scoring."""
+    def prepare(self) -> tuple[Tensor, ...]:
+        """The form of :func:`relative_form`, in the precision of scoring."""
         if self._parts is None:
-            parts = (self.factor, self.means, self.background)
-            self._parts = tuple(part.float() for part in parts) if self.single else parts  # pyright: ignore
-        return self._parts  # pyright: ignore
+            form = relative_form(self.factor, self.means, self.background)
+            self._parts = tuple(part.float() for part in form) if self.single else form
+        return self._parts
 
     def _score(self, reading: Reading) -> Tensor:
-        factor, means, background = self.prepare()
-        rows = (reading.features.double() - self.origin).to(factor.dtype)
-        return nearest(rows, factor, means) - (rows @ background).square().sum(1)
+        form = self.prepare()
+        return relative_distance(centered(reading.features, self.origin, form[0]), form)
 
 
 class LayerMahalanobis(NetworkScore):
@@ -152,7 +184,7 @@ class LayerMahalanobis(NetworkScore):
         self.features, self.floor = bool(features), check_positive("floor", floor, zero=True)
         self.single = bool(single)
         self.declare(packed=1, sizes=1)
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] | None = None
+        self._parts: list[tuple[Tensor, ...]] | None = None
 
     packed: Tensor
     sizes: Tensor
@@ -162,15 +194,15 @@ class LayerMahalanobis(NetworkScore):
         packed, sizes = [], []
         for name in names:
             moments = gathered.moments[name]
-            _check_rows(moments.rows, type(self).__name__)
+            check_rows(moments.rows, type(self).__name__)
             factor = whitening(moments.within, self.floor)
             means = (moments.means[moments.counts > 0] - moments.mean) @ factor
             packed += [moments.mean, factor.flatten(), means.flatten()]
             sizes += [len(factor), len(means)]
         self.packed, self.sizes, self._parts = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64), None
 
-    def prepare(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Origin, whitening and means of each layer."""
+    def prepare(self) -> list[tuple[Tensor, ...]]:
+        """Origin, whitening, means and their squared norms of each layer."""
         if self._parts is None:
             self._parts, start = [], 0
             for width, count in self.sizes.long().reshape(-1, 2).tolist():
@@ -179,7 +211,7 @@ class LayerMahalanobis(NetworkScore):
                 )
                 dtype = torch.float32 if self.single else torch.float64
                 factor, means = parts[1].reshape(width, width).to(dtype), parts[2].reshape(count, width).to(dtype)
-                self._parts.append((parts[0], factor, means))
+                self._parts.append((parts[0], factor, means, means.square().sum(1)))
                 start += width * (1 + width + count)
         return self._parts
 
@@ -187,13 +219,13 @@ class LayerMahalanobis(NetworkScore):
         """The squared distance of every layer, ``(n, layers)``."""
         rows = [*reading.layers.values(), *([reading.features] if self.features else [])]
         parts = [
-            nearest((row.double() - origin).to(factor.dtype), factor, means).double()
-            for row, (origin, factor, means) in zip(rows, self.prepare(), strict=True)
+            nearest(centered(row, origin, factor), factor, means, squares)
+            for row, (origin, factor, means, squares) in zip(rows, self.prepare(), strict=True)
         ]
-        return torch.stack(parts, 1)
+        return torch.stack(parts, 1).clamp(min=0)
 
     def _score(self, reading: Reading) -> Tensor:
-        return self.distances(reading).sum(1)
+        return self.distances(reading).sum(1, dtype=torch.float64)
 
 
 class Mixture(NetworkScore):
@@ -254,6 +286,6 @@ class Mixture(NetworkScore):
         return -torch.logsumexp(self.offsets - 0.5 * torch.stack(squares, 1), 1)
 
 
-def _check_rows(rows: int, owner: str) -> None:
+def check_rows(rows: int, owner: str) -> None:
     if rows < 2:
         raise InputError(f"{owner} needs at least two training rows for a covariance; got {rows}.")

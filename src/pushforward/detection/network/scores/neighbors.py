@@ -78,7 +78,9 @@ class Neighbors(NetworkScore):
         return torch.cat([self._distance(part, bank, squares) for part in ([rows] if whole else rows.split(_PART))])
 
     def _distance(self, rows: Tensor, bank: Tensor, squares: Tensor) -> Tensor:
-        order = squares - 2 * rows.to(bank.dtype) @ bank.T  # the square of the row itself does not change the order
-        nearest = order.topk(self.k, 1, largest=False).indices
+        order = torch.addmm(
+            squares, rows.to(bank.dtype), bank.T, alpha=-2
+        )  # the square of the row itself does not change the order
+        last = order.topk(self.k, 1, largest=False).indices[:, -1]  # topk sorts
         # once more in double precision, without the cancellation of squares
-        return (rows.unsqueeze(1) - self.bank[nearest]).norm(dim=2).amax(1)
+        return (rows - self.bank[last]).norm(dim=1)

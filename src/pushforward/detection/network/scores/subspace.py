@@ -70,7 +70,9 @@ class Residual(NetworkScore):
 class ViM(Residual):
     """``a ||residual|| - logsumexp(f)``: a virtual logit from the residual (Wang et al. 2022, arXiv 2203.10807, eq. 6 to 8).
 
-    The factor a makes the mean virtual logit of the training rows equal to their mean largest logit.
+    The factor a makes the mean virtual logit of the training rows equal to their mean largest logit. Where training rows have no
+    residual but rounding errors, because units are dead, it is bounded as if the residual were 1e-6 of the distance from the origin;
+    where the largest logits are negative on average it is 0.
 
     Args:
         size: dimension of the subspace; None for the paper's choice.
@@ -96,8 +98,10 @@ class ViM(Residual):
 
     def _learn(self, gathered: Gathered) -> None:
         super()._learn(gathered)
-        residual = ((gathered.sample["features"].double() - self.origin) @ self.complement).norm(dim=1)
-        self.scale = gathered.sample["logits"].double().amax(1).mean() / residual.mean()
+        rows = gathered.sample["features"].double() - self.origin
+        residual, least = (rows @ self.complement).norm(dim=1).mean(), 1e-6 * rows.norm(dim=1).mean()
+        largest = gathered.sample["logits"].double().amax(1).mean().clamp(min=0)
+        self.scale = largest / torch.maximum(residual, least).clamp(min=1e-300)
 
     def _score(self, reading: Reading) -> Tensor:
         return self.scale * super()._score(reading) - torch.logsumexp(logits_of(reading), 1)
