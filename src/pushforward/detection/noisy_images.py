@@ -161,12 +161,16 @@ class NoisyImages:
             sizes = [check_integer("shape", size) for size in description["shape"]]
             parts = {name: tensors[f"{prefix}{name}"] for name in ("knots", "levels", "excess", "weight")}
             if not isinstance(network, TransformationScore) or len(sizes) != 3:
-                raise StorageError("the network of the smoothed score is not one of transformations of images.")
+                raise StorageError(
+                    "the network of the smoothed score is not one of transformations of images: use a file that pushforward wrote."
+                )
             self = cls(mixture, network, (sizes[0], sizes[1], sizes[2]), parts)
             shapes = [tuple(part.shape) for part in parts.values()]
             finite = all(part.dtype == torch.float64 and torch.isfinite(part).all() for part in parts.values())
             if self.width != mixture.width or shapes != [(2, *shapes[1]), shapes[1], (2,), ()] or not finite:
-                raise StorageError("the parts of the smoothed score do not fit each other.")
+                raise StorageError(
+                    "the parts of the smoothed score do not fit each other: use a file that pushforward wrote."
+                )
             self.score(np.zeros((1, self.width)))
         except StorageError:
             raise
