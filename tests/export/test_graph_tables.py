@@ -73,10 +73,10 @@ def test_every_statistic_of_the_pool_has_a_graph(monkeypatch, width, portable):
     rows = np.round(rng.normal(size=(260, width)), 1)  # with ties and equal cells
     rows[:40] = rows[40:80]
     features = TableFeatures.fit(*Schema.infer_encode(rows))
-    monkeypatch.setattr(pool_fit, "weights", lambda areas: np.full(len(areas), 1 / len(areas)))
+    monkeypatch.setattr(pool_fit, "weights", lambda areas, count: np.full(len(areas), 1 / len(areas)))
     pool = fit_pool(features, rows, sizes=Sizes(200, 200, 200, 100))
     assert {family for family, _ in pool.scales} == set(FAMILIES)
-    assert {name for _, name in pool.scales} == {name for family in FAMILIES.values() for name in family.statistics}
+    assert {name for _, name in pool.scales} == {name for family in FAMILIES.values() for name in family.names}
     new = np.concatenate((np.round(rng.normal(size=(100, width)), 1), rows[:100], 1e3 * rng.normal(size=(5, width))))
     found = PoolGraph(pool, portable=portable)(torch.from_numpy(new)).numpy()
     np.testing.assert_allclose(found, pool.score(new), rtol=1e-10, atol=1e-10)
