@@ -36,6 +36,7 @@ BOUND = 0.1
 
 
 def run(data: Path, out: Path, names: list[str], seeds: int, effort: str) -> None:
+    """AUROC of each score on each set, seed and fraction of anomalies, as far as it is missing."""
     done = {(r["set"], r["seed"], r["level"]) for r in results(out)}
     for path in sorted((data / "adbench").glob("*.npz")):
         name = path.stem.split("_", 1)[1]
@@ -129,10 +130,12 @@ def bounds(path: Path) -> None:
 
 
 def results(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, if there is one."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def tables(path: Path) -> None:
+    """Print the means by fraction of anomalies."""
     lines = results(path)
     methods = ("kNN", "score", "score, bound 10 %")
     print(

@@ -41,8 +41,7 @@ FAST = {
     "risk_coverage": lambda s: s["wrong"][s["answered"]].mean() <= 0.1 < s["wrong"].mean()
     and s["sets"][np.arange(3000), s["new_y"]].mean() > 0.93,
     "save_load_signature": lambda s: (s["shares"].round(9) == [[1, 1], [0, 0], [0, 0], [1, 0]]).all(),
-    # Each band contains 95 % of such guards, so of five rates two are outside of theirs once in fifty.
-    "scaling_rows": lambda s: sum(low <= rate <= high for rate, (low, high) in zip(s["rates"], s["bands"], strict=True)) >= 4,
+    "scaling_rows": lambda s: all(low <= rate <= high for rate, (low, high) in zip(s["rates"], s["bands"], strict=True)),
     "time_ordered": lambda s: 0.05 < np.mean(s["rates"]["latest rows"]) < np.mean(s["rates"]["random rows"]),
     "write_score": lambda s: np.mean(s["own"]["new healthy"] >= s["threshold"]) < 0.08,
     "write_transform": lambda s: torch.allclose(s["slope"].log().flatten(), s["part"].encode(s["x"]).contribution, atol=1e-6),
