@@ -6,14 +6,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from papers.report import Report, index, markdown, page, read_reports
-from papers.reproduction import Budget
+from papers.reproduction import Budget, checked
 from papers.run import reproduce, reproductions
 from pushforward.errors import ConfigError, PushforwardError, StorageError
 
@@ -30,7 +30,7 @@ def run(
     listing: Annotated[bool, typer.Option("--list", help="List the reproductions and stop.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Run every reproduction, then write the pages of all.")] = False,
     budget: Annotated[
-        str, typer.Option(help="quick (ten minutes at most), full (the paper's setting) or smoke.")
+        str, typer.Option(help="quick (ten minutes at most), long (hours), full (the paper's setting) or smoke.")
     ] = "quick",
     data: Annotated[Path | None, typer.Option(help="Data folder; else that of PUSHFORWARD_DATA.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for reports, pictures and measurements.")] = Path(
@@ -62,19 +62,19 @@ def run(
     absent: list[str] = []
     for name in names if every else [paper] if paper else []:
         try:
-            show(reproduce(name, budget=cast("Budget", budget), out=out, data=data, seeds=seeds), out)
+            show(reproduce(name, budget=checked(budget), out=out, data=data, seeds=seeds), out)
         except StorageError as error:
             if not every:
                 raise
             absent.append(name)  # other reproductions may have their data
             print(f"{name}: {error}")
     if every or write_page:
-        print(f"page: {write_all(names, budget, out, write_page or out / PAGE)}")
+        print(f"page: {write_all(names, checked(budget), out, write_page or out / PAGE)}")
     if absent:
         raise StorageError(f"not run because data are missing: {', '.join(absent)}.")
 
 
-def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Path:
+def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> Path:
     """Write the index and one page for each report, in a folder with the name of the index, with its pictures.
 
     Nothing is copied if the index is in ``out`` itself; the pages are then beside it. A reproduction without a report in ``out``

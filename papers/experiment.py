@@ -70,9 +70,9 @@ class Experiment:
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise StorageError(f"{self._cache} is damaged ({error}): delete it to start again.") from error
 
-    def choose(self, *, smoke: T, quick: T, full: T) -> T:
-        """The setting for the budget of this run."""
-        return {"smoke": smoke, "quick": quick, "full": full}[self.budget]
+    def choose(self, *, smoke: T, quick: T, full: T, long: T | None = None) -> T:
+        """The setting for the budget of this run; without one for a long run that of a quick one."""
+        return {"smoke": smoke, "quick": quick, "long": quick if long is None else long, "full": full}[self.budget]
 
     @property
     def repeats(self) -> range:

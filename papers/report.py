@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.common.results import machine
 from benchmarks.common.results import markdown as table
 from papers.headlines import of as headlines_of
-from papers.reproduction import Budget, Finding, Reproduction
+from papers.reproduction import BUDGETS, Budget, Finding, Reproduction
 from pushforward.errors import StorageError
 
 __all__ = ["Report", "headline_table", "index", "markdown", "page", "read_reports", "verdict"]
@@ -172,7 +172,11 @@ def index(reports: Sequence[Report], folder: str = "") -> str:
     return "\n".join(parts)
 
 
-def read_reports(folder: Path, names: Sequence[str], budget: str) -> list[Report]:
-    """The reports of these reproductions in a folder, in the order of the names."""
-    files = [folder / f"{name}-{budget}.json" for name in names]
-    return [Report.read(file) for file in files if file.exists()]
+def read_reports(folder: Path, names: Sequence[str], budget: Budget) -> list[Report]:
+    """The reports of these reproductions in a folder, in the order of the names: of each the longest run that is there.
+
+    Runs with a smaller budget than this one do not count.
+    """
+    budgets = BUDGETS[BUDGETS.index(budget) :][::-1]
+    found = [[file for b in budgets if (file := folder / f"{name}-{b}.json").exists()] for name in names]
+    return [Report.read(files[0]) for files in found if files]

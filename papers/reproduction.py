@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pushforward.errors import ConfigError
 
 if TYPE_CHECKING:
     from papers.experiment import Experiment
 
-__all__ = ["BUDGETS", "Budget", "Finding", "Reproduction", "registered", "reproduction"]
+__all__ = ["BUDGETS", "Budget", "Finding", "Reproduction", "checked", "registered", "reproduction"]
 
-Budget = Literal["smoke", "quick", "full"]
-BUDGETS: tuple[Budget, ...] = ("smoke", "quick", "full")
-"""smoke: seconds, to see that a reproduction runs; quick: at most ten minutes on two cores; full: the paper's own setting."""
+Budget = Literal["smoke", "quick", "long", "full"]
+BUDGETS: tuple[Budget, ...] = ("smoke", "quick", "long", "full")
+"""smoke: seconds, to see that a reproduction runs; quick: at most ten minutes on two cores; long: hours on two cores, in parts that
+resume; full: the paper's own setting."""
+
+
+def checked(budget: str) -> Budget:
+    """The same budget.
+
+    Raises:
+        ConfigError: for an unknown one.
+    """
+    if budget not in BUDGETS:
+        raise ConfigError(f"budget must be one of {', '.join(BUDGETS)}; got {budget!r}.")
+    return cast("Budget", budget)
 
 
 @dataclass(frozen=True)

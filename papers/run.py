@@ -11,7 +11,7 @@ import papers.claims  # noqa: F401  (each import registers a reproduction)
 from benchmarks.common.datasets import where
 from papers.experiment import Experiment
 from papers.report import Report
-from papers.reproduction import BUDGETS, Budget, Reproduction, registered
+from papers.reproduction import Budget, Reproduction, checked, registered
 from pushforward.errors import ConfigError
 
 __all__ = ["find", "reproduce", "reproductions"]
@@ -47,8 +47,8 @@ def reproduce(
 
     Args:
         name: name of the reproduction, such as "glow".
-        budget: "quick" (at most ten minutes on two cores), "full" (the paper's setting), or "smoke" (seconds; decides
-            nothing).
+        budget: "quick" (at most ten minutes on two cores), "long" (hours on two cores; a stopped run goes on), "full" (the
+            paper's setting), or "smoke" (seconds; decides nothing).
         out: folder for the report, the pictures, and the measurements from which a stopped run resumes.
         data: folder with the data sets; by default that of the environment variable ``PUSHFORWARD_DATA``.
         seeds: number of seeds of measurements with a spread; by default 3 (fewer for the longest ones, 1 for smoke).
@@ -61,8 +61,7 @@ def reproduce(
         ConfigError: for an unknown reproduction or budget.
         StorageError: if data are missing; it says where to get them.
     """
-    if budget not in BUDGETS:
-        raise ConfigError(f"budget must be one of {', '.join(BUDGETS)}; got {budget!r}.")
+    checked(budget)
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1; got {seeds}.")
     entry = find(name)

@@ -54,6 +54,19 @@ def test_measurements_are_made_once(toy, tmp_path):
     assert len(toy) == 4
 
 
+def test_a_long_run_has_the_quick_setting_where_it_has_none_of_its_own(tmp_path):
+    experiment = Experiment("toy", "long", tmp_path, say=lambda line: None)
+    assert experiment.choose(smoke=1, quick=2, full=4) == 2
+    assert experiment.choose(smoke=1, quick=2, long=3, full=4) == 3
+
+
+def test_a_page_shows_the_longest_run(toy, tmp_path):
+    docs = tmp_path / "docs" / "papers.md"
+    for budget in ("long", "quick"):
+        assert main(["toy", "--budget", budget, "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
+    assert "--budget long" in docs.with_suffix("").joinpath("toy.md").read_text()
+
+
 def test_smoke_runs_confirm_nothing(toy, tmp_path):
     report = reproduce("toy", budget="smoke", out=tmp_path, say=lambda line: None)
     assert [f.confirmed for f in report.findings] == [None, None]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from papers.headlines import HEADLINES, NOT_HERE, NOT_SETTLED, PARTLY, Headline
-from papers.report import Report
+from papers.report import read_reports
 from papers.reproduction import registered
 
 FOLDER = Path(__file__).parents[2] / "docs" / "papers"
@@ -13,7 +13,8 @@ FOLDER = Path(__file__).parents[2] / "docs" / "papers"
 
 @pytest.mark.parametrize("headline", HEADLINES, ids=[f"{h.paper}: {h.says}" for h in HEADLINES])
 def test_a_report_supports_each_verdict(headline):
-    assert headline.contradiction(Report.read(FOLDER / f"{headline.paper}-quick.json")) == ""
+    [report] = read_reports(FOLDER, [headline.paper], "quick")
+    assert headline.contradiction(report) == ""
     assert headline.verdict not in (PARTLY, NOT_HERE, NOT_SETTLED) or headline.note
 
 
@@ -24,6 +25,6 @@ def test_every_paper_has_a_headline():
 
 
 def test_a_verdict_that_the_report_does_not_support_is_found():
-    report = Report.read(FOLDER / "maf-quick.json")
+    [report] = read_reports(FOLDER, ["maf"], "quick")
     assert "0 of 1 findings" in Headline("maf", "", "held", "", ("MAF beats Real NVP",)).contradiction(report)
     assert "no claim that begins" in Headline("maf", "", "held", "", ("MAF is slow",)).contradiction(report)
