@@ -40,7 +40,7 @@ def vae_setting(experiment: Experiment) -> VaeSetting:
     """Binary MNIST, two hidden layers of 300 and 32 latent coordinates at the quick budget."""
     grays = experiment.images("mnist", train=True)
     n_held_out = experiment.choose(smoke=50, quick=1000, full=10_000)
-    n_test = experiment.choose(smoke=20, quick=500, full=10_000)
+    n_test = experiment.choose(smoke=20, quick=500, long=2000, full=10_000)
     return VaeSetting(
         train=grays[: experiment.choose(smoke=150, quick=50_000, full=50_000)],
         held_out=_binary(grays[-n_held_out:], seed=0),
@@ -52,7 +52,7 @@ def vae_setting(experiment: Experiment) -> VaeSetting:
             full={"latent": 32, "channels": (16, 32, 32)},
         ),
         options={
-            "max_steps": experiment.choose(smoke=3, quick=1500, full=400_000), "batch_size": 128, "patience": None, "learning_rate": 1e-3,
+            "max_steps": experiment.choose(smoke=3, quick=1500, long=10_000, full=400_000), "batch_size": 128, "patience": None, "learning_rate": 1e-3,
         },
     )  # fmt: skip
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from papers.experiment import PAPER_TRAINING, Experiment
 from papers.reproduction import reproduction
+from papers.weight_posteriors import SCORES, causes, compare, spreads
 from pushforward.detection import auroc
 from pushforward.models import VAE, ImageNICE, Model
 from pushforward.plot import heat_map
 from pushforward.training.bayes import Posterior, bayes_by_backprop, deep_ensemble, sghmc, swag
 
-__all__ = ["run", "spreads"]
+__all__ = ["run"]
 
-SCORES = ("disagreement", "expected LL", "entropy", "WAIC", "std", "typicality")
 METHODS = ("SGHMC", "BBB", "SWAG", "ensemble")
 PAIRS = (("fashion-mnist", "mnist"), ("mnist", "fashion-mnist"))
 PAPER = {  # AUROC in %, recomputed from the authors' released scores, in the order of SCORES
@@ -50,6 +47,7 @@ def run(experiment: Experiment) -> None:
             if (kind, normal) == ("VAE", "fashion-mnist"):
                 study.report_noise()
     _report_claims(experiment, table)
+    causes(experiment)
     _picture(experiment, table)
 
 
@@ -132,12 +130,12 @@ class Study:
                 for rows in (self.held_out[: len(self.inside)], self.inside, self.outside)
             )
             center = held.mean().item()
-            found = _compare(spreads(inside, center), spreads(outside, center))
+            found = compare(spreads(inside, center), spreads(outside, center))
             models = len(posterior)
             fraction = (-spreads(inside, center)["disagreement"] / models).mean().item()
             found |= {"D / M": fraction, "models": float(models), "nats": inside.mean().item()}
             for temperature in (10, 100):
-                areas = _compare(spreads(inside / temperature, center), spreads(outside / temperature, center))
+                areas = compare(spreads(inside / temperature, center), spreads(outside / temperature, center))
                 found |= {f"{name} at {temperature}": areas[name] for name in ("disagreement", "entropy")}
             return {name: round(value, 4) for name, value in found.items()}
 
@@ -175,29 +173,6 @@ class Study:
             confirmed=own[0][0] > 1.5 * shared[0][0],
             note=f"SGHMC decoder, fashion-mnist against mnist, {count} rows each; the claim is ours, not the paper's",
         )
-
-
-def spreads(values: Tensor, center: float) -> dict[str, Tensor]:
-    """The scores of log-likelihoods ``(M, n)``, each ``(n,)``, higher for more anomalous.
-
-    Args:
-        values: nats, of M models.
-        center: mean log-likelihood of in-distribution rows that were not trained on.
-    """
-    mean, variance = values.mean(0), values.var(0, correction=0)
-    weights = torch.softmax(values, 0)
-    return {
-        "disagreement": -1 / weights.square().sum(0),  # Daxberger, Hernandez-Lobato 2019
-        "expected LL": -mean,
-        "entropy": torch.special.entr(weights).sum(0).neg(),
-        "WAIC": variance - mean,
-        "std": variance.sqrt(),
-        "typicality": (mean - center).abs(),
-    }
-
-
-def _compare(inside: dict[str, Tensor], outside: dict[str, Tensor]) -> Cell:
-    return {name: auroc(inside[name].numpy(), outside[name].numpy()) for name in inside}
 
 
 def _row(cell: Cell) -> str:
