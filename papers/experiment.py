@@ -110,21 +110,32 @@ class Experiment:
         validation: Tensor | None,
         *,
         seed: int = 0,
+        curve: bool = False,
         **options: Any,
-    ) -> tuple[M, dict[str, float]]:
+    ) -> tuple[M, dict[str, Any]]:
         """A model trained once by ``pf.fit``. A resumed run continues from the checkpoint or reads the trained model.
 
+        Args:
+            key: name of the measurement.
+            make: function that makes the model.
+            rows: training rows.
+            validation: held-out rows, which choose the weights, or None.
+            seed: of the initial weights and of the training.
+            curve: also return the held-out log-likelihood at each evaluation.
+            options: options of ``pf.fit``.
+
         Returns:
-            The model, and its parameters, steps and seconds of training.
+            The model, and its parameters, steps and seconds of training; with ``curve`` also pairs of step and nats, and the
+            step of the weights that were kept.
         """
         from pushforward.io import load, save
 
-        path = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
-        kept, checkpoint = path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")
+        kept, checkpoint = self._files(key)
         if key in self._known and kept.exists():
             return cast("M", load(kept)), self._known[key]
+        self._known.pop(key, None)  # its model was deleted
 
-        def run() -> dict[str, float]:
+        def run() -> dict[str, Any]:
             torch.manual_seed(seed)
             model = make()
             result = fit(
@@ -137,11 +148,25 @@ class Experiment:
                 **options,
             )
             save(model, kept)
-            checkpoint.unlink(missing_ok=True)
-            return {"parameters": size(model), "steps": result.steps, "seconds": round(result.seconds, 1)}
+            facts = {"parameters": size(model), "steps": result.steps, "seconds": round(result.seconds, 1)}
+            if curve:
+                points = [[event["step"], event["validation"]] for event in result.history]
+                facts |= {"curve": points, "best_step": result.best_step}
+            return facts
 
         facts = self.measure(key, run)
+        checkpoint.unlink(missing_ok=True)  # after the line of the measurement: a run that is killed before it resumes
         return cast("M", load(kept)), facts
+
+    def forget(self, key: str) -> None:
+        """Delete the model of a key, once everything that it is for has been measured; asking for it trains it again."""
+        for file in self._files(key):
+            file.unlink(missing_ok=True)
+
+    def _files(self, key: str) -> tuple[Path, Path]:
+        """The file of a trained model and that of its checkpoint."""
+        path = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
+        return path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")
 
     def time_limit(
         self,
@@ -152,12 +177,14 @@ class Experiment:
         smoke: int,
         quick: float,
         full: float,
+        long: float | None = None,
         batch_size: int = 512,
     ) -> dict[str, Any]:
-        """Options of ``train`` that give every model the same time: steps (smoke), CPU time (quick), or wall time (full).
+        """Options of ``train`` that give every model the same time: steps (smoke), CPU time (quick, long), or wall time (full).
 
         CPU time is converted to steps once, by timing ten of them on a copy of the model, so that other work on the
-        machine does not shorten a run and a repeated run takes the same steps.
+        machine does not shorten a run and a repeated run takes the same steps. A long run times about a second of steps,
+        because an error of ten steps would become one of minutes. Evaluations do not count.
 
         Args:
             key: name of the measurement.
@@ -166,6 +193,7 @@ class Experiment:
             smoke: number of steps.
             quick: seconds of CPU time.
             full: seconds of wall time.
+            long: seconds of CPU time of a long run; None for that of a quick one.
             batch_size: rows of a step.
         """
         if self.budget == "smoke":
@@ -187,12 +215,17 @@ class Experiment:
             )
             return time.process_time() - start
 
+        limit = self.choose(smoke=quick, quick=quick, long=long, full=full)
+
         def run() -> int:
             seconds(2)  # the first steps also allocate memory and load kernels
-            each = statistics.median(seconds(12) - seconds(2) for _ in range(3)) / 10
-            return 10 * max(1, round(quick / each / 10))
+            timed = 10
+            if self.budget == "long":
+                timed = min(500, max(10, round(10 / max(seconds(12) - seconds(2), 0.01))))
+            each = statistics.median(seconds(timed + 2) - seconds(2) for _ in range(3)) / timed
+            return 10 * max(1, round(limit / each / 10))
 
-        return {"max_steps": self.measure(f"steps of {key} in {quick:g} s", run)}
+        return {"max_steps": self.measure(f"steps of {key} in {limit:g} s", run)}
 
     def report(self, claim: str, *, paper: str = "", ours: str, confirmed: bool | None, note: str = "") -> None:
         """Add a finding; its time is the time since the previous finding."""

@@ -39,6 +39,7 @@ keggundirected (71 % of its rows are copies, so test rows are also in the traini
 in most rows: a matter for discrete models), tamielectric and pumadyn32nm (nearly independent uniform columns)."""
 
 BSDS_SIZES = (100_000, 10_000, 20_000)
+"""Patches for training, validation and test; the papers have (1_000_000, 50_000, 250_000)."""
 BSDS_PATCH = 8
 
 
@@ -68,10 +69,13 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(name: str, seed: int, folder: Path | None) -> Split:
-    """Split ``seed`` of a set: 0 to 9 for UCI sets, any for BSDS300, scikit-learn's digits and Fashion-MNIST."""
+def load(name: str, seed: int, folder: Path | None, patches: tuple[int, int, int] = BSDS_SIZES) -> Split:
+    """Split ``seed`` of a set: 0 to 9 for UCI sets, any for BSDS300, scikit-learn's digits and Fashion-MNIST.
+
+    ``patches`` are the numbers of patches of BSDS300 for training, validation and test.
+    """
     if name == "bsds300":
-        return _standardized(name, *_patches(folder, seed), raw_units=True)
+        return _standardized(name, *_patches(folder, seed, patches), raw_units=True)
     if name in ("digits", "fashion-mnist"):
         return _images(name, folder, seed)
     _find(folder, f"uci/{name}/test_mask.csv.gz")
@@ -140,13 +144,15 @@ def _images(name: str, folder: Path | None, seed: int) -> Split:
     return Split(name, *(torch.from_numpy(((part - mean) / spread).astype(np.float32)) for part in parts), offset=0.0)
 
 
-def _patches(folder: Path | None, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _patches(
+    folder: Path | None, seed: int, sizes: tuple[int, int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Patches of 180 training images, of the 20 others and of the 100 test images (Uria et al. 2016, sec. 7.3.2)."""
     images, test = (_photographs(_find(folder, f"bsds300/{part}.tar")) for part in ("train", "test"))
     held = images[::10]
     train = [image for index, image in enumerate(images) if index % 10]
     rng = np.random.default_rng(seed)
-    drawn = [_draw(source, count, rng) for source, count in zip((train, held, test), BSDS_SIZES, strict=True)]
+    drawn = [_draw(source, count, rng) for source, count in zip((train, held, test), sizes, strict=True)]
     return drawn[0], drawn[1], drawn[2]
 
 
