@@ -1,0 +1,176 @@
+"""Runs of hours: they resume after a kill, convert CPU time into steps, and compare models on hand-made results."""
+
+import gzip
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pushforward as pf
+from benchmarks.common.datasets import load_power
+from benchmarks.quality.data import Split
+from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches
+from papers.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, gaps, ranks, run_column
+from papers.experiment import Experiment
+from pushforward.errors import StorageError, TrainingError
+from pushforward.models import MAF, Model, RealNVP
+
+
+class KilledError(Exception):
+    """Stands for the death of the process: nothing is written after it."""
+
+
+def quiet(out: Path, budget: str = "long", seeds: int | None = None) -> Experiment:
+    return Experiment("toy", budget, out, seeds=seeds, say=lambda line: None)  # pyright: ignore[reportArgumentType]
+
+
+def rows(count: int, width: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_with_the_same_weights(tmp_path):
+    make = lambda: MAF(3, layers=2, hidden=(8,), components=2, batch_norm=True)  # noqa: E731
+    options = PAPER_OPTIONS | {"max_steps": 80, "evaluate_every": 20, "checkpoint_every": 10, "curve": True}
+
+    def die(event: pf.training.TrainingEvent) -> None:
+        if event.step == 40:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        quiet(tmp_path).train("a run", make, rows(300), rows(50, seed=1), callback=die, **options)
+    assert list(tmp_path.glob("*.checkpoint"))
+    again: list[int] = []
+    resumed, facts = quiet(tmp_path).train(
+        "a run", make, rows(300), rows(50, seed=1), callback=lambda event: again.append(event.step), **options
+    )
+    assert again == [40, 60, 80]  # from step 30, where the checkpoint was written, and not from 0
+    assert not list(tmp_path.glob("*.checkpoint"))
+    whole, expected = quiet(tmp_path / "whole").train("a run", make, rows(300), rows(50, seed=1), **options)
+    assert torch.equal(resumed.log_prob(rows(50)), whole.log_prob(rows(50)))
+    assert facts["curve"] == expected["curve"]
+    assert [step for step, _ in facts["curve"]] == [0, 20, 40, 60, 80]
+
+
+def test_a_model_whose_file_was_deleted_is_trained_again(tmp_path):
+    make, made = partial(RealNVP, 3, layers=2, hidden=(8,)), []
+    for _ in range(2):
+        experiment = quiet(tmp_path)
+        experiment.train("a run", lambda: made.append(1) or make(), rows(60), None, max_steps=2)
+        experiment.forget("a run")
+    assert len(made) == 2
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_long_run_has_its_own_time_limit_and_times_a_second_of_steps(tmp_path, monkeypatch):
+    """A step takes 10 ms by a clock that only training moves, and each training half a second more."""
+    clock, timed = [0.0], set()
+
+    def train(*args, max_steps: int, **options) -> None:
+        timed.add(max_steps)
+        clock[0] += 0.5 + 0.01 * max_steps
+
+    monkeypatch.setattr("papers.experiment.fit", train)
+    monkeypatch.setattr("papers.experiment.time.process_time", lambda: clock[0])
+    limit = partial(Experiment.time_limit, key="m", make=list, rows=rows(9), smoke=1, quick=3, full=7.0)  # pyright: ignore[reportArgumentType]
+    assert limit(quiet(tmp_path, "quick"), long=60) == {"max_steps": 300}
+    assert timed == {2, 12}
+    assert limit(quiet(tmp_path, "long"), long=60) == {"max_steps": 6000}
+    assert timed == {2, 12, 102}
+    assert limit(quiet(tmp_path / "without", "long")) == {"max_steps": 300}
+    assert limit(quiet(tmp_path, "smoke"), long=60) == {"max_steps": 1}
+    assert limit(quiet(tmp_path, "full"), long=60) == {"max_time": 7.0}
+
+
+def test_the_comparison_on_patches_reports_order_distance_and_a_picture(tmp_path):
+    """Two steps of tiny models on noise: the texts and the picture, not the numbers."""
+    split = Split("noise", rows(200), rows(50, seed=1), rows(60, seed=2), offset=100.0)
+    tiny = {"layers": 1, "hidden": (4,)}
+    recipes = {
+        "Real NVP (5)": Recipe(lambda: RealNVP(3, **tiny), PAPER_OPTIONS, 50.0, 0.1),
+        "MAF (5)": Recipe(lambda: MAF(3, **tiny), PAPER_OPTIONS, 95.9, 0.1),
+    }
+    experiment = quiet(tmp_path, "smoke")
+    compare_patches(experiment, split, recipes)
+    beats, order, reached = experiment.findings
+    assert beats.claim.startswith("MAF beats Real NVP")
+    assert order.paper == "Real NVP (5) < MAF (5)"
+    assert order.ours == "0 of 1 pairs; not clearly so: Real NVP (5) above MAF (5)"
+    model, _ = experiment.train("BSDS300 MAF (5)", recipes["MAF (5)"].build, split.train, split.validation)
+    value = 100 + model.log_prob(split.test).mean().item()
+    assert f"MAF (5) {value:.2f}" in reached.ours
+    assert f"({value - 95.9:+.2f})" in reached.ours
+    assert experiment.pictures[0].stat().st_size > 1000
+
+
+def test_distances_and_ranks_are_paired_by_seed():
+    cells = {"a": [1.0, 3.0], "b": [0.5, 2.7], "c": [5.0, None], "d": [-1.0, 0.0]}
+    found = gaps(cells)
+    assert found["a"] == (0.0, pytest.approx(math.sqrt(2.0)))  # the spread of its own values
+    assert found["b"] == (pytest.approx(-0.4), pytest.approx(math.sqrt(0.02)))
+    assert found["c"] is None
+    assert ranks(cells) == {"a": 1, "b": 2, "c": 4, "d": 3}
+
+
+class Failing(Model):
+    """A model whose training ends with an error."""
+
+    def __init__(self, message: str) -> None:
+        inner = RealNVP(3, layers=1, hidden=(4,))
+        super().__init__(inner.chain, inner.base)
+        self.message = message
+
+    def loss(self, *args, **kwargs):
+        raise TrainingError(self.message)
+
+
+def _column(build) -> Column:
+    parts = rows(60), rows(20, seed=1), rows(20, seed=2)
+    limit = {"smoke": 2, "quick": 1, "full": 1}
+    return Column("noise", "plane", lambda seed: parts, {"failing": build}, limit, 20, (1e-3,), 3)
+
+
+def test_a_diverged_training_is_an_empty_cell_that_a_resumed_run_keeps(tmp_path):
+    made: list[int] = []
+
+    def build() -> Model:
+        made.append(1)
+        return Failing("the loss is nan at step 1")
+
+    for _ in range(2):
+        assert run_column(quiet(tmp_path, "smoke"), _column(build)) == {"failing": [None]}
+    assert len(made) == 1
+    with pytest.raises(TrainingError, match="another run"):
+        run_column(quiet(tmp_path / "b", "smoke"), _column(lambda: Failing("the checkpoint belongs to another run")))
+
+
+def test_the_groups_name_families():
+    assert set(AFFINE) | set(UNIVERSAL) <= set(VECTORS)
+    assert not set(AFFINE) & set(UNIVERSAL)
+    assert all(build().shape == (1, 28, 28) for build in IMAGES.values())
+
+
+def test_household_power_has_the_columns_of_the_benchmark(tmp_path):
+    """Active power, voltage, three meters and the minute of the day, without the rows that have empty cells."""
+    lines = ["Datetime,active,reactive,voltage,intensity,one,two,three"]
+    lines += [
+        f"16/12/2006 {k // 60:02d}:{k % 60:02d}:00,{k % 7}.5,9,{240 - k % 5},9,{k % 2},{k % 3},{k % 4}"
+        for k in range(200)
+    ]
+    lines[5] = "16/12/2006 00:04:00,,,,,,,"
+    (tmp_path / "power").mkdir()
+    (tmp_path / "power" / "household_power_2006-12_first19446.csv.gz").write_bytes(
+        gzip.compress("\n".join(lines).encode())
+    )
+    parts = load_power(seed=1, folder=tmp_path)
+    assert [len(part) for part in parts] == [162, 18, 19]
+    whole = torch.cat(parts)
+    assert whole.shape == (199, 6)
+    # The minutes 0, ..., 199 are evenly spaced after standardization; noise moves each by less than one minute.
+    minutes = np.sort(whole[:, 5].numpy())
+    assert np.abs(np.diff(minutes)).max() < 3 * (minutes[-1] - minutes[0]) / 199
+    assert not torch.equal(load_power(seed=2, folder=tmp_path)[2], parts[2])
+    with pytest.raises(StorageError, match="household_power"):
+        load_power(seed=0, folder=tmp_path / "empty")
