@@ -214,7 +214,7 @@ def _measure(experiment: Experiment, column: Column, family: str, seed: int, key
             **column.limit,
         )
         rate = _rate(experiment, column, family, limit)
-    return _trained(experiment, column, build, rows, key, seed, rate, limit, rows[2])
+    return _trained(experiment, column, build, rows, key, seed, rate, limit, rows[2], 20)
 
 
 def _rate(experiment: Experiment, column: Column, family: str, limit: dict[str, Any]) -> float:
@@ -228,7 +228,7 @@ def _rate(experiment: Experiment, column: Column, family: str, limit: dict[str, 
         key = f"equal time {column.name} {family} pilot {rate:g}"
         value = experiment.measure(
             f"{key} nats",
-            partial(_trained, experiment, column, column.families[family], rows, key, 0, rate, tenth, rows[1]),
+            partial(_trained, experiment, column, column.families[family], rows, key, 0, rate, tenth, rows[1], 4),
         )
         experiment.forget(key)
         found[rate] = -math.inf if value is None else value
@@ -237,10 +237,10 @@ def _rate(experiment: Experiment, column: Column, family: str, limit: dict[str, 
 
 def _trained(
     experiment: Experiment, column: Column, build: Callable[[], Model], rows: Parts, key: str, seed: int, rate: float,
-    limit: dict[str, Any], scored: Tensor,
+    limit: dict[str, Any], scored: Tensor, evaluations: int,
 ) -> float | None:  # fmt: skip
     """Mean log-likelihood in nats of ``scored`` rows after training; None if the loss became infinite."""
-    every = max(1, limit["max_steps"] // 20) if "max_steps" in limit else None
+    every = max(1, limit["max_steps"] // evaluations) if "max_steps" in limit else None
     try:
         model, _ = experiment.train(
             key, build, rows[0], rows[1], seed=seed, learning_rate=rate, batch_size=column.batch_size, patience=None,

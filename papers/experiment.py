@@ -110,7 +110,6 @@ class Experiment:
         validation: Tensor | None,
         *,
         seed: int = 0,
-        curve: bool = False,
         **options: Any,
     ) -> tuple[M, dict[str, Any]]:
         """A model trained once by ``pf.fit``. A resumed run continues from the checkpoint or reads the trained model.
@@ -121,8 +120,7 @@ class Experiment:
             rows: training rows.
             validation: held-out rows, which choose the weights, or None.
             seed: of the initial weights and of the training.
-            curve: also return the held-out log-likelihood at each evaluation.
-            options: options of ``pf.fit``.
+            options: options of ``pf.fit``, and ``curve=True`` to return the held-out log-likelihood at each evaluation.
 
         Returns:
             The model, and its parameters, steps and seconds of training; with ``curve`` also pairs of step and nats, and the
@@ -130,6 +128,7 @@ class Experiment:
         """
         from pushforward.io import load, save
 
+        curve = options.pop("curve", False)
         kept, checkpoint = self._files(key)
         if key in self._known and kept.exists():
             return cast("M", load(kept)), self._known[key]
@@ -165,8 +164,9 @@ class Experiment:
 
     def _files(self, key: str) -> tuple[Path, Path]:
         """The file of a trained model and that of its checkpoint."""
-        path = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
-        return path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")
+        # Not by with_suffix, which would cut "noise 0.5 VAE" at the dot, so that two keys had one file.
+        name = f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
+        return self.out / f"{name}.safetensors", self.out / f"{name}.checkpoint"
 
     def time_limit(
         self,

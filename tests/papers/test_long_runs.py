@@ -64,6 +64,15 @@ def test_a_model_whose_file_was_deleted_is_trained_again(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_keys_with_a_dot_have_files_of_their_own(tmp_path):
+    narrow, wide = (partial(RealNVP, 3, layers=2, hidden=(width,)) for width in (4, 8))
+    experiment = quiet(tmp_path)
+    first, _ = experiment.train("noise 0.5 narrow", narrow, rows(60), None, max_steps=1)
+    experiment.train("noise 0.5 wide", wide, rows(60), None, max_steps=1)
+    again, _ = quiet(tmp_path).train("noise 0.5 narrow", narrow, rows(60), None, max_steps=1)
+    assert torch.equal(first.log_prob(rows(9)), again.log_prob(rows(9)))
+
+
 def test_a_long_run_has_its_own_time_limit_and_times_a_second_of_steps(tmp_path, monkeypatch):
     """A step takes 10 ms by a clock that only training moves, and each training half a second more."""
     clock, timed = [0.0], set()
