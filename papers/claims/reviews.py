@@ -58,7 +58,7 @@ __all__ = ["run", "two_dimensional"]
     "reviews",
     "Normalizing Flows: An Introduction and Review (Kobyzev, Prince, Brubaker 2020, arXiv 1908.09257), and Normalizing Flows for "
     "Probabilistic Modeling and Inference (Papamakarios et al. 2021, arXiv 1912.02762)",
-    data=("fashion-mnist", "long: uci/protein, uci/kin40k, uci/elevators"),
+    data=("fashion-mnist", "uci/protein", "uci/kin40k", "uci/elevators"),  # the tables: long and full
     full="a day on one GPU, and four of CPU time for the comparison of all families (estimate)",
 )
 def run(experiment: Experiment) -> None:

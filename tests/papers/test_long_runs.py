@@ -12,11 +12,12 @@ import torch
 import pushforward as pf
 from benchmarks.common.datasets import load_power
 from benchmarks.quality.data import Split
-from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches
-from papers.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, gaps, ranks, run_column
+from papers.claims import maf
+from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches, compare_tables
+from papers.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, columns_of, gaps, ranks, run_column
 from papers.experiment import Experiment
 from pushforward.errors import StorageError, TrainingError
-from pushforward.models import MAF, Model, RealNVP
+from pushforward.models import MAF, NICE, Model, RealNVP
 
 
 class KilledError(Exception):
@@ -112,6 +113,63 @@ def test_the_comparison_on_patches_reports_order_distance_and_a_picture(tmp_path
     assert f"MAF (5) {value:.2f}" in reached.ours
     assert f"({value - 95.9:+.2f})" in reached.ours
     assert experiment.pictures[0].stat().st_size > 1000
+
+
+def test_a_long_run_on_tables_trains_by_the_papers_recipe(tmp_path, monkeypatch):
+    """Two tables of noise: MAF uses its three steps, and Real NVP stops by patience."""
+    monkeypatch.setattr(maf, "MORE_TABLES", ("toy", "power"))
+    monkeypatch.setattr(
+        maf, "load_table", lambda name, *, seed, folder: (rows(100), rows(50, seed=1), rows(50, seed=2))
+    )
+    monkeypatch.setattr(maf, "load_power", lambda *, seed, folder: (rows(100), rows(50, seed=3), rows(50, seed=4)))
+    steps = {"MAF": 3, "Real NVP": 100_000}
+    monkeypatch.setattr(
+        Experiment, "time_limit", lambda self, key, *args, **options: {"max_steps": steps[key.split(" ", 1)[1]]}
+    )
+    # At this rate every step makes the held-out rows less likely, so training stops after 30 of them.
+    monkeypatch.setattr(maf, "PAPER_OPTIONS", PAPER_OPTIONS | {"learning_rate": 0.5})
+    experiment = quiet(tmp_path, seeds=1)
+    compare_tables(experiment)
+    (finding,) = experiment.findings
+    assert finding.claim.startswith("MAF beats Real NVP")
+    assert "toy" in finding.ours
+    assert "power" in finding.ours
+    assert "of which 2 of 4 runs needed less" in finding.note
+    model, facts = experiment.train("toy Real NVP 0", list, rows(9), None)  # pyright: ignore[reportArgumentType]
+    assert facts["steps"] < 1000
+    assert isinstance(model, RealNVP)
+    assert model.hidden == (100, 100)
+    assert model.batch_norm
+
+
+def test_the_rate_is_that_of_the_best_pilot(tmp_path, monkeypatch):
+    monkeypatch.setattr(Experiment, "time_limit", lambda self, *args, **options: {"max_steps": 40})
+    parts = 3 + rows(200), 3 + rows(50, seed=1), 3 + rows(60, seed=2)
+    make, rates = (lambda: NICE(3, layers=2, hidden=(8,), standardize=False)), (1e-5, 3e-2)
+    column = Column("noise", "plane", lambda seed: parts, {"NICE": make}, {}, 50, rates, 3)
+    experiment = quiet(tmp_path, seeds=2)
+    found = run_column(experiment, column)["NICE"]
+    pilots = [experiment.measure(f"equal time noise NICE pilot {rate:g} nats", lambda: math.nan) for rate in rates]
+    assert pilots[0] < pilots[1]
+    for seed in (0, 1):
+        model, facts = quiet(tmp_path / "direct").train(
+            f"{seed}", make, *parts[:2], seed=seed, learning_rate=rates[1], batch_size=50, patience=None, evaluate_every=2, max_steps=40
+        )  # fmt: skip
+        assert found[seed] == pytest.approx(model.log_prob(parts[2]).mean().item(), abs=1e-5)
+        assert facts["steps"] == 40
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_long_run_has_every_family_in_its_columns(tmp_path):
+    parts = rows(9), rows(9), rows(9)
+    images = torch.zeros(9, 1, 28, 28), torch.zeros(9, 1, 28, 28), torch.zeros(9, 1, 28, 28)
+    plane, table, last = columns_of(
+        quiet(tmp_path), {"a": lambda seed: parts}, {"b": lambda seed: parts}, lambda seed: images
+    )
+    assert list(plane.families) == list(table.families) == list(VECTORS)
+    assert list(last.families) == list(IMAGES)
+    assert [column.limit["long"] for column in (plane, table, last)] == [60, 60, 300]
+    assert plane.families["MAF"]().shape == (3,)
 
 
 def test_distances_and_ranks_are_paired_by_seed():
