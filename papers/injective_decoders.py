@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import orthogonal
 
+from pushforward.errors import ConfigError
 from pushforward.models import AutoEncoder, RectangularFlow
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import batch_jacobian
@@ -61,16 +61,29 @@ class Leaky(nn.Module):
         return SLOPE * x + (1 - SLOPE) * F.elu(x)
 
 
-class Gain(nn.Module):
-    """A learned factor."""
+class Orthonormal(nn.Module):
+    """x to gain Q x + bias with Q = W L^-T for W^T W = L L^T, so that Q has orthonormal columns.
 
-    def __init__(self) -> None:
+    Args:
+        narrow: width of x.
+        wide: width of the result, at least that of x.
+    """
+
+    def __init__(self, narrow: int, wide: int) -> None:
         super().__init__()
+        if wide < narrow:
+            raise ConfigError(
+                f"a matrix with orthonormal columns maps to at least as many numbers; got {narrow} to {wide}."
+            )
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(wide, narrow)))
+        self.bias = nn.Parameter(torch.zeros(wide))
         self.log_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
-        return self.log_gain.exp() * x
+        """``(*batch, narrow)`` to ``(*batch, wide)``."""
+        factor = torch.linalg.cholesky(self.weight.mT @ self.weight)
+        columns = torch.linalg.solve_triangular(factor, self.weight.mT, upper=False)
+        return self.log_gain.exp() * (x @ columns) + self.bias
 
 
 class PairCodec(nn.Module):
@@ -123,7 +136,7 @@ def orthonormal(shape: tuple[int, ...], latent: int, hidden: tuple[int, ...]) ->
     widths = (latent, *hidden, math.prod(shape))
     layers: list[nn.Module] = []
     for index, (narrow, wide) in enumerate(itertools.pairwise(widths)):
-        layers += [orthogonal(nn.Linear(narrow, wide)), Gain()]
+        layers.append(Orthonormal(narrow, wide))
         if index < len(widths) - 2:
             layers.append(Leaky())
     _replace(model, MLP(math.prod(shape), latent, hidden, activation="elu"), nn.Sequential(*layers), shape)
