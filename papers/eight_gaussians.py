@@ -81,10 +81,11 @@ def drift(x: Tensor, test: Tensor, weights: Sequence[float] | None = None) -> di
     true = true.double() / true.sum()
     found = fractions(x)
     at_truth = _weights(test, true)
+    gap = _weights(test, found) - at_truth  # on the same rows, so that their spread cancels
     return {
         "distance": energy_distance(x, test),
         "shapes": energy_distance(x, test, _weights(x, true), at_truth),
-        "fractions": energy_distance(test, test, _weights(test, found), at_truth),
+        "fractions": -(gap @ torch.cdist(test.double(), test.double()) @ gap).item(),
         "variation": 0.5 * (found - true).abs().sum().item(),
     }
 
@@ -116,7 +117,7 @@ def restarted(model: CyGen, rows: Tensor, steps: int, rate: float, rounds: int, 
 def accepted(chains: Tensor, rows: Tensor, new: Tensor, seed: int, passes: int = 20) -> Tensor:
     """Independent Metropolis-Hastings with the ends of chains as proposals (Turner et al. 2019, arXiv 1811.11357).
 
-    A classifier between chains and training rows estimates the ratio of the densities.
+    A classifier of chains and training rows, of boosted trees, estimates the ratio of the densities.
 
     Args:
         chains: ends of chains that train the classifier, ``(n, 2)``.
@@ -125,12 +126,12 @@ def accepted(chains: Tensor, rows: Tensor, new: Tensor, seed: int, passes: int =
         seed: seed of the classifier and of the draws.
         passes: number of proposals of a draw.
     """
-    from sklearn.neural_network import MLPClassifier
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
     labels = np.repeat([0, 1], [len(chains), len(rows)])
-    network = MLPClassifier((64, 64), alpha=1e-3, early_stopping=True, max_iter=100, random_state=seed)
-    network.fit(torch.cat((chains, rows)).numpy(), labels)
-    chance = torch.from_numpy(np.asarray(network.predict_proba(new.numpy()))[:, 1]).clamp(1e-6, 1 - 1e-6)
+    trees = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=16, random_state=seed)
+    trees.fit(torch.cat((chains, rows)).numpy(), labels)
+    chance = torch.from_numpy(np.asarray(trees.predict_proba(new.numpy()))[:, 1]).clamp(1e-6, 1 - 1e-6)
     ratio = (chance / (1 - chance)).reshape(passes, -1)
     proposals = new.reshape(passes, -1, 2)
     generator = torch.Generator().manual_seed(seed)
