@@ -44,9 +44,8 @@ def combined(columns: dict[str, Any], parts: dict[str, float], seed: int) -> dic
 
 
 def measure(name: str, seed: int, folder: Path, results: Results) -> None:
-    """Add one record for each score of a network, ours and those of pytorch-ood."""
-    if results.where(network=name, seed=seed, score="default"):
-        return
+    """Add one record for each score of a network that has none yet, ours and those of pytorch-ood."""
+    known = {record.get("score") for record in results.where(network=name, seed=seed)}
     columns = collect(name, seed, folder)
     every = {label: combined(columns, parts, seed) for label, parts in ABLATIONS.items()}
     for index, label in enumerate(map(str, columns["names"])):
@@ -56,7 +55,8 @@ def measure(name: str, seed: int, folder: Path, results: Results) -> None:
             if getattr(columns[key], "ndim", 0) == 2
         }
     for label, values in every.items():
-        results.add(_record(name, seed, float(columns["accuracy"]), label, values))
+        if label not in known:
+            results.add(_record(name, seed, float(columns["accuracy"]), label, values))
 
 
 def measure_oodeel(name: str, seed: int, folder: Path, results: Results, which: str) -> None:

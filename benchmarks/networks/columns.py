@@ -40,6 +40,8 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
     "RelativeMahalanobis": scores.RelativeMahalanobis,
     "LayerMahalanobis": scores.LayerMahalanobis,
     "LayerRelativeMahalanobis": scores.LayerRelativeMahalanobis,
+    "LayerNeighbors": lambda: scores.LayerNeighbors(single=True),
+    "LayerNeighbors k=3 of 1000": lambda: scores.LayerNeighbors(3, 1000, single=True),
     "Mixture": scores.Mixture,
     "Neighbors": scores.Neighbors,
     "Neighbors k=3 of 1000": lambda: scores.Neighbors(3, 1000, single=True),
@@ -59,16 +61,26 @@ _SLOW = ("FeatureFlow", "FeatureFlow marginal", "FeatureFlow path", "GramMatrice
 
 
 def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
-    """The statistics of a network: arrays ``(rows, parts)`` by set, with "fit" and "calibration" parts; read from a file if there is one."""
+    """The statistics of a network: arrays ``(rows, parts)`` by set, with "test" and "calibration".
+
+    What a file holds is read; scores that it lacks are computed and added to it.
+    """
     file = folder / f"columns-{name}-{seed}.npz"
+    known: dict[str, Any] = {}
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
-            return dict(stored)
+            known = dict(stored)
     net, rows, accuracy = load_network(name, seed, folder)
     task, start = TASKS[name], time.process_time()
-    parts = CANDIDATES | peer_scores(net, rows)
+    have = set(map(str, known.get("names", ())))
+    parts = dict(CANDIDATES)
     if task.development:
-        parts = {label: make for label, make in CANDIDATES.items() if label not in _SLOW}
+        parts = {label: make for label, make in parts.items() if label not in _SLOW}
+    elif not known:
+        parts |= peer_scores(net, rows)
+    parts = {label: make for label, make in parts.items() if label not in have}
+    if not parts:
+        return known
     score = Combined([make() for make in parts.values()])
     reader = NetworkReader(net)
     x, y = rows.train
@@ -80,18 +92,15 @@ def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
         readings = (read_for(reader, score, part, True) for part in inputs.split(250))
         return held_out_columns(score, readings)[0].numpy()
 
-    found: dict[str, Any] = {
-        "names": np.array(list(parts)),
-        "accuracy": np.array(accuracy),
-        "calibration": values(rows.calibration[0][:MOST_CALIBRATION]),
-        "test": values(rows.test[0][:LARGEST]),
-    }
+    found = {"calibration": values(rows.calibration[0][:MOST_CALIBRATION]), "test": values(rows.test[0][:LARGEST])}
     sets = development_sets(rows) if task.development else test_sets(task, rows)
     for key, (side, inputs) in sets.items():
         found[f"{side}: {key}"] = values(inputs)
-    np.savez(file, **found)
+    joined: dict[str, Any] = {key: np.concatenate([known[key], new], 1) if known else new for key, new in found.items()}
+    joined |= {"names": np.array([*known.get("names", ()), *parts]), "accuracy": np.array(accuracy)}
+    np.savez(file, **joined)
     print(
         f"{name} seed {seed}: {len(parts)} scores of {len(sets)} sets in {time.process_time() - start:.0f} s",
         flush=True,
     )
-    return found
+    return joined

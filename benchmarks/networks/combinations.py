@@ -5,9 +5,9 @@ from __future__ import annotations
 __all__ = ["ABLATIONS", "COMBINATIONS", "DEFAULT"]
 
 N, E, V, R = "Neighbors k=3 of 1000", "Energy", "ViM", "RelativeMahalanobis"
-LR, L = "LayerRelativeMahalanobis", "LayerMahalanobis"
+LR, L, LN = "LayerRelativeMahalanobis", "LayerMahalanobis", "LayerNeighbors"
 
-DEFAULT = {N: 1.0, E: 0.5, V: 0.5, R: 1.0, LR: 1.0, L: 0.5}
+DEFAULT = {N: 1.0, E: 0.5, V: 0.5, R: 1.0, LR: 1.0, L: 0.5, LN: 0.5}
 """Statistics of the default (:func:`pushforward.detection.network.default_score`) with their weights."""
 
 
@@ -24,7 +24,8 @@ ABLATIONS: dict[str, dict[str, float]] = {
     "default without energy and ViM": _without(E, V),
     "default without relative Mahalanobis": _without(R),
     "default without relative inner layers": _without(LR),
-    "default without layers": _without(LR, L),
+    "default without neighbors of layers": _without(LN),
+    "default without layers": _without(LR, L, LN),
     "energy, neighbors, relative Mahalanobis, layers": BEFORE,
 }
 """The default and versions of it, for the card; the last was the default before."""
@@ -35,14 +36,18 @@ COMBINATIONS: dict[str, dict[str, float]] = ABLATIONS | {
     "before, with Energy and Entropy": {N: 1.0, E: 0.5, "Entropy": 0.5, R: 1.0, L: 0.5},
     "before, with less layers": {N: 1.0, E: 1.0, R: 1.0, L: 0.125},
     "before, with ViM for Energy": {N: 1.0, V: 1.0, R: 1.0, L: 0.5},
-    "default with Energy alone": {N: 1.0, E: 1.0, R: 1.0, LR: 1.0, L: 0.5},
-    "default with ViM alone": {N: 1.0, V: 1.0, R: 1.0, LR: 1.0, L: 0.5},
+    "default with Energy alone": _without(V) | {E: 1.0},
+    "default with ViM alone": _without(E) | {V: 1.0},
     "default with Energy and ViM counting one each": DEFAULT | {E: 1.0, V: 1.0},
     "default with Entropy for Energy": _without(E) | {"Entropy": 0.5},
     "default with GEN for Energy": _without(E) | {"GEN": 0.5},
     "default with layers counting one": DEFAULT | {L: 1.0},
     "default with layers counting a quarter": DEFAULT | {L: 0.25},
     "default with mixture": DEFAULT | {"Mixture": 1.0},
+    "default with neighbors of layers counting one": DEFAULT | {LN: 1.0},
+    "default with neighbors of layers for layers": _without(L),
+    "default with neighbors of layers for neighbors": _without(N) | {LN: 1.0},
+    "default with neighbors of layers, k=3 of 1000": _without(LN) | {"LayerNeighbors k=3 of 1000": 0.5},
     "relative inner layers, relative Mahalanobis": {R: 1.0, LR: 1.0},
 }
 """What was compared on the development networks, each with three rules."""

@@ -144,6 +144,32 @@ def test_mahalanobis_of_layers_is_a_sum(setting):
     assert score_of(scores.LayerMahalanobis(single=True), setting) == pytest.approx(total, rel=1e-3)
 
 
+@pytest.mark.parametrize(("k", "single"), [(1, False), (1, True), (4, False)])
+def test_neighbors_of_layers_are_a_sum_of_distances(setting, k, single):
+    net, gathered, x, _, new = setting
+    reader = NetworkReader(net, layers=list(gathered.layers))
+    known, rows = reader.read(x).layers, reader.read(new).layers
+    expected = np.zeros(len(new))
+    for name in gathered.layers:
+        z, z_new = known[name].double().numpy(), rows[name].double().numpy()
+        units = [part / np.linalg.norm(part, axis=1, keepdims=True).clip(1e-12) for part in (z, z_new)]
+        expected += NearestNeighbors(n_neighbors=k).fit(units[0]).kneighbors(units[1])[0][:, -1]
+    found = scores.LayerNeighbors(k, rows=10_000, single=single).fit(gathered)(reader.read(new))
+    assert found.numpy() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_the_stored_rows_of_neighbors_are_of_all_classes_in_data_that_are_sorted_by_class():
+    torch.manual_seed(0)
+    x, y = torch.randn(900, 4), torch.arange(900) // 300
+    reader = NetworkReader(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval())
+    reader.read(x[:2])
+    gathered = Gathered(3, reader.layers, reader.weight_and_bias(), 600, 0)
+    for part in range(0, 900, 100):
+        gathered.add(reader.read(x[part : part + 100]), y[part : part + 100], {})
+    counts = gathered.sample["labels"][:90].bincount(minlength=3)  # 30 of each class on average
+    assert int(counts.min()) >= 15
+
+
 def test_relative_mahalanobis_of_layers_is_a_sum_of_differences(setting):
     net, _, x, y, new = setting
     reader = NetworkReader(net, layers=["3", "4"])  # the first layer has more outputs than the network has inputs

@@ -22,15 +22,16 @@ def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
     """The default: statistics of one forward pass, chosen on development networks (``python -m benchmarks.networks --develop``).
 
     Neighbors, the energy and ViM see another class or no class; the relative Mahalanobis distances, of the features and of the inner
-    layers, a class that is near others; the whole distances of the inner layers inputs of another kind. Every statistic has weight 1,
-    but the energy and ViM, which contains it, share one, and the whole distances count half: along most directions of an inner layer
-    the classes do not differ, and there a distance adds noise to that of a new class, the more so the fewer training rows a class has.
-    Without labels the Mahalanobis distance takes the place of those that need classes.
+    layers, a class that is near others; the whole distances of the inner layers and their neighbors inputs of another kind. Every
+    statistic has weight 1, but the energy and ViM, which contains it, share one, and the whole distances and the neighbors of inner layers
+    count half each: along most directions of an inner layer the classes do not differ, and there a distance adds noise to that of a new
+    class, the more so the fewer training rows a class has. Without labels the Mahalanobis distance takes the place of those that need
+    classes.
 
     Example:
         >>> from pushforward.detection.network import default_score
         >>> default_score(classifies=True, head=True, layers=True).names
-        ('Neighbors', 'Energy', 'ViM', 'RelativeMahalanobis', 'LayerRelativeMahalanobis', 'LayerMahalanobis')
+        ('Neighbors', 'Energy', 'ViM', 'RelativeMahalanobis', 'LayerRelativeMahalanobis', 'LayerMahalanobis', 'LayerNeighbors')
     """
     parts: list[tuple[NetworkScore, float]] = [(scores.Neighbors(k=3, rows=1000, single=True), 1.0)]
     if classifies:
@@ -40,7 +41,7 @@ def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
         parts.append((scores.Mahalanobis(), 1.0))
     if layers:
         parts += [(scores.LayerRelativeMahalanobis(), 1.0)] if classifies else []
-        parts.append((scores.LayerMahalanobis(single=True), 0.5))
+        parts += [(scores.LayerMahalanobis(single=True), 0.5), (scores.LayerNeighbors(single=True), 0.5)]
     return Combined([part for part, _ in parts], [weight for _, weight in parts])
 
 

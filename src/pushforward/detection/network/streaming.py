@@ -147,8 +147,9 @@ class ClassMoments:
 class Reservoir:
     """A uniform random sample of at most ``size`` rows of a stream, with several columns of values for each.
 
-    Every row gets a random number, and the rows with the smallest are kept; so the sample depends on the seed and on the order of
-    the stream, and not on the sizes of its batches.
+    Every row gets a random number, and the rows with the smallest are kept, in the order of these numbers. So the sample depends on the
+    seed and on the order of the stream, and not on the sizes of its batches; and its first rows are a random sample too, even of a stream
+    that is sorted by class.
 
     Example:
         >>> import torch
@@ -176,10 +177,8 @@ class Reservoir:
         joined = {
             name: torch.cat((self.values[name], value)) if self.values else value for name, value in values.items()
         }
-        if len(keys) > self.size:
-            kept = keys.topk(self.size, largest=False).indices.sort().values
-            keys, joined = keys[kept], {name: value[kept] for name, value in joined.items()}
-        self.keys, self.values = keys, joined
+        kept = keys.argsort(stable=True)[: self.size]
+        self.keys, self.values = keys[kept], {name: value[kept] for name, value in joined.items()}
 
 
 class Gathered:
@@ -188,7 +187,7 @@ class Gathered:
     Attributes:
         classes: number of classes; 1 for a network that does not classify.
         moments: :class:`ClassMoments` of "features", "logits" and of every inner layer by "layer NAME", by class.
-        sample: rows of the reservoir: "features", "logits", "labels", "predicted", "index" (position in the stream), inner
+        sample: rows of the reservoir, in random order: "features", "logits", "labels", "predicted", "index" (position in the stream), inner
             layers, and what scores asked for.
         weight: of the last linear layer, float64, or None.
         bias: of the last linear layer.

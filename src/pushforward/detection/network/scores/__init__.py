@@ -9,6 +9,7 @@ from pushforward.detection.network.scores.gaussian import LayerMahalanobis, Maha
 from pushforward.detection.network.scores.gradients import ODIN, GradNorm
 from pushforward.detection.network.scores.grams import GramMatrices
 from pushforward.detection.network.scores.kl_matching import KLMatching
+from pushforward.detection.network.scores.layer_neighbors import LayerNeighbors
 from pushforward.detection.network.scores.neighbors import Neighbors
 from pushforward.detection.network.scores.openmax import OpenMax
 from pushforward.detection.network.scores.patterns import SHE
@@ -33,6 +34,7 @@ __all__ = [
     "GramMatrices",
     "KLMatching",
     "LayerMahalanobis",
+    "LayerNeighbors",
     "LayerRelativeMahalanobis",
     "MCDropout",
     "Mahalanobis",

@@ -11,8 +11,7 @@ from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
 
-__all__ = ["Neighbors", "unit"]
-
+__all__ = ["Neighbors", "kth_distance", "unit"]
 
 _PART = 1024
 """Largest number of rows whose distances are in memory together."""
@@ -24,12 +23,34 @@ def unit(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
+def kth_distance(rows: Tensor, bank: Tensor, search: tuple[Tensor, Tensor], k: int) -> Tensor:
+    """Distance of each row to its k-th nearest row of a bank, float64, ``(n,)``.
+
+    Args:
+        rows: ``(n, D)``, float64.
+        bank: ``(m, D)``, float64.
+        search: the bank and its squared norms in the precision of the search.
+        k: index of the neighbor.
+    """
+    fast, squares = search
+
+    def distance(part: Tensor) -> Tensor:
+        order = torch.addmm(
+            squares, part.to(fast.dtype), fast.T, alpha=-2
+        )  # the square of the row itself does not change the order
+        last = order.argmin(1) if k == 1 else order.topk(k, 1, largest=False).indices[:, -1]  # topk sorts
+        return (part - bank[last]).norm(dim=1)  # once more in double precision, without the cancellation of squares
+
+    whole = torch.compiler.is_compiling() or len(rows) <= _PART
+    return torch.cat([distance(part) for part in ([rows] if whole else rows.split(_PART))])
+
+
 class Neighbors(NetworkScore):
     """Distance of ``z / ||z||`` to its k-th nearest training row (Sun et al. 2022, arXiv 2204.06507, section 3).
 
     Args:
         k: index of the neighbor.
-        rows: largest number of training rows that are stored, the first of the reservoir.
+        rows: largest number of training rows that are stored, a random sample.
         normalize: whether to divide by the norm.
         single: whether to search in single precision, which is faster; the distances are computed in double precision.
 
@@ -73,14 +94,4 @@ class Neighbors(NetworkScore):
         return self._fast
 
     def _score(self, reading: Reading) -> Tensor:
-        rows, (bank, squares) = self._prepare(reading.features), self.prepare()
-        whole = torch.compiler.is_compiling() or len(rows) <= _PART
-        return torch.cat([self._distance(part, bank, squares) for part in ([rows] if whole else rows.split(_PART))])
-
-    def _distance(self, rows: Tensor, bank: Tensor, squares: Tensor) -> Tensor:
-        order = torch.addmm(
-            squares, rows.to(bank.dtype), bank.T, alpha=-2
-        )  # the square of the row itself does not change the order
-        last = order.topk(self.k, 1, largest=False).indices[:, -1]  # topk sorts
-        # once more in double precision, without the cancellation of squares
-        return (rows - self.bank[last]).norm(dim=1)
+        return kth_distance(self._prepare(reading.features), self.bank, self.prepare(), self.k)
