@@ -1,56 +1,67 @@
-"""Autoencoders whose decoders are injective by construction, or kept so by a penalty."""
+"""First steps of two-step models: autoencoders whose decoders are injective by construction, or kept so by a penalty."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pushforward.errors import ConfigError
-from pushforward.models import AutoEncoder, RectangularFlow
+from pushforward.models import VAE, AutoEncoder, RectangularFlow
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import batch_jacobian
 from pushforward.transforms.embeddings.jacobian import log_volume
 
-__all__ = ["WAYS", "LeastSingular", "coupled", "orthonormal", "penalized"]
+__all__ = ["BEFORE", "WAYS", "PenalizedAutoEncoder", "PenalizedVAE", "coupled", "inequality", "orthonormal"]
 
 SLOPE = 0.3
 """The least slope of the activation of :func:`orthonormal`."""
 
 
-class LeastSingular(AutoEncoder):
-    """An autoencoder with a penalty on unequal singular values of the decoder's Jacobian J.
+def _penalty(model: AutoEncoder | VAE, x: Tensor, generator: torch.Generator | None, few: int = 16) -> Tensor:
+    """Mean inequality of the singular values of the decoder, at a few codes of a batch and codes on lines between them."""
+    z = model.code(x[: 2 * few])
+    mixed = torch.rand(len(z), 1, generator=generator, dtype=z.dtype) * 1.4 - 0.2  # on the line, and a little beyond
+    return inequality(model.decode_mean, (z + mixed * (z.roll(1, 0) - z))[:few]).mean()
 
-    The penalty is log(mean of the squared singular values) - mean of their logarithms, at a few codes of each batch and codes on
-    lines between them. It is 0 where all are equal, and infinite where the smallest is 0.
 
-    Args:
-        weight: weight of the penalty.
-        few: number of codes in each batch.
-    """
+class PenalizedAutoEncoder(AutoEncoder):
+    """An autoencoder with a penalty on unequal singular values of the Jacobian of its decoder."""
 
-    weight: float = 3.0
-    few: int = 16
+    penalty_of_decoder = 3.0
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """The loss of the autoencoder, plus the penalty."""
-        z = self.code(x[: 2 * self.few])
-        mixed = (
-            torch.rand(len(z), 1, generator=generator, dtype=z.dtype) * 1.4 - 0.2
-        )  # on the line, and a little beyond
-        z = (z + mixed * (z.roll(1, 0) - z))[: self.few]
-        return super().loss(x, generator=generator) + self.weight * inequality(self.decode_mean, z).mean()
+        return super().loss(x, generator=generator) + self.penalty_of_decoder * _penalty(self, x, generator)
+
+
+class PenalizedVAE(VAE):
+    """A VAE with the same penalty."""
+
+    penalty_of_decoder = 10.0
+
+    def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of the VAE, plus the penalty."""
+        return super().loss(x, generator=generator) + self.penalty_of_decoder * _penalty(self, x, generator)
 
 
 def inequality(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """log(tr J^T J / d) - log det(J^T J) / d at codes ``(n, d)``, shape ``(n,)``; 0 for equal singular values."""
+    """log(tr J^T J / d) - log det(J^T J) / d at codes ``(n, d)``, shape ``(n,)``.
+
+    It is the logarithm of the mean of the squared singular values of J, minus the mean of their logarithms: 0 where all are equal, and
+    infinite where the smallest is 0. Rows without full rank, which have no gradient, count as 0.
+    """
     jacobian = batch_jacobian(decode, z)[1]
     width = z.shape[-1]
-    return (jacobian.square().sum((-2, -1)) / width).log() - 2 * log_volume(jacobian) / width
+    volume = log_volume(jacobian)
+    full = torch.isfinite(volume)
+    mean = (jacobian.square().sum((-2, -1)) / width).clamp(min=1e-30).log()
+    return torch.where(full, mean - 2 * torch.where(full, volume, 0.0) / width, 0.0)
 
 
 class Leaky(nn.Module):
@@ -121,11 +132,6 @@ class Half(nn.Module):
         return self.function(x)
 
 
-def penalized(shape: tuple[int, ...], latent: int, hidden: tuple[int, ...]) -> AutoEncoder:
-    """The plain autoencoder with the penalty of :class:`LeastSingular`."""
-    return LeastSingular(shape, latent, levels=256, hidden=hidden)
-
-
 def orthonormal(shape: tuple[int, ...], latent: int, hidden: tuple[int, ...]) -> AutoEncoder:
     """A decoder of matrices with orthonormal columns, learned factors, and activations with slopes from 0.3 to 1.
 
@@ -156,15 +162,26 @@ def _replace(model: AutoEncoder, encoder: nn.Module, decoder: nn.Module, shape: 
     model.chain[1].codec = PairCodec(encoder, decoder, shape)  # pyright: ignore[reportArgumentType]
 
 
-def plain(shape: tuple[int, ...], latent: int, hidden: tuple[int, ...]) -> AutoEncoder:
-    """The autoencoder of the other measurements."""
-    return AutoEncoder(shape, latent, levels=256, hidden=hidden)
+Make = Callable[[tuple[int, ...], int, tuple[int, ...]], "AutoEncoder | VAE"]
 
 
-WAYS: dict[str, Callable[[tuple[int, ...], int, tuple[int, ...]], AutoEncoder]] = {
-    "plain": plain,
-    "penalty on unequal singular values": penalized,
-    "orthonormal matrices": orthonormal,
-    "couplings of padded codes": coupled,
+def _autoencoder(kind: type[AutoEncoder] = AutoEncoder, **options: Any) -> Make:
+    return lambda shape, latent, hidden: kind(shape, latent, levels=256, hidden=hidden, **options)
+
+
+def _vae(kind: type[VAE] = VAE, **options: Any) -> Make:
+    return lambda shape, latent, hidden: kind(shape, latent=latent, levels=256, hidden=hidden, **options)
+
+
+BEFORE = {"AE": _autoencoder(), "WAE": _autoencoder(penalty="mmd", penalty_weight=300.0), "VAE": _vae()}
+"""The first steps of the other measurements: functions of the shape of an image, the width of the code and the hidden widths."""
+
+WAYS: dict[str, Make] = {
+    "AE, penalty on unequal singular values": _autoencoder(PenalizedAutoEncoder),
+    "AE, orthonormal matrices": orthonormal,
+    "AE, couplings of padded codes": coupled,
+    "VAE, elu": _vae(activation="elu"),  # relu, the default, maps whole regions to one point
+    "VAE, elu and free bits": _vae(activation="elu", free_bits=0.5),  # no coordinate of the code goes unused
+    "VAE, elu and penalty": _vae(PenalizedVAE, activation="elu"),
 }
-"""Functions of the shape of an image, the width of the code and the hidden widths, by name."""
+"""The same, with decoders that are injective by construction or kept so."""
