@@ -24,10 +24,16 @@ SLOPE = 0.3
 
 
 def _penalty(model: AutoEncoder | VAE, x: Tensor, generator: torch.Generator | None, few: int = 16) -> Tensor:
-    """Mean inequality of the singular values of the decoder, at a few codes of a batch and codes on lines between them."""
-    z = model.code(x[: 2 * few])
-    mixed = torch.rand(len(z), 1, generator=generator, dtype=z.dtype) * 1.4 - 0.2  # on the line, and a little beyond
-    return inequality(model.decode_mean, (z + mixed * (z.roll(1, 0) - z))[:few]).mean()
+    """Mean inequality of the singular values of the decoder, at a few codes of a batch and codes on lines between them.
+
+    It is taken in standardized codes, as in the test of injectivity: a coordinate in which the codes hardly differ counts as a
+    direction in which the decoder hardly moves.
+    """
+    z = model.code(x)
+    scale = z.std(0) + 1e-6
+    w = z[: 2 * few] / scale
+    mixed = torch.rand(len(w), 1, generator=generator, dtype=z.dtype) * 1.4 - 0.2  # on the line, and a little beyond
+    return inequality(lambda t: model.decode_mean(scale * t), (w + mixed * (w.roll(1, 0) - w))[:few]).mean()
 
 
 class PenalizedAutoEncoder(AutoEncoder):
