@@ -5,13 +5,16 @@
 
 Errors are the largest over the columns of the reference draws: means in units of the reference's standard deviations, and the
 relative error of standard deviations. "weighted" uses the importance weights of the flow's draws, "raw" the draws themselves.
-``nuts`` is Pyro's on the same log-density, with 500 steps of adaptation and 1,000 draws. ``normflows`` is a spline flow of the
+``nuts`` is Pyro's on the same log-density, with 500 steps of adaptation and 1,000 draws, and ends without a result after ``--most`` CPU
+seconds. ``normflows`` is a spline flow of the
 package normflows with reverse KL, on the same unconstrained log-density and for the CPU seconds that our fit took.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -58,7 +61,24 @@ def _pushforward(model: Posterior, truth: Tensor, steps: int, seed: int, path: P
     }  # fmt: skip
 
 
-def _nuts(model: Posterior, truth: Tensor, seed: int) -> dict[str, Any]:
+def _nuts(model: Posterior, truth: Tensor, seed: int, most: float) -> dict[str, Any]:
+    """NUTS, or the time after which it was stopped."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, most)  # CPU time of this process
+    try:
+        return _draw_nuts(model, truth, seed)
+    except TimeoutError:
+        return {"seconds": most, "stopped": "no result"}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
+
+
+def _draw_nuts(model: Posterior, truth: Tensor, seed: int) -> dict[str, Any]:
     from pyro.infer import MCMC, NUTS
 
     target = inference.Target(model.log_density, model.parameters.features, model.parameters)
@@ -104,9 +124,12 @@ def _normflows(model: Posterior, truth: Tensor, seed: int, budget: float) -> dic
         ratios = target(u) - log_q.double()
         draws = target.constrain(u)
     columns = model.columns(model.parameters.unflatten(draws))
-    weights = inference.ImportanceWeights.of(torch.nan_to_num(ratios, nan=-float("inf"), posinf=-float("inf")))
-    mean, std = errors(columns, weights.log_weights, truth)
     raw_mean, raw_std = errors(columns, None, truth)
+    log_weights = torch.nan_to_num(ratios, nan=-math.inf, posinf=-math.inf)
+    if not torch.isfinite(log_weights).any():  # no draw where the target has mass
+        return {"raw mean": raw_mean, "raw std": raw_std, "k_hat": math.inf, "ess": 0.0, "seconds": budget}
+    weights = inference.ImportanceWeights.of(log_weights)
+    mean, std = errors(columns, weights.log_weights, truth)
     return {
         "mean": mean,
         "std": std,
@@ -127,6 +150,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what was measured, and run nothing")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=float, default=240.0, help="CPU seconds of NUTS")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posteriors.jsonl"))
     parser.add_argument("--flows", type=Path, default=Path("runs/posteriors"))
     options = parser.parse_args()
@@ -148,7 +172,7 @@ def main() -> None:
                         model, truth, options.steps, options.seed, options.flows / f"{name}-{options.seed}.safetensors"
                     )
                 elif method == "nuts":
-                    found = _nuts(model, truth, options.seed)
+                    found = _nuts(model, truth, options.seed, options.most)
                 else:
                     own = results.where(**key | {"method": "pushforward"})
                     if not own:
@@ -157,10 +181,12 @@ def main() -> None:
                 results.add(key | found)
             entry = results.where(**key)[0]
             shown = [
-                f"{entry[column]:.3f}" if column in entry else "" for column in ("mean", "std", "raw mean", "raw std")
+                f"{entry[column]:.3f}" if math.isfinite(entry.get(column, math.nan)) else ""
+                for column in ("mean", "std", "raw mean", "raw std")
             ]
             diagnostics = [f"{entry['k_hat']:.2f}", f"{entry['ess']:.0f}"] if "k_hat" in entry else ["", ""]
-            rows.append([name, method, *shown, *diagnostics, f"{entry['seconds']:.0f}"])
+            stopped = "over " if "stopped" in entry and method == "nuts" else ""
+            rows.append([name, method, *shown, *diagnostics, f"{stopped}{entry['seconds']:.0f}"])
     head = [
         "posterior",
         "method",

@@ -27,7 +27,8 @@ from pathlib import Path
 
 from benchmarks.common.results import Results
 from benchmarks.networks import development
-from benchmarks.networks.card import costs, measure, measure_oodeel, redraws, tables
+from benchmarks.networks.card import NETWORKS, costs, measure, measure_oodeel, redraws, tables
+from benchmarks.networks.class_rates import class_rates, class_table
 from benchmarks.networks.columns import collect
 from benchmarks.networks.tasks import TASKS
 from benchmarks.networks.training import train, weights
@@ -62,6 +63,8 @@ def main() -> None:
                 costs(name, seed, arguments.weights, results)
             if arguments.redraws and not results.where(network=name, seed=seed, redraws=20):
                 redraws(name, seed, arguments.weights, results)
+            if arguments.redraws:
+                class_rates(name, seed, arguments.weights, results)
     if arguments.develop:
         compared = Results(DEVELOPMENT)
         for name, seed in trained if not arguments.table else []:
@@ -70,7 +73,7 @@ def main() -> None:
                 development.measure(name, seed, collect(name, seed, arguments.weights), compared)
         print(development.table(compared))
     if arguments.card or arguments.table:
-        print(tables(results))
+        print(tables(results), class_table(results, NETWORKS), sep="\n\n")
 
 
 if __name__ == "__main__":
