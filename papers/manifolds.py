@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,23 @@ from torch import Tensor
 
 from pushforward.distributions import VonMises, VonMisesFisher
 from pushforward.errors import ConfigError
-from pushforward.models import Model
+from pushforward.models import ManifoldModel, Model
 
 if TYPE_CHECKING:
     from papers.experiment import Experiment
-    from pushforward.models import ManifoldModel
 
-__all__ = ["ManifoldDistribution", "circle", "compare", "rotated", "sphere", "swiss_roll", "train_in_phases"]
+__all__ = [
+    "Level",
+    "ManifoldDistribution",
+    "circle",
+    "compare",
+    "held_out_loss",
+    "rotated",
+    "sphere",
+    "swiss_roll",
+    "train_in_phases",
+    "train_until_level",
+]
 
 
 @dataclass(frozen=True)
@@ -262,3 +273,89 @@ def train_in_phases(
     if model is None:
         raise ConfigError("a model needs at least one training phase; got none.")
     return model
+
+
+@dataclass(frozen=True)
+class Level:
+    """When a training is level: no stage of it lowers the loss on held-out rows any more.
+
+    Attributes:
+        stage: steps of a stage, in which the learning rate falls from its start to 0.
+        most: largest number of stages of a phase.
+        patience: number of stages without improvement in a row after which training stops; the learning rate is halved after each.
+        nats: least improvement of a loss in nats.
+        relative: least improvement of a squared distance, relative to the best one.
+    """
+
+    stage: int
+    most: int
+    patience: int = 2
+    nats: float = 0.005
+    relative: float = 0.02
+
+
+@torch.no_grad()
+def held_out_loss(model: Model, rows: Tensor) -> float:
+    """What training minimizes, without the estimates that have its gradient only: nats, or a squared distance for "manifold".
+
+    For a joint training it contains the reconstruction, so it does not prefer a small manifold as the likelihood alone would.
+    """
+    if isinstance(model, ManifoldModel) and model.phase == "joint":
+        found = model.evaluate(rows)
+        assert found.residual is not None
+        return (model.reconstruction_weight * found.residual.double() - found.value.double()).mean().item()
+    return model.loss(rows, generator=torch.Generator().manual_seed(0)).item()
+
+
+def train_until_level(
+    experiment: Experiment,
+    key: str,
+    make: Callable[[], Model],
+    rows: Tensor,
+    held_out: Tensor,
+    level: Level,
+    *,
+    phases: Sequence[str] = ("",),
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    **options: Any,
+) -> tuple[Model, dict[str, int]]:
+    """Train in stages, in each phase until its loss on held-out rows is level, and keep the best stage.
+
+    Returns:
+        The model; the number of steps of all phases, and of phases that ended before they were level.
+    """
+    model: Model | None = None
+    steps, unfinished = 0, 0
+    for phase in phases:
+        best, kept, stale = math.inf, model, 0
+        for index in range(level.most):
+
+            def start(before: Model | None = model, phase: str = phase, first: bool = index == 0) -> Model:
+                model = make() if before is None else copy.deepcopy(before)
+                if first and isinstance(model, ManifoldModel):
+                    model.set_phase(phase)
+                return model
+
+            name = f"{key} {phase} {index}".replace("  ", " ")
+            model, _ = experiment.train(
+                name, start, rows, None, seed=seed + 1000 * index, max_steps=level.stage,
+                learning_rate=learning_rate * 0.5**stale, **options,
+            )  # fmt: skip
+            loss = experiment.measure(f"{name} held out", lambda model=model: held_out_loss(model, held_out))
+            steps += level.stage
+            margin = level.relative * abs(best) if phase == "manifold" else level.nats
+            if kept is None or not math.isfinite(best) or loss < best - margin:
+                stale = 0
+            else:
+                stale += 1
+            if kept is None or not math.isfinite(best) or loss < best:
+                best, kept = loss, model
+            if stale >= level.patience:
+                break
+        else:
+            unfinished += 1
+        model = kept
+    if model is None:
+        raise ConfigError("a model needs at least one training phase; got none.")
+    return model, {"steps": steps, "unfinished": unfinished}

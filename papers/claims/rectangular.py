@@ -13,12 +13,34 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
-from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, size, spread
-from papers.manifolds import ManifoldDistribution, circle, compare, rotated, sphere, swiss_roll, train_in_phases
+from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, principal, size, spread
+from papers.manifolds import (
+    Level,
+    ManifoldDistribution,
+    circle,
+    compare,
+    rotated,
+    sphere,
+    swiss_roll,
+    train_in_phases,
+    train_until_level,
+)
 from papers.reproduction import reproduction
-from pushforward.distributions import GaussianMixture, StudentT
+from pushforward.detection import auroc
+from pushforward.detection.scores import DensityAndDistance, Likelihood, ManifoldDistance, Score
+from pushforward.distributions import Distribution, GaussianMixture, StudentT
 from pushforward.io import load, save
-from pushforward.models import NSF, AutoEncoder, ConformalEmbeddingFlow, Model, RealNVP, RectangularFlow, TwoStep
+from pushforward.models import (
+    NSF,
+    AutoEncoder,
+    ConformalEmbeddingFlow,
+    ManifoldModel,
+    Model,
+    RealNVP,
+    RectangularFlow,
+    TwoStep,
+)
+from pushforward.models.latent.autoencoder import mmd
 from pushforward.training import fit, fit_two_step
 from pushforward.transforms import SplineTransformer
 
@@ -26,16 +48,17 @@ __all__ = ["run"]
 
 
 TABLES = ("protein", "kin40k")
+SETS = ("mnist", "fashion-mnist")
 
 
 @reproduction(
     "rectangular",
     "Rectangular Flows for Manifold Learning (Caterini, Loaiza-Ganem, Pleiss, Cunningham 2021, arXiv 2106.01413)",
-    data=tuple(f"uci/{name}" for name in TABLES),
+    data=(*(f"uci/{name}" for name in TABLES), *SETS),
     full="eight hours on 16 cores (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """Compare eight methods of learning a manifold, an ambient flow that overfits a circle, UCI tables, and costs of gradients."""
+    """Compare eight methods of learning a manifold, an ambient flow that overfits a circle, UCI tables, images, and costs of gradients."""
     tables = {
         target.name: _table(experiment, target)
         for target in (circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20))
@@ -43,6 +66,8 @@ def run(experiment: Experiment) -> None:
     _bars(experiment, tables)
     _overfitting(experiment, tables["circle"])
     _tables(experiment)
+    if experiment.budget != "quick":
+        _images(experiment)
     _cost(experiment)
 
 
@@ -85,7 +110,7 @@ def _overfitting(experiment: Experiment, on_curve: dict[str, list[dict[str, floa
 
     runs = [
         experiment.measure(f"ambient {seed}", lambda seed=seed: follow(seed))
-        for seed in range(experiment.choose(smoke=1, quick=2, full=3))
+        for seed in range(experiment.choose(smoke=1, quick=2, long=5, full=3))
     ]
     figure = experiment.figure(7.5, 2.6)
     left, right = figure.subplots(1, 2)
@@ -120,32 +145,34 @@ def _overfitting(experiment: Experiment, on_curve: dict[str, list[dict[str, floa
     )  # fmt: skip
 
 
+def _level(experiment: Experiment) -> Level | None:
+    """The long run trains until the loss on held-out rows is level, the others for a number of steps."""
+    return Level(1500, 6) if experiment.budget == "long" else None
+
+
 def _models(experiment: Experiment, target: ManifoldDistribution) -> dict[str, Callable[[int], Model]]:
     """Functions of a seed that train each method on the distribution, with equal networks and an equal number of steps."""
     steps = experiment.choose(smoke=3, quick=1500, full=12_000)
-    width = experiment.choose(smoke=(8,), quick=(32, 32), full=(64, 64))
+    width = experiment.choose(smoke=(8,), quick=(32, 32), long=(64, 64), full=(64, 64))
     rows = target.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
+    held_out, level = target.sample(2000, 500), _level(experiment)
     code_transformer = SplineTransformer(8)
     batch = experiment.choose(smoke=20, quick=250, full=500)
     options: dict[str, Any] = {
-        "layers": experiment.choose(smoke=2, quick=4, full=6), "hidden": width, "latent_hidden": width,
+        "layers": experiment.choose(smoke=2, quick=4, long=6, full=6), "hidden": width, "latent_hidden": width,
         "transformer": code_transformer, "reconstruction_weight": 50.0 if target.dim == 1 else 500.0,
     }  # fmt: skip
 
-    def surface(seed: int, phases: dict[str, int], method: str, **more: Any) -> Model:
-        def make() -> RectangularFlow:
-            return RectangularFlow(target.ambient, target.dim, **{**options, **more})
+    def train(name: str, make: Callable[[], ManifoldModel], seed: int, phases: dict[str, int]) -> Model:
+        """Train in phases of so many steps, or each until it is level."""
+        key = f"{target.name} {name} {seed}"
+        shared: dict[str, Any] = {"seed": seed, "batch_size": batch, "learning_rate": 3e-3}
+        if level is None:
+            return train_in_phases(experiment, key, make, rows, phases, **shared)
+        return train_until_level(experiment, key, make, rows, held_out, level, phases=tuple(phases), **shared)[0]
 
-        return train_in_phases(
-            experiment,
-            f"{target.name} {method} {seed}",
-            make,
-            rows,
-            phases,
-            seed=seed,
-            batch_size=batch,
-            learning_rate=3e-3,
-        )
+    def surface(seed: int, phases: dict[str, int], method: str, **more: Any) -> Model:
+        return train(method, partial(RectangularFlow, target.ambient, target.dim, **{**options, **more}), seed, phases)
 
     # The likelihood alone prefers a small surface to the right one, so its phase begins when there is a surface (the paper's warm-up),
     # but for the circle, where a curve trained without a likelihood covers the circle in both directions and does not recover.
@@ -154,17 +181,11 @@ def _models(experiment: Experiment, target: ManifoldDistribution) -> dict[str, C
     halves = {"manifold": steps // 2, "density": steps - steps // 2}
 
     def ambient(seed: int) -> Model:
-        make = partial(RealNVP, target.ambient, layers=8, hidden=width)
-        return experiment.train(
-            f"{target.name} ambient {seed}",
-            make,
-            rows,
-            None,
-            seed=seed,
-            max_steps=steps,
-            batch_size=batch,
-            learning_rate=3e-3,
-        )[0]
+        make, key = partial(RealNVP, target.ambient, layers=8, hidden=width), f"{target.name} ambient {seed}"
+        shared: dict[str, Any] = {"seed": seed, "batch_size": batch, "learning_rate": 3e-3}
+        if level is not None:
+            return train_until_level(experiment, key, make, rows, held_out, level, **shared)[0]
+        return experiment.train(key, make, rows, None, max_steps=steps, **shared)[0]
 
     def conformal(seed: int) -> Model:
         def make() -> ConformalEmbeddingFlow:
@@ -174,8 +195,7 @@ def _models(experiment: Experiment, target: ManifoldDistribution) -> dict[str, C
                 target.ambient, target.dim, hidden=width, transformer=code_transformer, base=base
             )
 
-        key = f"{target.name} conformal {seed}"
-        return train_in_phases(experiment, key, make, rows, warm, seed=seed, batch_size=batch, learning_rate=3e-3)
+        return train("conformal", make, seed, warm)
 
     def two_step(seed: int) -> Model:
         file = (
@@ -183,13 +203,41 @@ def _models(experiment: Experiment, target: ManifoldDistribution) -> dict[str, C
             / f"{experiment.name}-{experiment.budget}-{target.name.replace(' ', '-')}-two-step-{seed}.safetensors"
         )
 
-        def run() -> dict[str, float]:
-            torch.manual_seed(seed)
-            second = (
-                GaussianMixture(1, 20, seed=seed)
-                if target.dim == 1
-                else NSF(target.dim, layers=3, hidden=(width[0], width[0]))
+        def density() -> Model | Distribution:
+            if target.dim == 1:
+                return GaussianMixture(1, 20, seed=seed)
+            return NSF(target.dim, layers=3, hidden=(width[0], width[0]))
+
+        def until_level(level: Level) -> dict[str, float]:
+            # Without a penalty of the codes, which bends the curve of a surface that reconstructs best.
+            make = partial(
+                AutoEncoder,
+                target.ambient,
+                latent=target.dim,
+                hidden=(128, 128),
+                activation="silu",
+                penalty="mmd",
+                penalty_weight=0.0,
             )
+            key = f"{target.name} two-step {seed}"
+            shared: dict[str, Any] = {"seed": seed, "batch_size": batch}
+            first, _ = train_until_level(
+                experiment, f"{key} autoencoder", make, rows, held_out, level, learning_rate=5e-3, **shared
+            )
+            torch.manual_seed(seed)
+            model = TwoStep(cast("AutoEncoder", first), density())
+            done = fit_two_step(
+                model, rows, validation=held_out, autoencoder=False, config=PAPER_TRAINING, learning_rate=3e-3, patience=5,
+                max_steps=level.stage * level.most, evaluate_every=max(1, level.stage // 4), **shared,
+            )  # fmt: skip
+            save(model, file)
+            return {"parameters": size(model), "injective": float(done.injectivity.passed), "steps": done.density.steps}
+
+        def run() -> dict[str, float]:
+            if level is not None:
+                return until_level(level)
+            torch.manual_seed(seed)
+            second = density()
             model = TwoStep(AutoEncoder(target.ambient, latent=target.dim, hidden=(64, 64), activation="silu"), second)
             shared: dict[str, Any] = {"validation": None, "config": PAPER_TRAINING, "seed": seed}
             fit_two_step(
@@ -209,7 +257,8 @@ def _models(experiment: Experiment, target: ManifoldDistribution) -> dict[str, C
     }
     if target.dim > 1:  # with one code there is one direction, and its random sign gives the exact value
         methods["K = 1"] = partial(surface, phases=joint, method="K = 1", volume="probes")
-        if target.name == "Swiss roll" or experiment.budget == "full":  # ten probes cost ten times one
+        # Ten probes cost ten times one, which is too much for trainings until they are level.
+        if level is None and (target.name == "Swiss roll" or experiment.budget == "full"):
             methods["K = 10"] = partial(surface, phases=joint, method="K = 10", volume="probes", probes=10)
     free: dict[str, Any] = {"decoder": "free-form", "volume": "encoder", "probes": target.dim, "hidden": (64, 64), "reconstruction_weight": 500.0}  # fmt: skip
     methods["free form"] = partial(surface, phases=warm, method="free form", **free)
@@ -248,7 +297,7 @@ def _table(experiment: Experiment, target: ManifoldDistribution) -> dict[str, li
         ),
         confirmed=max(column("exact", "tv")) < min(0.1, min(column("ambient", "tv"))),
         note=f"floor {floor:.3f}; the truth on the surface has {truth:.2f} nats, and those of the ambient flow have another measure; "
-        f"seeds: {len(found['exact'])}; criterion: below 0.1 and below the ambient flow's",
+        f"seeds: {len(found['exact'])}; criterion: below 0.1 and below the ambient flow's{_how_long(experiment)}",
     )  # fmt: skip
     experiment.report(
         f"{target.name}: trained jointly, surface and density beat the two phases of M-flow",
@@ -266,6 +315,16 @@ def _table(experiment: Experiment, target: ManifoldDistribution) -> dict[str, li
             note="criterion: K = 1 within twice the floor of the exact one",
         )
     return found
+
+
+def _how_long(experiment: Experiment) -> str:
+    level = _level(experiment)
+    if level is None:
+        return ""
+    return (
+        f"; stages of {level.stage:,} steps until {level.patience} in a row do not lower the loss on 2,000 held-out rows by {level.nats} "
+        f"nats (manifold alone: {100 * level.relative:g} %), at most {level.most} in a phase; the best stage is kept"
+    )
 
 
 def _bars(experiment: Experiment, tables: dict[str, dict[str, list[dict[str, float]]]]) -> None:
@@ -305,12 +364,12 @@ def frechet(x: Tensor, y: Tensor) -> float:
 def _tables(experiment: Experiment) -> None:
     """UCI tables at half their width: samples compared with test rows."""
     steps = experiment.choose(smoke=3, quick=600, full=20_000)
-    width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128, 128, 128))
+    width, level = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128, 128, 128)), _level(experiment)
     found: dict[str, dict[str, list[float]]] = {}
     for name in TABLES:
         found[name] = {"RNF": [], "M-flow": [], "training rows": []}
-        for seed in range(experiment.choose(smoke=1, quick=2, full=3)):
-            train, _, test = load_table(name, seed=seed, folder=experiment.data)
+        for seed in range(experiment.choose(smoke=1, quick=2, long=5, full=3)):
+            train, kept, test = load_table(name, seed=seed, folder=experiment.data)
             few = experiment.choose(smoke=100, quick=len(train), full=len(train))
             half = train.shape[1] // 2
             options: dict[str, Any] = {"layers": experiment.choose(smoke=1, quick=4, full=10), "hidden": width, "latent_hidden": (32, 32)}  # fmt: skip
@@ -319,11 +378,15 @@ def _tables(experiment: Experiment) -> None:
                 ("M-flow", {"manifold": steps // 2, "density": steps - steps // 2}),
             ):
 
-                def run(train=train[:few], test=test, half=half, options=options, method=method, phases=phases, seed=seed, name=name) -> float:  # fmt: skip
+                def run(train=train[:few], kept=kept, test=test, half=half, options=options, method=method, phases=phases, seed=seed, name=name) -> float:  # fmt: skip
                     make = partial(RectangularFlow, train.shape[1], half, **options)
-                    model = train_in_phases(
-                        experiment, f"{name} {method} {seed}", make, train, phases, seed=seed, learning_rate=2e-3
-                    )
+                    key, shared = f"{name} {method} {seed}", {"seed": seed, "learning_rate": 2e-3}
+                    if level is None:
+                        model: Model = train_in_phases(experiment, key, make, train, phases, **shared)
+                    else:
+                        model, _ = train_until_level(
+                            experiment, key, make, train, kept[:2000], level, phases=tuple(phases), **shared
+                        )
                     with torch.no_grad():
                         return frechet(model.sample(len(test), seed=seed), test)
 
@@ -338,7 +401,7 @@ def _tables(experiment: Experiment) -> None:
         ),
         confirmed=all(clearly_below(each["RNF"], each["M-flow"]) for each in found.values()),
         note="squared Frechet distance of standardized columns to the published test rows, d half of D; the same number of training rows is the floor; "
-        "criterion: on both by two standard errors",
+        f"criterion: on both by two standard errors{_how_long(experiment)}",
     )
 
 
@@ -374,6 +437,106 @@ def _picture(experiment: Experiment, target: ManifoldDistribution, models: dict[
             )
             axes.set(title=method, xticks=[], yticks=[])
     experiment.picture(target.name.replace(" ", "-").replace("^", ""), figure)
+
+
+def _images(experiment: Experiment) -> None:
+    """MNIST and Fashion-MNIST with 20 codes: samples, detection and reconstruction of both trainings."""
+    width = experiment.choose(smoke=2, quick=20, full=20)
+    few, kept_rows = (
+        experiment.choose(smoke=40, quick=1000, full=10_000),
+        experiment.choose(smoke=30, quick=1000, full=5000),
+    )
+    steps = experiment.choose(smoke=4, quick=3000, full=40_000)
+    options: dict[str, Any] = {
+        "layers": experiment.choose(smoke=1, quick=4, full=8), "hidden": experiment.choose(smoke=(8,), quick=(256,), full=(512, 512)),
+        "latent_hidden": experiment.choose(smoke=(8,), quick=(64, 64), full=(64, 64)), "transformer": SplineTransformer(8), "standardize": False,
+    }  # fmt: skip
+    phases = {
+        "RNF": {"manifold": steps // 3, "joint": steps - steps // 3}, "M-flow": {"manifold": steps // 2, "density": steps - steps // 2},
+    }  # fmt: skip
+
+    def flat(name: str, train: bool, rows: int | None) -> Tensor:
+        """Rows of 784 numbers from -0.5 to 0.5."""
+        return experiment.images(name, train=train, rows=rows).flatten(1) / 255 - 0.5
+
+    def gray(rows: Tensor) -> Tensor:
+        return (255 * (rows + 0.5)).clamp(0, 255).reshape(-1, 1, 28, 28)
+
+    test = {name: flat(name, False, few) for name in SETS}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {method: [] for method in phases} for name in SETS}
+    pictures: dict[str, Tensor] = {}
+    floors: dict[str, float] = {}
+    for inside, outside in (SETS, SETS[::-1]):
+        rows = flat(inside, True, experiment.choose(smoke=150, quick=60_000, full=60_000))
+        rows, kept = rows[:-kept_rows], rows[-kept_rows:]
+        features = principal(rows)
+        floors[inside] = mmd(features(rows[:few]), features(test[inside])).item()
+        pictures[f"{inside} test"] = gray(test[inside][:16])
+
+        def judge(
+            model: Model,
+            seed: int,
+            inside: str = inside,
+            outside: str = outside,
+            kept: Tensor = kept,
+            features: Any = features,
+        ) -> dict[str, Any]:
+            drawn = model.sample(few, seed=seed).clamp(-0.5, 0.5)
+            scores: dict[str, Score] = {
+                "density": Likelihood(model), "residual": ManifoldDistance(model), "both": DensityAndDistance(model).fit(kept[:256]),
+            }  # fmt: skip
+            with torch.no_grad():
+                residual = model.evaluate(test[inside][:200]).residual
+            assert residual is not None
+            return {
+                "distance": mmd(features(drawn), features(test[inside])).item(),
+                "error": 255 * (residual.mean() / 784).sqrt().item(),
+                "areas": [
+                    auroc(score(test[inside]).numpy(), score(test[outside]).numpy()) for score in scores.values()
+                ],
+                "images": gray(drawn[:16]).round().int().tolist(),
+            }
+
+        for seed in experiment.few(1)[:3]:
+            for method, parts in phases.items():
+                make = partial(RectangularFlow, 784, width, reconstruction_weight=50.0, **options)
+                key = f"{inside} {method} {seed}"
+                model = train_in_phases(experiment, key, make, rows, parts, seed=seed, batch_size=100)
+                facts = experiment.measure(f"{key} judged", partial(judge, model, seed))
+                found[inside][method].append(facts)
+                if seed == 0:
+                    pictures[f"{inside} {method}"] = torch.tensor(facts["images"])
+    experiment.strip("images", pictures)
+
+    def column(name: str, method: str, what: str) -> list[Any]:
+        return [facts[what] for facts in found[name][method]]
+
+    experiment.report(
+        "on images, trained jointly, samples are nearer than those of the two phases of M-flow",
+        paper="FID on MNIST 36.09 and 35.52, Fashion-MNIST 296.01 and 318.59 (recalled)",
+        ours="; ".join(
+            f"{name}: " + ", ".join(
+                f"{method} {spread(column(name, method, 'distance'), 4)}, error {spread(column(name, method, 'error'), 1)} gray levels"
+                for method in phases
+            ) for name in SETS
+        ),
+        confirmed=all(clearly_below(column(name, "RNF", "distance"), column(name, "M-flow", "distance")) for name in SETS),
+        note="squared kernel distance to test images in 30 whitened principal components, not FID, where training images have "
+        + ", ".join(f"{floors[name]:.4f} on {name}" for name in SETS)
+        + f"; {width} codes, {options['layers']} couplings of flat pixels, {steps} steps of 100 rows; error: root mean square, of reconstructions",
+    )  # fmt: skip
+    experiment.report(
+        "on images, a likelihood on the manifold detects the other set in both directions",
+        paper="decision stumps on known anomalies: 92 % and 91 % (recalled)",
+        ours="AUROC of density / residual / both: " + "; ".join(
+            f"{name} against {other}: " + ", ".join(
+                f"{method} " + " / ".join(spread([areas[k] for areas in column(name, method, "areas")], 2) for k in range(3))
+                for method in phases
+            ) for name, other in (SETS, SETS[::-1])
+        ),
+        confirmed=all(min(areas[0] for areas in column(name, "RNF", "areas")) > 0.8 for name in SETS),
+        note="unsupervised; criterion: the density of RNF above 0.8 in every run",
+    )  # fmt: skip
 
 
 def _cost(experiment: Experiment) -> None:

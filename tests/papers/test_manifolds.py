@@ -6,7 +6,19 @@ import pytest
 import scipy.stats
 import torch
 
-from papers.manifolds import ManifoldDistribution, circle, rotated, sphere, swiss_roll
+import pushforward as pf
+from papers.claims import rectangular, two_step
+from papers.experiment import Experiment
+from papers.manifolds import (
+    Level,
+    ManifoldDistribution,
+    circle,
+    held_out_loss,
+    rotated,
+    sphere,
+    swiss_roll,
+    train_until_level,
+)
 
 TARGETS = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
 
@@ -90,3 +102,58 @@ def test_frechet_distance_of_normals_is_that_of_their_moments():
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
     assert frechet(x @ turn, y @ turn) == pytest.approx(10.25, abs=1e-9)
     assert frechet(y, y) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.fixture
+def experiment(tmp_path) -> Experiment:
+    return Experiment("toy", "smoke", tmp_path, say=lambda line: None)
+
+
+def test_training_ends_when_its_loss_is_level(experiment):
+    rows, held_out = torch.randn(2, 100, 2, generator=torch.Generator().manual_seed(0))
+
+    def train(key: str, most: int, rate: float):
+        level = Level(stage=2, most=most, patience=2)
+        make = lambda: pf.models.NICE(features=2, layers=2, hidden=(8,))  # noqa: E731
+        return train_until_level(experiment, key, make, rows, held_out, level, learning_rate=rate, batch_size=50)
+
+    # With hardly any learning rate nothing improves after the first stage, so two more stages end it.
+    assert train("still", 6, 1e-9)[1] == {"steps": 6, "unfinished": 0}
+    assert train("short", 2, 1e-9)[1] == {"steps": 4, "unfinished": 1}
+    model, _ = train("moving", 4, 0.3)
+    losses = [
+        value for key, value in experiment._known.items() if key.startswith("moving") and key.endswith("held out")
+    ]
+    assert held_out_loss(model, held_out) == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_phases_follow_each_other_and_a_run_is_read_again(experiment):
+    target, level, calls = circle(), Level(stage=2, most=2), []
+
+    def make():
+        calls.append(1)
+        return pf.models.RectangularFlow(2, 1, layers=1, hidden=(8,), latent_hidden=(8,))
+
+    def train():
+        rows, held_out = target.sample(40, 0), target.sample(40, 1)
+        return train_until_level(
+            experiment, "curve", make, rows, held_out, level, phases=("manifold", "density"), batch_size=20
+        )
+
+    model, facts = train()
+    assert model.phase == "density"
+    assert 4 <= facts["steps"] <= 8
+    again, same = train()
+    assert same == facts
+    assert len(calls) == 1
+    torch.testing.assert_close(again.sample(5, seed=0), model.sample(5, seed=0))
+
+
+def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment, monkeypatch):
+    for module in (rectangular, two_step):
+        monkeypatch.setattr(module, "_level", lambda experiment: Level(stage=2, most=2, patience=1))
+    found = rectangular._table(experiment, circle())
+    assert set(found) == {"ambient", "conformal", "exact", "free form", "M-flow", "two-step"}
+    two_step._circle(experiment)
+    assert "until level" in experiment.findings[-1].note
+    assert "circle autoencoder 0 0 held out" in experiment._known
