@@ -71,7 +71,7 @@ HEADLINES = (
     ),
     Headline(
         "bayesian", "the std and the entropy of log-likelihoods beat disagreement, WAIC and typicality", NOT_SETTLED,
-        "small convolutional VAE, both directions, one seed",
+        "VAE with one hidden layer of 400, both directions, one seed",
         ("VAE, fashion-mnist against mnist", "VAE, mnist against fashion-mnist", "the entropy of the normalized"),
         "std is best or within a point in no setting here. Open: the paper's network, burn-in and number of samples.",
     ),
