@@ -108,18 +108,18 @@ def load_images(name: str, *, train: bool, folder: str | os.PathLike[str] | None
     file, array = (entry.train, entry.arrays[0]) if train else (entry.test, entry.arrays[1])
     if not file:
         raise ConfigError(f"{name} has no {'training' if train else 'test'} part in this benchmark.")
-    root = where(folder)
+    root, cause = where(folder), None
     if root is not None and (root / file).exists():
         return entry.fit(read_images(root / file, array=array))
     if root is not None and entry.torchvision:
         try:
             return as_images(read_images(f"torchvision:{entry.torchvision}:{root}", train=train))
-        except (ConfigError, StorageError):
-            pass  # the error below is clearer
+        except (ConfigError, StorageError) as error:
+            cause = error  # the sentence below is clearer, and keeps it
     raise StorageError(
         f"{name} was not found in {root or 'a data folder'}: put {file} there, and give the folder by --data or the environment "
         f"variable {VARIABLE}. ({entry.source})"
-    )
+    ) from cause
 
 
 def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,17 +70,14 @@ def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
             known = dict(stored)
-    net, rows, accuracy = load_network(name, seed, folder)
-    task, start = TASKS[name], time.process_time()
-    have = set(map(str, known.get("names", ())))
-    parts = dict(CANDIDATES)
-    if task.development:
-        parts = {label: make for label, make in parts.items() if label not in _SLOW}
-    elif not known:
-        parts |= peer_scores(net, rows)
-    parts = {label: make for label, make in parts.items() if label not in have}
-    if not parts:
+    task, start, have = TASKS[name], time.process_time(), set(map(str, known.get("names", ())))
+    left_out = {*have, *(_SLOW if task.development else ())}
+    parts = {label: make for label, make in CANDIDATES.items() if label not in left_out}
+    if known and not parts:
         return known
+    net, rows, accuracy = load_network(name, seed, folder)
+    if not known and not task.development:
+        parts |= peer_scores(net, rows)
     score = Combined([make() for make in parts.values()])
     reader = NetworkReader(net)
     x, y = rows.train

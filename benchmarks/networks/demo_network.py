@@ -3,6 +3,7 @@
     export PUSHFORWARD_DATA=DATA
     python -m benchmarks.networks.demo_network                    # trains seed 0, in parts that resume, and states its accuracy
     python -m benchmarks.networks.demo_network --ship             # and writes its weights into the package
+    python -m benchmarks.networks.demo_network --divisions 8      # guards of the network that ships, by divisions of its unseen images
 
 The recipe is the plain one: Adam with one cycle, no augmentation, no regularization, a fixed number of epochs. Nothing was chosen on
 digits or on test images. The first 2,000 training images are left out, so that they can calibrate a guard.
@@ -20,12 +21,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import pushforward as pf
 from benchmarks.common.datasets import load_images, load_labels
 from benchmarks.networks.tasks import as_input
-from pushforward.data import samples
+from pushforward.data import load_clothes_network, load_image_labels, load_image_sample, samples
 from pushforward.data.samples.network import UNSEEN, ClothesNetwork
 
-__all__ = ["EPOCHS", "clothes", "train"]
+__all__ = ["EPOCHS", "clothes", "divisions", "train"]
 
 EPOCHS, _BATCH = 8, 128
 
@@ -84,13 +86,31 @@ def share_correct(net: nn.Module, x: Tensor, y: Tensor) -> float:
         return float(torch.cat([net(part).argmax(1) for part in x.split(1000)]).eq(y).float().mean())
 
 
+def divisions(count: int) -> None:
+    """Print the alarms of the demo's guard at 5 %, by the seed that divides its unseen images: clothes and digits that ship, all test clothes."""
+    parts = (("fashion-mnist", "train"), ("fashion-mnist", "test"), ("mnist", "test"))
+    known, new, digits = (torch.from_numpy(load_image_sample(*part))[:, None] / 255 for part in parts)
+    labels = torch.from_numpy(load_image_labels("fashion-mnist", "train")).long()
+    for seed in range(count):
+        guard = pf.NetworkGuard(load_clothes_network(), 0.05, seed=seed)
+        guard.fit((known[UNSEEN:], labels[UNSEEN:]), calibration=known[:UNSEEN])
+        rates = [float((guard.p_value(x) <= guard.levels_[None]).mean()) for x in (new, digits, clothes(False)[0])]
+        print(
+            f"seed {seed}: clothes {rates[0]:.1%}, digits {rates[1]:.1%}, all test clothes {rates[2]:.1%}", flush=True
+        )
+
+
 def main() -> None:
     """Train one seed, and print its accuracy."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.networks.demo_network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--weights", type=Path, default=Path("runs/networks"))
     parser.add_argument("--ship", action="store_true", help="write the weights into the package")
+    parser.add_argument("--divisions", type=int, help="train nothing; print the alarms of guards for this many seeds")
     arguments = parser.parse_args()
+    if arguments.divisions:
+        divisions(arguments.divisions)
+        return
     net = train(arguments.seed, arguments.weights)
     (x, y), (test, test_y) = clothes(True), clothes(False)
     print(f"accuracy on images of training {share_correct(net, x[UNSEEN:], y[UNSEEN:]):.4f}, "
