@@ -154,6 +154,7 @@ def clean(
 
 
 def shares(p: Array, calibrator: ConformalCalibrator, name: str) -> dict[str, float]:
+    """The share of p-values with an alarm at a promised 5 % and 1 %."""
     return {f"{name}_{alpha:g}": float((p <= calibrator.threshold(alpha)).mean()) for alpha in (0.05, 0.01)}
 
 
@@ -177,6 +178,7 @@ def without_noise(options: argparse.Namespace, results: Results, train: Tensor, 
 
 
 def smoothed(options: argparse.Namespace, results: Results, sigma: float, train: Tensor, normal: Tensor, other: Tensor) -> None:  # fmt: skip
+    """Add what is missing of a smoothed guard: its clean figures, its certificates, and the attack at each radius."""
     key = {"sigma": sigma, "seed": options.seed}
     todo = [r for r in options.radii if not results.where(**key, part="radius", radius=r)]
     if not todo and results.where(**key, part="clean"):
@@ -257,6 +259,7 @@ def short_table(results: Results) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description="Certificates of smoothed guards, and attacks on them.")
     add_data_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the guard and the attack")

@@ -156,6 +156,7 @@ def tables(path: Path) -> None:
 
 
 def main() -> None:
+    """Run an experiment, or print the tables of its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "tables", "promise", "bounds"))
     parser.add_argument("files", nargs="*", type=Path)

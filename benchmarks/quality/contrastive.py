@@ -162,6 +162,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and print the table."""
     parser = argparse.ArgumentParser(description="CSI beside the network of transformations, on development sets.")
     add_data_option(parser)
     parser.add_argument("--sets", nargs="+", default=["fashion-mnist", "mnist"], choices=["fashion-mnist", "mnist"])

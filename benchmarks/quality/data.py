@@ -60,6 +60,7 @@ class Split:
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``, the folder of the data sets; by default that of the environment variable."""
     parser.add_argument(
         "--data",
         type=Path,

@@ -175,6 +175,7 @@ def print_tables(records: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    """Measure, each guard in a process of its own, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sub = parser.add_subparsers(dest="what", required=True)
     for what in ("fit", "score"):

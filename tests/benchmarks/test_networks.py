@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,17 @@ import torch
 
 import pushforward as pf
 from benchmarks.common.results import Results
-from benchmarks.networks import card, columns, demo_network, oodeel_scores, sets, tasks, training, training_rows
+from benchmarks.networks import (
+    card,
+    class_rates,
+    columns,
+    demo_network,
+    oodeel_scores,
+    sets,
+    tasks,
+    training,
+    training_rows,
+)
 from benchmarks.networks.card import combined
 from benchmarks.networks.combinations import DEFAULT
 from pushforward.detection.network import NetworkReader, default_score
@@ -146,3 +157,27 @@ def test_training_rows_are_measured_once(tmp_path, short, capsys):
         )  # the rows of eight of ten digits that are held out
         assert 0 <= record["train 0.01"] <= record["train 0.05"] < 0.4
     assert training_rows.table(results).count("perceptron on digits") == 3
+
+
+def test_rates_by_class_are_even_with_a_threshold_for_each(tmp_path, monkeypatch):
+    """Two classes whose scores differ by two deviations: one threshold gives all of its alarms to one of them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 4000)
+    scores = rng.normal(size=4000) + 2 * labels
+    inputs = torch.nn.functional.one_hot(torch.from_numpy(labels), 2).float()
+    order = torch.randperm(2000, generator=torch.Generator().manual_seed(0))  # as the benchmark divides held-out rows
+    parts = SimpleNamespace(calibration=(inputs[:2000],), test=(inputs[2000:],))
+    values = {"calibration": scores[:2000][order[600:].numpy()], "test": scores[2000:]}
+    for name, value in (("MOST_CALIBRATION", 2000), ("LARGEST", 2000), ("collect", lambda *_: {})):
+        monkeypatch.setattr(class_rates, name, value)
+    monkeypatch.setattr(class_rates, "load_network", lambda *_: (torch.nn.Identity(), parts, 1.0))
+    monkeypatch.setattr(class_rates, "combined", lambda *_: values)
+    results = Results(tmp_path / "rates.jsonl")
+    class_rates.class_rates("net", 0, tmp_path, results)
+    [record] = results.records
+    assert record["shared"]["0"] < 0.005
+    assert record["shared"]["1"] == pytest.approx(0.1, abs=0.02)
+    assert all(rate == pytest.approx(0.05, abs=0.015) for rate in record["own"].values())
+    assert record["total"] == 40
+    assert record["inside"] >= 34  # of redraws that share rows, 95 % on average
+    assert "| net |" in class_rates.class_table(results, {"net": "net"})
