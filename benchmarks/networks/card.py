@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -187,9 +188,8 @@ def named(label: str) -> str:
     for peer in PEERS:
         if label.startswith(peer):
             return f"{label.removeprefix(peer + ' ')} of {peer}"
-    return label.replace("FeatureFlow", "feature flow").replace(
-        "Neighbors k=3 of 1000", "Neighbors, k = 3 of 1,000 rows"
-    )
+    label = re.sub(r"Neighbors k=(\d) of (\d+)", r"Neighbors, k = \1 of \2 rows", label)
+    return label.replace("FeatureFlow", "feature flow").replace("of 1000", "of 1,000")
 
 
 def ranking(card: Card, most: int | None = None) -> str:

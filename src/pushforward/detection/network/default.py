@@ -33,14 +33,14 @@ def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
         >>> default_score(classifies=True, head=True, layers=True).names
         ('Neighbors', 'Energy', 'ViM', 'RelativeMahalanobis', 'LayerRelativeMahalanobis', 'LayerMahalanobis', 'LayerNeighbors')
     """
-    parts: list[tuple[NetworkScore, float]] = [(scores.Neighbors(k=3, rows=1000, single=True), 1.0)]
+    parts: list[tuple[NetworkScore, float]] = [(scores.Neighbors(k=1, rows=500, single=True), 1.0)]
     if classifies:
-        parts += [(scores.Energy(), 0.5), (scores.ViM(), 0.5)] if head else [(scores.Energy(), 1.0)]
-        parts.append((scores.RelativeMahalanobis(), 1.0))
+        parts += [(scores.Energy(), 0.5), (scores.ViM(single=True), 0.5)] if head else [(scores.Energy(), 1.0)]
+        parts.append((scores.RelativeMahalanobis(single=True), 1.0))
     else:
         parts.append((scores.Mahalanobis(), 1.0))
     if layers:
-        parts += [(scores.LayerRelativeMahalanobis(), 1.0)] if classifies else []
+        parts += [(scores.LayerRelativeMahalanobis(single=True), 1.0)] if classifies else []
         parts += [(scores.LayerMahalanobis(single=True), 0.5), (scores.LayerNeighbors(single=True), 0.5)]
     return Combined([part for part, _ in parts], [weight for _, weight in parts])
 

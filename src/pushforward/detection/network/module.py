@@ -75,4 +75,4 @@ def require_one_pass(score: Combined) -> None:
     for part in score.scores:
         if part.cost != "one forward pass" or isinstance(part, External) or "maps" in part.needs:
             raise ConfigError(f"{type(part).__name__} cannot be exported: use scores of one forward pass.")
-        part.prepare()
+    score.prepare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,11 +68,18 @@ class Reading:
     @property
     def clean(self) -> Reading:
         """The same reading with zeros in rows that are not finite."""
-        return self if not torch.compiler.is_compiling() and self._all_finite else self._zeroed
+        return self if self.surely_finite else self._zeroed
+
+    @property
+    def surely_finite(self) -> bool:
+        """Whether all values are finite; False while a program is traced, where one must not ask."""
+        return not torch.compiler.is_compiling() and self._all_finite
 
     @cached_property
     def _all_finite(self) -> bool:
-        return bool(self.finite.all())
+        parts = [self.features, *self.layers.values(), *([] if self.logits is None else [self.logits])]
+        total = sum(float(part.detach().sum()) for part in parts)
+        return math.isfinite(total) or bool(self.finite.all())  # a sum of finite values may overflow
 
     @cached_property
     def _zeroed(

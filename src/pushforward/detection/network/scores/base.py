@@ -43,11 +43,14 @@ class NetworkScore(nn.Module, ABC):
     """What it reads beside the features."""
     cost: Cost = "one forward pass"
     """What one evaluation costs."""
+    single: bool = False
+    """Whether to score in single precision where the network computes in it, which is faster."""
     _declared: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
         self.fitted = False
+        self._prepared: dict[torch.dtype, Any] = {}
 
     @final
     def declare(self, **dims: int) -> None:
@@ -63,8 +66,26 @@ class NetworkScore(nn.Module, ABC):
     def _learn(self, gathered: Gathered) -> None:
         """Compute the declared tensors; grad mode is off unless the score trains. The default does nothing."""
 
-    def prepare(self) -> Any:
-        """Whatever scoring derives from the declared tensors and keeps; the default derives nothing."""
+    def _derive(self, dtype: torch.dtype) -> Any:
+        """What scoring derives from the declared tensors and keeps, in this precision; the default derives nothing."""
+
+    @final
+    def prepared(self, dtype: torch.dtype) -> Any:
+        """What :meth:`_derive` gives, derived once."""
+        if dtype not in self._prepared:
+            self._prepared[dtype] = self._derive(dtype)
+        return self._prepared[dtype]
+
+    @final
+    def prepare(self) -> None:
+        """Derive now, in every precision that scoring may use, so that tracing finds it."""
+        for dtype in (torch.float64, torch.float32) if self.single else (torch.float64,):
+            self.prepared(dtype)
+
+    @final
+    def precision(self, reading: Reading) -> torch.dtype:
+        """The precision in which a reading is scored: double, or with ``single`` that of the features."""
+        return torch.float32 if self.single and reading.features.dtype == torch.float32 else torch.float64
 
     def observe(self, reading: Reading) -> dict[str, Tensor]:
         """Further columns of a batch for the reservoir, by name, each with one row per input."""
@@ -83,7 +104,7 @@ class NetworkScore(nn.Module, ABC):
             self._learn(gathered)
         for name in self._declared:  # the memory layout that a file gives, so that results agree bit for bit
             setattr(self, name, getattr(self, name).double().cpu().contiguous())
-        self.fitted = True
+        self.fitted, self._prepared = True, {}
         return self
 
     def check(self, head: bool, logits: bool, layers: tuple[str, ...]) -> None:
@@ -134,6 +155,8 @@ class NetworkScore(nn.Module, ABC):
 def finite_or_infinity(scores: Tensor, reading: Reading) -> Tensor:
     """Scores ``(n,)`` or ``(n, parts)`` with +inf for NaN, and in rows of a reading that are not finite."""
     scores = torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    if reading.surely_finite:
+        return scores
     finite = reading.finite
     return torch.where(finite if scores.dim() == 1 else finite.unsqueeze(1), scores, torch.inf)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,11 +26,6 @@ def whitening(covariance: Tensor, floor: float = _FLOOR) -> Tensor:
     mean = variances.clamp(min=0).mean()
     least = floor * mean if mean > 0 else torch.ones_like(mean)
     return directions * variances.clamp(min=float(least)).rsqrt()
-
-
-def centered(rows: Tensor, origin: Tensor, factor: Tensor) -> Tensor:
-    """Rows minus an origin, subtracted in double precision, in the precision of a factor."""
-    return (rows - origin).to(factor.dtype)  # the origin is float64, and so is the difference
 
 
 def nearest(rows: Tensor, factor: Tensor, means: Tensor, squares: Tensor) -> Tensor:
@@ -61,7 +57,7 @@ def relative_form(factor: Tensor, means: Tensor, background: Tensor) -> tuple[Te
     return vectors * values.abs().sqrt(), values.sign(), -2 * factor @ means.T, means.square().sum(1)
 
 
-def relative_distance(rows: Tensor, form: tuple[Tensor, ...]) -> Tensor:
+def relative_distance(rows: Tensor, form: Sequence[Tensor]) -> Tensor:
     """Distance to the nearest class minus that to all rows, ``(n,)``, of rows whose origin is the mean of all."""
     projections, signs, directions, squares = form
     return (rows @ projections).square() @ signs + torch.addmm(squares, rows, directions).amin(1)
@@ -112,7 +108,7 @@ class RelativeMahalanobis(NetworkScore):
 
     Args:
         floor: as of :class:`Mahalanobis`.
-        single: whether to score in single precision, which is faster.
+        single: whether to score in single precision where the network computes in it, which is faster.
 
     Example:
         >>> import torch, pushforward as pf
@@ -129,7 +125,6 @@ class RelativeMahalanobis(NetworkScore):
         super().__init__()
         self.floor, self.single = check_positive("floor", floor, zero=True), bool(single)
         self.declare(origin=1, factor=2, means=2, background=2)
-        self._parts: tuple[Tensor, ...] | None = None
 
     origin: Tensor
     factor: Tensor
@@ -142,18 +137,17 @@ class RelativeMahalanobis(NetworkScore):
         self.origin = moments.mean
         self.factor = whitening(moments.within, self.floor)
         self.means = (moments.means[moments.counts > 0] - self.origin) @ self.factor
-        self.background, self._parts = whitening(moments.covariance, self.floor), None
+        self.background = whitening(moments.covariance, self.floor)
 
-    def prepare(self) -> tuple[Tensor, ...]:
-        """The form of :func:`relative_form`, in the precision of scoring."""
-        if self._parts is None:
-            form = relative_form(self.factor, self.means, self.background)
-            self._parts = tuple(part.float() for part in form) if self.single else form
-        return self._parts
+    def _derive(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The origin, and the form of :func:`relative_form`."""
+        form = relative_form(self.factor, self.means, self.background)
+        return tuple(part.to(dtype) for part in (self.origin, *form))
 
     def _score(self, reading: Reading) -> Tensor:
-        form = self.prepare()
-        return relative_distance(centered(reading.features, self.origin, form[0]), form)
+        dtype = self.precision(reading)
+        origin, *form = self.prepared(dtype)
+        return relative_distance(reading.features.to(dtype) - origin, form)
 
 
 class LayerMahalanobis(NetworkScore):
@@ -164,7 +158,7 @@ class LayerMahalanobis(NetworkScore):
     Args:
         features: whether the features are one of the layers.
         floor: as of :class:`Mahalanobis`.
-        single: whether to score in single precision, which is faster.
+        single: whether to score in single precision where the network computes in it, which is faster.
 
     Example:
         >>> import torch, pushforward as pf
@@ -184,7 +178,6 @@ class LayerMahalanobis(NetworkScore):
         self.features, self.floor = bool(features), check_positive("floor", floor, zero=True)
         self.single = bool(single)
         self.declare(packed=1, sizes=1)
-        self._parts: list[tuple[Tensor, ...]] | None = None
 
     packed: Tensor
     sizes: Tensor
@@ -199,33 +192,31 @@ class LayerMahalanobis(NetworkScore):
             means = (moments.means[moments.counts > 0] - moments.mean) @ factor
             packed += [moments.mean, factor.flatten(), means.flatten()]
             sizes += [len(factor), len(means)]
-        self.packed, self.sizes, self._parts = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64), None
+        self.packed, self.sizes = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64)
 
-    def prepare(self) -> list[tuple[Tensor, ...]]:
+    def _derive(self, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
         """Origin, whitening, means and their squared norms of each layer."""
-        if self._parts is None:
-            self._parts, start = [], 0
-            for width, count in self.sizes.long().reshape(-1, 2).tolist():
-                parts = self.packed[start : start + width * (1 + width + count)].split(
-                    [width, width * width, count * width]
-                )
-                dtype = torch.float32 if self.single else torch.float64
-                factor, means = parts[1].reshape(width, width).to(dtype), parts[2].reshape(count, width).to(dtype)
-                self._parts.append((parts[0], factor, means, means.square().sum(1)))
-                start += width * (1 + width + count)
-        return self._parts
+        layers, start = [], 0
+        for width, count in self.sizes.long().reshape(-1, 2).tolist():
+            lengths = [width, width * width, count * width]
+            origin, factor, means = self.packed[start : start + sum(lengths)].to(dtype).split(lengths)
+            means = means.reshape(count, width)
+            layers.append((origin, factor.reshape(width, width), means, means.square().sum(1)))
+            start += sum(lengths)
+        return layers
 
     def distances(self, reading: Reading) -> Tensor:
-        """The squared distance of every layer, ``(n, layers)``."""
+        """The squared distance of every layer, ``(layers, n)``."""
+        dtype = self.precision(reading)
         rows = [*reading.layers.values(), *([reading.features] if self.features else [])]
         parts = [
-            nearest(centered(row, origin, factor), factor, means, squares)
-            for row, (origin, factor, means, squares) in zip(rows, self.prepare(), strict=True)
+            nearest(row.to(dtype) - origin, factor, means, squares)
+            for row, (origin, factor, means, squares) in zip(rows, self.prepared(dtype), strict=True)
         ]
-        return torch.stack(parts, 1).clamp(min=0)
+        return torch.stack(parts).clamp(min=0)
 
     def _score(self, reading: Reading) -> Tensor:
-        return self.distances(reading).sum(1, dtype=torch.float64)
+        return self.distances(reading).sum(0)
 
 
 class Mixture(NetworkScore):

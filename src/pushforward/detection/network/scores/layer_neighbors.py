@@ -23,7 +23,7 @@ class LayerNeighbors(NetworkScore):
     Args:
         k: index of the neighbor.
         rows: largest number of training rows that are stored, a random sample.
-        single: whether to search in single precision, which is faster; the distances are computed in double precision.
+        single: whether to score in single precision where the network computes in it, which is faster.
 
     Example:
         >>> import torch, pushforward as pf
@@ -38,37 +38,34 @@ class LayerNeighbors(NetworkScore):
 
     needs = frozenset({"layers"})
 
-    def __init__(self, k: int = 1, rows: int = 500, single: bool = False) -> None:
+    def __init__(self, k: int = 1, rows: int = 250, single: bool = False) -> None:
         super().__init__()
         check_integer("rows", rows, check_integer("k", k))
         self.k, self.rows, self.single = k, rows, bool(single)
         self.declare(packed=1, sizes=1)
-        self._parts: list[tuple[Tensor, tuple[Tensor, Tensor]]] | None = None
 
     packed: Tensor
     sizes: Tensor
 
     def _learn(self, gathered: Gathered) -> None:
-        banks = [unit(gathered.sample[f"layer {name}"][: self.rows]) for name in gathered.layers]
+        banks = [unit(gathered.sample[f"layer {name}"][: self.rows].double()) for name in gathered.layers]
         if len(banks[0]) < self.k:
             raise InputError(
                 f"LayerNeighbors needs at least k={self.k} training rows; got {len(banks[0])}: use a smaller k."
             )
         self.packed = torch.cat([bank.flatten() for bank in banks])
         self.sizes = torch.tensor([size for bank in banks for size in bank.shape], dtype=torch.float64)
-        self._parts = None
 
-    def prepare(self) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        """The stored rows of each layer, and these with their squared norms in the precision of the search."""
-        if self._parts is None:
-            self._parts, start = [], 0
-            for rows, width in self.sizes.long().reshape(-1, 2).tolist():
-                bank = self.packed[start : start + rows * width].reshape(rows, width)
-                fast = bank.float() if self.single else bank
-                self._parts.append((bank, (fast, fast.square().sum(1))))
-                start += rows * width
-        return self._parts
+    def _derive(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """The stored rows of each layer and their squared norms."""
+        parts, start = [], 0
+        for rows, width in self.sizes.long().reshape(-1, 2).tolist():
+            bank = self.packed[start : start + rows * width].reshape(rows, width).to(dtype)
+            parts.append((bank, bank.square().sum(1)))
+            start += rows * width
+        return parts
 
     def _score(self, reading: Reading) -> Tensor:
-        layers = zip(reading.layers.values(), self.prepare(), strict=True)
-        return torch.stack([kth_distance(unit(row), bank, search, self.k) for row, (bank, search) in layers], 1).sum(1)
+        dtype = self.precision(reading)
+        layers = zip(reading.layers.values(), self.prepared(dtype), strict=True)
+        return torch.stack([kth_distance(unit(rows.to(dtype)), *bank, self.k) for rows, bank in layers]).sum(0)

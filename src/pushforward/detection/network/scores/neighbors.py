@@ -18,31 +18,28 @@ _PART = 1024
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows divided by their norm, float64; a row of zeros stays."""
-    rows = rows.double()
+    """Rows divided by their norm; a row of zeros stays."""
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def kth_distance(rows: Tensor, bank: Tensor, search: tuple[Tensor, Tensor], k: int) -> Tensor:
-    """Distance of each row to its k-th nearest row of a bank, float64, ``(n,)``.
+def kth_distance(rows: Tensor, bank: Tensor, squares: Tensor, k: int) -> Tensor:
+    """Distance of each row to its k-th nearest row of a bank, ``(n,)``.
 
     Args:
-        rows: ``(n, D)``, float64.
-        bank: ``(m, D)``, float64.
-        search: the bank and its squared norms in the precision of the search.
+        rows: ``(n, D)``.
+        bank: ``(m, D)``.
+        squares: the squared norms of the bank, ``(m,)``.
         k: index of the neighbor.
     """
-    fast, squares = search
 
     def distance(part: Tensor) -> Tensor:
-        order = torch.addmm(
-            squares, part.to(fast.dtype), fast.T, alpha=-2
-        )  # the square of the row itself does not change the order
+        order = torch.addmm(squares, part, bank.T, alpha=-2)  # the square of the row itself does not change the order
         last = order.argmin(1) if k == 1 else order.topk(k, 1, largest=False).indices[:, -1]  # topk sorts
-        return (part - bank[last]).norm(dim=1)  # once more in double precision, without the cancellation of squares
+        return (part - bank[last]).norm(dim=1)  # of the difference: without the cancellation of squares
 
-    whole = torch.compiler.is_compiling() or len(rows) <= _PART
-    return torch.cat([distance(part) for part in ([rows] if whole else rows.split(_PART))])
+    if torch.compiler.is_compiling() or len(rows) <= _PART:
+        return distance(rows)
+    return torch.cat([distance(part) for part in rows.split(_PART)])
 
 
 class Neighbors(NetworkScore):
@@ -52,7 +49,7 @@ class Neighbors(NetworkScore):
         k: index of the neighbor.
         rows: largest number of training rows that are stored, a random sample.
         normalize: whether to divide by the norm.
-        single: whether to search in single precision, which is faster; the distances are computed in double precision.
+        single: whether to score in single precision where the network computes in it, which is faster.
 
     Example:
         >>> import torch, pushforward as pf
@@ -69,29 +66,21 @@ class Neighbors(NetworkScore):
         super().__init__()
         check_integer("rows", rows, check_integer("k", k))
         self.k, self.rows, self.normalize, self.single = k, rows, bool(normalize), bool(single)
-        self._fast: tuple[Tensor, Tensor] | None = None
-        self.declare(bank=2, squares=1)
+        self.declare(bank=2)
 
     bank: Tensor
-    squares: Tensor
 
     def _learn(self, gathered: Gathered) -> None:
         rows = gathered.sample["features"][: self.rows]
         if len(rows) < self.k:
             raise InputError(f"Neighbors needs at least k={self.k} training rows; got {len(rows)}: use a smaller k.")
-        self.bank = self._prepare(rows)
-        self.squares, self._fast = self.bank.square().sum(1), None
+        self.bank = unit(rows.double()) if self.normalize else rows.double()
 
-    def _prepare(self, rows: Tensor) -> Tensor:
-        return unit(rows) if self.normalize else rows.double()
-
-    def prepare(self) -> tuple[Tensor, Tensor]:
-        """The stored rows and their squared norms, in the precision of the search."""
-        if not self.single:
-            return self.bank, self.squares
-        if self._fast is None:
-            self._fast = (self.bank.float(), self.squares.float())
-        return self._fast
+    def _derive(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        bank = self.bank.to(dtype)
+        return bank, bank.square().sum(1)
 
     def _score(self, reading: Reading) -> Tensor:
-        return kth_distance(self._prepare(reading.features), self.bank, self.prepare(), self.k)
+        dtype = self.precision(reading)
+        rows = reading.features.to(dtype)
+        return kth_distance(unit(rows) if self.normalize else rows, *self.prepared(dtype), self.k)

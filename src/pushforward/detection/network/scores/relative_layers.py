@@ -8,7 +8,6 @@ from torch import Tensor
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore
 from pushforward.detection.network.scores.gaussian import (
-    centered,
     check_rows,
     relative_distance,
     relative_form,
@@ -28,6 +27,7 @@ class LayerRelativeMahalanobis(NetworkScore):
 
     Args:
         floor: smallest variance along a principal direction, relative to the mean variance.
+        single: whether to score in single precision where the network computes in it, which is faster.
 
     Example:
         >>> import torch, pushforward as pf
@@ -42,11 +42,10 @@ class LayerRelativeMahalanobis(NetworkScore):
 
     needs = frozenset({"layers", "logits"})
 
-    def __init__(self, floor: float = 1e-6) -> None:
+    def __init__(self, floor: float = 1e-6, single: bool = False) -> None:
         super().__init__()
-        self.floor = check_positive("floor", floor, zero=True)
+        self.floor, self.single = check_positive("floor", floor, zero=True), bool(single)
         self.declare(packed=1, sizes=1)
-        self._parts: list[tuple[Tensor, tuple[Tensor, ...]]] | None = None
 
     packed: Tensor
     sizes: Tensor
@@ -61,23 +60,24 @@ class LayerRelativeMahalanobis(NetworkScore):
             form = relative_form(factor, means, whitening(moments.covariance, self.floor))
             packed += [moments.mean, *(part.flatten() for part in form)]
             sizes += [len(factor), len(form[1]), len(means)]
-        self.packed, self.sizes, self._parts = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64), None
+        self.packed, self.sizes = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64)
 
-    def prepare(self) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+    def _derive(self, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
         """Origin of each layer, and its :func:`relative_form`."""
-        if self._parts is None:
-            self._parts, start = [], 0
-            for width, kept, count in self.sizes.long().reshape(-1, 3).tolist():
-                lengths = [width, width * kept, kept, width * count, count]
-                origin, *form = self.packed[start : start + sum(lengths)].split(lengths)
-                shaped = (form[0].reshape(width, kept), form[1], form[2].reshape(width, count), form[3])
-                self._parts.append((origin, shaped))
-                start += sum(lengths)
-        return self._parts
+        layers, start = [], 0
+        for width, kept, count in self.sizes.long().reshape(-1, 3).tolist():
+            lengths = [width, width * kept, kept, width * count, count]
+            origin, projections, signs, directions, squares = (
+                self.packed[start : start + sum(lengths)].to(dtype).split(lengths)
+            )
+            form = (projections.reshape(width, kept), signs, directions.reshape(width, count), squares)
+            layers.append((origin, *form))
+            start += sum(lengths)
+        return layers
 
     def _score(self, reading: Reading) -> Tensor:
-        parts = [
-            relative_distance(centered(row, origin, form[0]), form)
-            for row, (origin, form) in zip(reading.layers.values(), self.prepare(), strict=True)
-        ]
-        return torch.stack(parts, 1).sum(1, dtype=torch.float64)
+        dtype = self.precision(reading)
+        layers = zip(reading.layers.values(), self.prepared(dtype), strict=True)
+        return torch.stack([relative_distance(rows.to(dtype) - origin, form) for rows, (origin, *form) in layers]).sum(
+            0
+        )

@@ -34,6 +34,7 @@ class Residual(NetworkScore):
 
     Args:
         size: dimension of the subspace; None for the paper's choice.
+        single: whether to score in single precision where the network computes in it, which is faster.
 
     Example:
         >>> import torch, pushforward as pf
@@ -46,9 +47,9 @@ class Residual(NetworkScore):
         tensor([True])
     """
 
-    def __init__(self, size: int | None = None) -> None:
+    def __init__(self, size: int | None = None, single: bool = False) -> None:
         super().__init__()
-        self.size = check_integer("size", size, optional=True)
+        self.size, self.single = check_integer("size", size, optional=True), bool(single)
         self.declare(origin=1, complement=2)
 
     origin: Tensor
@@ -63,8 +64,13 @@ class Residual(NetworkScore):
         outside = len(directions) - subspace_size(len(directions), self.size)
         self.complement = directions[:, :outside].contiguous()
 
+    def _derive(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.origin.to(dtype), self.complement.to(dtype)
+
     def _score(self, reading: Reading) -> Tensor:
-        return ((reading.features.double() - self.origin) @ self.complement).norm(dim=1)
+        dtype = self.precision(reading)
+        origin, complement = self.prepared(dtype)
+        return ((reading.features.to(dtype) - origin) @ complement).norm(dim=1)
 
 
 class ViM(Residual):
@@ -76,6 +82,7 @@ class ViM(Residual):
 
     Args:
         size: dimension of the subspace; None for the paper's choice.
+        single: whether to score in single precision where the network computes in it, which is faster.
 
     Example:
         >>> import torch, pushforward as pf
@@ -90,8 +97,8 @@ class ViM(Residual):
 
     needs = frozenset({"logits", "head"})
 
-    def __init__(self, size: int | None = None) -> None:
-        super().__init__(size)
+    def __init__(self, size: int | None = None, single: bool = False) -> None:
+        super().__init__(size, single)
         self.declare(scale=0)
 
     scale: Tensor
