@@ -12,6 +12,7 @@ from papers.experiment import Experiment
 from papers.manifolds import (
     Level,
     ManifoldDistribution,
+    _loss_after,
     circle,
     held_out_loss,
     rotated,
@@ -19,6 +20,7 @@ from papers.manifolds import (
     swiss_roll,
     train_until_level,
 )
+from pushforward.errors import TrainingError
 
 TARGETS = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
 
@@ -157,3 +159,42 @@ def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment,
     two_step._circle(experiment)
     assert "until level" in experiment.findings[-1].note
     assert "circle autoencoder 0 0 held out" in experiment._known
+
+
+def scripted(experiment, monkeypatch, losses):
+    """Let the stages end with these losses on held-out rows; None is a training whose loss became infinite."""
+    left, rates = list(losses), []
+    rows = torch.zeros(4, 2)
+
+    def judge(train, held_out):
+        rates.append(train.keywords["learning_rate"])
+        return left.pop(0)
+
+    monkeypatch.setattr(Experiment, "train", lambda self, key, start, *arguments, **options: (start(), {}))
+    monkeypatch.setattr("papers.manifolds._loss_after", judge)
+    make = lambda: pf.models.NICE(features=2, layers=2, hidden=(8,))  # noqa: E731
+    _, facts = train_until_level(experiment, "a run", make, rows, rows, Level(1, 9), learning_rate=1.0)
+    return facts["steps"], rates
+
+
+def test_small_improvements_in_a_row_count_together(experiment, monkeypatch):
+    """Two stages that each gain 0.004 nats gain more than 0.005; noise around one value gains nothing."""
+    steps, _ = scripted(experiment, monkeypatch, [1.0, 0.996, 0.992, 0.991, 0.993])
+    assert steps == 5
+    steps, _ = scripted(Experiment("noise", "smoke", experiment.out), monkeypatch, [1.0, 1.003, 0.997])
+    assert steps == 3
+
+
+def test_a_stage_that_diverges_is_one_without_improvement(experiment, monkeypatch):
+    steps, rates = scripted(experiment, monkeypatch, [1.0, None, 0.9, None, None])
+    assert steps == 5
+    assert rates == [1.0, 1.0, 0.5, 1.0, 0.5]
+
+
+def test_an_infinite_loss_ends_a_stage_and_other_errors_end_the_run():
+    def fail(message):
+        raise TrainingError(message)
+
+    assert _loss_after(lambda: fail("the loss is nan at step 3"), torch.zeros(1, 2)) is None
+    with pytest.raises(TrainingError, match="another run"):
+        _loss_after(lambda: fail("the checkpoint belongs to another run"), torch.zeros(1, 2))
