@@ -70,8 +70,11 @@ def test_a_measurement_whose_file_is_gone_is_made_again(tmp_path):
     file, calls = tmp_path / "model", []
 
     def measure(key: str) -> int:
-        experiment = Experiment("toy", "quick", tmp_path, say=lambda line: None)
-        return experiment.measure(key, lambda: file.write_text(key) and calls.append(key) or 1, file)
+        def write() -> int:
+            calls.append(key)
+            return file.write_text(key)
+
+        return Experiment("toy", "quick", tmp_path, say=lambda line: None).measure(key, write, file)
 
     assert [measure("a"), measure("a")] == [1, 1]
     assert calls == ["a"]
