@@ -125,7 +125,7 @@ def _circle(experiment: Experiment) -> None:
             )
             return {"tv": _variation(model.sample(draws, seed=0))}
 
-        two.append(experiment.measure(f"circle two-step {seed}", both))
+        two.append(experiment.measure(f"circle two steps {seed}", both))
     values = [facts["tv"] for facts in two]
     experiment.report(
         "a density on the plane has no highest likelihood on a circle: it rises as training goes on",
