@@ -231,7 +231,7 @@ def _images(experiment: Experiment) -> None:
     floor = mmd(features(rows[-few:]), features(real)).item()
     trained = (
         f"{options['max_steps']:,} steps of 128 for a first step and NICE, {_second_options(experiment)['max_steps']:,} of 256 for a second "
-        f"step, {pixels['max_steps']:,} of 64 for NSF"
+        f"step, {pixels['max_steps']:,} of 64 for NSF; seeds: {len(found.areas[SETS[0], 'NSF', 'density'])}"
     )
     _tables(experiment, found, floor, trained)
     experiment.strip("samples", found.strips)
@@ -489,5 +489,5 @@ def _injective(experiment: Experiment) -> None:
         and any(passed(way) < len(checks(way)) for way in BEFORE),
         note="autoencoders with each of four densities of the codes; smallest over largest singular value, largest error of a recovered code in "
         f"standard deviations, root mean square error of test images in gray levels, and kernel distance of samples with a flow of the "
-        f"codes; {steps} and {second_steps} steps; criterion: for AE and for VAE one way passes every test, and not all first steps of the other measurements do",
+        f"codes; {steps} and {second_steps} steps; seeds: {len(found['AE'][sets[0]])}; criterion: for AE and for VAE one way passes every test, and not all first steps of the other measurements do",
     )

@@ -198,3 +198,27 @@ def test_an_infinite_loss_ends_a_stage_and_other_errors_end_the_run():
     assert _loss_after(lambda: fail("the loss is nan at step 3"), torch.zeros(1, 2)) is None
     with pytest.raises(TrainingError, match="another run"):
         _loss_after(lambda: fail("the checkpoint belongs to another run"), torch.zeros(1, 2))
+
+
+def test_every_measurement_has_the_seeds_that_were_asked_for(tmp_path, monkeypatch):
+    """Two seeds instead of the one of a smoke run, also where a run has its own number."""
+    experiment = Experiment("toy", "smoke", tmp_path, seeds=2, say=lambda line: None)
+    parts = torch.randn(3, 150, 4, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(rectangular, "load_table", lambda name, *, seed, folder: parts)
+    rectangular._overfitting(experiment, {method: [{"tv": 0.1}] for method in ("exact", "two-step")})
+    rectangular._tables(experiment)
+    assert {"ambient 0", "ambient 1", "protein RNF 0", "protein RNF 1", "kin40k M-flow 1"} <= set(experiment._known)
+
+
+def test_a_rise_of_the_total_variation_counts_above_the_floor(tmp_path):
+    """A likelihood that rises while the total variation moves by less than its noise is not overfitting."""
+    for rise, expected in ((0.005, False), (0.05, True)):
+        experiment = Experiment(f"rise {rise}", "quick", tmp_path, seeds=2, say=lambda line: None)
+        stages = [
+            {"nats": float(k), "tv": 0.1 + rise * (k == 3), "floor": 0.01, "truth": 0.0, "distance": 0.0}
+            for k in range(5)
+        ]
+        for seed in (0, 1):
+            experiment._known[f"ambient {seed}"] = stages
+        rectangular._overfitting(experiment, {method: [{"tv": 0.1}] for method in ("exact", "two-step")})
+        assert experiment.findings[-1].confirmed is expected
