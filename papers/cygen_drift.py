@@ -195,7 +195,7 @@ def _cures(
     experiment.report(
         "(not the paper's) returning to data bounds the drift of long chains, and an acceptance step halves it",
         ours=f"energy distance and total variation of the fractions: chains of {last:,} steps {text(chains)}; half of the chains start again "
-        f"from data after every {short} steps {text(returning)}; ends of chains {text(judged, 'before ')}, accepted or rejected by a "
+        f"from data after every {short} steps {text(returning)}; ends of chains of 1,000 steps {text(judged, 'before ')}, accepted or rejected by a "
         f"classifier {text(judged)}",
         confirmed=max(facts["distance"] for facts in returning) < 0.005
         and all(facts["distance"] < 0.5 * facts["before distance"] for facts in judged),

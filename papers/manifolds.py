@@ -280,13 +280,14 @@ def train_in_phases(
 class Level:
     """When a training is level: no stage of it lowers the loss on held-out rows any more.
 
-    A stage improves if its loss is lower than that of the last stage that improved by the least improvement, so that several
-    small steps down count together.
+    Each stage starts from the best one so far. It improves if its loss is lower than that of the last stage that improved by the
+    least improvement, so that several small steps down count together. The learning rate is halved after each stage without
+    improvement: at a high rate a stage may end worse than it started.
 
     Attributes:
         stage: steps of a stage, in which the learning rate falls from its start to 0.
         most: largest number of stages of a phase.
-        patience: number of stages without improvement in a row after which training stops; the learning rate is halved after each.
+        patience: number of stages without improvement in a row after which training stops.
         nats: least improvement of a loss in nats.
         relative: least improvement of a squared distance, relative to that of the last stage that improved.
     """
@@ -326,7 +327,7 @@ def train_until_level(
 ) -> tuple[Model, dict[str, int]]:
     """Train in stages, in each phase until its loss on held-out rows is level, and keep the best stage.
 
-    A stage whose loss becomes infinite counts as one without improvement, and the next one starts from the best stage.
+    A stage whose loss becomes infinite counts as one without improvement.
 
     Returns:
         The model; the number of steps of all phases, and of phases that ended before they were level.
@@ -334,7 +335,7 @@ def train_until_level(
     model: Model | None = None
     steps, unfinished = 0, 0
     for phase in phases:
-        best, reference, kept, stale = math.inf, math.inf, model, 0
+        best, reference, stale, failed = math.inf, math.inf, 0, 0
         for index in range(level.most):
 
             def start(before: Model | None = model, phase: str = phase, first: bool = index == 0) -> Model:
@@ -346,7 +347,7 @@ def train_until_level(
             name = f"{key} {phase} {index}".replace("  ", " ")
             train = partial(
                 experiment.train, name, start, rows, None, seed=seed + 1000 * index, max_steps=level.stage,
-                learning_rate=learning_rate * 0.5**stale, **options,
+                learning_rate=learning_rate * 0.5**failed, **options,
             )  # fmt: skip
             loss = experiment.measure(f"{name} held out", partial(_loss_after, train, held_out))
             steps += level.stage
@@ -354,15 +355,13 @@ def train_until_level(
             if loss is not None and (not math.isfinite(reference) or loss < reference - margin):
                 reference, stale = loss, 0
             else:
-                stale += 1
-            model = kept if loss is None else train()[0]
+                stale, failed = stale + 1, failed + 1
             if loss is not None and (not math.isfinite(best) or loss < best):
-                best, kept = loss, model
+                best, model = loss, train()[0]
             if stale >= level.patience:
                 break
         else:
             unfinished += 1
-        model = kept
     if model is None:
         raise ConfigError("a model needs a training phase with a finite loss; got none.")
     return model, {"steps": steps, "unfinished": unfinished}

@@ -355,7 +355,7 @@ def _how_long(experiment: Experiment) -> str:
         return ""
     return (
         f"; stages of {level.stage:,} steps until {level.patience} in a row are not {level.nats} nats (manifold alone: {100 * level.relative:g} %) "
-        f"below the last stage that was, on 2,000 held-out rows, at most {level.most} in a phase; the best stage is kept"
+        f"below the last stage that was, on 2,000 held-out rows, at most {level.most} in a phase; each starts from the best one"
     )
 
 

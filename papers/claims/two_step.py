@@ -272,7 +272,7 @@ def _dimension(experiment: Experiment, train: dict[str, Tensor]) -> None:
         "images lie near a manifold of few dimensions",
         ours=", ".join(f"{name}: {found:.1f} of 784" for name, found in dims.items()),
         confirmed=max(dims.values()) < 40,
-        note="maximum likelihood of 20 neighbors; the codes have 20, as in the paper",
+        note=f"maximum likelihood of 20 neighbors among {count:,} rows; the codes have 20, as in the paper",
     )
 
 

@@ -188,7 +188,37 @@ def test_small_improvements_in_a_row_count_together(experiment, monkeypatch):
 def test_a_stage_that_diverges_is_one_without_improvement(experiment, monkeypatch):
     steps, rates = scripted(experiment, monkeypatch, [1.0, None, 0.9, None, None])
     assert steps == 5
-    assert rates == [1.0, 1.0, 0.5, 1.0, 0.5]
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25]
+
+
+def test_a_stage_starts_from_the_best_one(experiment, monkeypatch):
+    """Stage 1 ends worse than stage 0, so stage 2 starts from stage 0 again; a weight has the number of the last stage."""
+    losses, starts = [1.0, 2.0, 0.5], {}
+
+    def number(model) -> torch.Tensor:
+        return next(model.parameters()).data.flatten()[:1]
+
+    def make():
+        model = pf.models.NICE(features=2, layers=2, hidden=(8,))
+        number(model).fill_(-1.0)
+        return model
+
+    def train(self, key, start, *arguments, **options):
+        model, stage = start(), int(key.split()[-1])
+        starts[stage] = number(model).item()
+        number(model).fill_(stage)
+        return model, {}
+
+    def judge(train, held_out):
+        train()
+        return losses.pop(0)
+
+    monkeypatch.setattr(Experiment, "train", train)
+    monkeypatch.setattr("papers.manifolds._loss_after", judge)
+    rows = torch.zeros(4, 2)
+    model, _ = train_until_level(experiment, "a run", make, rows, rows, Level(1, 3))
+    assert starts == {0: -1.0, 1: 0.0, 2: 0.0}
+    assert number(model).item() == 2.0
 
 
 def test_an_infinite_loss_ends_a_stage_and_other_errors_end_the_run():
