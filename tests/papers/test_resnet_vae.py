@@ -87,6 +87,32 @@ def test_every_coordinate_of_an_iaf_depends_on_the_context():
         assert (before != after).all()
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@torch.no_grad()
+def test_reversed_orders_leave_every_coordinate_and_its_context_in_place(steps):
+    """Networks that do not read z: each coordinate is a function of itself and of h within the kernel around it."""
+    torch.manual_seed(0)
+    flow = perturbed(ConvolutionalIAF(2, 6, steps))
+    for first in flow.first:
+        first.weight.zero_()
+    z, h = torch.randn(1, 2, 5, 5, dtype=torch.float64), torch.randn(1, 6, 5, 5, dtype=torch.float64)
+    near = torch.zeros(5, 5, dtype=torch.bool)
+    near[:3, :3] = True  # around pixel (1, 1)
+    before, moved = flow(z, h), h.clone()
+    moved[:, :, 1, 1] += 1
+    for old, new in zip(before, flow(z, moved), strict=True):
+        changed = (old != new).any(1)[0]
+        assert changed[1, 1]
+        assert not changed[~near].any()
+        assert changed.sum() == (5 if steps == 1 else 9)
+    moved = z.clone()
+    moved[0, 0, 1, 1] += 1
+    assert (flow(moved, h)[0] != before[0]).nonzero().tolist() == [[0, 0, 1, 1]]
+    assert torch.equal(flow(moved, h)[1], before[1])
+    slope = (flow(moved, h)[0] - before[0])[0, 0, 1, 1]
+    torch.testing.assert_close(slope.log(), before[1][0, 0, 1, 1])
+
+
 def integrated(model: ResNetVAE, x: torch.Tensor, reach: float = 9.0, count: int = 121) -> torch.Tensor:
     """log p(x) of a model with two latent coordinates: the integral over their noise, which is standard normal."""
     line = torch.linspace(-reach, reach, count, dtype=torch.float64)
@@ -142,9 +168,11 @@ def test_the_bound_is_the_likelihood_where_the_posterior_is_the_prior_and_z_is_n
     model, x = model_of("diagonal", blocks=blocks), images(5)
     for layer in model.latents._blocks():
         latent = model.latent
+        assert layer.up_first.bias is not None
         layer.up_first.weight[: 2 * latent] = 0
         layer.up_first.bias[: 2 * latent] = 0
         for parameter in (layer.down_first.weight, layer.down_first.bias):
+            assert parameter is not None
             parameter[2 * latent : 4 * latent] = parameter[: 2 * latent]
     divergences = model.latents.draw(x.double(), torch.Generator().manual_seed(0)).divergences
     assert all(each.abs().max() < 1e-12 for each in divergences)
