@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 import pushforward as pf
 from papers.resnet_vae import ConvolutionalIAF, ResNetVAE
@@ -94,6 +95,7 @@ def test_reversed_orders_leave_every_coordinate_and_its_context_in_place(steps):
     torch.manual_seed(0)
     flow = perturbed(ConvolutionalIAF(2, 6, steps))
     for first in flow.first:
+        assert isinstance(first, nn.Conv2d)
         first.weight.zero_()
     z, h = torch.randn(1, 2, 5, 5, dtype=torch.float64), torch.randn(1, 6, 5, 5, dtype=torch.float64)
     near = torch.zeros(5, 5, dtype=torch.bool)
