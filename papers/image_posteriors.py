@@ -81,7 +81,7 @@ def image_setting(experiment: Experiment) -> Setting:
         held_out=held_out,
         test=test,
         samples=experiment.choose(smoke=2, quick=100, full=1000),
-        vae=experiment.choose(
+        vae={"free_bits": 0.25} | experiment.choose(
             smoke={"width": 8, "latent": 2, "blocks": (1, 1)},
             quick={"width": 48, "latent": 8, "blocks": (3, 3)},
             full={"width": 160, "latent": 32, "blocks": (10, 10)},
@@ -236,6 +236,8 @@ def _sizes(setting: Setting, facts: dict[str, dict[str, Any]]) -> str:
     return (
         f"{sum(vae['blocks'])} stochastic layers of {vae['latent']} channels, width {vae['width']}, one IAF step in each; parameters: "
         f"{parameters}; {len(setting.train) // 2:,} training images and their mirror images in batches of {options['batch_size']}; "
+        f"AdamW at a constant rate of {options['learning_rate']:g}, moving average of the weights {options['ema']:g}, free bits "
+        f"{vae['free_bits']:g} a channel; "
         f"{len(setting.held_out)} other training images choose the weights (first seed: of steps {chosen}). {PILOT_RUNS}"
     )
 

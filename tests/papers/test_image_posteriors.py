@@ -21,8 +21,8 @@ def noise(count: int, seed: int) -> torch.Tensor:
 def setting(**options) -> Setting:
     return Setting(
         train=noise(40, 0), held_out=noise(8, 1), test=noise(6, 2), samples=3,
-        vae={"width": 4, "latent": 2, "blocks": (1, 1)}, every=2,
-        options={"batch_size": 8, "ema": 0.9, "schedule": None, "patience": None, "evaluate_every": 2} | options,
+        vae={"width": 4, "latent": 2, "blocks": (1, 1), "free_bits": 0.1}, every=2,
+        options={"batch_size": 8, "learning_rate": 1e-3, "ema": 0.9, "schedule": None, "patience": None, "evaluate_every": 2} | options,
     )  # fmt: skip
 
 
