@@ -1,6 +1,6 @@
 """The residual VAE of IAF's section 4: stochastic layers in a hierarchy, inferred upward and downward, with or without an IAF.
 
-Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling 2016, arXiv 1606.04934, section 4 and appendix C.
+Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling 2016, arXiv 1606.04934, section 4 and appendix.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LOG_NORMAL = 0.5 * math.log(2 * math.pi)
 
 
 class ConvolutionalIAF(nn.Module):
-    """Inverse autoregressive steps on maps z, with masked convolutions as autoregressive networks (alg. 1, appendix C).
+    """Inverse autoregressive steps on maps z, with masked convolutions as autoregressive networks (alg. 1).
 
     A step is z_i <- g_i z_i + (1 - g_i) m_i with g_i = sigmoid(s_i + 2), where m_i and s_i depend on h and on the coordinates before i:
     pixels in raster order, and in a pixel the channels in their order. The order is reversed after each step. Each network has
@@ -102,7 +102,7 @@ class Downward(NamedTuple):
 
 
 class Block(nn.Module):
-    """One stochastic layer: a residual block of the upward and one of the downward pass (figure 3 of the paper).
+    """One stochastic layer: a residual block of the upward and one of the downward pass.
 
     Args:
         width: channels of the deterministic features.
@@ -138,20 +138,20 @@ class Block(nn.Module):
         mean, log_scale, *others = self.down_first(F.elu(h)).split(self.down_parts, 1)
         return Downward(mean, soft_clamp(log_scale, MAX_LOG_SCALE), *others)
 
-    def posterior(self, inferred: tuple[Tensor, ...], below: Downward, e: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, inferred: tuple[Tensor, ...], known: Downward, e: Tensor) -> tuple[Tensor, Tensor]:
         """z ~ q(z | x, layers above) from standard normal noise e, and the terms of its log-density, all shaped as e."""
         mean, log_scale, context = inferred
-        log_scale = soft_clamp(log_scale + below.added_log_scale, MAX_LOG_SCALE)
-        z = mean + below.added_mean + log_scale.exp() * e
+        log_scale = soft_clamp(log_scale + known.added_log_scale, MAX_LOG_SCALE)
+        z = mean + known.added_mean + log_scale.exp() * e
         log_q = -0.5 * e * e - _LOG_NORMAL - log_scale
         if self.iaf is not None:
-            z, log_slopes = self.iaf(z, context + below.context)
+            z, log_slopes = self.iaf(z, context + known.context)
             log_q = log_q - log_slopes
         return z, log_q
 
-    def close(self, h: Tensor, below: Downward, z: Tensor) -> Tensor:
-        """The features after z is known, for the layer below."""
-        branch = self.down_last(F.elu(torch.cat((z, below.rest), 1)))
+    def close(self, h: Tensor, known: Downward, z: Tensor) -> Tensor:
+        """The features after z is drawn, for the next layer."""
+        branch = self.down_last(F.elu(torch.cat((z, known.rest), 1)))
         if self.halves:
             h, branch = F.interpolate(h, scale_factor=2.0, mode="nearest"), F.pixel_shuffle(branch, 2)
         return h + BRANCH * branch
@@ -247,14 +247,14 @@ class HierarchicalLatents(Transform):
             inferred.append(part)
         h, divergences, scales, log_q, u = self._top(len(x)), [], [], [], []
         for k, layer in reversed(list(enumerate(self._blocks()))):
-            below = layer.down(h)
-            z, terms = layer.posterior(inferred[k], below, e[k].unflatten(1, (self.latent, *self.sides[k])))
-            standard = (z - below.mean) * torch.exp(-below.log_scale)
-            divergences.append(terms + 0.5 * standard * standard + _LOG_NORMAL + below.log_scale)
-            scales.append(sum_event(below.log_scale, 3))
+            known = layer.down(h)
+            z, terms = layer.posterior(inferred[k], known, e[k].unflatten(1, (self.latent, *self.sides[k])))
+            standard = (z - known.mean) * torch.exp(-known.log_scale)
+            divergences.append(terms + 0.5 * standard * standard + _LOG_NORMAL + known.log_scale)
+            scales.append(sum_event(known.log_scale, 3))
             log_q.append(sum_event(terms, 3))
             u.append(standard.flatten(1))
-            h = layer.close(h, below, z)
+            h = layer.close(h, known, z)
         log_p = sum_event(self.likelihood.log_prob(x.movedim(1, -1), self._raw(h)), 3)
         return Draws(torch.cat(u[::-1], 1), log_p, sum(log_q, x.new_zeros(())), sum(scales, x.new_zeros(())), divergences)  # fmt: skip
 
@@ -272,9 +272,9 @@ class HierarchicalLatents(Transform):
         """Raw parameters of p(x | z), ``(n, height, width, outputs)``, from noise u, ``(n, total)``."""
         h, parts = self._top(len(u)), u.split(self.sizes, 1)
         for k, layer in reversed(list(enumerate(self._blocks()))):
-            below = layer.down(h)
-            z = below.mean + below.log_scale.exp() * parts[k].unflatten(1, (self.latent, *self.sides[k]))
-            h = layer.close(h, below, z)
+            known = layer.down(h)
+            z = known.mean + known.log_scale.exp() * parts[k].unflatten(1, (self.latent, *self.sides[k]))
+            h = layer.close(h, known, z)
         return self._raw(h)
 
     def measure(self, latent: Measure) -> Measure:
