@@ -23,7 +23,10 @@ __all__ = ["POSTERIORS", "Scores", "Setting", "compare_posteriors", "gain", "ima
 POSTERIORS = {"diagonal": "diagonal", "IAF": "iaf"}
 CPU_SECONDS = 6000
 """Training of one model in a long run."""
-PILOT_RUNS = ""
+PILOT_RUNS = (
+    "Pilot runs on 200 held-out training images, one seed, 4 layers of width 32, 1,500 steps: Adamax at 2e-3 had 5.87 bits/dim (diagonal) and 5.74 "
+    "(IAF), Adamax at 1e-2 5.27 and AdamW at 2e-3 5.28 (diagonal); AdamW at 5e-3 diverged without a bound on the norm of the gradient"
+)
 
 
 @dataclass(frozen=True)
