@@ -1,12 +1,16 @@
 """Run every reproduction with the smoke budget, on real data if there are any and else on noise."""
 
 import gzip
+import io
 import os
 import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
+from pyarrow import parquet
 
 from papers.run import reproduce, reproductions
 
@@ -25,6 +29,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / name / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(raw, 1))
             labels = bytes([0, 0, 8, 1]) + struct.pack(">I", count) + bytes(k % 10 for k in range(count))
             (root / name / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels, 1))
+    (root / "cifar10").mkdir()
+    for name in ("train_10000", "test"):
+        pictures = [io.BytesIO() for _ in range(120)]
+        for picture in pictures:
+            Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(picture, "png")
+        parquet.write_table(
+            pa.table({"image": [picture.getvalue() for picture in pictures]}), root / "cifar10" / f"{name}.parquet"
+        )
     for name in ("protein", "kin40k"):
         table = root / "uci" / name
         table.mkdir(parents=True)
