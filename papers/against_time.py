@@ -308,18 +308,21 @@ class Found:
         lost = f" ({len(values) - len(finite)} of {len(values)} diverged)" if len(finite) < len(values) else ""
         return (spread(finite, digits) if finite else "–") + lost
 
-    def ahead(self, first: str, second: str, what: str = "bits") -> bool | None:
-        """Whether the first model is clearly better (True), clearly worse (False) or neither (None).
+    def ahead(
+        self, first: str, second: str, what: str = "bits", than: str | None = None, margin: float = MARGIN
+    ) -> bool | None:
+        """Whether a figure of the first model is clearly lower (True), clearly higher (False) or neither (None).
 
-        By two standard errors of the paired differences over seeds; with one seed by 0.02 bits/dim.
+        By two standard errors of the paired differences over seeds; with one seed by the margin. ``than`` is the figure of the
+        second model, by default the same one.
         """
-        ours, theirs = self.figures(first, what), self.figures(second, what)
+        ours, theirs = self.figures(first, what), self.figures(second, than or what)
         if not all(map(math.isfinite, ours)) or not all(map(math.isfinite, theirs)):
             lost = [sum(not math.isfinite(value) for value in values) for values in (ours, theirs)]
             return None if lost[0] == lost[1] else lost[0] < lost[1]
         if len(ours) == 1:
             gain = theirs[0] - ours[0]
-            return None if abs(gain) <= MARGIN else gain > 0
+            return None if abs(gain) <= margin else gain > 0
         if clearly_below(ours, theirs):
             return True
         return False if clearly_below(theirs, ours) else None
