@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,7 @@ def unbiased_bits(model: Model, rows: Tensor, *, log_det: str = "roulette", firs
     with torch.no_grad():
         nats = torch.cat([model.evaluate(part, seed=first + k).value for k, part in enumerate(rows.split(50))])
     model.set_log_det(before)
-    return -nats.double().mean().item() / rows[0].numel() / np.log(2)
+    return -nats.double().mean().item() / (rows[0].numel() * math.log(2))
 
 
 def _against_time(experiment: Experiment) -> None:
@@ -76,7 +77,7 @@ def _against_time(experiment: Experiment) -> None:
     def judge(model: Model, images: Pictures) -> dict[str, float]:
         some = images.test[:1000]
         noise = [unbiased_bits(model, some, first=seed) for seed in (10_000, 20_000)]
-        found = {"noise": abs(noise[0] - noise[1]) / np.sqrt(2 * len(images.test) / len(some))}
+        found = {"noise": abs(noise[0] - noise[1]) / math.sqrt(2 * len(images.test) / len(some))}
         if model.log_det == "power":  # pyright: ignore[reportAttributeAccessIssue]
             found["own"] = unbiased_bits(model, images.test, log_det="power")
         return found

@@ -56,7 +56,8 @@ def _against_time(experiment: Experiment) -> None:
 
     def conv(mode: str) -> Contender:
         def build(width: int) -> Model:
-            return ConvGlow(shape, mode=mode, alpha=None, **(sizes | {"hidden": (width, width)}))
+            own: dict[str, Any] = sizes | {"hidden": (width, width)}
+            return ConvGlow(shape, mode=mode, alpha=None, **own)
 
         width = width_for(build, size(small.make()), (1, sizes["hidden"][0]))
         return Contender(f"Glow 3x3 {mode}", lambda: build(width), judge=sample_distance)
