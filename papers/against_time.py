@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -369,18 +370,17 @@ def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> F
     runs: dict[str, list[dict[str, Any]]] = {}
     missing: dict[str, str] = {}
     for contender in contenders:
-        if contender.library and not installed(contender.library):
+        seeds = {seed: f"{contender.name} seed {seed}" for seed in experiment.few(1)}
+        if contender.library and not installed(contender.library) and not all(map(shared.measured, seeds.values())):
             missing[contender.name] = contender.library
             continue
         rate = best_rate(_rates(experiment), partial(_pilot, shared, contender, images, limit.part(0.1)))
         runs[contender.name] = [
-            shared.measure(
-                f"{contender.name} seed {seed}", partial(_measure, shared, contender, images, limit, seed, rate)
-            )
-            for seed in experiment.few(1)
+            shared.measure(key, partial(_measure, shared, contender, images, limit, seed, rate))
+            for seed, key in seeds.items()
         ]
-        for seed in experiment.few(1):
-            _checkpoint(shared, f"{contender.name} seed {seed}").unlink(missing_ok=True)
+        for key in seeds.values():  # after the line of the measurement: a run that is killed before it resumes
+            _checkpoint(shared, key).unlink(missing_ok=True)
     return Found(runs, missing, limit, images)
 
 
@@ -414,7 +414,9 @@ def _measure(
     file = _checkpoint(shared, f"{contender.name} seed {seed}")
     result = train_for(contender, images, limit, rate=rate, seed=seed, checkpoint=file)
     model = result.pop("model")
-    result |= {"rate": rate, "bits": None}
+    result |= {"rate": rate, "bits": None, "library": contender.library}
+    if contender.library:
+        result["version"] = version(contender.library)
     if model is not None:
         with preserved(torch.device("cpu")):
             seed_loading(seed)
@@ -463,6 +465,9 @@ def report_peers(
     ]
     said = [f"{', '.join(f'{name} {found.text(name)}' for name in [first, *there])} bits/dim"] if there else []
     said += [found.compare(first, name) for name in there]
+    versions = {
+        f"{run['library']} {run['version']}" for name in there for run in found.runs[name] if run.get("version")
+    }
     experiment.report(
         claim,
         ours="; ".join([*said, *absent]),
@@ -471,6 +476,7 @@ def report_peers(
             part
             for part in (
                 "not a claim of the paper; equal pixel transforms, images, batches, noise, optimizer and CPU time",
+                ", ".join(sorted(versions)),
                 note,
             )
             if part
@@ -484,8 +490,8 @@ def draw(experiment: Experiment, found: Found, name: str = "against-time") -> No
     axes = figure.subplots()
     late: list[float] = []
     for index, (model, runs) in enumerate(found.runs.items()):
-        foreign = model.startswith(("normflows", "nflows"))
         for k, run in enumerate(runs):
+            foreign = bool(run.get("library"))
             points = [(x, y) for x, y in run["curve"] if x > 0 and math.isfinite(y)]
             if not points:
                 continue
