@@ -486,6 +486,8 @@ def report_peers(
 
 def draw(experiment: Experiment, found: Found, name: str = "against-time") -> None:
     """The picture of a comparison: bits/dim of held-out images against CPU seconds, one line for each model and seed."""
+    from pushforward.plot import COLORS
+
     figure = experiment.figure(7, 4)
     axes = figure.subplots()
     late: list[float] = []
@@ -496,7 +498,7 @@ def draw(experiment: Experiment, found: Found, name: str = "against-time") -> No
             if not points:
                 continue
             axes.plot(
-                *zip(*points, strict=True), color=f"C{index}", linestyle="--" if foreign else "-", linewidth=1.2,
+                *zip(*points, strict=True), color=COLORS[index % len(COLORS)], linestyle="--" if foreign else "-", linewidth=1.2,
                 marker=".", markersize=3, label=model if k == 0 else None,
             )  # fmt: skip
             late += [y for x, y in points if x >= 0.02 * points[-1][0]]

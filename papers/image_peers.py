@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,14 @@ from pushforward.transforms import Chain
 from pushforward.transforms.base import Shape
 
 __all__ = ["PeerDensity", "installed", "nflows_image", "normflows_glow", "normflows_residual", "peer_model"]
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Hide what other libraries warn of while they make a flow, such as functions of torch that will be removed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def installed(library: str) -> bool:
@@ -78,12 +88,14 @@ def peer_model(shape: Shape, made: tuple[nn.Module, Callable[[Tensor], Tensor]],
 
 def normflows_glow(shape: tuple[int, ...], scales: int, layers: int, width: int) -> Model:
     """Glow of normflows: its GlowBlock, with its bound on the scales of couplings (sigmoid)."""
-    return peer_model(shape, normflows_flow("Glow", width, shape=shape, scales=scales, steps=layers))
+    with _no_warnings():
+        return peer_model(shape, normflows_flow("Glow", width, shape=shape, scales=scales, steps=layers))
 
 
 def nflows_image(case: str, shape: tuple[int, ...], scales: int, layers: int, width: int, **options: Any) -> Model:
     """A flow of parts of nflows; cases and options are those of ``benchmarks.quality.images.nflows_flow``."""
-    return peer_model(shape, nflows_flow(case, width, shape=shape, scales=scales, steps=layers, **options))
+    with _no_warnings():
+        return peer_model(shape, nflows_flow(case, width, shape=shape, scales=scales, steps=layers, **options))
 
 
 def normflows_residual(
@@ -101,7 +113,8 @@ def normflows_residual(
         coefficient: bound on the Lipschitz constant of a block.
         alpha: margin of the logit.
     """
-    import normflows as nf
+    with _no_warnings():
+        import normflows as nf
 
     def actnorm(channels: int) -> nn.Module:
         return nf.flows.ActNorm((channels, 1, 1))
