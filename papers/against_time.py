@@ -43,7 +43,7 @@ __all__ = [
     "train_for",
 ]
 
-RATES = (1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 """Learning rates, among which held-out images choose for each model after a tenth of the time, with seed 0."""
 CLIP = 5.0
 START = 512
