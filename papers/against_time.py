@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from papers.equal_time import best_rate
-from papers.experiment import Experiment, bits_per_dim, clearly_below, principal, size, spread
+from papers.experiment import Experiment, all_hold, bits_per_dim, clearly_below, principal, size, spread
 from papers.image_peers import installed
 from pushforward import io
 from pushforward.errors import StorageError
@@ -52,8 +52,6 @@ FRACTIONS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, *(k / 20 for k in range(2, 20
 """Fractions of the time at which held-out images are scored, and once more at the end."""
 SAVED = 120.0
 """Seconds between two checkpoints."""
-MARGIN = 0.02
-"""Bits/dim by which a single seed decides; several seeds decide by two standard errors. It was chosen before any run."""
 
 
 @dataclass(frozen=True)
@@ -309,24 +307,22 @@ class Found:
         lost = f" ({len(values) - len(finite)} of {len(values)} diverged)" if len(finite) < len(values) else ""
         return (spread(finite, digits) if finite else "–") + lost
 
-    def ahead(
-        self, first: str, second: str, what: str = "bits", than: str | None = None, margin: float = MARGIN
-    ) -> bool | None:
-        """Whether a figure of the first model is clearly lower (True), clearly higher (False) or neither (None).
+    def below(self, first: str, second: str, what: str = "bits", than: str | None = None) -> bool | None:
+        """Whether a figure of the first model is clearly below that of the second, by ``clearly_below`` over paired seeds.
 
-        By two standard errors of the paired differences over seeds; with one seed by the margin. ``than`` is the figure of the
-        second model, by default the same one.
+        ``than`` is the figure of the second model, by default the same one. A model whose training diverged is below none, and
+        seeds of which only the second diverged do not count.
         """
         ours, theirs = self.figures(first, what), self.figures(second, than or what)
-        if not all(map(math.isfinite, ours)) or not all(map(math.isfinite, theirs)):
-            lost = [sum(not math.isfinite(value) for value in values) for values in (ours, theirs)]
-            return None if lost[0] == lost[1] else lost[0] < lost[1]
-        if len(ours) == 1:
-            gain = theirs[0] - ours[0]
-            return None if abs(gain) <= margin else gain > 0
-        if clearly_below(ours, theirs):
-            return True
-        return False if clearly_below(theirs, ours) else None
+        if not all(map(math.isfinite, ours)):
+            return False
+        pairs = [(own, other) for own, other in zip(ours, theirs, strict=True) if math.isfinite(other)]
+        return clearly_below(*zip(*pairs, strict=True)) if pairs else None
+
+    def not_behind(self, first: str, second: str) -> bool | None:
+        """Whether the second model is not clearly ahead of the first."""
+        behind = self.below(second, first) if all(map(math.isfinite, self.bits(first))) else True
+        return None if behind is None else not behind
 
     def compare(self, first: str, second: str, what: str = "bits", unit: str = "bits/dim") -> str:
         """In plain words which of two models is ahead, and by how much against the spread of the seeds."""
@@ -340,7 +336,7 @@ class Found:
         leader, other = (first, second) if gain >= 0 else (second, first)
         by = f"{leader} is ahead of {other} by {abs(gain):.3f}"
         by += f" ± {statistics.stdev(gains):.3f} {unit}" if len(gains) > 1 else f" {unit} with one seed"
-        if self.ahead(first, second, what) is None:
+        if len(gains) > 1 and not self.below(leader, other, what):
             by += ", which is not clear"
         return by
 
@@ -354,7 +350,7 @@ class Found:
         budget = f"{seconds / 60:g} minutes of CPU time" if seconds < math.inf else f"{self.limit.steps:g} steps"
         return (
             f"{len(self.images.train):,} training images, {budget} for each model and seed, batches of {self.images.batch_size}, Adam, rates chosen by "
-            f"held-out images after a tenth of the time; clear: by two standard errors over seeds, with one seed by {MARGIN:g}; {each}"
+            f"held-out images after a tenth of the time; clear: by two standard errors over paired seeds; {each}"
         )
 
 
@@ -370,7 +366,7 @@ def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> F
     runs: dict[str, list[dict[str, Any]]] = {}
     missing: dict[str, str] = {}
     for contender in contenders:
-        seeds = {seed: f"{contender.name} seed {seed}" for seed in experiment.few(1)}
+        seeds = {seed: f"{contender.name} seed {seed}" for seed in experiment.few(1, 3)}
         if contender.library and not installed(contender.library) and not all(map(shared.measured, seeds.values())):
             missing[contender.name] = contender.library
             continue
@@ -380,7 +376,7 @@ def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> F
             for seed, key in seeds.items()
         ]
         for key in seeds.values():  # after the line of the measurement: a run that is killed before it resumes
-            _checkpoint(shared, key).unlink(missing_ok=True)
+            shared.forget(key)
     return Found(runs, missing, limit, images)
 
 
@@ -388,30 +384,26 @@ def _rates(experiment: Experiment) -> tuple[float, ...]:
     return RATES[:1] if experiment.budget == "smoke" else RATES
 
 
-def _checkpoint(shared: Experiment, key: str) -> Path:
-    return shared.out / f"{shared.name}-{shared.budget}-{key.replace(' ', '-').replace('/', '-')}.checkpoint"
-
-
 def _pilot(shared: Experiment, contender: Contender, images: Pictures, limit: Limit, rate: float) -> float | None:
     """Minus bits/dim of held-out images; None if the training diverged or there is nothing to choose."""
     if shared.budget == "smoke":
         return None
     key = f"{contender.name} pilot {rate:g}"
-    file = _checkpoint(shared, key)
+    file = shared.checkpoint_file(key)
 
     def run() -> float | None:
         result = train_for(contender, images, limit, rate=rate, seed=0, checkpoint=file, fractions=())
         return None if result["model"] is None else result["curve"][-1][1]
 
     bits = shared.measure(key, run)
-    file.unlink(missing_ok=True)
+    shared.forget(key)
     return None if bits is None else -bits
 
 
 def _measure(
     shared: Experiment, contender: Contender, images: Pictures, limit: Limit, seed: int, rate: float
 ) -> dict[str, Any]:
-    file = _checkpoint(shared, f"{contender.name} seed {seed}")
+    file = shared.checkpoint_file(f"{contender.name} seed {seed}")
     result = train_for(contender, images, limit, rate=rate, seed=seed, checkpoint=file)
     model = result.pop("model")
     result |= {"rate": rate, "bits": None, "library": contender.library}
@@ -439,18 +431,16 @@ def report_ahead(
 ) -> None:
     """Report whether one model is clearly ahead of all others in bits/dim of the test images.
 
-    With one seed a difference within the margin decides nothing. With ``level`` the claim is that it is not clearly behind.
+    With ``level`` the claim is that it is not clearly behind. One seed confirms nothing.
     """
     names = [first, *others]
-    ahead = [found.ahead(first, other) for other in others]
-    undecided = not level and len(found.runs[first]) == 1 and None in ahead and False not in ahead
-    confirmed = all(each is not False if level else each is True for each in ahead)
+    holds = [found.not_behind(first, other) if level else found.below(first, other) for other in others]
     experiment.report(
         claim,
         paper=paper,
         ours=f"{', '.join(f'{name} {found.text(name)}' for name in names)} bits/dim on {len(found.images.test):,} test images of "
         f"{found.images.name}: {'; '.join(found.compare(first, other) for other in others)}",
-        confirmed=None if undecided else confirmed,
+        confirmed=all_hold(holds),
         note="; ".join(part for part in (note, found.conditions()) if part),
     )
 
@@ -471,7 +461,7 @@ def report_peers(
     experiment.report(
         claim,
         ours="; ".join([*said, *absent]),
-        confirmed=all(found.ahead(first, name) is not False for name in there) if there and not absent else None,
+        confirmed=all_hold(found.not_behind(first, name) for name in there) if there and not absent else None,
         note="; ".join(
             part
             for part in (

@@ -396,8 +396,8 @@ def _against_time(experiment: Experiment) -> None:
     experiment.report(
         f"at equal CPU time, on {found.images.name}, samples of an embedding are nearer to the images than those of a flow of all pixels",
         ours="squared kernel distance " + "; ".join(f"{name} {found.text(name, 'distance', 4)}" for name in names),
-        confirmed=found.ahead(joint, "Glow 1x1", "distance", margin=0.0) is True,
-        note="to test images in 30 whitened principal components, not FID; not a claim of the paper, which compares embeddings by FID; with one seed any difference counts",
+        confirmed=found.below(joint, "Glow 1x1", "distance"),
+        note="to test images in 30 whitened principal components, not FID; not a claim of the paper, which compares embeddings by FID",
     )  # fmt: skip
     report_ahead(
         experiment, f"(not the paper's) at equal CPU time, on {found.images.name}, the embedding is ahead of a flow of all pixels in likelihood", found,

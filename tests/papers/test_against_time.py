@@ -302,17 +302,26 @@ def found(bits: dict[str, list[float | None]], missing: dict[str, str] | None = 
     return Found(runs, missing or {}, Limit(120), some())
 
 
-def test_a_model_is_ahead_by_two_standard_errors_or_for_one_seed_by_the_margin():
-    many = found({"a": [3.0, 3.1, 3.2], "b": [3.1, 3.21, 3.3], "c": [3.3, 3.0, 3.2]})
-    assert many.ahead("a", "b") is True
-    assert many.ahead("b", "a") is False
-    assert many.ahead("a", "c") is None
+def test_a_model_is_ahead_by_two_standard_errors_of_paired_seeds():
+    many = found(
+        {"a": [3.0, 3.1, 3.2], "b": [3.1, 3.21, 3.3], "c": [3.3, 3.0, 3.2], "d": [3.2, None, 3.41], "e": [None] * 3}
+    )
+    assert many.below("a", "b") is True
+    assert many.below("b", "a") is False
+    assert many.below("a", "c") is False
+    assert many.not_behind("a", "c") is True
+    assert many.not_behind("b", "a") is False
+    assert many.below("d", "a") is False
+    assert many.not_behind("d", "a") is False
+    assert many.below("a", "d") is True  # by 0.2 and 0.21
+    assert many.below("a", "e") is None
     assert many.compare("b", "a") == "a is ahead of b by 0.103 ± 0.006 bits/dim"
     assert many.compare("a", "c").endswith(", which is not clear")
-    one = found({"a": [3.0], "b": [3.03], "c": [3.01], "d": [None]})
-    assert one.ahead("a", "b") is True
-    assert one.ahead("a", "c") is None
-    assert one.ahead("d", "a") is False
+    assert many.text("d") == "3.305 ± 0.148 (1 of 3 diverged)"
+    one = found({"a": [3.0], "b": [3.03], "d": [None]})
+    assert one.below("a", "b") is None
+    assert one.below("b", "a") is False
+    assert one.not_behind("b", "a") is None
     assert one.compare("a", "b") == "a is ahead of b by 0.030 bits/dim with one seed"
     assert "trainings diverged" in one.compare("a", "d")
     assert one.text("d") == "– (1 of 1 diverged)"
@@ -320,20 +329,23 @@ def test_a_model_is_ahead_by_two_standard_errors_or_for_one_seed_by_the_margin()
 
 def test_findings_confirm_what_the_figures_show(tmp_path):
     experiment = quiet(tmp_path, "long")
-    one = found({"a": [3.0], "b": [3.03], "c": [3.01]}, {"nflows c": "nflows"})
-    report_ahead(experiment, "clear", one, "a", ["b"])
-    report_ahead(experiment, "within the margin", one, "a", ["b", "c"])
-    report_ahead(experiment, "behind", one, "b", ["a", "c"])
-    report_ahead(experiment, "level", one, "c", ["a"], level=True)
-    report_ahead(experiment, "not level", one, "b", ["a"], level=True)
-    report_peers(experiment, "missing", one, "a", ["nflows c"])
-    report_peers(experiment, "there", one, "a", ["b"])
-    report_peers(experiment, "behind it", one, "b", ["a"])
-    assert [finding.confirmed for finding in experiment.findings] == [True, None, False, True, False, None, True, False]
+    two = found({"a": [3.0, 3.1], "b": [3.03, 3.131], "c": [3.01, 3.09]}, {"nflows c": "nflows"})
+    report_ahead(experiment, "clear", two, "a", ["b"])
+    report_ahead(experiment, "one is not clear", two, "a", ["b", "c"])
+    report_ahead(experiment, "behind", two, "b", ["a"])
+    report_ahead(experiment, "level", two, "a", ["c"], level=True)
+    report_ahead(experiment, "not level", two, "b", ["a"], level=True)
+    report_peers(experiment, "missing", two, "a", ["nflows c"])
+    report_peers(experiment, "there", two, "a", ["b"])
+    report_peers(experiment, "behind it", two, "b", ["a"])
+    report_ahead(experiment, "one seed", found({"a": [3.0], "b": [4.0]}), "a", ["b"])
+    assert [finding.confirmed for finding in experiment.findings] == [
+        True, False, False, True, False, None, True, False, None
+    ]  # fmt: skip
     assert experiment.findings[5].ours == "nflows is not installed, so nflows c was not trained"
-    assert "3.000, b 3.030 bits/dim on 12 test images" in experiment.findings[0].ours
+    assert "3.050 ± 0.071, b 3.080 ± 0.071 bits/dim on 12 test images" in experiment.findings[0].ours
     assert "2 minutes of CPU time" in experiment.findings[0].note
-    draw(experiment, one)
+    draw(experiment, two)
     assert experiment.pictures[0].stat().st_size > 1000
 
 
