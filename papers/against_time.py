@@ -103,6 +103,14 @@ def held_out_bits(model: Model, rows: Tensor) -> float:
     return bits_per_dim(model, rows, batch=100)
 
 
+def possible(bits: float) -> bool:
+    """Whether a mean of bits/dim is finite and positive: no probability of an image is above 1.
+
+    The estimate of a residual flow whose blocks are no contractions can be anything, and then does not count.
+    """
+    return math.isfinite(bits) and bits > 0
+
+
 @dataclass(frozen=True)
 class Contender:
     """One model of a comparison.
@@ -179,7 +187,7 @@ def train_for(
 
     Returns:
         ``model``; ``parameters``, ``steps`` and CPU ``seconds``; ``curve``, pairs of CPU seconds and bits/dim of held-out images. If
-        the loss became infinite, ``model`` is None.
+        the loss became infinite, or the bits/dim are not possible, ``model`` is None.
     """
     settings = {"name": contender.name, "rate": rate, "seed": seed, "images": [images.name, len(images.train), images.batch_size],
                 "seconds": limit.seconds if limit.seconds < math.inf else None}  # fmt: skip
@@ -236,7 +244,7 @@ def train_for(
         facts = {"parameters": size(model), "steps": state.steps, "seconds": round(state.seconds, 1)}
         if finite:
             evaluate(1.0)
-            finite = math.isfinite(state.curve[-1][1])
+            finite = possible(state.curve[-1][1])
         model.eval()
     return {**facts, "curve": state.curve, "model": model if finite else None}
 
@@ -413,7 +421,7 @@ def _measure(
         with preserved(torch.device("cpu")):
             seed_loading(seed)
             bits = contender.bits(model, images.test)
-            result["bits"] = bits if math.isfinite(bits) else None
+            result["bits"] = bits if possible(bits) else None
             result |= contender.judge(model, images)
     return result
 
@@ -484,7 +492,7 @@ def draw(experiment: Experiment, found: Found, name: str = "against-time") -> No
     for index, (model, runs) in enumerate(found.runs.items()):
         for k, run in enumerate(runs):
             foreign = bool(run.get("library"))
-            points = [(x, y) for x, y in run["curve"] if x > 0 and math.isfinite(y)]
+            points = [(x, y) for x, y in run["curve"] if x > 0 and possible(y)]
             if not points:
                 continue
             axes.plot(

@@ -19,7 +19,15 @@ from pushforward.models.image.building import pixel_transforms
 from pushforward.transforms import Chain
 from pushforward.transforms.base import Shape
 
-__all__ = ["PeerDensity", "installed", "nflows_image", "normflows_glow", "normflows_residual", "peer_model"]
+__all__ = [
+    "PeerDensity",
+    "installed",
+    "lipschitz_bound",
+    "nflows_image",
+    "normflows_glow",
+    "normflows_residual",
+    "peer_model",
+]
 
 
 @contextmanager
@@ -133,3 +141,28 @@ def normflows_residual(
             channels, height, side = channels * 4, height // 2, side // 2
     flow: Any = nf.NormalizingFlow(nf.distributions.DiagGaussian((channels, height, side)), layers[::-1])
     return peer_model(shape, (flow, flow.log_prob), alpha)
+
+
+@torch.no_grad()
+def lipschitz_bound(model: nn.Module, iterations: int = 200) -> float:
+    """The largest product of the norms of the three convolutions of a block, of a residual flow of normflows.
+
+    Its own estimate of a norm takes five iterations in a step of training, so weights that change fast can be larger than the bound
+    that it keeps. From 1 on the series of the log-determinant need not converge, and its sum need not be a likelihood.
+    """
+    from normflows.nets.lipschitz import InducedNormConv2d, LipschitzCNN
+
+    largest, draw = 0.0, torch.Generator().manual_seed(0)
+    for block in (part for part in model.modules() if isinstance(part, LipschitzCNN)):
+        sides = next(tuple(int(side) for side in part.spatial_dims) for part in block.modules()
+                     if isinstance(part, InducedNormConv2d) and part.kernel_size != (1, 1))  # fmt: skip
+        product = 1.0
+        for layer in (part for part in block.modules() if isinstance(part, InducedNormConv2d)):
+            weight = layer.compute_weight(update=False)
+            x = torch.randn(1, layer.in_channels, *sides, generator=draw)
+            for _ in range(iterations):
+                y = torch.nn.functional.conv2d(x / x.norm(), weight, padding=layer.padding)
+                x = torch.nn.functional.conv_transpose2d(y, weight, padding=layer.padding)
+            product *= x.norm().item() ** 0.5
+        largest = max(largest, product)
+    return largest

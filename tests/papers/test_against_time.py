@@ -31,7 +31,7 @@ from papers.claims.nsf import affine_flow
 from papers.experiment import Experiment, size
 from papers.glow_setting import PEERS
 from papers.headlines import HELD, Headline
-from papers.image_peers import PeerDensity, peer_model
+from papers.image_peers import PeerDensity, lipschitz_bound, peer_model
 from papers.report import Report
 from papers.reproduction import Finding
 from pushforward.errors import KindError, StorageError
@@ -179,6 +179,13 @@ def test_a_diverged_training_has_no_figure_and_ends_early(tmp_path):
     assert result["steps"] == 3
 
 
+def test_bits_that_no_probability_can_have_do_not_count(tmp_path):
+    assert [against_time.possible(bits) for bits in (3.5, -4766.0, 0.0, math.inf, math.nan)] == [True] + 4 * [False]
+    contender = Contender("a", small, bits=lambda model, rows: -4766.0)
+    result = train_for(contender, some(), Limit(steps=2), rate=1e-3, seed=0, checkpoint=tmp_path / "c")
+    assert result["model"] is None
+
+
 def test_a_peer_has_our_dequantization_and_our_bits():
     """A uniform density on (-1/2, 1/2) of each pixel has 8 bits/dim, and a narrower one that covers the pixels fewer."""
     flow = nn.Linear(1, 1)
@@ -232,6 +239,20 @@ def test_flows_of_normflows_train_and_resume(tmp_path):
             Contender(name, build), some(), Limit(steps=3), rate=1e-3, seed=0, checkpoint=tmp_path / name
         )
         assert math.isfinite(result["curve"][-1][1])
+    assert 0 < lipschitz_bound(result["model"]) < 1
+
+
+def test_a_norm_above_its_bound_is_found():
+    """Convolutions of one channel that multiply by 2, 1 and 1 have the norm 2, whatever the peer's estimate says."""
+    normflows = pytest.importorskip("normflows")
+    network = normflows.nets.LipschitzCNN([1, 1, 1, 1], [3, 1, 3], lipschitz_const=0.9)
+    network(torch.zeros(1, 1, 4, 4))
+    with torch.no_grad():
+        for layer, factor in zip((network.net[1], network.net[3], network.net[5]), (2.0, 1.0, 1.0), strict=True):
+            layer.weight.zero_()
+            layer.weight[0, 0, layer.weight.shape[2] // 2, layer.weight.shape[3] // 2] = factor
+            layer.u.zero_()  # an estimate of 0, so that nothing is scaled down
+    assert lipschitz_bound(network) == pytest.approx(2.0, rel=1e-3)
 
 
 def test_the_affine_flow_is_the_spline_flow_with_affine_couplings():
