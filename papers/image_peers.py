@@ -154,10 +154,10 @@ def lipschitz_bound(model: nn.Module, iterations: int = 200) -> float:
 
     largest, draw = 0.0, torch.Generator().manual_seed(0)
     for block in (part for part in model.modules() if isinstance(part, LipschitzCNN)):
-        sides = next(tuple(int(side) for side in part.spatial_dims) for part in block.modules()
-                     if isinstance(part, InducedNormConv2d) and part.kernel_size != (1, 1))  # fmt: skip
+        layers: list[Any] = [part for part in block.modules() if isinstance(part, InducedNormConv2d)]
+        sides = next([int(side) for side in layer.spatial_dims] for layer in layers if layer.kernel_size != (1, 1))
         product = 1.0
-        for layer in (part for part in block.modules() if isinstance(part, InducedNormConv2d)):
+        for layer in layers:
             weight = layer.compute_weight(update=False)
             x = torch.randn(1, layer.in_channels, *sides, generator=draw)
             for _ in range(iterations):
