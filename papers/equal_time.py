@@ -60,6 +60,7 @@ __all__ = [
     "VECTORS",
     "Cell",
     "Column",
+    "best_rate",
     "columns_of",
     "draw",
     "gaps",
@@ -223,15 +224,22 @@ def _rate(experiment: Experiment, column: Column, family: str, limit: dict[str, 
         return column.rates[0]
     rows = column.parts(0)
     tenth = {name: type(most)(most / 10) or 1 for name, most in limit.items()}
-    found: dict[float, float] = {}
-    for rate in column.rates:
+
+    def score(rate: float) -> float | None:
         key = f"equal time {column.name} {family} pilot {rate:g}"
         value = experiment.measure(
             f"{key} nats",
             partial(_trained, experiment, column, column.families[family], rows, key, 0, rate, tenth, rows[1], 4),
         )
         experiment.forget(key)
-        found[rate] = -math.inf if value is None else value
+        return value
+
+    return best_rate(column.rates, score)
+
+
+def best_rate(rates: Sequence[float], score: Callable[[float], float | None]) -> float:
+    """The learning rate with the highest score on held-out rows; None is the score of a training that diverged."""
+    found = {rate: -math.inf if (value := score(rate)) is None else value for rate in rates}
     return max(found, key=found.__getitem__)
 
 

@@ -128,6 +128,10 @@ class Experiment:
             append(self._cache, {"key": key, "value": value})
         return self._known[key]
 
+    def measured(self, key: str) -> bool:
+        """Whether a measurement was made, so that :meth:`measure` only reads it."""
+        return key in self._known
+
     def train(
         self,
         key: str,

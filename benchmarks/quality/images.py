@@ -78,18 +78,27 @@ def library_flow(case: str, width: int) -> FlowAndLogProb:
     return flow, flow.log_prob
 
 
-def normflows_flow(case: str, width: int, scale_map: str = "sigmoid") -> FlowAndLogProb:
+def normflows_flow(
+    case: str,
+    width: int,
+    scale_map: str = "sigmoid",
+    *,
+    shape: tuple[int, ...] = SHAPE,
+    scales: int = SCALES,
+    steps: int = STEPS,
+) -> FlowAndLogProb:
+    """Glow of normflows, without dequantization."""
     import normflows as nf
 
-    channels, height, side = SHAPE
+    channels, height, side = shape
     distributions, merges, flows = [], [], []
-    for i in range(SCALES):  # from the coarsest scale to the finest
-        inside = channels * 2 ** (SCALES + 1 - i)
+    for i in range(scales):  # from the coarsest scale to the finest
+        inside = channels * 2 ** (scales + 1 - i)
         flows.append(
-            [nf.flows.GlowBlock(inside, width, scale_map=scale_map) for _ in range(STEPS)] + [nf.flows.Squeeze()]
+            [nf.flows.GlowBlock(inside, width, scale_map=scale_map) for _ in range(steps)] + [nf.flows.Squeeze()]
         )
         merges += [nf.flows.Merge()] if i else []
-        down = 2 ** (SCALES - i)
+        down = 2 ** (scales - i)
         leaving = inside if i == 0 else inside // 2
         distributions.append(nf.distributions.DiagGaussian((leaving, height // down, side // down)))
     flow: Any = nf.MultiscaleFlow(distributions, flows, merges, class_cond=False)
@@ -99,12 +108,16 @@ def normflows_flow(case: str, width: int, scale_map: str = "sigmoid") -> FlowAnd
 class PeerNetwork(nn.Module):
     """The couplings' network: convolutions 3-1-3, or residual blocks between two 3 x 3 convolutions."""
 
-    def __init__(self, inputs: int, outputs: int, width: int, residual: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, blocks: int) -> None:
         super().__init__()
-        if residual:
+        if blocks:
             from nflows.nn.nets.resnet import ConvResidualBlock
 
-            body = [nn.Conv2d(inputs, width, 3, padding=1), *(ConvResidualBlock(width) for _ in range(2)), nn.ReLU()]
+            body = [
+                nn.Conv2d(inputs, width, 3, padding=1),
+                *(ConvResidualBlock(width) for _ in range(blocks)),
+                nn.ReLU(),
+            ]
         else:
             body = [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU()]
         last = nn.Conv2d(width, outputs, 3, padding=1)
@@ -117,32 +130,61 @@ class PeerNetwork(nn.Module):
         return self.body(x)
 
 
-def nflows_flow(case: str, width: int) -> FlowAndLogProb:
+def nflows_flow(
+    case: str,
+    width: int,
+    *,
+    shape: tuple[int, ...] = SHAPE,
+    scales: int = SCALES,
+    steps: int = STEPS,
+    bins: int = BINS,
+    blocks: int = 2,
+    factor_out: bool = True,
+) -> FlowAndLogProb:
+    """A flow of parts of nflows, without dequantization.
+
+    Args:
+        case: "Glow"; "NSF" for splines and residual networks; "affine NSF" for affine couplings with the networks of "NSF".
+        width: of the networks.
+        shape: of the images.
+        scales: number of scales.
+        steps: layers in each scale.
+        bins: of each spline.
+        blocks: residual blocks of each network, but for "Glow".
+        factor_out: let half of the channels leave between scales; the base is then a learned diagonal normal distribution.
+    """
     from nflows import transforms
-    from nflows.distributions.normal import DiagonalNormal
+    from nflows.distributions.normal import DiagonalNormal, StandardNormal
     from nflows.flows import Flow
 
-    channels, height, side = SHAPE
-    whole: Any = transforms.MultiscaleCompositeTransform(SCALES)
-    for scale in range(SCALES):
+    channels, height, side = shape
+    whole: Any = transforms.MultiscaleCompositeTransform(scales)
+    plain: list[nn.Module] = []
+    for scale in range(scales):
         channels, height, side = channels * 4, height // 2, side // 2
         mask = torch.arange(channels) >= channels // 2
 
         def network(inputs: int, outputs: int) -> nn.Module:
-            return PeerNetwork(inputs, outputs, width, residual=case != "Glow")
+            return PeerNetwork(inputs, outputs, width, 0 if case == "Glow" else blocks)
 
         parts: list[nn.Module] = [transforms.SqueezeTransform()]
-        for _ in range(STEPS):
+        for _ in range(steps):
             parts += [transforms.ActNorm(channels), transforms.OneByOneConvolution(channels)]
-            if case == "Glow":
-                parts.append(transforms.AffineCouplingTransform(mask, network))
-            else:
+            if case == "NSF":
                 layer = transforms.PiecewiseRationalQuadraticCouplingTransform
-                parts.append(layer(mask, network, num_bins=BINS, tails="linear", tail_bound=BOUND))
+                parts.append(layer(mask, network, num_bins=bins, tails="linear", tail_bound=BOUND))
+            else:
+                parts.append(transforms.AffineCouplingTransform(mask, network))
+        if not factor_out:
+            plain += parts
+            continue
         rest = whole.add_transform(transforms.CompositeTransform(parts), (channels, height, side))
-        if scale < SCALES - 1:
+        if scale < scales - 1:
             channels, height, side = rest
-    flow = Flow(whole, DiagonalNormal([PIXELS]))
+    if factor_out:
+        flow = Flow(whole, DiagonalNormal([math.prod(shape)]))
+    else:
+        flow = Flow(transforms.CompositeTransform(plain), StandardNormal([channels, height, side]))
     return flow, flow.log_prob
 
 

@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
+from papers.against_time import (
+    Contender,
+    draw,
+    pictures,
+    report_ahead,
+    report_peers,
+    run_contenders,
+    sample_distance,
+)
 from papers.experiment import Experiment, bits_per_dim, size, spread
+from papers.glow_setting import glow_peers
+from papers.image_peers import nflows_image
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.models import NSF, FunnelFlow, ImageFunnelFlow, ImageNSF, Model
@@ -26,15 +37,51 @@ WIDTH = 0.05
     "funnels",
     "Funnels: Exact Maximum Likelihood with Dimensionality Reduction (Klein, Raine, Pina-Otey, Voloshynovskiy, Golling 2021, "
     "arXiv 2112.08069)",
-    data=("uci/protein", "uci/kin40k", "fashion-mnist", "mnist"),
+    data=("uci/protein", "uci/kin40k", "fashion-mnist", "mnist", "cifar10"),  # the last: long and full
     full="a day on one GPU (estimate); the paper's own tables are not available",
 )
 def run(experiment: Experiment) -> None:
-    """Compare a funnel with the true density near a circle, and with a full-width flow on tables and on images."""
+    """Compare a funnel with the true density near a circle, and with a full-width flow on tables and on images.
+
+    A long or full run also compares it with that flow at equal CPU time, beside other libraries.
+    """
     _ring(experiment)
     for name in ("protein", "kin40k"):
         _table(experiment, name)
     _images(experiment)
+    if experiment.budget != "quick":
+        _against_time(experiment)
+
+
+def _against_time(experiment: Experiment) -> None:
+    """Compare a funnel with the flow of full width at equal CPU time, and with that flow of nflows."""
+    shape = pictures(experiment).shape
+    sizes = experiment.choose(
+        smoke={"scales": 2, "layers": 1, "hidden": (4,), "bins": 4},
+        quick={"scales": 2, "layers": 4, "hidden": (32,), "bins": 4},
+        full={"scales": 3, "layers": 7, "hidden": (96,), "bins": 4},
+    )
+    parts = (shape, sizes["scales"], sizes["layers"], sizes["hidden"][0])
+    found = run_contenders(experiment, [
+        Contender("funnel", lambda: ImageFunnelFlow(shape, alpha=None, **sizes), judge=sample_distance),
+        Contender("full width", lambda: ImageNSF(shape, alpha=None, factor_out=False, **sizes), judge=sample_distance),
+        Contender(
+            "nflows full width", lambda: nflows_image("NSF", *parts, bins=4, blocks=1, factor_out=False), library="nflows"
+        ),
+        *glow_peers(experiment, shape)[:1],
+    ])  # fmt: skip
+    latent, whole = math.prod(ImageFunnelFlow(shape, **sizes).base.shape), math.prod(shape)
+    report_ahead(
+        experiment,
+        f"at {latent:,} of {whole:,} coordinates a funnel is as good as the flow of full width, or better, on {found.images.name} at "
+        "equal CPU time",
+        found, "funnel", ["full width"], level=True, note="equal layers and networks, beside those of the funnel",
+    )  # fmt: skip
+    report_peers(
+        experiment, "a funnel is not behind the flows of other libraries at equal CPU time", found, "funnel",
+        ["nflows full width", "normflows Glow"], note="no other library here has funnels of images",
+    )  # fmt: skip
+    draw(experiment, found)
 
 
 def ring(count: int, seed: int) -> tuple[Tensor, Tensor]:
