@@ -80,20 +80,21 @@ def section(report: Report) -> str:
 SUMMARIES = (
     Point(
         "inflow", SURVIVES,
-        "**A test of a batch.** The gate is a two-sample test, and as a test of a batch it works: it rejects {false_alarms:.1%} of the "
-        "in-distribution batches at a level of 5%, at least {power_ten:.0%} of the batches of 10 images from another set, and at least "
-        "{power_many:.0%} of those of {many:.0f}.",
+        "**A test of a batch.** The gate is a two-sample test, and as a test of a batch it works: at a level of 5% it rejects "
+        "{false_alarms:.1%} of {normal_batches:.0f} in-distribution batches. Of {batches:.0f} batches from another set (MNIST, notMNIST, or "
+        "Fashion-MNIST with a third of its contrast) it rejects, in the worst case of the three, {power_ten:.0%} with 10 images a batch and "
+        "{power_many:.0%} with {many:.0f}.",
         ("the gate rejects in-distribution batches", "batches of 250", "batches of 10 from"),
     ),
     Point(
         "inflow", SURVIVES,
-        "**The random network is enough, and is not needed.** The same test of raw pixels rejects at least {pixels_ten:.0%} of the batches "
-        "of 10.",
+        "**The random network is enough, and is not needed.** The same test of raw pixels rejects {pixels_ten:.0%} of the batches of 10 in "
+        "the worst case.",
         ("batches of 10 from",),
     ),
     Point(
         "inflow", FAILS,
-        "**A decision about one image.** At 5% the gate rejects {one_MNIST:.0%} of single images of MNIST, {one_notMNIST:.0%} of notMNIST "
+        "**A decision about one image.** At 5% the gate rejects {one_MNIST:.0%} of {batches:.0f} single images of MNIST, {one_notMNIST:.0%} of notMNIST "
         "and {one_gray:.0%} of Fashion-MNIST with a third of its contrast. Its statistic for single images has an AUROC of "
         "{kernel_MNIST:.3f}, {kernel_notMNIST:.3f} and {kernel_gray:.3f} on them, and -log p of the flow {plain_MNIST:.3f}, "
         "{plain_notMNIST:.3f} and {plain_gray:.3f}.",
@@ -108,15 +109,15 @@ SUMMARIES = (
     ),
     Point(
         "inflow", FAILS,
-        "**A stream with a few outliers.** With 1% of MNIST in batches of {many:.0f} the gate rejects {one_percent:.0%} of them, where 5% is "
-        "its rate of false alarms. Most batches are rejected from {half:.0%} of MNIST on, and then {innocent:.0%} of the rejected images "
+        "**A stream with a few outliers.** With 1% of MNIST in batches of {many:.0f} the gate rejects {one_percent:.0%} of {batches:.0f} "
+        "batches, where 5% is its level. Most batches are rejected from {half:.0%} of MNIST on, and then {innocent:.0%} of the rejected images "
         "are in-distribution.",
         ("the gate detects 1%", "the inputs that the gate rejects"),
     ),
     Point(
         "inflow", FAILS,
         "**Adversarial inputs.** An attack that lowers the likelihood of Fashion-MNIST by changes of at most 8 gray levels is rejected in "
-        "{lowered_8:.0%} of the batches of {attacked:.0f}, where -log p alone has an AUROC of {lowered_auroc_8:.3f}. Of the batches of "
+        "{lowered_8:.0%} of {attacks:.0f} batches of {attacked:.0f}, where -log p alone has an AUROC of {lowered_auroc_8:.3f}. Of the batches of "
         "notMNIST that an attacker who knows the gate changes by at most 64 levels it rejects {hidden_64:.0%}.",
         ("adversarial inputs are detected", "an attacker who raises"),
     ),
@@ -128,8 +129,8 @@ SUMMARIES = (
     ),
     Point(
         "inflow", CODE,
-        "Both functions subtract the log-determinant with an open gate, where the change of variables adds it, and with a closed gate leave "
-        "it out. So rejected batches have high scores, and `roc_curve` takes a high score as a sign of another set (`pos_label=0`).",
+        "With an open gate both functions subtract the log-determinant, where the change of variables adds it; with a closed gate it is "
+        "left out. Rejected batches then have the high scores, and `roc_curve` takes a high score as a sign of another set (`pos_label=0`).",
     ),
     Point(
         "inflow", CODE,
@@ -138,7 +139,7 @@ SUMMARIES = (
     ),
     Point(
         "inflow", USE,
-        "For batches of a stream `pushforward.detection.BatchTwoSampleGate`, with which the figures above were measured. For a decision about "
-        "one image a `pushforward.Guard`, whose p-value is that of the image alone.",
+        "For batches of a stream `pushforward.detection.BatchTwoSampleGate`. For a decision about one image a `pushforward.Guard`, whose "
+        "p-value is that of the image alone.",
     ),
 )  # fmt: skip

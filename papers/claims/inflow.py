@@ -105,7 +105,7 @@ def _size(experiment: Experiment, features: FeatureCache) -> None:
         confirmed=all(low / runs <= rate <= high / runs for rate in rates.values()),
         note=f"{runs} batches of 10, each with its own reference; 95% interval of 0.05: {low / runs:.3f} to {high / runs:.3f}. "
         "p = (1 + count)/(1 + P); the released p-value can be 0",
-        figures={"false_alarms": rates[GATE]},
+        figures={"false_alarms": rates[GATE], "normal_batches": runs},
     )
 
 
@@ -137,6 +137,7 @@ def _power(experiment: Experiment, features: FeatureCache) -> None:
             note=f"rate of rejection at 5%, {runs} batches; tests in the order: {', '.join(TESTS)}. The second, the paper's choice, decides",
             figures={
                 word: n,
+                "batches": runs,
                 f"power_{word}": min(rates),
                 f"pixels_{word}": min(pixels),
                 **{f"{word}_{name}": rate for name, rate in zip(others, rates, strict=True)},
@@ -323,7 +324,7 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
     def row(name: str) -> str:
         return f"{name}: {table[name]['batch']:.2f}, {table[name]['single']:.2f}, {table[name]['likelihood']:.3f}"
 
-    figures = {"attacked": float(n)}
+    figures: dict[str, float] = {"attacked": n, "attacks": batches}
     for budget in budgets:
         lowered = table[f"Fashion-MNIST, likelihood lowered, {budget} levels"]
         hidden = table[f"{outside}, raised and hidden from the gate, {budget} levels"]
