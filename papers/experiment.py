@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
 
     from pushforward.models import Model
 
-__all__ = ["PAPER_TRAINING", "Experiment", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
+__all__ = [
+    "PAPER_TRAINING",
+    "Experiment",
+    "all_hold",
+    "bits_per_dim",
+    "clearly_below",
+    "principal",
+    "size",
+    "spread",
+    "width_for",
+]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
@@ -64,11 +75,20 @@ class Experiment:
         self._known: dict[str, Any] = {}
         if self._cache.exists():
             try:
-                for line in self._cache.read_text().splitlines():
+                for line in self._whole_lines():
                     entry = json.loads(line)
                     self._known[entry["key"]] = entry["value"]
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise StorageError(f"{self._cache} is damaged ({error}): delete it to start again.") from error
+
+    def _whole_lines(self) -> list[str]:
+        """The lines of the file of measurements, without the piece of a line that a killed process leaves at its end."""
+        text = self._cache.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            self.say(f"{self._cache.name}: the last line is not complete, so its measurement is made again")
+            os.truncate(self._cache, len(whole))
+        return whole.decode().splitlines()
 
     def choose(self, *, smoke: T, quick: T, full: T, long: T | None = None) -> T:
         """The setting for the budget of this run; without one for a long run that of a quick one."""
@@ -79,9 +99,12 @@ class Experiment:
         """The seeds of a repeated measurement."""
         return range(self.seeds or self.choose(smoke=1, quick=3, full=3))
 
-    def few(self, quick: int) -> range:
-        """As :attr:`repeats`, with fewer seeds in a quick run, for measurements that take long."""
-        return range(self.seeds or self.choose(smoke=1, quick=quick, full=3))
+    def few(self, quick: int, long: int | None = None) -> range:
+        """As :attr:`repeats`, with fewer seeds in a quick run, for measurements that take long.
+
+        Without a number of its own a long run has those of a quick one.
+        """
+        return range(self.seeds or self.choose(smoke=1, quick=quick, long=long, full=3))
 
     def images(self, name: str, *, train: bool, rows: int | None = None) -> Tensor:
         """Images of a set, the first ``rows`` of them (the sets are in random order)."""
@@ -92,9 +115,12 @@ class Experiment:
         images = self.images(name, train=True, rows=rows)
         return images[:-held_out], images[-held_out:], self.images(name, train=False, rows=test)
 
-    def measure(self, key: str, run: Callable[[], T]) -> T:
-        """A measurement with plain JSON values. It is made once; a resumed run reads it from a file."""
-        if key not in self._known:
+    def measure(self, key: str, run: Callable[[], T], file: Path | None = None) -> T:
+        """A measurement with plain JSON values. It is made once; a resumed run reads it from a file.
+
+        If ``run`` also writes a ``file``, it is made again where that file is gone.
+        """
+        if key not in self._known or (file is not None and not file.exists()):
             start = time.perf_counter()
             value: Any = run()
             self.say(f"{key}: {_short(value)} ({time.perf_counter() - start:.0f} s)")
@@ -129,7 +155,7 @@ class Experiment:
         from pushforward.io import load, save
 
         curve = options.pop("curve", False)
-        kept, checkpoint = self._files(key)
+        kept, checkpoint = self.model_file(key), self.checkpoint_file(key)
         if key in self._known and kept.exists():
             return cast("M", load(kept)), self._known[key]
         self._known.pop(key, None)  # its model was deleted
@@ -159,14 +185,20 @@ class Experiment:
 
     def forget(self, key: str) -> None:
         """Delete the model of a key, once everything that it is for has been measured; asking for it trains it again."""
-        for file in self._files(key):
+        for file in (self.model_file(key), self.checkpoint_file(key)):
             file.unlink(missing_ok=True)
 
-    def _files(self, key: str) -> tuple[Path, Path]:
-        """The file of a trained model and that of its checkpoint."""
+    def model_file(self, key: str) -> Path:
+        """The file of a trained model."""
+        return self._file(key, "safetensors")
+
+    def checkpoint_file(self, key: str) -> Path:
+        """The file from which its training resumes."""
+        return self._file(key, "checkpoint")
+
+    def _file(self, key: str, kind: str) -> Path:
         # Not by with_suffix, which would cut "noise 0.5 VAE" at the dot, so that two keys had one file.
-        name = f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
-        return self.out / f"{name}.safetensors", self.out / f"{name}.checkpoint"
+        return self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}.{kind}"
 
     def time_limit(
         self,
@@ -296,11 +328,21 @@ def principal(rows: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x: (x.flatten(1).float() - mean) @ axes[:keep].mT / scale
 
 
-def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool:
-    """Whether the mean of the paired differences ``high - low`` is positive by more than two standard errors."""
+def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool | None:
+    """Whether the mean of the paired differences ``high - low`` is positive by more than two standard errors.
+
+    One pair has no standard error: it can show that ``low`` is not below, and otherwise decides nothing (None).
+    """
     gains = [theirs - ours for ours, theirs in zip(low, high, strict=True)]
-    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-    return statistics.fmean(gains) > 2 * error
+    if len(gains) == 1:
+        return None if gains[0] > 0 else False
+    return statistics.fmean(gains) > 2 * statistics.stdev(gains) / len(gains) ** 0.5
+
+
+def all_hold(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all verdicts are True: False if one is False, else None if one is None."""
+    found = list(verdicts)
+    return False if False in found else None if None in found else True
 
 
 def size(model: Model) -> int:

@@ -6,13 +6,14 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from pushforward.distributions import VonMises, VonMisesFisher
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, TrainingError
 from pushforward.models import ManifoldModel, Model
 
 if TYPE_CHECKING:
@@ -279,12 +280,16 @@ def train_in_phases(
 class Level:
     """When a training is level: no stage of it lowers the loss on held-out rows any more.
 
+    Each stage starts from the best one so far. It improves if its loss is lower than that of the last stage that improved by the
+    least improvement, so that several small steps down count together. The learning rate is halved after each stage without
+    improvement: at a high rate a stage may end worse than it started.
+
     Attributes:
         stage: steps of a stage, in which the learning rate falls from its start to 0.
         most: largest number of stages of a phase.
-        patience: number of stages without improvement in a row after which training stops; the learning rate is halved after each.
+        patience: number of stages without improvement in a row after which training stops.
         nats: least improvement of a loss in nats.
-        relative: least improvement of a squared distance, relative to the best one.
+        relative: least improvement of a squared distance, relative to that of the last stage that improved.
     """
 
     stage: int
@@ -322,40 +327,52 @@ def train_until_level(
 ) -> tuple[Model, dict[str, int]]:
     """Train in stages, in each phase until its loss on held-out rows is level, and keep the best stage.
 
+    A stage whose loss becomes infinite counts as one without improvement.
+
     Returns:
         The model; the number of steps of all phases, and of phases that ended before they were level.
     """
     model: Model | None = None
     steps, unfinished = 0, 0
     for phase in phases:
-        best, kept, stale = math.inf, model, 0
+        best, reference, stale, failed = math.inf, math.inf, 0, 0
         for index in range(level.most):
 
             def start(before: Model | None = model, phase: str = phase, first: bool = index == 0) -> Model:
                 model = make() if before is None else copy.deepcopy(before)
-                if first and isinstance(model, ManifoldModel):
+                if isinstance(model, ManifoldModel) and (first or model.phase != phase):
                     model.set_phase(phase)
                 return model
 
             name = f"{key} {phase} {index}".replace("  ", " ")
-            model, _ = experiment.train(
-                name, start, rows, None, seed=seed + 1000 * index, max_steps=level.stage,
-                learning_rate=learning_rate * 0.5**stale, **options,
+            train = partial(
+                experiment.train, name, start, rows, None, seed=seed + 1000 * index, max_steps=level.stage,
+                learning_rate=learning_rate * 0.5**failed, **options,
             )  # fmt: skip
-            loss = experiment.measure(f"{name} held out", lambda model=model: held_out_loss(model, held_out))
+            loss = experiment.measure(f"{name} held out", partial(_loss_after, train, held_out))
             steps += level.stage
-            margin = level.relative * abs(best) if phase == "manifold" else level.nats
-            if kept is None or not math.isfinite(best) or loss < best - margin:
-                stale = 0
+            margin = level.relative * abs(reference) if phase == "manifold" else level.nats
+            if loss is not None and (not math.isfinite(reference) or loss < reference - margin):
+                reference, stale = loss, 0
             else:
-                stale += 1
-            if kept is None or not math.isfinite(best) or loss < best:
-                best, kept = loss, model
+                stale, failed = stale + 1, failed + 1
+            if loss is not None and (not math.isfinite(best) or loss < best):
+                best, model = loss, train()[0]
             if stale >= level.patience:
                 break
         else:
             unfinished += 1
-        model = kept
     if model is None:
-        raise ConfigError("a model needs at least one training phase; got none.")
+        raise ConfigError("a model needs a training phase with a finite loss; got none.")
     return model, {"steps": steps, "unfinished": unfinished}
+
+
+def _loss_after(train: Callable[[], tuple[Model, Any]], held_out: Tensor) -> float | None:
+    """The loss on held-out rows after a training; None if the loss of the training became infinite."""
+    try:
+        model, _ = train()
+    except TrainingError as error:
+        if not str(error).startswith("the loss is"):  # another mistake, such as a checkpoint of other settings
+            raise
+        return None
+    return held_out_loss(model, held_out)

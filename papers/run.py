@@ -51,7 +51,8 @@ def reproduce(
             paper's setting), or "smoke" (seconds; decides nothing).
         out: folder for the report, the pictures, and the measurements from which a stopped run resumes.
         data: folder with the data sets; by default that of the environment variable ``PUSHFORWARD_DATA``.
-        seeds: number of seeds of measurements with a spread; by default 3 (fewer for the longest ones, 1 for smoke).
+        seeds: number of seeds of measurements with a spread; by default 3 (from 1 to 5 for some, 1 for smoke). One seed confirms no
+            comparison of two models.
         say: function that is called with a line after each measurement.
 
     Returns:

@@ -27,9 +27,10 @@ from pathlib import Path
 
 from benchmarks.common.results import Results
 from benchmarks.networks import development
-from benchmarks.networks.card import NETWORKS, costs, measure, measure_oodeel, redraws, tables
+from benchmarks.networks.card import NETWORKS, measure, measure_oodeel, redraws, tables
 from benchmarks.networks.class_rates import class_rates, class_table
 from benchmarks.networks.columns import collect
+from benchmarks.networks.costs import costs, costs_of_photographs
 from benchmarks.networks.tasks import TASKS
 from benchmarks.networks.training import train, weights
 
@@ -65,6 +66,8 @@ def main() -> None:
                 redraws(name, seed, arguments.weights, results)
             if arguments.redraws:
                 class_rates(name, seed, arguments.weights, results)
+    if arguments.costs:
+        costs_of_photographs(results)
     if arguments.develop:
         compared = Results(DEVELOPMENT)
         for name, seed in trained if not arguments.table else []:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import pushforward as pf
 from benchmarks.common.results import Results, markdown, spread
 from benchmarks.networks.columns import MOST_CALIBRATION, MOST_TRAIN, collect
 from benchmarks.networks.combinations import ABLATIONS, DEFAULT
+from benchmarks.networks.costs import cost_table
 from benchmarks.networks.oodeel_scores import oodeel_scores
 from benchmarks.networks.sets import LARGEST, test_sets
 from benchmarks.networks.tasks import TASKS
@@ -22,7 +20,7 @@ from benchmarks.networks.training import load_network
 from pushforward.detection import ConformalCalibrator, auroc, fpr_at_tpr, realized_interval
 from pushforward.detection.network import Combined, Energy
 
-__all__ = ["costs", "measure", "measure_oodeel", "redraws", "tables"]
+__all__ = ["measure", "measure_oodeel", "redraws", "tables"]
 
 _REFERENCE = 0.3
 
@@ -89,31 +87,6 @@ def _record(name: str, seed: int, accuracy: float, label: str, values: dict[str,
         "alarms 1%": float((p_test <= 0.01).mean()), "alarms 5%": float((p_test <= 0.05).mean()),
         "n calibration": calibrator.n, "n test": len(p_test),
     }  # fmt: skip
-
-
-def costs(name: str, seed: int, folder: Path, results: Results) -> None:
-    """CPU milliseconds of the network and of the guard over it, for a batch of 64, and MiB of what the guard stores.
-
-    Calls of the network and of the guard alternate; the medians of 100 each are compared.
-    """
-    if results.where(network=name, seed=seed, batch=64):
-        return
-    net, rows, _ = load_network(name, seed, folder)
-    x, y = rows.train[0][:3000], rows.train[1][:3000]
-    guard = pf.NetworkGuard(net, 0.05).fit((x, y), calibration=rows.calibration[0][:300])
-    batch = rows.test[0][:64]
-    found: dict[str, list[float]] = {"bare": [], "guarded": []}
-    calls: dict[str, Callable[[], Any]] = {"bare": lambda: net(batch), "guarded": lambda: guard(batch)}
-    with torch.no_grad():
-        for turn in range(110):
-            for key, call in calls.items():
-                start = time.thread_time()
-                call()
-                if turn >= 10:
-                    found[key].append(1e3 * (time.thread_time() - start))
-    bare, whole = (float(np.median(found[key])) for key in calls)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in guard.score_.buffers()) / 2**20
-    results.add({"network": name, "seed": seed, "batch": 64, "network ms": bare, "added ms": whole - bare, "MiB": size})
 
 
 def redraws(name: str, seed: int, folder: Path, results: Results, count: int = 20) -> None:
@@ -257,18 +230,6 @@ def _best(card: Card) -> list[str]:
     return sorted(peers, key=lambda label: -means[label])[:6]
 
 
-def cost_table(results: Results) -> str:
-    """What the guard adds to a network."""
-    rows = []
-    for network, name in NETWORKS.items():
-        own = [r for r in results.records if "added ms" in r and r["network"] == network]
-        if own:
-            net, added, size = (float(np.median([r[key] for r in own])) for key in ("network ms", "added ms", "MiB"))
-            rows.append([name, f"{net:.2f}", f"{added:.2f}", f"{max(1.0, 0.1 * net):.2f}", f"{size:.1f}"])
-    head = ["network", "network, ms", "added, ms", "goal, ms", "MiB"]
-    return markdown(head, rows, ["---", *["---:"] * 4]) if rows else ""
-
-
 def redraw_table(results: Results) -> str:
     """Realized false-alarm rates over redrawn calibration rows."""
     rows = []
@@ -290,5 +251,12 @@ def tables(results: Results) -> str:
     if not card.complete("default"):
         missing = [f"{n} {s}" for n in NETWORKS for s in card.seeds or [0] if ("default", n, s) not in card.own]
         return f"not measured yet: {', '.join(missing)}"
-    parts = [behind(card), ranking(card, 24), rates(card), redraw_table(results), cost_table(results), ranking(card)]
+    parts = [
+        behind(card),
+        ranking(card, 24),
+        rates(card),
+        redraw_table(results),
+        cost_table(results, NETWORKS),
+        ranking(card),
+    ]
     return "\n\n".join(part for part in parts if part)

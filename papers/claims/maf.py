@@ -295,7 +295,7 @@ def _mean_and_interval(model: Model, rows: Tensor, offset: float) -> tuple[float
 
 
 def _clearly_above(high: list[float], low: list[float]) -> bool:
-    return clearly_below([-value for value in high], [-value for value in low])
+    return clearly_below([-value for value in high], [-value for value in low]) is True
 
 
 def _mean(model: Model, rows: Tensor) -> float:

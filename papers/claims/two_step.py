@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, principal, spread
+from papers.experiment import PAPER_TRAINING, Experiment, all_hold, clearly_below, principal, spread
 from papers.injective_decoders import BEFORE, WAYS
 from papers.manifolds import Level, train_until_level
 from papers.reproduction import reproduction
@@ -63,7 +63,7 @@ def _variation(x: Tensor) -> float:
 
 
 def _level(experiment: Experiment) -> Level | None:
-    """The long run trains both steps until they are level on held-out rows, the others for a number of steps."""
+    """The long run trains the autoencoder until it is level on held-out rows, the others for a number of steps."""
     return Level(1000, 10) if experiment.budget == "long" else None
 
 
@@ -77,8 +77,8 @@ def _circle(experiment: Experiment) -> None:
     draws = experiment.choose(smoke=500, quick=50_000, full=100_000)
     logs: dict[int, list[float]] = {count: [] for count in steps}
     ambient: list[float] = []
-    two: list[float] = []
-    for seed in experiment.repeats:
+    two: list[dict[str, float]] = []
+    for seed in experiment.few(3, long=5):
         for count in steps:
             key = f"circle flow {count} {seed}"
             flow, _ = experiment.train(
@@ -93,20 +93,22 @@ def _circle(experiment: Experiment) -> None:
             experiment.measure(f"circle flow {seed} TV", lambda flow=flow: _variation(flow.sample(draws, seed=0)))  # pyright: ignore
         )
 
-        def until_level(level: Level, seed: int) -> float:
-            """Each step trained until it is level on held-out rows, and no penalty of the codes, which bends the curve."""
+        def until_level(level: Level, seed: int) -> dict[str, float]:
+            """The autoencoder trained until it is level on held-out rows, and no penalty of the codes, which bends the curve."""
             kept = _on_circle(_angles(2000, 3))
             make = partial(AutoEncoder, 2, latent=1, hidden=(64, 64), penalty="mmd", penalty_weight=0.0)
             shared: dict[str, Any] = {"seed": seed, "batch_size": 500, "learning_rate": 3e-3}
-            first, _ = train_until_level(experiment, f"circle autoencoder {seed}", make, rows, kept, level, **shared)
+            first, facts = train_until_level(
+                experiment, f"circle autoencoder {seed}", make, rows, kept, level, **shared
+            )
             model = TwoStep(cast("AutoEncoder", first), GaussianMixture(1, 20, seed=seed))
             fit_two_step(
-                model, rows, validation=kept, autoencoder=False, config=PAPER_TRAINING, max_steps=level.stage * level.most,
-                evaluate_every=max(1, level.stage // 4), patience=8, **shared,
+                model, rows, validation=kept, autoencoder=False, config=PAPER_TRAINING, max_steps=steps[1], patience=None,
+                evaluate_every=max(1, level.stage // 4), **shared,
             )  # fmt: skip
-            return _variation(model.sample(draws, seed=0))
+            return {"tv": _variation(model.sample(draws, seed=0)), **facts}
 
-        def both(seed: int = seed) -> float:
+        def both(seed: int = seed) -> dict[str, float]:
             if level is not None:
                 return until_level(level, seed)
             torch.manual_seed(seed)
@@ -121,9 +123,10 @@ def _circle(experiment: Experiment) -> None:
                 learning_rate=3e-3,
                 max_steps=steps[1],
             )
-            return _variation(model.sample(draws, seed=0))
+            return {"tv": _variation(model.sample(draws, seed=0))}
 
-        two.append(experiment.measure(f"circle two-step {seed} TV", both))
+        two.append(experiment.measure(f"circle two steps {seed}", both))
+    values = [facts["tv"] for facts in two]
     experiment.report(
         "a density on the plane has no highest likelihood on a circle: it rises as training goes on",
         paper="its theorem on manifold overfitting",
@@ -132,13 +135,15 @@ def _circle(experiment: Experiment) -> None:
     )
     experiment.report(
         "two steps learn the distribution of the angles better than a flow on the plane",
-        ours=f"total variation {spread(two)} against {spread(ambient)}",
-        confirmed=clearly_below(two, ambient),
-        note=f"the same number of true samples has {_variation(_on_circle(_angles(draws, 2))):.3f}; "
+        ours=f"total variation {spread(values)} against {spread(ambient)}",
+        confirmed=clearly_below(values, ambient),
+        note=f"the same number of true samples has {_variation(_on_circle(_angles(draws, 2))):.3f}; the flow and the density of the codes "
+        + f"{steps[1]:,} steps, the autoencoder "
         + (
-            "an equal number of steps in each part"
+            "as many"
             if level is None
-            else f"the two steps until level on held-out rows, the flow {steps[1]:,} steps"
+            else f"until level on 2,000 held-out rows, {min(f['steps'] for f in two):,.0f} to {max(f['steps'] for f in two):,.0f} steps; "
+            f"{sum(f['unfinished'] > 0 for f in two)} of {len(two)} reached the limit"
         ),
     )
 
@@ -181,6 +186,7 @@ def _images(experiment: Experiment) -> None:
     }
     seconds = _seconds(experiment, width)
     options = {"batch_size": 128, "max_steps": experiment.choose(smoke=2, quick=1200, long=10_000, full=40_000)}
+    pixels = {"max_steps": experiment.choose(smoke=2, quick=400, long=2000, full=40_000), "batch_size": 64}
     # Densities of pixels: a flow of image couplings like the paper's, and one with constant volume.
     ambient: dict[str, Callable[[], Model]] = {
         "NSF": lambda: ImageNSF(
@@ -194,7 +200,7 @@ def _images(experiment: Experiment) -> None:
         rows, kept = train[inside][:-n_held_out], train[inside][-n_held_out:]
         pair = [test[inside], test[outside]]
         known = [train[inside][:few], train[outside][:few]]
-        for seed in experiment.few(1)[: 3 if experiment.budget == "long" else None]:  # images take longest
+        for seed in experiment.few(1, long=3)[: 3 if experiment.budget == "long" else None]:  # images take longest
             for kind, make in firsts.items():
                 first, _ = experiment.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options)
                 if inside == "mnist":
@@ -213,18 +219,21 @@ def _images(experiment: Experiment) -> None:
                             stump = partial(_stump, _log_density(model, part), known, pair)
                             found.stumps[f"{kind} {part}"].append(experiment.measure(f"{key} stump {part}", stump))
             for kind, make in ambient.items():
-                options_here = options | (
-                    {"max_steps": experiment.choose(smoke=2, quick=400, long=2000, full=40_000), "batch_size": 64}
-                    if kind == "NSF"
-                    else {}
-                )
+                options_here = options | (pixels if kind == "NSF" else {})
                 flow, _ = experiment.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options_here)
                 area = experiment.measure(f"{inside} {kind} {seed} AUROC", partial(_area, Likelihood(flow), *pair))
                 found.areas[inside, kind, "density"].append(area)
                 if inside == "fashion-mnist":
                     stump = partial(_stump, _log_density(flow, "pixels"), known, pair)
                     found.stumps[kind].append(experiment.measure(f"{kind} {seed} stump", stump))
-    _tables(experiment, found)
+    rows, real = train["mnist"][: -experiment.choose(smoke=30, quick=1000, full=5000)], test["mnist"]
+    features = principal(rows)
+    floor = mmd(features(rows[-few:]), features(real)).item()
+    trained = (
+        f"{options['max_steps']:,} steps of 128 for a first step and NICE, {_second_options(experiment)['max_steps']:,} of 256 for a second "
+        f"step, {pixels['max_steps']:,} of 64 for NSF; seeds: {len(found.areas[SETS[0], 'NSF', 'density'])}"
+    )
+    _tables(experiment, found, floor, trained)
     experiment.strip("samples", found.strips)
 
 
@@ -263,7 +272,7 @@ def _dimension(experiment: Experiment, train: dict[str, Tensor]) -> None:
         "images lie near a manifold of few dimensions",
         ours=", ".join(f"{name}: {found:.1f} of 784" for name, found in dims.items()),
         confirmed=max(dims.values()) < 40,
-        note="maximum likelihood of 20 neighbors; the codes have 20, as in the paper",
+        note=f"maximum likelihood of 20 neighbors among {count:,} rows; the codes have 20, as in the paper",
     )
 
 
@@ -278,7 +287,7 @@ def _second(
     found: Found,
 ) -> TwoStep:
     """A two-step model on a first step, trained once."""
-    file = experiment.out / f"{experiment.name}-{experiment.budget}-{key.replace(' ', '-')}.safetensors"
+    file = experiment.model_file(key)
 
     def train() -> dict[str, Any]:
         torch.manual_seed(seed)
@@ -287,7 +296,7 @@ def _second(
         save(model, file)
         return done.injectivity._asdict()
 
-    found.checks[key] = experiment.measure(key, train)
+    found.checks[key] = experiment.measure(key, train, file)
     return cast("TwoStep", load(file))
 
 
@@ -325,7 +334,8 @@ def _stump(log_density: Callable[[Tensor], Tensor], known: list[Tensor], new: li
     return 0.5 * float((inside > threshold).mean() + (outside <= threshold).mean())
 
 
-def _tables(experiment: Experiment, found: Found) -> None:
+def _tables(experiment: Experiment, found: Found, floor: float, trained: str) -> None:
+    """Report on images; ``floor`` is the distance of training images, ``trained`` says how long each model was."""
     areas, distance, stumps, checks = found.areas, found.distance, found.stumps, found.checks
     for inside, outside in (SETS[::-1], SETS):
         kinds = list(dict.fromkeys(kind for name, kind, _ in areas if name == inside and "+" in kind))
@@ -339,33 +349,42 @@ def _tables(experiment: Experiment, found: Found) -> None:
             paper="tables of accuracies with known anomalies; see below",
             ours=f"AUROC of density / residual / both: {table}; on pixels NSF {spread(pixels, 2)}, NICE {spread(flat, 2)}",
             confirmed=clearly_below(pixels, areas[inside, "AE+NF", "density"]),
-            note="unsupervised; criterion: AE+NF against NSF, a flow of couplings like the paper's; NICE has a constant volume",
+            note="unsupervised; criterion: AE+NF against NSF, a flow of couplings like the paper's; NICE has a constant volume; "
+            f"{trained}",
         )
-        best = max(
-            (fmean(areas[inside, kind, name]), kind, name) for kind in kinds for name in ("density", "residual", "both")
-        )
+        gains = [fmean(areas[inside, kind, "both"]) - fmean(areas[inside, kind, "density"]) for kind in kinds]
         experiment.report(
             f"(not the paper's) trained on {inside}, density and residual together beat the density alone",
-            ours=f"best: {best[1]} {best[2]} at {best[0]:.3f}",
-            confirmed=all(clearly_below(areas[inside, kind, "density"], areas[inside, kind, "both"]) for kind in kinds),
+            ours=f"AUROC higher for {sum(gain > 0 for gain in gains)} of {len(gains)} pairs of steps, by {min(gains):+.3f} to {max(gains):+.3f}",
+            confirmed=all_hold(
+                clearly_below(areas[inside, kind, "density"], areas[inside, kind, "both"]) for kind in kinds
+            ),
+            note="criterion: clearly for every pair of steps",
         )
     experiment.report(
         "fashion-mnist against mnist with a decision stump trained on both: WAE+NF succeeds, and a flow on pixels is inverted",
         paper="98.07 % (density of codes) and 36.09 %",
         ours=", ".join(f"{kind} {spread([100 * v for v in values], 1)} %" for kind, values in stumps.items()),
-        confirmed=clearly_below(stumps["NSF"], stumps["WAE codes"]) and fmean(stumps["WAE codes"]) > 0.9,
+        confirmed=all_hold(
+            (
+                clearly_below(stumps["NSF"], stumps["WAE codes"]),
+                fmean(stumps["NSF"]) < 0.5,
+                fmean(stumps["WAE codes"]) > 0.9,
+            )
+        ),
         note="densities on the manifold and of the codes alone, with a flow in the second step; supervised: known anomalies of the same "
-        "kind determine the threshold",
+        "kind determine the threshold; criterion: WAE codes above 90 % and clearly above NSF, which is below 50 %",
     )
     experiment.report(
         "a second step makes better samples than the first step's own prior",
         paper="FID on MNIST: VAE 197, VAE+NF 70 (recalled)",
         ours="kernel distance on MNIST: "
         + ", ".join(f"{kind} {spread(values, 4)}" for kind, values in distance.items()),
-        confirmed=all(
+        confirmed=all_hold(
             clearly_below(distance[f"{kind}+NF"], distance[f"{kind} prior"]) for kind in ("AE", "VAE", "WAE")
         ),
-        note="squared kernel distance to test images in 30 whitened principal components, not FID",
+        note=f"squared kernel distance to test images in 30 whitened principal components, not FID, where as many training images have {floor:.4f}; "
+        "criterion: with NF, for each of the three first steps",
     )
     passed = [check["passed"] for check in checks.values()]
     experiment.report(
@@ -407,7 +426,7 @@ def _injective(experiment: Experiment) -> None:
         ) -> dict[str, Any]:
             torch.manual_seed(seed)
             first = ways[way](image, width, hidden)
-            checkpoint = experiment.out / f"{experiment.name}-{experiment.budget}-{key.replace(' ', '-')}.checkpoint"
+            checkpoint = experiment.checkpoint_file(key)
             fit(
                 first,
                 rows,
@@ -439,7 +458,7 @@ def _injective(experiment: Experiment) -> None:
             checkpoint.unlink(missing_ok=True)
             return {"error": error, "checks": tests, "distances": distances}
 
-        for seed in experiment.few(1)[:3]:
+        for seed in experiment.few(1, long=3)[:3]:
             for way in ways:
                 key = f"injective {inside} {way} {seed}"
                 found[way][inside].append(experiment.measure(key, partial(run, way, key, seed)))
@@ -470,5 +489,5 @@ def _injective(experiment: Experiment) -> None:
         and any(passed(way) < len(checks(way)) for way in BEFORE),
         note="autoencoders with each of four densities of the codes; smallest over largest singular value, largest error of a recovered code in "
         f"standard deviations, root mean square error of test images in gray levels, and kernel distance of samples with a flow of the "
-        f"codes; {steps} and {second_steps} steps; criterion: for AE and for VAE one way passes every test, and not all first steps of the other measurements do",
+        f"codes; {steps} and {second_steps} steps; seeds: {len(found['AE'][sets[0]])}; criterion: for AE and for VAE one way passes every test, and not all first steps of the other measurements do",
     )

@@ -9,7 +9,7 @@ import pushforward as pf
 from benchmarks.common.datasets import load_images
 from papers import reproduction as registry
 from papers.__main__ import main
-from papers.experiment import Experiment, bits_per_dim, spread
+from papers.experiment import Experiment, all_hold, bits_per_dim, clearly_below, spread
 from papers.report import Report, index, markdown, page
 from papers.reproduction import reproduction
 from papers.run import reproduce, reproductions
@@ -52,6 +52,52 @@ def test_measurements_are_made_once(toy, tmp_path):
     report = reproduce("toy", out=tmp_path, seeds=4, say=lambda line: None)
     assert report.command == "python -m papers toy --budget quick --seeds 4"
     assert len(toy) == 4
+
+
+def test_a_line_that_a_killed_run_did_not_finish_is_measured_again(toy, tmp_path):
+    reproduce("toy", out=tmp_path, say=lambda line: None)
+    cache = tmp_path / "toy-quick.jsonl"
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:-9])
+    said: list[str] = []
+    reproduce("toy", out=tmp_path, say=said.append)
+    assert len(toy) == 4
+    assert cache.read_bytes() == whole
+    assert "not complete" in said[0]
+
+
+def test_a_measurement_whose_file_is_gone_is_made_again(tmp_path):
+    file, calls = tmp_path / "model", []
+
+    def measure(key: str) -> int:
+        def write() -> int:
+            calls.append(key)
+            return file.write_text(key)
+
+        return Experiment("toy", "quick", tmp_path, say=lambda line: None).measure(key, write, file)
+
+    assert [measure("a"), measure("a")] == [1, 1]
+    assert calls == ["a"]
+    file.unlink()
+    assert measure("a") == 1
+    assert calls == ["a", "a"]
+
+
+def test_one_seed_confirms_no_comparison():
+    assert clearly_below([1.0], [2.0]) is None  # one pair has no standard error
+    assert clearly_below([2.0], [1.0]) is False
+    assert clearly_below([1.0, 1.1, 0.9], [2.0, 2.1, 2.0]) is True
+    assert clearly_below([1.0, 1.1, 0.9], [1.1, 1.0, 1.1]) is False
+    assert all_hold([True, None]) is None
+    assert all_hold([True, None, False]) is False
+    assert all_hold([True, True]) is True
+
+
+def test_a_long_run_may_have_its_own_number_of_seeds(tmp_path):
+    def few(budget, seeds=None, **options):
+        return len(Experiment("toy", budget, tmp_path, seeds=seeds, say=lambda line: None).few(1, **options))
+
+    assert [few("quick"), few("quick", long=5), few("long", long=5), few("long", seeds=2, long=5)] == [1, 1, 5, 2]
 
 
 def test_a_long_run_has_the_quick_setting_where_it_has_none_of_its_own(tmp_path):
@@ -134,7 +180,7 @@ def test_errors_are_one_line(toy, tmp_path, capsys, arguments, expected):
 
 
 def test_damaged_measurements_and_reports_are_named(toy, tmp_path):
-    (tmp_path / "toy-quick.jsonl").write_text("{")
+    (tmp_path / "toy-quick.jsonl").write_text("{\n")
     with pytest.raises(StorageError, match="delete it"):
         reproduce("toy", out=tmp_path)
     (tmp_path / "bad.json").write_text(json.dumps({"name": "x"}))

@@ -12,6 +12,7 @@ from papers.experiment import Experiment
 from papers.manifolds import (
     Level,
     ManifoldDistribution,
+    _loss_after,
     circle,
     held_out_loss,
     rotated,
@@ -19,6 +20,7 @@ from papers.manifolds import (
     swiss_roll,
     train_until_level,
 )
+from pushforward.errors import TrainingError
 
 TARGETS = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
 
@@ -157,3 +159,96 @@ def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment,
     two_step._circle(experiment)
     assert "until level" in experiment.findings[-1].note
     assert "circle autoencoder 0 0 held out" in experiment._known
+
+
+def scripted(experiment, monkeypatch, losses):
+    """Let the stages end with these losses on held-out rows; None is a training whose loss became infinite."""
+    left, rates = list(losses), []
+    rows = torch.zeros(4, 2)
+
+    def judge(train, held_out):
+        rates.append(train.keywords["learning_rate"])
+        return left.pop(0)
+
+    monkeypatch.setattr(Experiment, "train", lambda self, key, start, *arguments, **options: (start(), {}))
+    monkeypatch.setattr("papers.manifolds._loss_after", judge)
+    make = lambda: pf.models.NICE(features=2, layers=2, hidden=(8,))  # noqa: E731
+    _, facts = train_until_level(experiment, "a run", make, rows, rows, Level(1, 9), learning_rate=1.0)
+    return facts["steps"], rates
+
+
+def test_small_improvements_in_a_row_count_together(experiment, monkeypatch):
+    """Two stages that each gain 0.004 nats gain more than 0.005; noise around one value gains nothing."""
+    steps, _ = scripted(experiment, monkeypatch, [1.0, 0.996, 0.992, 0.991, 0.993])
+    assert steps == 5
+    steps, _ = scripted(Experiment("noise", "smoke", experiment.out), monkeypatch, [1.0, 1.003, 0.997])
+    assert steps == 3
+
+
+def test_a_stage_that_diverges_is_one_without_improvement(experiment, monkeypatch):
+    steps, rates = scripted(experiment, monkeypatch, [1.0, None, 0.9, None, None])
+    assert steps == 5
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25]
+
+
+def test_a_stage_starts_from_the_best_one(experiment, monkeypatch):
+    """Stage 1 ends worse than stage 0, so stage 2 starts from stage 0 again; a weight has the number of the last stage."""
+    losses, starts = [1.0, 2.0, 0.5], {}
+
+    def number(model) -> torch.Tensor:
+        return next(model.parameters()).data.flatten()[:1]
+
+    def make():
+        model = pf.models.NICE(features=2, layers=2, hidden=(8,))
+        number(model).fill_(-1.0)
+        return model
+
+    def train(self, key, start, *arguments, **options):
+        model, stage = start(), int(key.split()[-1])
+        starts[stage] = number(model).item()
+        number(model).fill_(stage)
+        return model, {}
+
+    def judge(train, held_out):
+        train()
+        return losses.pop(0)
+
+    monkeypatch.setattr(Experiment, "train", train)
+    monkeypatch.setattr("papers.manifolds._loss_after", judge)
+    rows = torch.zeros(4, 2)
+    model, _ = train_until_level(experiment, "a run", make, rows, rows, Level(1, 3))
+    assert starts == {0: -1.0, 1: 0.0, 2: 0.0}
+    assert number(model).item() == 2.0
+
+
+def test_an_infinite_loss_ends_a_stage_and_other_errors_end_the_run():
+    def fail(message):
+        raise TrainingError(message)
+
+    assert _loss_after(lambda: fail("the loss is nan at step 3"), torch.zeros(1, 2)) is None
+    with pytest.raises(TrainingError, match="another run"):
+        _loss_after(lambda: fail("the checkpoint belongs to another run"), torch.zeros(1, 2))
+
+
+def test_every_measurement_has_the_seeds_that_were_asked_for(tmp_path, monkeypatch):
+    """Two seeds instead of the one of a smoke run, also where a run has its own number."""
+    experiment = Experiment("toy", "smoke", tmp_path, seeds=2, say=lambda line: None)
+    parts = torch.randn(3, 150, 4, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(rectangular, "load_table", lambda name, *, seed, folder: parts)
+    rectangular._overfitting(experiment, {method: [{"tv": 0.1}] for method in ("exact", "two-step")})
+    rectangular._tables(experiment)
+    assert {"ambient 0", "ambient 1", "protein RNF 0", "protein RNF 1", "kin40k M-flow 1"} <= set(experiment._known)
+
+
+def test_a_rise_of_the_total_variation_counts_above_the_floor(tmp_path):
+    """A likelihood that rises while the total variation moves by less than its noise is not overfitting."""
+    for rise, expected in ((0.005, False), (0.05, True)):
+        experiment = Experiment(f"rise {rise}", "quick", tmp_path, seeds=2, say=lambda line: None)
+        stages = [
+            {"nats": float(k), "tv": 0.1 + rise * (k == 3), "floor": 0.01, "truth": 0.0, "distance": 0.0}
+            for k in range(5)
+        ]
+        for seed in (0, 1):
+            experiment._known[f"ambient {seed}"] = stages
+        rectangular._overfitting(experiment, {method: [{"tv": 0.1}] for method in ("exact", "two-step")})
+        assert experiment.findings[-1].confirmed is expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -181,6 +182,15 @@ def test_half_precision_networks_are_read_in_single_precision():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on import of its compiler
+def test_finite_values_whose_sum_overflows_are_finite():
+    reading = Reading(None, torch.full((2, 3), 3e38), torch.zeros(2, 2))
+    assert reading.surely_finite
+    assert reading.clean is reading
+    broken = Reading(None, torch.tensor([[1.0, math.inf], [-math.inf, 0.0], [1.0, 2.0]]))
+    assert not broken.surely_finite
+    assert broken.clean.features.tolist() == [[0, 0], [0, 0], [1, 2]]
+
+
 def test_scripted_and_compiled_networks_need_a_function():
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     with pytest.raises(ConfigError, match=r"a compiled network: pass read=.*before torch.compile"):

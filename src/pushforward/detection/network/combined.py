@@ -133,7 +133,7 @@ class Combined(nn.Module):
     def surprise(self, columns: Tensor) -> Tensor:
         """``-log P(T >= t)`` of each statistic, nats, ``(n, parts)``."""
         rows = torch.maximum(columns.T, self.knots[:, :1])  # (parts, n), as the knots
-        knot = torch.searchsorted(self.knots, rows.detach().contiguous(), right=True) - 1
+        knot = (torch.searchsorted(self.knots, rows.detach().contiguous()) - 1).clamp(min=0)  # of equal knots the first
         level, slope = (line.gather(1, knot) for line in self.lines())
         return (level + slope * (rows - self.knots.gather(1, knot))).T
 
