@@ -27,10 +27,10 @@ from pathlib import Path
 
 from benchmarks.common.results import Results
 from benchmarks.networks import development
-from benchmarks.networks.card import NETWORKS, measure, measure_oodeel, redraws, tables
+from benchmarks.networks.card import NETWORKS, measure, measure_oodeel, named, redraws, tables
 from benchmarks.networks.class_rates import class_rates, class_table
 from benchmarks.networks.columns import collect
-from benchmarks.networks.costs import costs, costs_of_photographs
+from benchmarks.networks.costs import costs, costs_of_photographs, costs_of_scores, score_cost_table
 from benchmarks.networks.tasks import TASKS
 from benchmarks.networks.training import train, weights
 
@@ -62,6 +62,7 @@ def main() -> None:
                 measure_oodeel(name, seed, arguments.weights, results, arguments.oodeel)
             if arguments.costs:
                 costs(name, seed, arguments.weights, results)
+                costs_of_scores(name, seed, arguments.weights, results)
             if arguments.redraws and not results.where(network=name, seed=seed, redraws=20):
                 redraws(name, seed, arguments.weights, results)
             if arguments.redraws:
@@ -76,7 +77,8 @@ def main() -> None:
                 development.measure(name, seed, collect(name, seed, arguments.weights), compared)
         print(development.table(compared))
     if arguments.card or arguments.table:
-        print(tables(results), class_table(results, NETWORKS), sep="\n\n")
+        parts = tables(results), class_table(results, NETWORKS), score_cost_table(results, NETWORKS, named)
+        print(*parts, sep="\n\n")
 
 
 if __name__ == "__main__":

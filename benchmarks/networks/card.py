@@ -20,7 +20,7 @@ from benchmarks.networks.training import load_network
 from pushforward.detection import ConformalCalibrator, auroc, fpr_at_tpr, realized_interval
 from pushforward.detection.network import Combined, Energy
 
-__all__ = ["measure", "measure_oodeel", "redraws", "tables"]
+__all__ = ["NETWORKS", "measure", "measure_oodeel", "named", "redraws", "tables"]
 
 _REFERENCE = 0.3
 

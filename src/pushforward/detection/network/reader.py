@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -93,7 +94,7 @@ class NetworkReader:
         """The device of the network's first parameter or buffer."""
         if not isinstance(self.net, nn.Module):
             return None
-        return next((tensor.device for tensor in (*self.net.parameters(), *self.net.buffers())), None)
+        return next((tensor.device for tensor in chain(self.net.parameters(), self.net.buffers())), None)
 
     @property
     def head_module(self) -> nn.Linear | None:
