@@ -7,7 +7,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -263,13 +263,23 @@ class Experiment:
 
         return {"max_steps": self.measure(f"steps of {key} in {limit:g} s", run)}
 
-    def report(self, claim: str, *, paper: str = "", ours: str, confirmed: bool | None, note: str = "") -> None:
+    def report(
+        self,
+        claim: str,
+        *,
+        paper: str = "",
+        ours: str,
+        confirmed: bool | None,
+        note: str = "",
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
         """Add a finding; its time is the time since the previous finding."""
         now = time.perf_counter()
         if self.budget == "smoke":
             confirmed = None
         confirmed = None if confirmed is None else bool(confirmed)  # JSON has no NumPy booleans
-        self.findings.append(Finding(claim, paper, ours, confirmed, round(now - self.marked, 1), note))
+        plain = {name: float(value) for name, value in (figures or {}).items()}
+        self.findings.append(Finding(claim, paper, ours, confirmed, round(now - self.marked, 1), note, plain))
         self.marked = now
         self.say(
             f"{'confirmed' if confirmed else 'not decided' if confirmed is None else 'not confirmed'}: {claim}: {ours}"

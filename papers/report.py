@@ -13,6 +13,7 @@ from benchmarks.common.results import machine
 from benchmarks.common.results import markdown as table
 from papers.headlines import of as headlines_of
 from papers.reproduction import BUDGETS, Budget, Finding, Reproduction
+from papers.summaries import section
 from pushforward.errors import StorageError
 
 __all__ = ["Report", "headline_table", "index", "markdown", "page", "read_reports", "verdict"]
@@ -63,6 +64,11 @@ class Report:
         return cls(
             reproduction.name, reproduction.title, budget, tuple(findings), names, round(seconds, 1), where, date.today().isoformat(), command
         )  # fmt: skip
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures of all findings."""
+        return {name: value for finding in self.findings for name, value in finding.figures.items()}
 
     @property
     def file(self) -> str:
@@ -122,6 +128,7 @@ def page(report: Report) -> str:
         f"# {short_title(report)}\n",
         f"{report.title}.\n",
         *([headline_table([report]) + "\n"] if headlines_of(report.name) else []),
+        *([summary, "## All findings\n"] if (summary := section(report)) else []),
         f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
         markdown(report) + "\n",
         *(f"![{name}]({name})\n" for name in report.pictures),

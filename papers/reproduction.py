@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pushforward.errors import ConfigError
@@ -41,6 +41,7 @@ class Finding:
         confirmed: whether the claim was confirmed here; None if this budget cannot decide it.
         seconds: time that it took.
         note: what a reader must know for a comparison: other data, fewer steps, what was tried.
+        figures: numbers by name, for the summary of the page (`papers/summaries.py`).
     """
 
     claim: str
@@ -49,10 +50,14 @@ class Finding:
     confirmed: bool | None
     seconds: float
     note: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
+        """Plain JSON types; figures only where there are any."""
+        content = asdict(self)
+        if not self.figures:
+            del content["figures"]
+        return content
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,37 +10,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from papers.constant_volume import (
+    BASES,
+    CONCAVE,
+    GRAYED,
+    HEAVY,
+    NORMAL,
+    ImageSets,
+    Variant,
+    altered,
+    constant_volume_flow,
+    log_likelihoods,
+    rank_correlation,
+    report_summary,
+    run_variant,
+    swap_bases,
+)
 from papers.experiment import Experiment
-from papers.reproduction import reproduction
+from papers.likelihood_curves import Trained, draw_curves, follow, report_curves
+from papers.reproduction import Budget, reproduction
 from pushforward.detection import auroc
 from pushforward.detection.curvature import graying, likelihood_terms, mixture_log_likelihood, second_order_gap
-from pushforward.distributions import Distribution, Logistic, Normal, StudentT
-from pushforward.models import VAE, Flow, Glow, Model, PixelCNN
-from pushforward.transforms import Affine, Chain
+from pushforward.models import VAE, Glow, Model, PixelCNN
 
-__all__ = ["run"]
+__all__ = ["compare_variants", "follow_photographs", "gray_photographs", "run"]
 
 SETS = {"Fashion-MNIST": "fashion-mnist", "MNIST": "mnist"}
 SHAPE = (1, 28, 28)
-PIXELS = 784
-FLAT: dict[str, Callable[[], Distribution]] = {
-    "constant-volume flow": lambda: StudentT(PIXELS, 1.0, trainable_df=True),
-    "constant-volume flow, logistic base": lambda: Logistic(PIXELS),
-    "constant-volume flow, normal base": lambda: Normal(PIXELS),
-}
-"""Bases of a flow of additive couplings and one diagonal scaling, as in NICE; the first inverts the likelihoods most."""
-HEAVY, CONCAVE, _ = FLAT
-KINDS = (*FLAT, "affine flow", "PixelCNN", "VAE")
+COLOR = (3, 32, 32)
+ADDITIVE_RATES: dict[Budget, float] = {"smoke": 1e-2, "quick": 1e-2, "long": 3e-3, "full": 1e-2}
+"""Learning rates of flows of constant volume: the quick one is for 800 steps."""
+KINDS = (*BASES, "affine flow", "PixelCNN", "VAE")
+
+PHOTOGRAPHS = "photographs"
+"""CIFAR-10. In gray it is cut to 28 x 28, and the X-rays of PneumoniaMNIST have its mean and less than a third of its variance."""
+XRAYS, SIGNS = "X-rays", "traffic signs"
+"""GTSRB stands in for SVHN, which is not available. Its pixels vary more than those of CIFAR-10, which is not so for SVHN."""
+CURVE_MODELS: dict[str, Trained] = {
+    "Glow": Trained(
+        "Glow", lambda: Glow(COLOR, alpha=None, scales=3, layers=8, hidden=(128, 128)), {"batch_size": 32, "learning_rate": 1e-3},
+        "3.46 and 2.39 bits/dim on CIFAR-10 and SVHN",
+    ),
+    "PixelCNN++": Trained(
+        "PixelCNN++",
+        lambda: PixelCNN(COLOR, output="logistic", network="plusplus", components=10, filters=32, layers=2, dropout=0.1),
+        {"batch_size": 16, "learning_rate": 1e-3},
+    ),
+}  # fmt: skip
 
 
 @reproduction(
     "nalisnick",
     "Do Deep Generative Models Know What They Don't Know? (Nalisnick et al. 2019, arXiv 1810.09136)",
-    data=("fashion-mnist", "mnist", "notmnist"),
-    full="about a day on one GPU (estimate)",
+    data=("fashion-mnist", "mnist", "notmnist", "cifar10", "cifar100", "gtsrb", "pneumonia"),  # cifar100: long and full
+    full="about two days on one GPU (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """Evaluate six kinds of models of Fashion-MNIST and of MNIST on both sets, and analyze the reasons."""
+    """Evaluate six kinds of models of Fashion-MNIST and of MNIST on both sets, and analyze the reasons; then models of photographs."""
     test = {name: experiment.images(file, train=False, rows=experiment.choose(smoke=40, quick=1000, full=10_000))
             for name, file in SETS.items()}  # fmt: skip
     values: dict[str, dict[str, list[float]]] = {}
@@ -59,23 +85,24 @@ def run(experiment: Experiment) -> None:
     _gaps(experiment, test)
     _gray(experiment, test)
     _ensemble(experiment, test)
+    _swapped(experiment, test)
+    if experiment.budget != "smoke":  # a smoke run reads no photographs
+        compare_variants(experiment, _variants(experiment, test))
+    if experiment.budget in ("long", "full"):
+        follow_photographs(experiment, CURVE_MODELS, *_color(experiment))
 
 
 def _trained(experiment: Experiment, kind: str, train_set: str, seed: int = 0) -> Model:
     sizes: dict[str, Any] = experiment.choose(
         smoke={"flow": {"scales": 1, "layers": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
         quick={"flow": {"scales": 2, "layers": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
+        long={"flow": {"scales": 2, "layers": 8, "hidden": (64, 64)}, "vae": (512, 512), "cnn": (32, 6)},
         full={"flow": {"scales": 2, "layers": 16, "hidden": (200, 200)}, "vae": (512, 512), "cnn": (64, 8)},
     )
     flow, (filters, layers) = sizes["flow"], sizes["cnn"]
-
-    def flat(base: Callable[[], Distribution]) -> Model:
-        # No channels are factored out, because their learned prior would make the volume depend on the input.
-        glow = Glow(SHAPE, alpha=None, affine=False, factor_out=False, **flow)
-        return Flow(Chain(glow.chain, Affine(PIXELS, trainable=True)), base())
-
+    additive = partial(constant_volume_flow, SHAPE, **flow)
     makers: dict[str, tuple[Callable[[], Model], int, int, float]] = {  # with steps, rows of a step and learning rate
-        **{name: (partial(flat, base), 800, 32, 1e-2) for name, base in FLAT.items()},
+        **{name: (partial(additive, base), 800, 32, ADDITIVE_RATES[experiment.budget]) for name, base in BASES.items()},
         "affine flow": (lambda: Glow(SHAPE, alpha=None, **flow), 500, 64, 1e-3),
         "PixelCNN": (
             lambda: PixelCNN(SHAPE, output="logistic", components=5, filters=filters, layers=layers), 300, 32, 1e-3
@@ -84,21 +111,24 @@ def _trained(experiment: Experiment, kind: str, train_set: str, seed: int = 0) -
     }  # fmt: skip
     make, steps, batch, rate = makers[kind]
     images = experiment.images(
-        SETS[train_set], train=True, rows=experiment.choose(smoke=120, quick=20_000, full=60_000)
+        SETS[train_set], train=True, rows=experiment.choose(smoke=120, quick=20_000, long=60_000, full=60_000)
     )
     n_held_out = experiment.choose(smoke=20, quick=500, full=5000)
     steps = experiment.choose(smoke=2, quick=steps, full=100 * steps)
+    if experiment.budget == "long":
+        seconds = 600.0 if kind == "VAE" else 1200.0
+        steps = experiment.time_limit(
+            kind, make, images, smoke=2, quick=seconds, long=seconds, full=seconds, batch_size=batch
+        )["max_steps"]
     model, _ = experiment.train(
         f"{kind} of {train_set} {seed}", make, images[:-n_held_out], images[-n_held_out:], seed=seed, max_steps=steps, batch_size=batch,
-        learning_rate=rate, patience=None, evaluate_every=max(1, steps // 5),
+        learning_rate=rate, patience=None, evaluate_every=max(1, steps // experiment.choose(smoke=5, quick=5, long=20, full=5)),
     )  # fmt: skip
     return model
 
 
 def _likelihoods(model: Model, images: Tensor) -> list[float]:
-    with torch.no_grad():
-        parts = [model.evaluate(part).value.double() for part in images.split(250)]
-    return [round(value, 2) for value in torch.cat(parts).tolist()]
+    return [round(value, 2) for value in log_likelihoods(model, images).tolist()]
 
 
 def _surprise(values: list[float]) -> np.ndarray:
@@ -216,21 +246,10 @@ def _terms(experiment: Experiment, test: dict[str, Tensor]) -> None:
 def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
     """Compare predicted with observed gaps of many data sets (sec. 5)."""
     fashion = test["Fashion-MNIST"]
-    draw = torch.Generator().manual_seed(0)
-    order = torch.rand(len(fashion), 784, generator=draw).argsort(1)
-    mean = fashion.double().mean(0)
-    others = {
-        "MNIST": test["MNIST"],
-        "grayed by half": graying(fashion, 0.5, mean),
-        "grayed by three quarters": graying(fashion, 0.75, mean),
-        "shuffled pixels": fashion.flatten(1).gather(1, order).reshape(fashion.shape),
-        "inverted": 255 - fashion,
-        "upside down": fashion.flip(-2),
-        "uniform noise": torch.randint(256, fashion.shape, generator=draw),
-    }
+    others = {"MNIST": test["MNIST"], **altered(fashion)}
     if experiment.budget != "smoke":
         others["notMNIST"] = experiment.images("notmnist", train=False, rows=len(fashion))
-    for kind in (*FLAT, "affine flow"):
+    for kind in (*BASES, "affine flow"):
         model = _trained(experiment, kind, "Fashion-MNIST")
 
         def all_gaps(model: Model = model) -> dict[str, list[float]]:
@@ -242,9 +261,9 @@ def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
         right = int((np.sign(predicted) == np.sign(observed)).sum())
         experiment.report(
             f"{kind}: two moments of the data and one Hessian predict the sign and the order of the gaps (sec. 5)",
-            ours=f"correct sign in {right} of {len(gaps)} data sets, rank correlation {_spearman(predicted, observed):.2f}; "
+            ours=f"correct sign in {right} of {len(gaps)} data sets, rank correlation {rank_correlation(predicted, observed):.2f}; "
             + ", ".join(f"{name} {gap[0]:+.0f} for {gap[1]:+.0f}" for name, gap in gaps.items()),
-            confirmed=right == len(gaps) and _spearman(predicted, observed) > 0.9,
+            confirmed=right == len(gaps) and rank_correlation(predicted, observed) > 0.9,
             note="nats, predicted for observed; expansion at the mean image"
             + (", where a Student-t base, which is not log-concave, has much more curvature than between the data" if kind == HEAVY else ""),
         )  # fmt: skip
@@ -259,21 +278,16 @@ def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
             experiment.picture("gaps", figure)
 
 
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
 def _gray(experiment: Experiment, test: dict[str, Tensor]) -> None:
     """Reduce the contrast in steps, toward the mean image of Fashion-MNIST."""
-    mean, amounts = test["Fashion-MNIST"].double().mean(0), [round(0.1 * k, 1) for k in range(10)]
+    mean = test["Fashion-MNIST"].double().mean(0)
     figure = experiment.figure(9, 7)
-    for axes, kind in zip(figure.subplots(2, 2).flat, (*FLAT, "affine flow"), strict=True):
+    for axes, kind in zip(figure.subplots(2, 2).flat, (*BASES, "affine flow"), strict=True):
         model = _trained(experiment, kind, "Fashion-MNIST")
 
         def curves(model: Model = model) -> dict[str, list[float]]:
             return {
-                name: [float(np.mean(_likelihoods(model, graying(images, t, mean)))) for t in amounts]
+                name: [float(np.mean(_likelihoods(model, graying(images, t, mean)))) for t in GRAYED]
                 for name, images in test.items()
             }
 
@@ -287,7 +301,7 @@ def _gray(experiment: Experiment, test: dict[str, Tensor]) -> None:
             note="(1 - t) x + t times the mean image, t = 0, 0.1, ..., 0.9",
         )
         for name, curve in found.items():
-            axes.plot(amounts, curve, label=name)
+            axes.plot(GRAYED, curve, label=name)
         axes.set(title=kind, xlabel="fraction of gray", ylabel="mean log p, nats")
         axes.legend()
     experiment.picture("graying", figure)
@@ -322,3 +336,117 @@ def _histograms(experiment: Experiment, values: dict[str, dict[str, list[float]]
         axes.set(title=model, xlabel="log p, nats", yticks=[])
     figure.axes[0].legend()
     experiment.picture("histograms", figure)
+
+
+def _swapped(experiment: Experiment, test: Mapping[str, Tensor]) -> None:
+    """Fit several bases to the latents of each flow of constant volume."""
+    train = experiment.images("fashion-mnist", train=True, rows=experiment.choose(smoke=60, quick=10_000, full=50_000))
+    kinds = experiment.choose(smoke=(NORMAL,), quick=tuple(BASES), full=tuple(BASES))
+    flows = {kind: _trained(experiment, kind, "Fashion-MNIST") for kind in kinds}
+    steps = experiment.choose(smoke=2, quick=500, long=2000, full=5000)
+    fashion = test["Fashion-MNIST"]
+    swap_bases(experiment, flows, train, fashion, {"MNIST": test["MNIST"], **altered(fashion)}, steps=steps)
+
+
+def gray_photographs(images: Tensor) -> Tensor:
+    """The middle 28 x 28 pixels of images ``(n, 3, 32, 32)`` in gray, by the luma of Rec. 601; uint8."""
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
+    middle = images[..., 2:-2, 2:-2].double()
+    return (weights * middle).sum(-3, keepdim=True).round().to(torch.uint8)
+
+
+def _variants(experiment: Experiment, test: Mapping[str, Tensor]) -> list[Variant]:
+    """Flows of constant volume of photographs, and with the long and full budgets of color and of the paper's size."""
+    rows, held_out = (
+        experiment.choose(smoke=20, quick=1000, full=4000),
+        experiment.choose(smoke=20, quick=500, full=500),
+    )
+    color, color_test = (experiment.images("cifar10", train=train) for train in (True, False))
+    signs, xrays = (experiment.images(name, train=False, rows=rows) for name in ("gtsrb", "pneumonia"))
+    gray, gray_test = gray_photographs(color), gray_photographs(color_test[:rows])
+    photographs = ImageSets(
+        PHOTOGRAPHS, gray[:-held_out], gray[-held_out:], gray_test,
+        {XRAYS: xrays, SIGNS: gray_photographs(signs), **altered(gray_test)}, XRAYS,
+    )  # fmt: skip
+    tiny: dict[str, Any] = {"scales": 1, "layers": 1, "hidden": (4, 4)}
+    paper: dict[str, Any] = {"scales": 2, "layers": 16, "hidden": (200, 200)}
+    sizes: dict[str, Any] = experiment.choose(
+        smoke=tiny, quick={"scales": 2, "layers": 4, "hidden": (32, 32)}, long={"scales": 2, "layers": 8, "hidden": (64, 64)},
+        full=paper,
+    )  # fmt: skip
+    variants = [
+        _variant(experiment, f"{kind}, of {PHOTOGRAPHS}", photographs, partial(constant_volume_flow, SHAPE, base, **sizes), 1800, ADDITIVE_RATES[experiment.budget])
+        for kind, base in BASES.items()
+    ]  # fmt: skip
+    if experiment.budget == "quick":
+        return variants
+    wide = torch.nn.functional.pad(xrays.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8).expand(-1, 3, -1, -1)
+    few = color_test[:rows]
+    in_color = ImageSets(
+        f"{PHOTOGRAPHS} in color", color[:-held_out], color[-held_out:], few,
+        {XRAYS: wide, SIGNS: signs, "CIFAR-100": experiment.images("cifar100", train=False, rows=rows), **altered(few)}, XRAYS,
+    )  # fmt: skip
+    clothes = experiment.images("fashion-mnist", train=True)
+    fashion, digits = (test[name][:rows] for name in ("Fashion-MNIST", "MNIST"))
+    of_paper = ImageSets(
+        "Fashion-MNIST", clothes[:-held_out], clothes[-held_out:], fashion,
+        {"MNIST": digits, "notMNIST": experiment.images("notmnist", train=False, rows=rows), **altered(fashion)}, "MNIST",
+    )  # fmt: skip
+    if experiment.budget == "smoke":
+        in_three = paper = tiny
+    else:
+        in_three: dict[str, Any] = {"scales": 3, "layers": 8, "hidden": (64, 64)}
+    return [
+        *variants,
+        _variant(experiment, f"{NORMAL}, of {in_color.name}", in_color,
+                 partial(constant_volume_flow, COLOR, BASES[NORMAL], **in_three), 5400, 1e-3),
+        _variant(experiment, f"{NORMAL}, of Fashion-MNIST, of the paper's size", of_paper,
+                 partial(constant_volume_flow, SHAPE, BASES[NORMAL], **paper), 6600, 1e-3),
+    ]  # fmt: skip
+
+
+def _variant(
+    experiment: Experiment, name: str, sets: ImageSets, make: Callable[[], Model], seconds: float, rate: float
+) -> Variant:
+    """A variant that trains for this CPU time with the long budget, and for hours with the full one."""
+    options: dict[str, Any] = {"batch_size": 32, "learning_rate": rate, "max_steps": 800, "evaluate_every": 1000}
+    if experiment.budget != "quick":
+        del options["max_steps"]
+        options |= experiment.time_limit(
+            name, make, sets.train, smoke=2, quick=seconds, long=seconds, full=8 * 3600.0, batch_size=32
+        )
+    if "max_steps" in options:
+        options["evaluate_every"] = max(1, options["max_steps"] // 20)
+    return Variant(name, sets, make, options)
+
+
+def compare_variants(experiment: Experiment, variants: list[Variant]) -> None:
+    """Measure each variant, and report whether one shows both the inversion and the right prediction (sec. 4 and 5)."""
+    report_summary(experiment, {variant.name: run_variant(experiment, variant) for variant in variants})
+
+
+def _color(experiment: Experiment) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Training and held-out photographs in color, and the sets that are scored."""
+    train, rows = experiment.images("cifar10", train=True), 4000
+    sets = {"CIFAR-10": experiment.images("cifar10", train=False, rows=rows)}
+    sets |= {name: experiment.images(file, train=False, rows=rows) for name, file in ((SIGNS, "gtsrb"), ("CIFAR-100", "cifar100"))}  # fmt: skip
+    return train[:-500], train[-500:], sets
+
+
+def follow_photographs(
+    experiment: Experiment, models: Mapping[str, Trained], train: Tensor, held_out: Tensor, sets: Mapping[str, Tensor]
+) -> None:
+    """Train models of photographs for up to two hours each, and follow the likelihoods of test images and of other data."""
+    hours = experiment.choose(smoke=1 / 3600, quick=0.1, long=1.8, full=48.0)
+    looks, rows = (
+        experiment.choose(smoke=2, quick=12, long=24, full=24),
+        experiment.choose(smoke=4, quick=500, full=500),
+    )
+    runs = {
+        name: [follow(experiment, trained, train, held_out, sets, seed=seed, seconds=3600 * hours, looks=looks, rows=rows)
+               for seed in experiment.few(1)]
+        for name, trained in models.items()
+    }  # fmt: skip
+    for name, found in runs.items():
+        report_curves(experiment, models[name], found, SIGNS)
+    draw_curves(experiment, runs)
