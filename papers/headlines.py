@@ -76,10 +76,13 @@ HEADLINES = (
         "level in likelihood, behind in samples of MNIST. Open: 2 and 32 latents, 10,000 steps, denoising.",
     ),
     Headline(
-        "bayesian", "the std and the entropy of log-likelihoods beat disagreement, WAIC and typicality", NOT_SETTLED,
-        "VAE with one hidden layer of 400, both directions, one seed",
+        "bayesian", "the std and the entropy of log-likelihoods beat disagreement, WAIC and typicality", PARTLY,
+        "VAE with one hidden layer of 400, Fashion-MNIST against MNIST, 12,000 steps, 2 seeds",
         ("VAE, fashion-mnist against mnist", "VAE, mnist against fashion-mnist", "the entropy of the normalized"),
-        "std is best or within a point in no setting here. Open: the paper's network, burn-in and number of samples.",
+        "as in the paper with its likelihood, a Bernoulli on gray levels (std 97.0 with SGHMC, 97.7 with BBB; the paper: 99.6), if each model draws its own noise of the "
+        "bound. But one model that is evaluated many times has 98.4: what detects is the noise of the bound, not the posterior of the weights. With noise that all models share "
+        "the std has 83.0, and with a discretized logistic 78.6. It does not carry over to a flow, which has no such noise. Open: the paper's convolutional network, five seeds.",
+        later=("with the paper's likelihood, a Bernoulli", "a part of the std is the noise of the bound"),
     ),
     Headline(
         "cef", "an embedding and the density on it can be trained jointly, with an exact and cheap volume", HELD,

@@ -191,7 +191,7 @@ def _mean(table: Table, likelihood: str, name: str, noise: str, score: str) -> f
 
 
 def _picture(experiment: Experiment, table: Table) -> None:
-    noises = {f"{label} {draws}": f"{label} noise, K = {draws}" for label in ("shared", "own") for draws in DRAWS}
+    noises = {f"{label} {draws}": f"{label}\nnoise,\nK = {draws}" for label in ("shared", "own") for draws in DRAWS}
     values = [[_mean(table, *key, noise, "std") for noise in noises] for key in table]
     figure = experiment.figure(6, 0.8 + 0.28 * len(table))
     rows = [f"{likelihood}, {name}" for likelihood, name in table]
