@@ -68,4 +68,5 @@ class LayerNeighbors(NetworkScore):
     def _score(self, reading: Reading) -> Tensor:
         dtype = self.precision(reading)
         layers = zip(reading.layers.values(), self.prepared(dtype), strict=True)
-        return torch.stack([kth_distance(unit(rows.to(dtype)), *bank, self.k) for rows, bank in layers]).sum(0)
+        parts = [kth_distance(unit(rows.to(dtype)), bank, squares, self.k) for rows, (bank, squares) in layers]
+        return torch.stack(parts).sum(0)

@@ -82,5 +82,5 @@ class Neighbors(NetworkScore):
 
     def _score(self, reading: Reading) -> Tensor:
         dtype = self.precision(reading)
-        rows = reading.features.to(dtype)
-        return kth_distance(unit(rows) if self.normalize else rows, *self.prepared(dtype), self.k)
+        rows, (bank, squares) = reading.features.to(dtype), self.prepared(dtype)
+        return kth_distance(unit(rows) if self.normalize else rows, bank, squares, self.k)
