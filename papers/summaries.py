@@ -1,7 +1,7 @@
 """What survives of a paper, in plain sentences at the top of its page.
 
 The numbers in a sentence are figures of the report, so that a new run changes them. As in `papers/headlines.py`, a sentence names the
-findings that it rests on, and one that the report does not support fails a test (`tests/papers/test_summaries.py`).
+findings that it rests on, and one that the report does not support fails a test (`tests/papers/test_paper_summaries.py`).
 """
 
 from __future__ import annotations
