@@ -33,8 +33,10 @@ __all__ = [
     "ImageSets",
     "Variant",
     "altered",
+    "beside",
     "constant_volume_flow",
     "diagonal_curvature",
+    "gap_axes",
     "log_likelihoods",
     "rank_correlation",
     "report_summary",
@@ -284,6 +286,21 @@ def _each(counts: Iterable[tuple[int, int]]) -> str:
     return ", ".join(f"{right} of {clear}" for right, clear in counts)
 
 
+def beside(axes: Any, name: str, x: float, y: float) -> None:
+    """A name next to a point, on the side of the middle."""
+    axes.annotate(
+        name, (x, y), (-4 if x > 0 else 4, -2), textcoords="offset points", fontsize=6, ha="right" if x > 0 else "left"
+    )
+
+
+def gap_axes(axes: Any) -> None:
+    """Symmetric logarithmic axes of predicted and observed gaps, with few ticks."""
+    axes.set(xlabel="predicted gap, nats", ylabel="observed gap, nats", xscale="symlog", yscale="symlog")
+    limits, ticks = (axes.get_xlim(), axes.get_ylim()), [-1e6, -1e4, -1e2, 0.0, 1e2, 1e4]
+    axes.set(xticks=ticks, yticks=ticks)
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
 def report_summary(experiment: Experiment, results: Mapping[str, Sequence[Values]]) -> None:
     """Report which variants show both the inversion and the right prediction, and draw predicted against observed gaps."""
     both = [name for name, found in results.items() if all(v["inverted"] and v["predicted"] for v in found)]
@@ -304,9 +321,9 @@ def report_summary(experiment: Experiment, results: Mapping[str, Sequence[Values
         axes.axline((0, 0), slope=1, color="0.8")
         axes.plot(_column(gaps, "mean"), _column(gaps, "observed"), "o")
         for other, gap in gaps.items():
-            axes.annotate(other, (gap["mean"], gap["observed"]), fontsize=6)
+            beside(axes, other, gap["mean"], gap["observed"])
         axes.set_title(name, fontsize=7)
-        axes.set(xlabel="predicted gap, nats", ylabel="observed gap, nats", xscale="symlog", yscale="symlog")
+        gap_axes(axes)
     experiment.picture("variants", figure)
 
 

@@ -153,9 +153,13 @@ HEADLINES = (
         ("constant-volume flow: trained on", "affine flow: trained on", "PixelCNN: trained on", "VAE: trained on"),
     ),
     Headline(
-        "nalisnick", "for a flow of constant volume, moments of the data and a Hessian predict it", PARTLY, "eight data sets, three bases",
-        ("constant-volume flow: two moments", "constant-volume flow, logistic base: two moments", "constant-volume flow, normal base: two moments"),
-        "right with logistic and normal bases, where MNIST is not likelier; 5 of 8 signs with the mixture base, where it is.",
+        "nalisnick", "for a flow of constant volume, moments of the data and a Hessian predict it", PARTLY,
+        "Fashion-MNIST (eight other sets, three bases) and photographs of CIFAR-10 in gray against X-rays, minutes, one seed",
+        ("constant-volume flow: two moments", "constant-volume flow, logistic base: two moments", "constant-volume flow, normal base: two moments",
+         "one constant-volume flow shows the inversion"),
+        "photographs against X-rays: with a normal or a logistic base one flow finds X-rays likelier (AUROC 0.17 and 0.18), and all clear gaps have the predicted sign. "
+        "Fashion-MNIST against MNIST: all signs are right with these bases, but most digits are not likelier there; a base of heavy tails inverts the pair, and has 5 of 8 signs. "
+        "With the same trained layers the base alone decides. Open: CIFAR-10 against GTSRB with hours of training.",
     ),
     Headline(
         "nice", "couplings of constant volume model images exactly", HELD, "MNIST", ("log-likelihood of MNIST", "the couplings learn"),

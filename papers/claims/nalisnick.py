@@ -19,7 +19,9 @@ from papers.constant_volume import (
     ImageSets,
     Variant,
     altered,
+    beside,
     constant_volume_flow,
+    gap_axes,
     log_likelihoods,
     rank_correlation,
     report_summary,
@@ -273,8 +275,8 @@ def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
             axes.axline((0, 0), slope=1, color="0.8")
             axes.plot(predicted, observed, "o")
             for name, x, y in zip(gaps, predicted, observed, strict=True):
-                axes.annotate(name, (x, y), fontsize=7)
-            axes.set(xlabel="predicted gap, nats", ylabel="observed gap, nats", xscale="symlog", yscale="symlog")
+                beside(axes, name, x, y)
+            gap_axes(axes)
             experiment.picture("gaps", figure)
 
 
