@@ -54,6 +54,7 @@ FlowAndLogProb = tuple[nn.Module, LogProb]
 
 
 def pushforward_flow(case: str, width: int) -> FlowAndLogProb:
+    """The flow of this library, with its log-density of dequantized images."""
     transformer = pf.transforms.AffineTransformer() if case == "Glow" else pf.transforms.SplineTransformer(BINS, BOUND)
 
     def block(shape: tuple[int, ...], scale: int) -> list[pf.transforms.Transform]:
@@ -232,10 +233,12 @@ class Run:
 
 
 def dequantize(images: Tensor, draw: torch.Generator) -> Tensor:
+    """Gray levels with uniform noise, shifted to (-1/2, 1/2)."""
     return (images + torch.rand(images.shape, generator=draw)) / LEVELS - 0.5
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
+    """Train and measure every case that has no record yet."""
     images = load_images("fashion-mnist", train=True, folder=options.data).float()
     test = load_images("fashion-mnist", train=False, folder=options.data)[: options.test].float()
     for seed in range(options.seeds):
@@ -320,6 +323,7 @@ def spread(values: list[float], digits: int = 3) -> str:
 
 
 def main() -> None:
+    """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description="The same flows of images in pushforward, normflows and nflows.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--cases", nargs="+", default=[*CASES, SAMPLING], choices=[*CASES, SAMPLING])

@@ -278,5 +278,6 @@ class Mixture(NetworkScore):
 
 
 def check_rows(rows: int, owner: str) -> None:
+    """Refuse fewer than the two training rows that a covariance needs."""
     if rows < 2:
         raise InputError(f"{owner} needs at least two training rows for a covariance; got {rows}.")
