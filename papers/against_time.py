@@ -368,8 +368,9 @@ def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> F
     The results are kept under the name "images-against-time", so that papers share the models that they have in common.
     """
     shared = Experiment(
-        "images-against-time", experiment.budget, experiment.out, experiment.data, experiment.seeds, experiment.say
-    )
+        "images-against-time", experiment.budget, experiment.out, experiment.data, experiment.seeds, experiment.say,
+        experiment.costs,
+    )  # fmt: skip
     images, limit = pictures(experiment), limit_of(experiment)
     runs: dict[str, list[dict[str, Any]]] = {}
     missing: dict[str, str] = {}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.common.datasets import load_images
 from benchmarks.common.results import append, spread
+from papers.costs import Cost, Costs
 from papers.reproduction import Budget, Finding
 from pushforward.errors import StorageError
 from pushforward.training import TrainingConfig, fit
@@ -56,6 +57,7 @@ class Experiment:
         data: data folder; None for that of the environment variable.
         seeds: number of seeds of a measurement with a spread; None for the number of the budget.
         say: function that is called with each line of progress.
+        costs: CPU time of the measurements; an experiment that measures for another one has those of that one.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Experiment:
     data: Path | None = None
     seeds: int | None = None
     say: Callable[[str], object] = print
+    costs: Costs = field(default_factory=Costs)
     findings: list[Finding] = field(default_factory=list, init=False)
     pictures: list[Path] = field(default_factory=list, init=False)
 
@@ -78,6 +81,7 @@ class Experiment:
                 for line in self._whole_lines():
                     entry = json.loads(line)
                     self._known[entry["key"]] = entry["value"]
+                    self.costs.known[self._name(entry["key"])] = Cost.read(entry)
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise StorageError(f"{self._cache} is damaged ({error}): delete it to start again.") from error
 
@@ -122,11 +126,20 @@ class Experiment:
         """
         if key not in self._known or (file is not None and not file.exists()):
             start = time.perf_counter()
-            value: Any = run()
-            self.say(f"{key}: {_short(value)} ({time.perf_counter() - start:.0f} s)")
+            with self.costs.measuring(self._name(key)) as cost:
+                value: Any = run()
+            took = time.perf_counter() - start
+            if isinstance(value, dict):  # a training that went on from its checkpoint: what it took before
+                cost.cpu = round((cost.cpu or 0.0) + max(0.0, value.get("seconds", 0.0) - took), 2)
+            self.say(f"{key}: {_short(value)} ({took:.0f} s)")
             self._known[key] = value
-            append(self._cache, {"key": key, "value": value})
+            append(self._cache, {"key": key, "value": value, **cost.entry()})
+        self.costs.use(self._name(key))
         return self._known[key]
+
+    def _name(self, key: str) -> str:
+        """The name of a measurement among those of all experiments."""
+        return f"{self.name}/{key}"
 
     def measured(self, key: str) -> bool:
         """Whether a measurement was made, so that :meth:`measure` only reads it."""
@@ -161,6 +174,7 @@ class Experiment:
         curve = options.pop("curve", False)
         kept, checkpoint = self.model_file(key), self.checkpoint_file(key)
         if key in self._known and kept.exists():
+            self.costs.use(self._name(key))
             return cast("M", load(kept)), self._known[key]
         self._known.pop(key, None)  # its model was deleted
 
@@ -273,13 +287,16 @@ class Experiment:
         note: str = "",
         figures: Mapping[str, float] | None = None,
     ) -> None:
-        """Add a finding; its time is the time since the previous finding."""
+        """Add a finding; its time is the time since the previous finding, its CPU time that of the measurements since then."""
         now = time.perf_counter()
         if self.budget == "smoke":
             confirmed = None
         confirmed = None if confirmed is None else bool(confirmed)  # JSON has no NumPy booleans
         plain = {name: float(value) for name, value in (figures or {}).items()}
-        self.findings.append(Finding(claim, paper, ours, confirmed, round(now - self.marked, 1), note, plain))
+        block, cpu, complete = self.costs.block()
+        self.findings.append(
+            Finding(claim, paper, ours, confirmed, round(now - self.marked, 1), note, plain, cpu, complete, block)
+        )
         self.marked = now
         self.say(
             f"{'confirmed' if confirmed else 'not decided' if confirmed is None else 'not confirmed'}: {claim}: {ours}"

@@ -103,18 +103,30 @@ def verdict(confirmed: bool | None) -> str:
 
 
 def markdown(report: Report) -> str:
-    """A table of one report."""
+    """A table of one report. Findings of one block, which rest on the same measurements, have its CPU seconds each."""
+    recorded = any(finding.cpu is not None for finding in report.findings)
     rows = [
         (
             finding.claim,
             finding.paper or "–",
             finding.ours + (f" ({finding.note})" if finding.note else ""),
             verdict(finding.confirmed),
-            f"{finding.seconds:.0f}",
+            cpu_seconds([finding]) if recorded else f"{finding.seconds:.0f}",
         )
         for finding in report.findings
     ]
-    return table(["claim", "paper", "here", "confirmed", "s"], rows, ["---", "---", "---", "---", "---:"])
+    names = ["claim", "paper", "here", "confirmed", "CPU s" if recorded else "s"]
+    return table(names, rows, ["---", "---", "---", "---", "---:"])
+
+
+def cpu_seconds(findings: Sequence[Finding]) -> str:
+    """CPU seconds of all measurements of some findings of a report, each counted once; a dash if none was recorded."""
+    blocks = {finding.block: finding for finding in findings if finding.cpu is not None}
+    complete = all(finding.cpu_complete for finding in blocks.values())
+    seconds = sum(finding.cpu or 0.0 for finding in blocks.values())
+    if not blocks or (not complete and not seconds):
+        return "–"
+    return f"{seconds:,.0f}" if complete else f"over {seconds:,.0f}"
 
 
 def short_title(report: Report) -> str:
@@ -142,10 +154,16 @@ def headline_table(reports: Sequence[Report], folder: str | None = None) -> str:
     for report in reports:
         for headline in headlines_of(report.name):
             verdict = f"**{headline.verdict}**" + (f": {headline.note}" if headline.note else "")
-            row = (headline.says, verdict, headline.scale)
+            row = (
+                headline.says,
+                verdict,
+                headline.figure(report),
+                headline.scale,
+                cpu_seconds(headline.findings(report)),
+            )
             rows.append(row if folder is None else (f"[{short_title(report)}]({folder}{report.name}.md)", *row))
-    names = ["the paper says", "here", "scale"]
-    return table(names if folder is None else ["paper", *names], rows, ["---"] * (3 + (folder is not None)))
+    names, rules = ["the paper says", "here", "figure", "scale", "CPU s"], ["---"] * 4 + ["---:"]
+    return table(names if folder is None else ["paper", *names], rows, rules if folder is None else ["---", *rules])
 
 
 def index(reports: Sequence[Report], folder: str = "") -> str:
@@ -154,7 +172,9 @@ def index(reports: Sequence[Report], folder: str = "") -> str:
         "# The papers, re-run\n",
         "Written by `python -m papers --all --page docs/papers.md`. Each paper has a page with the figure of the paper, if it is known",
         "for certain, and the figure that was measured here. A claim is confirmed or not at the budget of that run, which is often",
-        "smaller than the paper's. Times on the pages are in seconds of the last run, which reuses the measurements of earlier runs.\n",
+        "smaller than the paper's. CPU seconds are those of all measurements that a line rests on, also where a later run read them from",
+        'its file. Findings that rest on the same measurements show the same seconds, which count once in a sum. "Over": some measurements',
+        "did not record it. A dash: none did, as in reports of version 0.1, whose pages have the seconds of the last run instead.\n",
         "```{toctree}\n:hidden:\n:maxdepth: 1\n",
         *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",

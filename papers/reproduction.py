@@ -42,6 +42,9 @@ class Finding:
         seconds: time that it took.
         note: what a reader must know for a comparison: other data, fewer steps, what was tried.
         figures: numbers by name, for the summary of the page (`papers/summaries.py`).
+        cpu: CPU seconds of the measurements of its block, in this run or an earlier one; None in reports that did not record it.
+        cpu_complete: False if the CPU time of some of them is not known, so that ``cpu`` is a lower bound.
+        block: number of its block: findings that rest on the same measurements are of one.
     """
 
     claim: str
@@ -51,6 +54,9 @@ class Finding:
     seconds: float
     note: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
+    cpu: float | None = None
+    cpu_complete: bool = True
+    block: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; figures only where there are any."""

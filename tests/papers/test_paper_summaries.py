@@ -74,4 +74,4 @@ def test_figures_travel_through_the_file_of_a_report(tmp_path):
     experiment.report("none", ours="-", confirmed=None)
     report = replace(REPORT, findings=tuple(experiment.findings))
     assert Report.read(report.write(tmp_path)).figures == {"small": 0.5}
-    assert [sorted(finding.to_json())[2] for finding in report.findings] == ["figures", "note"]
+    assert ["figures" in finding.to_json() for finding in report.findings] == [True, False]

@@ -251,7 +251,7 @@ class PixelCNNPlusPlus(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(n, channels, height, width)``, of the order of 1, to ``(n, outputs, height, width)``."""
-        x = with_ones(x)
+        x = with_ones(x).contiguous(memory_format=torch.channels_last)  # faster on CPU
         start = (self.above(x), self.over(x) + self.left(x))
         _, left = self.traverse(start, self.scales - 1, WholeImages(self, bounded_context(context)))
         return self.last(F.elu(left))

@@ -1,0 +1,128 @@
+"""The CPU time of measurements is recorded, kept in their file, and counted once."""
+
+import json
+import time
+
+from papers.experiment import Experiment
+from papers.headlines import HELD, Headline
+from papers.report import Report, cpu_seconds, markdown
+from papers.reproduction import Finding
+
+
+def busy(seconds: float) -> float:
+    """Use this much CPU time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        sum(range(1000))
+    return seconds
+
+
+def experiment(folder, **options):
+    return Experiment("toy", "quick", folder, say=lambda line: None, **options)
+
+
+def cpu(run: Experiment) -> list[float]:
+    return [finding.cpu for finding in run.findings]
+
+
+def test_a_finding_has_the_cpu_time_of_its_measurements(tmp_path):
+    run = experiment(tmp_path)
+    run.measure("a", lambda: busy(0.2))
+    run.measure("b", lambda: busy(0.1))
+    run.report("one", ours="", confirmed=True)
+    run.report("two", ours="", confirmed=True)  # of the same measurements
+    time.sleep(0.2)  # takes no CPU time
+    run.measure("c", lambda: busy(0.1))
+    run.measure("a", lambda: busy(9.0))  # counted already
+    run.report("three", ours="", confirmed=True)
+    one, two, three = run.findings
+    assert 0.3 <= one.cpu < 0.45
+    assert (two.cpu, two.block) == (one.cpu, one.block)
+    assert 0.1 <= three.cpu < 0.2
+    assert three.block != one.block
+    assert one.cpu_complete
+    assert three.cpu_complete
+
+
+def test_a_later_run_reads_the_cpu_time_from_the_file(tmp_path):
+    first = experiment(tmp_path)
+    first.measure("a", lambda: busy(0.2))
+    first.report("one", ours="", confirmed=True)
+    second = experiment(tmp_path)
+    second.measure("a", lambda: busy(9.0))
+    second.report("one", ours="", confirmed=True)
+    assert cpu(second) == cpu(first)
+
+
+def test_a_measurement_inside_another_counts_once(tmp_path):
+    def outer(run):
+        run.measure("inner", lambda: busy(0.2))
+        return busy(0.1)
+
+    first = experiment(tmp_path)
+    first.measure("outer", lambda: outer(first))
+    first.measure("inner", lambda: busy(9.0))
+    first.report("one", ours="", confirmed=True)
+    assert 0.3 <= first.findings[0].cpu < 0.45
+    second = experiment(tmp_path)
+    second.measure("outer", lambda: busy(9.0))  # its part was in the first run
+    second.report("one", ours="", confirmed=True)
+    assert cpu(second) == cpu(first)
+
+
+def test_a_training_that_went_on_counts_what_it_took_before(tmp_path):
+    run = experiment(tmp_path)
+    run.measure("training", lambda: {"seconds": 50.0})
+    run.report("one", ours="", confirmed=True)
+    assert 49.0 < run.findings[0].cpu <= 50.1
+
+
+def test_experiments_that_measure_for_one_another_count_together(tmp_path):
+    run = experiment(tmp_path)
+    shared = Experiment("shared", "quick", tmp_path, say=lambda line: None, costs=run.costs)
+    shared.measure("a", lambda: busy(0.1))
+    run.measure("a", lambda: busy(0.2))
+    run.report("one", ours="", confirmed=True)
+    assert 0.3 <= run.findings[0].cpu < 0.45
+
+
+def test_old_lines_count_as_a_part(tmp_path):
+    lines = [{"key": "training", "value": {"seconds": 40.0}}, {"key": "score", "value": 0.5}]
+    (tmp_path / "toy-quick.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = experiment(tmp_path)
+    run.measure("score", float)
+    run.report("a score", ours="", confirmed=True)
+    run.measure("training", dict)
+    run.report("a training", ours="", confirmed=True)
+    score, training = run.findings
+    assert cpu_seconds([score]) == "–"
+    assert cpu_seconds([training]) == "over 40"
+    assert cpu_seconds([score, training]) == "over 40"
+
+
+def test_a_sum_counts_a_block_once():
+    def finding(cpu, block, complete=True):
+        return Finding("", "", "", True, 0.0, cpu=cpu, block=block, cpu_complete=complete)
+
+    assert cpu_seconds([finding(1200.0, 1), finding(1200.0, 1), finding(30.4, 2)]) == "1,230"
+    assert cpu_seconds([finding(None, 0)]) == "–"
+
+
+def test_a_page_has_cpu_seconds_where_they_were_recorded():
+    def page(*findings):
+        return markdown(Report("toy", "T", "quick", findings, (), 1.0, "m", "2026-01-01", "c"))
+
+    assert "| s |" in page(Finding("a", "", "1", True, 7.0))
+    recorded = page(Finding("a", "", "1", True, 7.0, cpu=1234.0, block=1))
+    assert "| CPU s |" in recorded
+    assert "| 1,234 |" in recorded
+
+
+def test_the_index_shows_the_figure_of_the_main_finding():
+    long = "; ".join(f"part {k} with a figure of {k}.123" for k in range(20))
+    findings = (Finding("first", "", long, True, 0.0), Finding("second", "", "0.5 against 0.7", True, 0.0))
+    report = Report("toy", "T", "quick", findings, (), 1.0, "m", "2026-01-01", "c")
+    assert Headline("toy", "", HELD, "", ("first", "second"), main="second").figure(report) == "0.5 against 0.7"
+    shortened = Headline("toy", "", HELD, "", ("first", "second")).figure(report)
+    assert shortened.endswith(".123 …")
+    assert len(shortened) <= 202
