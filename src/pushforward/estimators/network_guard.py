@@ -18,7 +18,7 @@ from pushforward.detection.network.examples import Examples, GuardOutput, Networ
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
 from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
-from pushforward.detection.network.reading import length
+from pushforward.detection.network.reading import class_labels, length
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.detection.smoothing import Smoothing
 from pushforward.display import card
@@ -162,7 +162,7 @@ class NetworkGuard:
         if spare:
             check_choice("calibration", calibration, ("train",))
         fitted = gather(
-            self.reader_, batches(train, self.batch_size, "the training data"), self._score_of, self.task,
+            self.reader_, self._batches(train, "the training data"), self._score_of, self.task,
             size=self.reservoir, seed=self.seed, spare=0.2 if spare else 0.0,
         )  # fmt: skip
         self._set(fitted)
@@ -176,14 +176,18 @@ class NetworkGuard:
         self.promised_ = not spare
         return self._calibrate_on(columns, classes, labeled, inputs)
 
+    def _batches(self, data: Any, what: str) -> Iterator[tuple[Any, Tensor | None]]:
+        """Batches of data in all their forms, with their labels."""
+        return batches(data, self.batch_size, what, self.reader_.dtype)
+
     def _held_out(self, calibration: Any, labeled: Labeled) -> Iterator[Reading]:
         """Readings of the calibration data; logits and labels are kept for :meth:`selective`."""
         first = 0
-        for inputs, labels in batches(calibration, self.batch_size, "the calibration data"):
+        for inputs, labels in self._batches(calibration, "the calibration data"):
             count = length(inputs)
             if count:
                 reading = self._read(inputs, first=first)
-                labeled.add(reading.logits, labels)
+                labeled.add(reading.logits, class_labels(labels))
                 yield reading
             first += count
 
@@ -475,7 +479,7 @@ class NetworkGuard:
 
         self._require_fitted()
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
-        return network_report(self, batches(data, self.batch_size, "the data"), options, selective)
+        return network_report(self, self._batches(data, "the data"), options, selective)
 
     def __repr__(self) -> str:
         net = type(self.net).__name__
@@ -559,7 +563,7 @@ class NetworkGuard:
 
     def _stream(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
         self._require_fitted()
-        found = [self(inputs) for inputs, _ in batches(data, self.batch_size, "the data")]
+        found = [self(inputs) for inputs, _ in self._batches(data, "the data")]
         return tuple(torch.cat([getattr(out, name) for out in found]).numpy() for name in ("score", "p_value"))  # pyright: ignore
 
     def _reasons(self, reading: Reading, columns: Tensor, alarm: Tensor) -> tuple[str, ...]:
