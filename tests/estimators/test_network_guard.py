@@ -236,8 +236,9 @@ def test_files_of_ensembles_and_of_other_detectors(blobs, tmp_path):
         pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net)
     again = pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[other])
     assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
-    own = pf.NetworkGuard(net, 0.05, score=scores.External(lambda rows: rows.norm(dim=1))).fit(**data)
-    assert torch.allclose(own(x[:5]).score, x[:5].norm(dim=1).double())
+    for score in (scores.External(lambda rows: rows.norm(dim=1)), lambda rows: rows.norm(dim=1)):
+        own = pf.NetworkGuard(net, 0.05, score=score).fit(**data)
+        assert torch.allclose(own(x[:5]).score, x[:5].norm(dim=1).double())
     with pytest.raises(ConfigError, match="a file cannot store External"):
         own.save(tmp_path / "own.safetensors")
 
@@ -398,7 +399,7 @@ def test_impossible_options(blobs, options):
 
 def test_unknown_scores(blobs):
     net, x, y = blobs
-    for score in ("Softmax", 3, [], ["Energy", "x"]):
+    for score in ("Softmax", 3, [], ["Energy", "x"], "External", scores.Energy):
         with pytest.raises(ConfigError, match="score must"):
             pf.NetworkGuard(net, score=score).fit((x[:1000], y[:1000]), calibration=x[1000:2000])
 

@@ -57,8 +57,10 @@ class NetworkGuard:
 
     Args:
         net: a module that classifies, embeds or regresses. Its inputs are a tensor, a tuple of positional or a dictionary of keyword arguments.
+            Tensors are given to it as they are, and arrays of fractions in the precision of its weights.
         alpha: promised false-alarm rate.
-        score: "default", the name of a score (``pf.detection.network.SCORES``), a score, or a list of scores to combine.
+        score: "default", the name of a score (``pf.detection.network.SCORES``), a score, a detector of pytorch-ood or a function
+            (:class:`~pushforward.detection.network.External`), or a list of scores to combine.
         logits: name or index of the part of the output with one row per input, where it is not clear.
         layers: names of inner layers (of ``net.named_modules()``), "auto", or an empty list.
         features: name of the module whose pooled output is the features; None for the input of the last linear layer.
@@ -138,8 +140,8 @@ class NetworkGuard:
         """Fit the score on training data, in one pass, and calibrate it on held-out data, in another.
 
         Args:
-            train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels).
-                A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
+            train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels), where
+                the inputs may be a tuple or a dictionary of arrays. Labels are integers ``(n,)``, the classes from 0. A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
                 labels are ``((a, b),)``.
             calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are only needed
                 for :meth:`selective`.
