@@ -5,20 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from papers.against_time import (
-    Contender,
-    draw,
-    pictures,
-    report_ahead,
-    report_peers,
-    run_contenders,
-    sample_distance,
-)
+from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.coupling_setting import coupling_setting
 from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
 from papers.glow_setting import glow_peers
 from papers.image_peers import nflows_image
 from papers.reproduction import reproduction
+from papers.timed_training import Contender
 from papers.vae_setting import log_likelihood, vae_setting, with_he_weights
 from pushforward.distributions import Normal
 from pushforward.models import MAF, NSF, VAE, Flow, ImageNSF, Model
