@@ -59,8 +59,8 @@ def how_long(experiment: Experiment) -> str:
     if level is None:
         return ""
     return (
-        f"; stages of {level.stage:,} steps until {level.patience} in a row are not {level.nats} nats (manifold alone: {100 * level.relative:g} %) "
-        f"below the last stage that was, on 2,000 held-out rows, at most {level.most} in a phase; each starts from the best one"
+        f"; stages of {level.stage:,} steps until {level.patience} in a row do not lower the loss on 2,000 held-out rows by {level.nats} nats (manifold "
+        f"alone: {100 * level.relative:g} %) from that of the last stage that did, at most {level.most} in a phase; each starts from the best stage"
     )
 
 

@@ -90,12 +90,13 @@ def study_circle(experiment: Experiment) -> None:
         "two steps learn the distribution of the angles better than a flow on the plane",
         ours=f"total variation {spread(values)} against {spread(ambient)}",
         confirmed=clearly_below(values, ambient),
-        note=f"the same number of true samples has {_variation(_on_circle(_angles(circle.draws, 2))):.3f}; the flow and the density of the codes "
+        note=f"as many true samples have {_variation(_on_circle(_angles(circle.draws, 2))):.3f}; the flow and the density of the codes train for "
         + f"{last:,} steps, the autoencoder "
         + (
-            "as many"
+            "for as many"
             if level_of(experiment) is None
-            else f"until level on 2,000 held-out rows, {min(f['steps'] for f in two):,.0f} to {max(f['steps'] for f in two):,.0f} steps; "
+            else "until level on 2,000 held-out rows, which took "
+            f"{min(f['steps'] for f in two):,.0f} to {max(f['steps'] for f in two):,.0f} steps; "
             f"{sum(f['unfinished'] > 0 for f in two)} of {len(two)} reached the limit"
         ),
     )

@@ -19,6 +19,7 @@ from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.io import load, save
 from pushforward.models import CyGen
+from pushforward.report.text import plural
 from pushforward.training import fit
 from pushforward.transforms import Chain, Sylvester
 
@@ -66,7 +67,7 @@ def _bias(experiment: Experiment) -> None:
     expected = 0.5 * math.log(1 + scale**-2)
     experiment.report(
         "(not the paper's) the data-fit term is not a likelihood: it is too high even for an exactly compatible pair",
-        ours=", ".join(f"{draws:,} draw{'s' if draws > 1 else ''}: {gap:+.2f}" for draws, gap in gaps.items())
+        ours=", ".join(f"{plural(draws, 'draw')}: {gap:+.2f}" for draws, gap in gaps.items())
         + f" nats; one draw by theory {expected:+.2f}",
         confirmed=min(gaps.values()) > 0.5 and abs(gaps[1] - expected) < 0.1,
         note="decoder variance 0.01 as in the paper's toy setting",

@@ -112,7 +112,7 @@ def _ring(experiment: Experiment) -> None:
         "a funnel from 8 to 2 coordinates reaches the true density near a circle",
         ours=f"{gaps['funnel']:.2f} nats below the truth, the flow of full width {gaps['full']:.2f}",
         confirmed=gaps["funnel"] < 0.3,
-        note=f"{options['max_steps']} steps; criterion (ours): below 0.3 nats",
+        note=f"{options['max_steps']:,} steps; criterion (ours): below 0.3 nats",
     )
 
 
@@ -186,7 +186,7 @@ def _images(experiment: Experiment) -> None:
         f"at {latent} of {test[0].numel()} coordinates a funnel is as good as the flow of full width, or better, on Fashion-MNIST",
         ours=f"{bits['funnel']:.3f} against {bits['full']:.3f} bits/dim; {_costs(experiment, 'images', flows, train[:64])}",
         confirmed=bits["funnel"] < bits["full"] + 0.02,
-        note=f"one seed, {options['max_steps']} steps of 64, a margin of 0.02 bits/dim",
+        note=f"one seed, {options['max_steps']:,} steps of 64, a margin of 0.02 bits/dim",
     )
     splits = experiment.measure("images split", lambda: _split(flows["funnel"], test, other))
     experiment.report(

@@ -26,6 +26,7 @@ from pushforward.detection import (
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import median_distance
 from pushforward.models import ImageInFlow
+from pushforward.report.text import plural
 
 __all__ = ["run"]
 
@@ -103,7 +104,7 @@ def _size(experiment: Experiment, features: FeatureCache) -> None:
         paper="level 0.05",
         ours="; ".join(f"{test} {rate:.3f}" for test, rate in rates.items()),
         confirmed=all(low / runs <= rate <= high / runs for rate in rates.values()),
-        note=f"{runs} batches of 10, each with its own reference; 95% interval of 0.05: {low / runs:.3f} to {high / runs:.3f}. "
+        note=f"{runs:,} batches of 10, each with its own reference; 95% interval of 0.05: {low / runs:.3f} to {high / runs:.3f}. "
         "p = (1 + count)/(1 + P); the released p-value can be 0",
         figures={"false_alarms": rates[GATE], "normal_batches": runs},
     )
@@ -239,7 +240,7 @@ def _roc(experiment: Experiment, features: FeatureCache) -> None:
             ours=f"AUROC {found['unfair']:.3f} if in-distribution rows skip the gate, {found['fair']:.3f} if all "
             f"rows pass it, {found['mixed']:.3f} if every batch has a tenth of outliers",
             confirmed=abs(found["unfair"] - found["fair"]) < 0.005 and found["mixed"] > 0.95,
-            note=f"same scores, {batches} batches of each set; the released code hard-codes an open gate for in-distribution rows "
+            note=f"same scores, {plural(batches, 'batch', 'batches')} of each set; the released code hard-codes an open gate for in-distribution rows "
             "and negates the log-determinant",
             figures={f"{which}_{n}": area for which, area in found.items()},
         )
@@ -343,6 +344,6 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
             ours="; ".join(map(row, names)),
             confirmed=min(table[name]["batch"] for name in names) > 0.95,
             note=f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {steps} steps of "
-            f"PGD on {batches} batches; the attacker has the flow, the features and the reference",
+            f"PGD on {plural(batches, 'batch', 'batches')}; the attacker has the flow, the features and the reference",
             figures=figures if part == "lowered" else None,
         )

@@ -191,7 +191,7 @@ def _likelihood(experiment: Experiment, train: Tensor, test: Tensor) -> None:
         paper="3.28 against 3.45 bits/dim on CIFAR-10",
         ours=f"{spread(exact['residual flow'])} against {spread(exact['i-ResNet'])} bits/dim on 8 x 8 digits",
         confirmed=clearly_below(exact["residual flow"], exact["i-ResNet"]),
-        note=f"its own estimate: {spread(reported['residual flow'])}; {options['max_steps']} steps each",
+        note=f"its own estimate: {spread(reported['residual flow'])}; {options['max_steps']:,} steps each",
     )
 
 

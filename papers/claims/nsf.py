@@ -106,7 +106,7 @@ def _images(experiment: Experiment) -> None:
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (Real NVP and NICE, from their papers)",
         ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {setting.name}",
         confirmed=clearly_below(bits["Real NVP"], bits["NICE"]),
-        note=f"{options['max_steps']} steps of 64; {note}",
+        note=f"{options['max_steps']:,} steps of 64; {note}",
     )
     experiment.report(
         "spline couplings beat affine ones",

@@ -157,5 +157,5 @@ def _images(experiment: Experiment) -> None:
         "n x n convolutions beat 1 x 1 ones in Glow at equal parameters",
         ours=f"{spread(bits['3x3'])} against {spread(bits['1x1'])} bits/dim on {name}",
         confirmed=clearly_below(bits["3x3"], bits["1x1"]),
-        note=f"{counts['3x3']:,} and {counts['1x1']:,} parameters, {options['max_steps']} steps of 64",
+        note=f"{counts['3x3']:,} and {counts['1x1']:,} parameters, {options['max_steps']:,} steps of 64",
     )

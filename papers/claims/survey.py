@@ -26,6 +26,7 @@ from pushforward.detection.scores import DoSE, Likelihood, LikelihoodPath, Neigh
 from pushforward.distributions import Normal
 from pushforward.errors import StorageError
 from pushforward.models import NICE, Flow, Glow, Model
+from pushforward.report.text import plural
 from pushforward.training import fit
 from pushforward.transforms import Chain, Planar, Standardize
 
@@ -179,7 +180,7 @@ def _ranks(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> Ar
         ours="; ".join(f"{m}: mean AUROC {100 * mean:.1f}, mean rank {rank:.2f}" for m, mean, rank in zip(methods, means, ranks.mean(0), strict=True))
         + f"; NICE ahead of kNN in {(values[:, 0] > values[:, 1]).sum()} and of the forest in {(values[:, 0] > values[:, 2]).sum()} of {len(found)}",
         confirmed=bool(means[0] > means[2] and abs(means[0] - means[1]) < 0.02),
-        note=f"{len(experiment.repeats)} seeds of split and weights; equal: within 2 points of mean AUROC",
+        note=f"{plural(len(experiment.repeats), 'seed')} of split and weights; equal: within 2 points of mean AUROC",
     )  # fmt: skip
     return found
 
@@ -202,7 +203,7 @@ def _leakage(experiment: Experiment, tables: dict[str, tuple[Array, Array]], shu
         ours="gain in AUROC by the copies, points: "
         + "; ".join(f"{m} {100 * np.mean(gain):+.1f} ({100 * min(gain):+.1f} to {100 * max(gain):+.1f})" for m, gain in gains.items()),
         confirmed=float(np.mean(gains["kNN"])) > 0.01,
-        note=f"{len(small)} tables of fewer than 1,000 rows; mean (range over tables); bootstrapped to 1,000 rows as ADBench does",
+        note=f"{plural(len(small), 'table')} of fewer than 1,000 rows; mean (range over tables); bootstrapped to 1,000 rows as ADBench does",
     )  # fmt: skip
     name = "letter" if "letter" in tables else next(iter(tables))
     rows, odd = tables[name]
@@ -352,5 +353,5 @@ def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]
         "a threshold set on in-distribution rows alone keeps its false-alarm rate, and its detection rate is what a user gets",
         ours=f"DoSE, promised 5 %: {alarms[0]:.3f} and {alarms[1]:.3f} false alarms, {detected[0]:.3f} and {detected[1]:.3f} detected",
         confirmed=max(alarms) < allowed,
-        note=f"{calibration} calibration images; trained on Fashion-MNIST and on MNIST",
+        note=f"{calibration:,} calibration images; trained on Fashion-MNIST and on MNIST",
     )
