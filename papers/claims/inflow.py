@@ -321,11 +321,23 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
         for name, make in kinds.items():
             key = f"{name}, {budget} levels"
             table[key] = experiment.measure(key, lambda make=make, budget=budget: outcome(make(budget)))
+    note = (
+        f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {steps} steps of PGD on "
+        f"{plural(batches, 'batch', 'batches')}; the attacker has the flow, the features and the reference"
+    )
+    _report_attacks(experiment, table, outside, budgets, {"attacked": n, "attacks": batches}, note)
+
+
+def _report_attacks(
+    experiment: Experiment, table: dict[str, dict[str, float]], outside: str, budgets: tuple[int, ...], sizes: dict[str, float],
+    note: str,
+) -> None:  # fmt: skip
+    """Report what is detected of attacked images of Fashion-MNIST, and of those of another set."""
 
     def row(name: str) -> str:
         return f"{name}: {table[name]['batch']:.2f}, {table[name]['single']:.2f}, {table[name]['likelihood']:.3f}"
 
-    figures: dict[str, float] = {"attacked": n, "attacks": batches}
+    figures = dict(sizes)
     for budget in budgets:
         lowered = table[f"Fashion-MNIST, likelihood lowered, {budget} levels"]
         hidden = table[f"{outside}, raised and hidden from the gate, {budget} levels"]
@@ -338,12 +350,11 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
         ("adversarial inputs are detected", "lowered"),
         ("an attacker who raises the likelihood of outliers is detected", "raised"),
     ):
-        names = [name for name in table if part in name or (part == "raised" and name == clean)]
+        names = [name for name in table if part in name or (part == "raised" and name == f"{outside} unchanged")]
         experiment.report(
             claim,
             ours="; ".join(map(row, names)),
             confirmed=min(table[name]["batch"] for name in names) > 0.95,
-            note=f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {steps} steps of "
-            f"PGD on {plural(batches, 'batch', 'batches')}; the attacker has the flow, the features and the reference",
+            note=note,
             figures=figures if part == "lowered" else None,
         )
