@@ -322,7 +322,7 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
             key = f"{name}, {budget} levels"
             table[key] = experiment.measure(key, lambda make=make, budget=budget: outcome(make(budget)))
     note = (
-        f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {steps} steps of PGD on "
+        f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {plural(steps, 'step')} of PGD on "
         f"{plural(batches, 'batch', 'batches')}; the attacker has the flow, the features and the reference"
     )
     _report_attacks(experiment, table, outside, budgets, {"attacked": n, "attacks": batches}, note)
