@@ -243,7 +243,7 @@ def _picture(experiment: Experiment, target: ManifoldDistribution, models: dict[
 
 
 def _cost(experiment: Experiment) -> None:
-    """Seconds of one training step, exact and with one probe, for d of D = 784 coordinates."""
+    """CPU seconds of one training step, exact and with one probe, for d of D = 784 coordinates."""
     wide = experiment.choose(smoke=12, quick=784, full=784)
     dims = experiment.choose(smoke=(2, 8), quick=(2, 8, 32, 128), full=(2, 8, 32, 128))
     rows = torch.randn(experiment.choose(smoke=4, quick=16, full=64), wide, generator=torch.Generator().manual_seed(0))
@@ -266,21 +266,21 @@ def _cost(experiment: Experiment) -> None:
             for latent, exact, probes in zip(dims, found["exact"], found["probes"], strict=True)
         ),
         confirmed=bool(slower) and max(dims) in slower,
-        note=f"loss and gradient of {len(rows)} rows of {wide} coordinates, tolerance 1e-3, random data; crossover "
+        note=f"CPU time of loss and gradient of {len(rows)} rows of {wide} coordinates, tolerance 1e-3, random data; crossover "
         + (f"at or below d = {min(slower)}" if slower else f"beyond d = {max(dims)}"),
     )  # fmt: skip
 
 
 def _step(experiment: Experiment, rows: Tensor, latent: int, volume: str) -> list[float]:
-    """Median seconds of the loss and its gradient, and the iterations of the linear solver in the last one."""
+    """Median CPU seconds of the loss and its gradient, and the iterations of the linear solver in the last one."""
     torch.manual_seed(0)
     model = RectangularFlow(rows.shape[1], latent, volume=volume, layers=4, hidden=(128,), latent_hidden=(128,))
     model.initialize(rows)
     times = []
     for repeat in range(experiment.choose(smoke=2, quick=4, full=10)):
         model.zero_grad()
-        start = time.perf_counter()
+        start = time.process_time()
         model.loss(rows, generator=torch.Generator().manual_seed(repeat)).backward()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     iterations = 0 if model.solve is None else model.solve.iterations
     return [sorted(times[1:])[len(times[1:]) // 2], iterations]
