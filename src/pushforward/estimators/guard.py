@@ -264,7 +264,7 @@ class Guard(ConformalDetector):
                 writes nothing.
 
         Raises:
-            CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
+            CalibrationError: if fewer than two rows are left to fit the score, or none to calibrate.
             InputError: for data that cannot be read; a SchemaError names the column.
             ConfigError: for impossible options, or if ``max_time`` is too short for a table to be read, fitted and
                 calibrated.
