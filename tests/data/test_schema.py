@@ -191,6 +191,8 @@ def test_an_absent_column_is_named_with_the_nearest_name():
         SCHEMA.encode(table)
     with pytest.raises(SchemaError, match=r"lacks the columns 'n', 'flag', 'city', \.\.\."):
         SCHEMA.encode({"x": [1.0]})
+    with pytest.raises(SchemaError, match=r"lacks the column 'amount', which the fitted table had\.$"):
+        Schema.infer({"amount": [1.0, 2.5], "country": ["a", "b"]}).encode({"country": ["a"]})  # not alike
 
 
 def test_extra_columns_are_ignored_with_one_warning():

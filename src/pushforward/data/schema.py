@@ -329,6 +329,6 @@ def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
 def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
-    similar = difflib.get_close_matches(absent[0], present, n=1)
+    similar = difflib.get_close_matches(absent[0], present, n=1, cutoff=0.7)
     hint = f"; it has {similar[0]!r}" if similar else ""
     return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."
