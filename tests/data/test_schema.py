@@ -328,6 +328,18 @@ def test_instants_as_text_and_as_seconds():
         SCHEMA.encode(altered(x=[dt.datetime(2024, 1, 1)] * 4))
 
 
+def test_times_of_day_as_text() -> None:
+    opened = [dt.time(8, 30), dt.time(17, 5, 1, 500_000), None]
+    schema = Schema.infer({"opened": opened})
+    written = {"opened": ["08:30", " 17:05:01.5 ", "", "30600"]}  # a number is seconds
+    np.testing.assert_array_equal(schema.encode(written)[0][:, 0], [30600.0, 61501.5, np.nan, 30600.0])
+    for bad in ("noon", "25:00", "08:30+01:00"):
+        with pytest.raises(
+            SchemaError, match="is not a time, as the cells of the fitted column are: write it as 23:59:59"
+        ):
+            schema.encode({"opened": [bad]})
+
+
 @pytest.mark.parametrize("column", ["x", "flag", "city"])
 def test_nested_cells_are_refused(column):
     with pytest.raises(SchemaError, match=f"'{column}'.*list"):
