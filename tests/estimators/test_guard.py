@@ -148,6 +148,7 @@ def test_too_few_calibration_rows_by_number_are_not_cured_by_more_rows() -> None
         (Path("train.csv"), "'train.csv' is text: read the file first"),
         ([{"a": 1.0}, {"a": 2.0}], r"pandas\.DataFrame\(X\)"),
         ([["a", 1.0], ["b", 2.0]], r"'a': an array or a list of rows must be numbers.*pandas\.DataFrame\(X\)"),
+        (pd.Series({"a": 1.0, "b": "x"}), r"df\.iloc\[\[0\]\] for one row"),
         (np.arange(3.0), r"got 1D array instead: Reshape your data"),
         (pd.DataFrame(index=range(9)), "no columns"),
     ],

@@ -96,9 +96,10 @@ def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
     chosen = order[: min(needed, len(sizes) - 1)]
     kept = np.isin(group, chosen)
     if len(chosen) < _FEW_GROUPS:
+        few = len(chosen)
         warn_caller(
-            f"{len(chosen)} groups calibrate: rows of one group depend on each other, so the realized rate of false alarms "
-            f"varies as with {len(chosen)} rows. Use more groups, or a larger alpha."
+            f"{few} group{'s calibrate' if few > 1 else ' calibrates'}: rows of one group depend on each other, so the realized rate of "
+            f"false alarms varies as with {few} row{'s' if few > 1 else ''}. Use more groups, or a larger alpha."
         )
     return np.flatnonzero(~kept), np.flatnonzero(kept), len(chosen)
 

@@ -69,6 +69,8 @@ def _one_sentence(error: Exception, X: Any) -> str:
     if isinstance(X, Sequence) and len(X) and isinstance(X[0], Mapping):
         return "X is a list of dictionaries, one a row: make it a data frame, pandas.DataFrame(X)."
     said = re.sub(r":?\s*array=.*?\.\s(?=Reshape your data)", ": ", str(error), flags=re.DOTALL)
+    if said.startswith("could not convert string to float") and type(X).__name__ == "Series":
+        return "X is one row or one column of a data frame: give a data frame, df.iloc[[0]] for one row, df[['a']] for one column."
     if said.startswith("could not convert string to float"):
         said += ": an array or a list of rows must be numbers, and pf.Guard reads text in a data frame, such as pandas.DataFrame(X)."
     return said
