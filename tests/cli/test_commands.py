@@ -194,7 +194,7 @@ def test_info_shows_what_is_read_and_what_is_not(tmp_path: Path, capsys) -> None
     assert main(["info", str(tmp_path / "g")]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for words in ("set aside receipt", "constant unit", "when: instant, day", "no training rows in the file",
-                  "rows like the latest training rows", "strict"):  # fmt: skip
+                  "rows like the latest training rows", "strict", "│ when │ timestamp │"):  # fmt: skip
         assert words in text
     assert main(["info", str(tmp_path / "g"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

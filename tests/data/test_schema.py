@@ -191,6 +191,8 @@ def test_an_absent_column_is_named_with_the_nearest_name():
         SCHEMA.encode(table)
     with pytest.raises(SchemaError, match=r"lacks the columns 'n', 'flag', 'city', \.\.\."):
         SCHEMA.encode({"x": [1.0]})
+    with pytest.raises(SchemaError, match=r"lacks the column 'amount', which the fitted table had\.$"):
+        Schema.infer({"amount": [1.0, 2.5], "country": ["a", "b"]}).encode({"country": ["a"]})  # not alike
 
 
 def test_extra_columns_are_ignored_with_one_warning():
@@ -324,6 +326,18 @@ def test_instants_as_text_and_as_seconds():
         schema.encode({"t": [dt.timedelta(1)]})
     with pytest.raises(SchemaError, match="'x' must be numbers, and its type is timestamp"):
         SCHEMA.encode(altered(x=[dt.datetime(2024, 1, 1)] * 4))
+
+
+def test_times_of_day_as_text() -> None:
+    opened = [dt.time(8, 30), dt.time(17, 5, 1, 500_000), None]
+    schema = Schema.infer({"opened": opened})
+    written = {"opened": ["08:30", " 17:05:01.5 ", "", "30600"]}  # a number is seconds
+    np.testing.assert_array_equal(schema.encode(written)[0][:, 0], [30600.0, 61501.5, np.nan, 30600.0])
+    for bad in ("noon", "25:00", "08:30+01:00"):
+        with pytest.raises(
+            SchemaError, match="is not a time, as the cells of the fitted column are: write it as 23:59:59"
+        ):
+            schema.encode({"opened": [bad]})
 
 
 @pytest.mark.parametrize("column", ["x", "flag", "city"])

@@ -73,6 +73,34 @@ def test_a_column_that_is_constant_but_for_missing_cells() -> None:
     np.testing.assert_array_equal(features.transform(np.array([[3.0], [NAN]])), [[3.0, 0.0], [3.0, 1.0]])
 
 
+@pytest.mark.parametrize(("middle", "spread"), [(0.0, 1e-12), (0.0, 1e-30), (1e10, 1.0), (-1e-15, 1e-17)])
+def test_a_column_in_small_units_or_far_from_zero_is_not_constant(middle: float, spread: float) -> None:
+    values = middle + spread * np.linspace(-1, 1, 9)
+    features = TableFeatures.fit(Schema((Column("a", "numeric"),)), values[:, None])
+    assert features.kept == (0,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "same", "other"),
+    [
+        ("numeric", 0.1, (0.1, float(np.float32(0.1)), 0.1 + 2e-17), (0.1 + 2e-9, 0.0, NAN)),
+        ("numeric", float(np.float32(0.1)), (float(np.float32(0.1)), 0.1), (0.1 - 1e-8,)),
+        ("numeric", 0.0, (0.0, -0.0, 2e-16), (1e-12,)),  # 1e-12 may be a current in ampere
+        ("numeric", 5e-12, (5e-12, float(np.float32(5e-12))), (6e-12, 0.0)),
+        ("numeric", 1e10, (1e10, 1e10 + 1e-3), (1e10 + 1,)),
+        ("numeric", 1e300, (1e300,), (1.01e300, math.inf)),  # infinite in float32
+        ("numeric", 1e-50, (1e-50,), (2e-50, 0.0)),  # 0 in float32
+        ("integer", 20260101.0, (20260101.0,), (20260102.0, 20260100.0)),
+        ("integer", 20260101235.0, (20260101235.0,), (20260101236.0,)),
+    ],
+)
+def test_which_numbers_are_another_value_of_a_constant_column(kind: str, value: float, same, other) -> None:
+    features = TableFeatures.fit(Schema((Column("a", kind),)), np.full((4, 1), value))
+    assert features.constants == ((0, value),)
+    assert features.unseen_cost(np.array(same)[:, None]).max() == 0
+    assert features.unseen_cost(np.array(other)[:, None]).min() > 0
+
+
 def test_transform_does_not_change_its_input(features: TableFeatures) -> None:
     rows = np.array([[NAN, 6.0, NAN, NAN]])
     before = rows.copy()

@@ -117,6 +117,34 @@ def test_dates_that_begin_with_the_day_are_named_as_such() -> None:
         pf.Guard(alpha=0.05, effort="fast").fit(table)
 
 
+def test_instants_that_pandas_left_as_text_are_named_as_such() -> None:
+    table = shop(100, 4).assign(when=lambda t: t["when"].astype(str))
+    with pytest.raises(SchemaError, match=r"seem to be dates\. Convert the column .*pandas\.to_datetime"):
+        pf.Guard(alpha=0.05, effort="fast").fit(table)
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%d.%m.%Y"])
+def test_few_dates_as_text_are_categories_with_a_warning(form: str) -> None:
+    table = shop(300, 4).assign(when=lambda t: t["when"].dt.strftime(form))  # 60 days
+    with pytest.warns(PushforwardWarning, match=r"'when' has dates as text, such as '.*--drop when"):
+        pf.Guard(alpha=0.05, effort="fast").fit(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pf.Guard(alpha=0.05, effort="fast", ignore=["when"]).fit(table)
+
+
+def test_a_time_as_text_is_in_the_order_of_time() -> None:
+    table = shop(300, 4).drop(columns="when")
+    day = np.random.default_rng(0).permutation(300)
+    iso = pd.Timestamp("2024-01-20") + pd.to_timedelta(day, unit="D")
+    expected = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table, time=day).anomaly_score(table)
+    for time in (iso.strftime("%Y-%m-%d"), [str(d) for d in day]):  # "9" is before "10"
+        guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table, time=np.asarray(time, dtype=object))
+        np.testing.assert_array_equal(guard.anomaly_score(table), expected)
+    with pytest.raises(InputError, match=r"whose order as text is not that of time"):
+        pf.Guard(alpha=0.05, effort="fast").fit(table, time=np.asarray(iso.strftime("%d/%m/%Y"), dtype=object))
+
+
 def test_a_value_that_only_calibration_rows_have_is_no_news_while_fitting() -> None:
     table = shop(400, 4).drop(columns="when")
     last = np.arange(400)

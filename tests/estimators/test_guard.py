@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -133,6 +134,29 @@ def test_too_few_rows_warn_and_raise_no_alarm(tmp_path) -> None:
         np.testing.assert_array_equal(each.predict(far), [1, 1, 1])
         assert not each.assess(far)["alarm"].any()
         np.testing.assert_allclose(each.p_value(far[1:]), 1 / (guard.calibrator_.n + 1))
+
+
+def test_too_few_calibration_rows_by_number_are_not_cured_by_more_rows() -> None:
+    with pytest.warns(PushforwardWarning, match=r"there are 2: .*Give calibration=99, or a larger alpha"):
+        Guard(0.01, calibration=2, **QUICK).fit(normal_rows(300))
+
+
+@pytest.mark.parametrize(
+    ("data", "what_to_do"),
+    [
+        ("train.csv", "'train.csv' is text: read the file first"),
+        (Path("train.csv"), "'train.csv' is text: read the file first"),
+        ([{"a": 1.0}, {"a": 2.0}], r"pandas\.DataFrame\(X\)"),
+        ([["a", 1.0], ["b", 2.0]], r"'a': an array or a list of rows must be numbers.*pandas\.DataFrame\(X\)"),
+        (pd.Series({"a": 1.0, "b": "x"}), r"df\.iloc\[\[0\]\] for one row"),
+        (np.arange(3.0), r"got 1D array instead: Reshape your data"),
+        (pd.DataFrame(index=range(9)), "no columns"),
+    ],
+)
+def test_data_that_are_no_table_are_refused_with_what_to_do(data, what_to_do: str) -> None:
+    with pytest.raises(InputError, match=what_to_do) as error:
+        Guard(0.05).fit(data)
+    assert "\n" not in str(error.value)
 
 
 def test_hardly_any_rows_are_refused() -> None:

@@ -105,6 +105,29 @@ def test_every_format_gives_the_scores_of_the_guard_itself(guard, guard_file, re
     np.testing.assert_array_equal(few.alarm, want["alarm"][:5])
 
 
+def test_times_of_day_durations_and_a_category_na_have_the_scores_of_the_guard_itself() -> None:
+    rng = np.random.default_rng(0)
+    n = 200
+    seconds = rng.integers(0, 86400, n)
+    table = pa.table({
+        "x": rng.normal(size=n), "land": rng.choice(["NA", "DE", "None"], n), "opened": pa.array(seconds, pa.int32()).cast(pa.time32("s")),
+        "waited": pa.array(rng.integers(0, 900, n) * 10**9, pa.duration("ns")),
+    })  # fmt: skip
+    guard = Guard(alpha=0.05, effort="fast", random_state=0).fit(table)
+    reader = Reader(guard, 500)
+    some = table.slice(0, 9)
+    waited = [wait.total_seconds() for wait in some["waited"].to_pylist()]
+    written = some.set_column(2, "opened", some["opened"].cast(pa.string())).set_column(3, "waited", [waited])
+    bodies = {
+        "json": read_score(reader, JSON, json.dumps({"rows": written.to_pylist()}).encode())[0],
+        "csv": read_score(reader, "text/csv", csv(written))[0],
+        "arrow": read_score(reader, "application/vnd.apache.arrow.stream", arrow(some))[0],
+    }
+    for name, inputs in bodies.items():
+        np.testing.assert_array_equal(guard.anomaly_score(inputs.data), guard.anomaly_score(some), err_msg=name)
+    assert Inputs.join([bodies["csv"], bodies["arrow"]]).data.num_rows == 18  # of one type, so scored together
+
+
 def test_tensors_of_the_protocol(guard, reader, numbers):
     table = rows_like_training(4)
     want = reader.records(table.to_pylist()).data

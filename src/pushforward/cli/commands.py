@@ -26,7 +26,7 @@ app = typer.Typer(
     ),
 )
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
 
 
 def _example(command: str) -> str:

@@ -45,5 +45,5 @@ def columns(schema: Any) -> None:
         values = f"{len(column.categories)} categories" if column.kind == "categorical" else ""
         if column.lattice is not None and column.kind == "numeric":
             values = f"steps of {column.lattice[1]:g}"
-        rows.append((column.name, column.kind, values, "yes" if column.missing else ""))
+        rows.append((column.name, column.time.split("_")[0] or column.kind, values, "yes" if column.missing else ""))
     grid("columns", ("name", "kind", "values", "missing"), rows)

@@ -29,6 +29,7 @@ __all__ = [
 
 TIMES = ("timestamp", "timestamp_utc", "date", "time", "duration")
 _INSTANTS = ("timestamp", "timestamp_utc", "date")
+_READ_AS_TEXT = (*_INSTANTS, "time")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _FLAGS = ("false", "true", "False", "True", "FALSE", "TRUE", "0", "1", "0.0", "1.0")
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
@@ -67,7 +68,7 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
         return Cells(np.full(len(column), np.nan))
     if is_text(kind):
         text = pc.cast(column, pa.large_string())
-        values, bad = _parse_times(text) if time in _INSTANTS else parse_numbers(text)
+        values, bad = _parse_times(text, time) if time in _READ_AS_TEXT else parse_numbers(text)
         return Cells(values, bad if bad.any() else None, text=text)
     if pa.types.is_temporal(kind):
         found = time_kind(kind)
@@ -201,13 +202,14 @@ def _seconds(column: Any, kind: Any) -> np.ndarray:
     return to_numpy(pc.cast(ticks, pa.float64(), safe=False)) / unit
 
 
-def _parse_times(text: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Parse instants written in ISO 8601 as seconds, and mark those that are not; each distinct text is parsed once."""
+def _parse_times(text: Any, time: str) -> tuple[np.ndarray, np.ndarray]:
+    """Parse instants or times of day written in ISO 8601 as seconds, and mark those that are not; each distinct text is parsed once."""
     import pyarrow as pa
 
     whole = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
     encoded = whole.dictionary_encode()
-    read = np.array([*map(_parse_time, encoded.dictionary.to_pylist()), np.nan])
+    parse = _parse_time_of_day if time == "time" else _parse_time
+    read = np.array([*map(parse, encoded.dictionary.to_pylist()), np.nan])
     values = read[to_numpy(encoded.indices.fill_null(len(read) - 1))]
     return np.where(np.isinf(values), np.nan, values), np.isinf(values)
 
@@ -221,6 +223,21 @@ def _parse_time(value: str) -> float:
     except ValueError:
         return np.inf
     return (instant if instant.tzinfo else instant.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _parse_time_of_day(value: str) -> float:
+    """Seconds since midnight of 23:59:59 or of a number of seconds; NaN for a missing cell, inf for other text."""
+    if value.strip() in MISSING_WORDS:
+        return np.nan
+    try:
+        if ":" not in value:
+            return float(value)
+        time = datetime.time.fromisoformat(value.strip())
+    except ValueError:
+        return np.inf
+    if time.tzinfo is not None:
+        return np.inf
+    return 3600.0 * time.hour + 60.0 * time.minute + time.second + time.microsecond / 1e6
 
 
 def _found(values: np.ndarray, text: Any) -> Cells:

@@ -22,6 +22,7 @@ from pushforward.data.cells import (
     time_kind,
 )
 from pushforward.data.lattice import MAX_CELLS, detect_lattice, integer_lattice
+from pushforward.data.text import date_order
 from pushforward.errors import InputError, SchemaError, StorageError
 
 __all__ = ["CODED", "KINDS", "MAX_CATEGORIES", "Column"]
@@ -264,17 +265,12 @@ def _as_tuple(items: Any) -> Any:
     return tuple(items) if isinstance(items, (list, tuple)) and len(items) <= MAX_CATEGORIES else None
 
 
-_NOT_ISO = r"^\s*[0-9]{1,2}[./-][0-9]{1,2}[./-]([0-9]{4}|[0-9]{2})\b"
-"""A date that begins with the day or the month."""
-
-
 def _advice(text: Any) -> str:
     """What to do with a column of different texts, by its first cells."""
-    pc = compute()
-    head = pc.drop_null(text.slice(0, 1000))
-    if len(head) and pc.all(pc.match_substring_regex(head, _NOT_ISO)).as_py():
+    if order := date_order(text):
+        how = "Convert the column" if order == "year" else "Write them as 2026-12-31 23:59:59"
         return (
-            f"its cells, such as {head[0].as_py()[:30]!r}, seem to be dates. Write them as 2026-12-31 23:59:59 to have them read "
+            f"its cells, such as {compute().drop_null(text)[0].as_py()[:30]!r}, seem to be dates. {how} to have them read "
             "as instants (pandas.to_datetime converts them), or set the column aside with ignore=, on the command line --drop."
         )
     return "drop it or name it in ignore=, on the command line --drop (or convert it, if these are numbers or dates)."

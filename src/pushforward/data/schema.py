@@ -25,6 +25,15 @@ __all__ = ["Problem", "Schema", "absent_columns"]
 _MAX_COLUMNS = 100_000
 _EXAMPLES = 3
 _EFFECT = "; this raises the anomaly score."
+_INSTANT = "write it as 2026-12-31 23:59:59"
+_CORRECT = {
+    "": "correct it",
+    "timestamp": _INSTANT,
+    "timestamp_utc": _INSTANT,
+    "date": "write it as 2026-12-31",
+    "time": "write it as 23:59:59",
+    "duration": "write it in seconds",
+}
 _SENTENCES = {
     "new": "column {column!r}: {count} rows have a value that no row had at fit ({examples})" + _EFFECT,
     "missing": "column {column!r}: {count} rows have a missing value and no row had one at fit" + _EFFECT,
@@ -300,7 +309,7 @@ def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.n
             row = first_row + int(mask.argmax())
             raise SchemaError(
                 f"column {column.name!r}, row {row} (counted from 0): {examples[0][:60]!r} is not a "
-                f"{column.time.split('_')[0] or 'number'}, as the cells of the fitted column are: correct it."
+                f"{column.time.split('_')[0] or 'number'}, as the cells of the fitted column are: {_CORRECT[column.time]}."
             )
         problems.append(Problem(kind, column.name, int(mask.sum()), examples))
         values = np.where(mask, np.inf, values)
@@ -329,6 +338,6 @@ def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
 def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
-    similar = difflib.get_close_matches(absent[0], present, n=1)
+    similar = difflib.get_close_matches(absent[0], present, n=1, cutoff=0.7)
     hint = f"; it has {similar[0]!r}" if similar else ""
     return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."

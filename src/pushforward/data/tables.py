@@ -103,7 +103,7 @@ def is_frame(data: Any) -> bool:
     if isinstance(data, np.ndarray):
         return data.dtype.names is not None
     if nw.dependencies.is_pandas_dataframe(data):
-        return any(isinstance(name, str) for name in data.columns)
+        return not len(data.columns) or any(isinstance(name, str) for name in data.columns)
     return _is_data_frame(data)
 
 

@@ -1,4 +1,4 @@
-"""Numbers that are written as text."""
+"""Numbers and dates that are written as text."""
 
 from __future__ import annotations
 
@@ -8,12 +8,33 @@ import numpy as np
 
 from pushforward.data.arrow import compute, to_numpy
 
-__all__ = ["MISSING_WORDS", "parse_numbers"]
+__all__ = ["MISSING_WORDS", "date_order", "parse_numbers"]
 
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")
 """Cells that mean a missing number. In a column of text only the empty cell is missing."""
 
 _NUMBER = r"(?i)^[+-]?([0-9]+\.?[0-9]*(e[+-]?[0-9]+)?|\.[0-9]+(e[+-]?[0-9]+)?|inf|infinity)$"
+
+_DATES = {
+    "year": r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}.*)?\s*$",
+    "day": r"^\s*[0-9]{1,2}[./-][0-9]{1,2}[./-]([0-9]{4}|[0-9]{2})\b",  # or month
+}
+_LOOKED_AT = 1000
+
+
+def date_order(text: Any) -> str:
+    """What the dates begin with that text cells seem to be: "year" (ISO 8601) or "day" (or month); "" for other text.
+
+    Args:
+        text: pyarrow array or chunked array of strings; the first thousand cells decide.
+    """
+    pc = compute()
+    head = pc.drop_null(text.slice(0, _LOOKED_AT))
+    if len(head):
+        for begin, pattern in _DATES.items():
+            if pc.all(pc.match_substring_regex(head, pattern)).as_py():
+                return begin
+    return ""
 
 
 def parse_numbers(text: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,8 @@ from pushforward.transforms import AugmentMissing, Cast, Jitter, LatticeDequanti
 __all__ = ["TableFeatures"]
 
 _MARGIN = 0.05  # of the span of the training rows
+_ROUNDING = 1e-12  # relative difference of numbers that differ by the rounding of float64 arithmetic only
+_ROUNDING_OF_ZERO = 1e-15  # what rounding leaves of a difference of equal numbers near 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class TableFeatures:
             missing = np.isnan(values)
             observed = values[~missing]
             first = float(observed[0]) if observed.size else 0.0
-            constant = bool(np.all(np.abs(observed - first) <= constant_tolerance(first)))
+            constant = bool(np.all(np.abs(observed - first) <= _ROUNDING * abs(first)))
             if constant and not missing.any():
                 constants.append((i, first))
                 continue
@@ -276,13 +278,27 @@ class TableFeatures:
         coded = [i for i, column in enumerate(self.schema.columns) if column.kind in CODED]
         unseen[:, coded] |= np.isinf(encoded[:, coded])
         for i, value in self.constants:
-            unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= constant_tolerance(value))  # NaN is another value too
+            near = constant_tolerance(self.schema.columns[i].kind, value)
+            unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= near)  # NaN is another value too
         return unseen
 
 
-def constant_tolerance(value: float) -> float:
-    """How far another number may be from the value of a constant column."""
-    return 1e-9 * max(1.0, abs(value))
+def constant_tolerance(kind: str, value: float) -> float:
+    """How far another number may be from the value of a constant column.
+
+    As far as rounding goes: a relative 1e-12, so integers below 1e12 are exact. Other numbers may have been stored with
+    another precision than those of training: 0.1 and the float32 nearest to it are one value.
+    """
+    near = _ROUNDING * abs(value)
+    if kind != "numeric":
+        return near
+    if value == 0.0:
+        return _ROUNDING_OF_ZERO
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.float32(value)
+    written = float(str(single))  # a float64 of the digits of a float32
+    apart = [abs(other - value) for other in (float(single), written) if math.isfinite(other)]
+    return max([near, *apart]) if single else near
 
 
 def _index(value: Any, below: int = 1 << 40) -> int:

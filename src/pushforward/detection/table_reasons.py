@@ -34,7 +34,9 @@ def explain_rows(features: TableFeatures, pool: Pool, inputs: Any, encoded: np.n
     infinite = ~np.isfinite(matrix)
     matrix = np.where(infinite, 0.0, matrix)
     unknown = news[:, kept] | infinite[:, : len(kept)]
-    cells = pool.report_cells(matrix, unknown, coded[kept])
+    flags = np.full(len(kept), -1)
+    flags[list(features.indicators)] = len(kept) + np.arange(len(features.indicators))
+    cells = pool.report_cells(matrix, unknown, coded[kept], flags)
 
     def spread(values: np.ndarray) -> np.ndarray:
         found = np.full(news.shape, np.nan)

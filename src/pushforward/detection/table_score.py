@@ -41,7 +41,7 @@ _EXPORTABLE = 1000
 _NEAR = 1e-6
 """Largest relative difference between the score of a few rows and the score in batches of one size."""
 
-NO_DENSITY = "this guard has no density: fit it with Guard(density=True), which trains flows too."
+NO_DENSITY = "this guard has no density: fit it with Guard(density=True), on the command line fit --density, which trains flows too."
 
 
 class TableScore(InputScore):

@@ -71,10 +71,11 @@ def split_rows(
             "least 2 more than calibrate."
         )
     if count < needed:
+        by_number = calibration is not None and calibration >= 1
+        rows_to_give = f"calibration={needed}" if by_number else f"at least {max(2 * needed, needed + 2)} rows"
         warn_caller(
             f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration rows, and there are "
-            f"{count}: predict raises no alarm, which keeps the promise. Give at least {max(2 * needed, needed + 2)} "
-            "rows, or a larger alpha."
+            f"{count}: predict raises no alarm, which keeps the promise. Give {rows_to_give}, or a larger alpha."
         )
     if groups is not None:
         fitted, kept, chosen = rows_of_groups(groups, count, seed)

@@ -9,7 +9,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from pushforward.data import Schema, as_table, is_frame
+from pushforward.data.arrow import compute, is_text
 from pushforward.data.column import CODED
+from pushforward.data.text import date_order, parse_numbers
 from pushforward.errors import InputError, warn_caller
 
 __all__ = ["labels_of", "rows_of_groups", "rows_of_time", "warn_of_dependence"]
@@ -28,7 +30,8 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
         given: an array, or the name of a column of X.
 
     Raises:
-        InputError: for a column that X lacks, another number of labels, or labels that are missing.
+        InputError: for a column that X lacks, another number of labels, labels that are missing, or a time that is text
+            whose order is not that of time.
     """
     if isinstance(given, str):
         if not is_frame(X) or given not in (table := as_table(X)).column_names:
@@ -40,10 +43,30 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
         raise InputError(
             f"{name} is missing in {column.null_count} rows: give every row a label, or leave these rows out."
         )
+    if name == "time" and is_text(column.type):
+        column = _in_order(column)
     labels = column.to_numpy()
     if labels.shape != (len(X),):
         raise InputError(f"{name} must have one label for each of the {len(X)} rows; got shape {labels.shape}.")
     return labels
+
+
+def _in_order(text: Any) -> Any:
+    """Times that are text: as they are if their order is that of time, and numbers as numbers.
+
+    Raises:
+        InputError: for dates that begin with the day or the month.
+    """
+    import pyarrow as pa
+
+    text = compute().cast(text, pa.large_string())
+    if date_order(text) == "day":
+        raise InputError(
+            f"time has dates such as {text[0].as_py()[:30]!r}, whose order as text is not that of time: write them as 2026-12-31 23:59:59 "
+            "(pandas.to_datetime converts them)."
+        )
+    numbers, unreadable = parse_numbers(text)
+    return text if unreadable.any() else pa.array(numbers)
 
 
 def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -73,9 +96,10 @@ def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
     chosen = order[: min(needed, len(sizes) - 1)]
     kept = np.isin(group, chosen)
     if len(chosen) < _FEW_GROUPS:
+        few = len(chosen)
         warn_caller(
-            f"{len(chosen)} groups calibrate: rows of one group depend on each other, so the realized rate of false alarms "
-            f"varies as with {len(chosen)} rows. Use more groups, or a larger alpha."
+            f"{few} group{'s calibrate' if few > 1 else ' calibrates'}: rows of one group depend on each other, so the realized rate of "
+            f"false alarms varies as with {few} row{'s' if few > 1 else ''}. Use more groups, or a larger alpha."
         )
     return np.flatnonzero(~kept), np.flatnonzero(kept), len(chosen)
 

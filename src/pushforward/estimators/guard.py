@@ -32,6 +32,7 @@ from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
 from pushforward.estimators.guard_inputs import read_rows
 from pushforward.estimators.guard_options import check_image_options, check_options, fit_score
+from pushforward.estimators.ignored_columns import warn_of_dates
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.score_option import OwnScore, params_of
 from pushforward.estimators.training_data import TrainingData
@@ -264,7 +265,7 @@ class Guard(ConformalDetector):
                 writes nothing.
 
         Raises:
-            CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
+            CalibrationError: if fewer than two rows are left to fit the score, or none to calibrate.
             InputError: for data that cannot be read; a SchemaError names the column.
             ConfigError: for impossible options, or if ``max_time`` is too short for a table to be read, fitted and
                 calibrated.
@@ -295,6 +296,8 @@ class Guard(ConformalDetector):
         self.seed_ = seed
         schema = None if isinstance(rows, torch.Tensor) else self.schema_
         self.training_ = TrainingData.of(rows, fitted, schema, seed)
+        if schema is not None:
+            warn_of_dates(schema)
         if chosen == "random" and isinstance(self.score_, TableScore):
             warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
         with warnings.catch_warnings():

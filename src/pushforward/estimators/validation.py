@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,9 +57,23 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, name
         checked: Any = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=finite)  # pyright: ignore[reportArgumentType]
         return checked
     except TypeError as error:
-        raise InputTypeError(str(error)) from error
+        raise InputTypeError(_one_sentence(error, X)) from error
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(_one_sentence(error, X)) from error
+
+
+def _one_sentence(error: Exception, X: Any) -> str:
+    """What scikit-learn says of X, without its cells, and what to give instead where it does not say that."""
+    if isinstance(X, (str, os.PathLike)):
+        return f"X must be a table, and {os.fspath(X)[:80]!r} is text: read the file first, with pushforward.io.read_table(path)."
+    if isinstance(X, Sequence) and len(X) and isinstance(X[0], Mapping):
+        return "X is a list of dictionaries, one a row: make it a data frame, pandas.DataFrame(X)."
+    said = re.sub(r":?\s*array=.*?\.\s(?=Reshape your data)", ": ", str(error), flags=re.DOTALL)
+    if said.startswith("could not convert string to float") and type(X).__name__ == "Series":
+        return "X is one row or one column of a data frame: give a data frame, df.iloc[[0]] for one row, df[['a']] for one column."
+    if said.startswith("could not convert string to float"):
+        said += ": an array or a list of rows must be numbers, and pf.Guard reads text in a data frame, such as pandas.DataFrame(X)."
+    return said
 
 
 def seed_from(random_state: Any) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pushforward.data import Schema, as_images
 from pushforward.data.arrow import compute
+from pushforward.data.cells import number_cells
 from pushforward.data.text import MISSING_WORDS
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
@@ -143,7 +144,6 @@ class Reader:
         convert = csv.ConvertOptions(
             column_types=types,
             include_columns=list(self.names),
-            strings_can_be_null=True,
             null_values=list(MISSING_WORDS),
         )
         read = csv.ReadOptions(use_threads=False, block_size=max(1 << 20, len(body) + 1))
@@ -300,6 +300,8 @@ class Reader:
                 if pa.types.is_string(kind) or pa.types.is_large_string(kind):
                     for chunk in column.chunks:
                         _check_texts(name, chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk)
+                if pa.types.is_duration(kind):  # as text it would be a number of its own unit
+                    column = pa.array(number_cells(name, column, "duration").values)
                 arrays.append(compute().cast(column, pa.float64() if number else pa.string(), safe=False))
             except (pa.ArrowException, ValueError) as error:
                 raise Refusal(422, f"column {name!r:.80} cannot be read: {_first_line(error)}") from None

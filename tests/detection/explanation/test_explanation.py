@@ -113,6 +113,45 @@ def test_one_missing_cell_does_not_accuse_the_columns_that_depend_on_it(guard: p
     assert np.median(load) > 0.2
 
 
+def test_how_often_normal_rows_miss_a_cell() -> None:
+    """Text and numbers miss 2 % of their cells at random, and y misses half of those with the flag."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    table = pd.DataFrame({
+        "x": rng.normal(size=n), "city": rng.choice(["A", "B"], n, p=[0.9, 0.1]).astype(object),
+        "z": rng.normal(size=n), "y": rng.normal(size=n), "flag": rng.random(n) < 0.5,
+    })  # fmt: skip
+    table.loc[rng.random(n) < 0.02, "city"] = None
+    table.loc[rng.random(n) < 0.02, "z"] = np.nan
+    table.loc[table["flag"] & (rng.random(n) < 0.5), "y"] = np.nan
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table)
+    usual = {"x": 0.3, "city": "A", "z": 0.2, "y": 0.1, "flag": True}
+    for name, low, high in (("city", 0.003, 0.05), ("z", 0.003, 0.05), ("y", 0.3, 0.7)):
+        found = explained(guard, pd.DataFrame([usual | {name: None}]).astype(table.dtypes.to_dict()))
+        reason = next(r for r in found.reasons(k=None) if r.column == name)
+        share = found.evidence.share[0, list(table).index(name)]  # pyright: ignore[reportOptionalMemberAccess]
+        assert reason.kind == "missing"
+        assert low < share < high
+        assert reason.p_value == (share if share < 0.5 else 1.0)  # as in a table of two categories
+        assert reason.sentence.startswith(f"{name} is missing (given the other columns, ")
+
+
+def test_a_usual_instant_is_no_second_reason() -> None:
+    rng = np.random.default_rng(0)
+    n = 900
+    table = pd.DataFrame({
+        "when": pd.Timestamp("2024-03-01") + pd.to_timedelta(rng.uniform(0, 86400 * 90, n), unit="s"),
+        "x": rng.normal(size=n), "y": np.where(rng.random(n) < 0.04, np.nan, rng.normal(size=n)),
+    })  # fmt: skip
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table[:600])
+    new = table[600:].assign(y=np.nan)
+    found = explained(guard, new)
+    assert found.evidence is not None
+    assert found.evidence.calendar
+    later = [reason.sentence for row in range(len(new)) for reason in found.main_reasons(row)[1:]]
+    assert not any("which is usual" in words for words in later)
+
+
 def test_records_table_and_frame(guard: pf.Guard) -> None:
     rows = frame(6, seed=4)
     found = explained(guard, rows)

@@ -78,7 +78,7 @@ def test_the_excess_of_an_additive_score_is_that_of_the_cell() -> None:
     reasons = Reasons.start(rows, np.zeros((50, 3)), np.arange(3.0))
     x = np.array([[0.3, 5.0, -0.2], [2.0, 0.1, 0.0]])
     found = report_cells(
-        reasons, x, np.zeros((2, 3), dtype=bool), coded=np.zeros(3, dtype=bool), score=lambda r: (r**2).sum(1),
+        reasons, x, np.zeros((2, 3), dtype=bool), coded=np.zeros(3, dtype=bool), flags=np.full(3, -1), score=lambda r: (r**2).sum(1),
         soft=lambda r: r, from_soft=lambda r: r, linear=pool.parts["linear"], coordinate=np.arange(3), placed=rows,
     )  # fmt: skip
     for i, row in enumerate(x):

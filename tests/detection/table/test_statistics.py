@@ -168,6 +168,14 @@ def test_tail_scale_of_equal_values(constant: float) -> None:
     assert more > same
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_the_unit_of_a_column_does_not_matter(space: str) -> None:
+    train, new = rows(200, 3), rows(50, 3, seed=1)
+    unit = np.array([2.0**-100, 2.0**60, 1.0])  # powers of two, so that no digit changes
+    expected = Spaces.fit(train, np.ones(3, dtype=bool))(space, new)
+    np.testing.assert_allclose(Spaces.fit(train * unit, np.ones(3, dtype=bool))(space, new * unit), expected, rtol=1e-9)
+
+
 def test_spaces() -> None:
     train = rows(500, 3)
     spaces = Spaces.fit(train, np.ones(3, dtype=bool))

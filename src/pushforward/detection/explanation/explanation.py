@@ -21,6 +21,7 @@ __all__ = ["Explanation"]
 _SHARE = 0.3
 _LEAST = 0.1  # nats
 _LARGE = 20.0  # nats
+_CALENDAR = 1.0  # nats
 _SHOWN = 10  # rows in the text of an explanation
 
 
@@ -97,10 +98,14 @@ class Explanation:
         if reason.kind != "number" or len(reason.usual) != 2 or self.evidence is None:
             return False
         column = self.names.index(reason.column)
-        if column in self.evidence.calendar:  # its place in the day, the week or the year may be unusual
+        if self._is_by_calendar(reason.row, column):
             return False
         alone = self.evidence.usual_alone(reason.row, column)
         return all(low <= reason.value <= high for low, high in filter(None, (reason.usual, alone)))
+
+    def _is_by_calendar(self, row: int, column: int) -> bool:
+        """Whether the place of an instant in the day, the week or the year is what may be unusual."""
+        return self.evidence is not None and column in self.evidence.calendar and self.nats[row, column] >= _CALENDAR
 
     def to_records(self, k: int | None = 3) -> list[dict[str, Any]]:
         """The k most unusual columns of every row as dictionaries of plain JSON types, with their rank from 1."""
@@ -191,7 +196,7 @@ class Explanation:
         p_value, share = float(evidence.p_value[row, column]), float(evidence.share[row, column])
         alone = evidence.usual_alone(row, column)
         facts = evidence.schema.columns[column]
-        if kind == "number" and column in evidence.calendar and isinstance(value, datetime.date) and excess >= 1.0:
+        if kind == "number" and isinstance(value, datetime.date) and self._is_by_calendar(row, column):
             words = sentence_of_instant(facts, value)
         else:
             words = sentence(facts, kind, value, usual, alone, share, p_value)

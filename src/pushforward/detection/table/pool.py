@@ -116,7 +116,11 @@ class Pool:
         return total
 
     def report_cells(
-        self, matrix: np.ndarray, unknown: np.ndarray | None = None, coded: np.ndarray | None = None
+        self,
+        matrix: np.ndarray,
+        unknown: np.ndarray | None = None,
+        coded: np.ndarray | None = None,
+        flags: np.ndarray | None = None,
     ) -> CellReport:
         """The part of the score that is due to each column, and its usual values; see :func:`report_cells`.
 
@@ -124,6 +128,7 @@ class Pool:
             matrix: rows of the feature matrix, ``(n, w)``, finite.
             unknown: columns whose cells say nothing, boolean ``(n, columns)``.
             coded: whether each column has codes, boolean ``(columns,)``.
+            flags: position of the missing indicator of each column, -1 for none, ``(columns,)``.
         """
         columns = self.reasons.count
         return report_cells(
@@ -131,6 +136,7 @@ class Pool:
             np.ascontiguousarray(matrix),
             np.zeros((len(matrix), columns), dtype=bool) if unknown is None else unknown,
             coded=np.zeros(columns, dtype=bool) if coded is None else coded,
+            flags=np.full(columns, -1) if flags is None else flags,
             score=lambda rows: self.score(rows, batch=None),
             soft=lambda rows: self.spaces("soft", self.coordinates(rows)),
             from_soft=self.spaces.from_soft,

@@ -21,6 +21,7 @@ _SCORED = 4096  # rows that are scored at a time
 _SHARES = 50  # similar rows among which categories are counted
 _PASSES = 3  # of the prediction of unknown cells from each other
 _PRIOR = 2.0  # rows that the frequencies of all rows count for
+_PRIOR_MISSING = 20.0  # the same for missing cells, which few rows have
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def report_cells(
     unknown: np.ndarray,
     *,
     coded: np.ndarray,
+    flags: np.ndarray,
     score: Callable[[np.ndarray], np.ndarray],
     soft: Callable[[np.ndarray], np.ndarray],
     from_soft: Callable[[np.ndarray], np.ndarray],
@@ -74,6 +76,7 @@ def report_cells(
         matrix: rows of the feature matrix, ``(n, w)``, finite.
         unknown: columns whose cells say nothing, boolean ``(n, columns)``.
         coded: whether each column has codes of categories or flags, ``(columns,)``.
+        flags: position in the feature matrix of the missing indicator of each column, -1 for none, ``(columns,)``.
         score: of rows of the feature matrix.
         soft: the soft space of rows of the feature matrix.
         from_soft: the inverse, by coordinate.
@@ -90,6 +93,7 @@ def report_cells(
     excess = np.zeros((n, width))
     found = {name: np.full((n, width), np.nan) for name in ("low", "high", "p_value", "share")}
     half = reasons.half_width(level)
+    counted = bool(coded.any() or (flags >= 0).any())
     pending: list[tuple[int, np.ndarray, np.ndarray, int]] = []
     rows_to_score: list[np.ndarray] = []
     waiting = 0
@@ -106,7 +110,7 @@ def report_cells(
         waiting = 0
 
     for i in range(n):
-        near = similar(where[i], placed, group, width, max(NEAR, _SHARES if coded.any() else 0), unknown[i])
+        near = similar(where[i], placed, group, width, max(NEAR, _SHARES if counted else 0), unknown[i])
         gone = np.flatnonzero(unknown[i])
         row, point = matrix[i], where[i]
         if gone.size:
@@ -116,12 +120,15 @@ def report_cells(
         found["low"][i], found["high"][i] = low[first], high[first]
         found["p_value"][i] = reasons.tail(here.size[None])[0][first]
         for column in np.flatnonzero(coded):
-            code, share, p_value = _codes(
-                reasons.rows[:, value[column]], near.others[:, column], float(row[value[column]])
-            )
-            found["low"][i, column] = found["high"][i, column] = code
-            found["share"][i, column] = share
+            shares, p_value = _codes(reasons.rows[:, value[column]], near.others[:, column], float(row[value[column]]))
+            found["low"][i, column] = found["high"][i, column] = float(shares.argmax())
+            found["share"][i, column] = shares.max()
             found["p_value"][i, column] = p_value
+        for column in np.flatnonzero(flags >= 0):
+            if row[flags[column]]:
+                given = near.others[:_SHARES, column]
+                shares, p_value = _codes(reasons.rows[:, flags[column]], given, 1.0, _PRIOR_MISSING)
+                found["share"][i, column], found["p_value"][i, column] = shares[1], p_value
         columns = np.flatnonzero(~unknown[i])
         if len(columns) > _EXAMINED:
             unusual = np.full(width, -1.0)
@@ -205,11 +212,10 @@ def _settle(
     return at + 2 * k * len(columns)
 
 
-def _codes(codes: np.ndarray, near: np.ndarray, own: float) -> tuple[float, float, float]:
-    """The most likely code among similar rows, its probability, and P(a code that is at most as likely as this one)."""
+def _codes(codes: np.ndarray, near: np.ndarray, own: float, prior: float = _PRIOR) -> tuple[np.ndarray, float]:
+    """The probability of each code among similar rows, and P(a code that is at most as likely as this one)."""
     size = int(max(codes.max(), own)) + 1
     overall = np.bincount(codes.astype(int), minlength=size) / len(codes)
     counts = np.bincount(codes[near].astype(int), minlength=size)
-    share = (counts + _PRIOR * overall) / (len(near) + _PRIOR)
-    likely = int(share.argmax())
-    return float(likely), float(share[likely]), float(share[share <= share[int(own)] + 1e-12].sum())
+    share = (counts + prior * overall) / (len(near) + prior)
+    return share, float(share[share <= share[int(own)] + 1e-12].sum())

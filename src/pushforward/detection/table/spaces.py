@@ -58,7 +58,7 @@ class Spaces(Arrays):
         """
         center = np.where(free, rows.mean(0), 0.0)
         spread = np.where(free, rows.std(0), 1.0)
-        spread = np.where(spread > 1e-12 * np.maximum(1.0, np.abs(center)), spread, 1.0)
+        spread = np.where(spread > 1e-12 * np.abs(center), spread, 1.0)
         low, median, high = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
         scale = np.clip((high - low) / 1.349, 0.1 * spread, 10 * spread)
         scale = np.where((high > low) & free, scale, spread)
