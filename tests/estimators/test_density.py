@@ -41,7 +41,15 @@ def test_impossible_options(options: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [np.full((30, 2), np.nan), np.full((30, 2), np.inf), np.zeros(3), np.zeros((1, 2)), [["a"]] * 30]
+    "x",
+    [
+        np.full((30, 2), np.nan),
+        np.ma.masked_less(np.arange(60.0).reshape(30, 2), 3),
+        np.full((30, 2), np.inf),
+        np.zeros(3),
+        np.zeros((1, 2)),
+        [["a"]] * 30,
+    ],
 )
 def test_unreadable_tables(x) -> None:
     with pytest.raises(InputError):

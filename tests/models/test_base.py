@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,9 +52,35 @@ def test_impossible_sample_shapes(shape):
         RealNVP(2, hidden=(8,)).sample(shape)
 
 
-@pytest.mark.parametrize("shape", [3, (3,), [3], torch.Size([3])], ids=str)
+@pytest.mark.parametrize("shape", [3, (3,), [3], torch.Size([3]), np.int64(3), (np.int64(3),)], ids=repr)
 def test_sample_shapes_in_any_form(shape):
-    assert RealNVP(2, hidden=(8,)).sample(shape, seed=0).shape == (3, 2)
+    model = RealNVP(2, hidden=(8,))
+    assert model.sample(shape, seed=0).shape == (3, 2)
+    assert model.distribution().sample(shape).shape == (3, 2)
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["RealNVP", "MAF", "NSF"])
+def test_vmap_over_rows_and_contexts(make):
+    model = make().eval()
+    x, c = torch.randn(4, 3), torch.randn(4, 2)
+    torch.testing.assert_close(torch.vmap(model.log_prob)(x, c), model.log_prob(x, c))
+    torch.testing.assert_close(torch.vmap(lambda row, given: model.decode(model.encode(row, given), given))(x, c), x)
+    x.requires_grad_()
+    (wanted,) = torch.autograd.grad(model.log_prob(x, c).sum(), x)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(model.log_prob))(x.detach(), c), wanted)
+
+
+def test_seeds_are_integers_of_any_kind():
+    model = Flow(transforms.UniformDequantize(2, levels=8), distributions.Uniform(2))
+    x = torch.ones(1, 2)
+    for seed in (np.int64(5), np.uint8(5)):
+        assert torch.equal(model.sample(3, seed=seed), model.sample(3, seed=5))
+        assert torch.equal(model.encode(x, seed=seed), model.encode(x, seed=5))
+    assert model.sample(3, seed=1 << 70).shape == (3, 2)
+    for wrong in ("a", 1.5, True):
+        for call in (model.sample, lambda *, seed: model.evaluate(x, seed=seed)):
+            with pytest.raises(ConfigError, match="seed must be an integer"):
+                call(seed=wrong)
 
 
 @pytest.mark.parametrize("context", [[[1.0, 2.0]], "12", 1.0], ids=str)

@@ -80,6 +80,8 @@ def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
         raise InputTypeError(f"{what} are sparse, which is not supported: pass a dense array, x.toarray().")
     if is_frame(data) or hasattr(data, "columns"):
         return _frame(data, what)
+    if np.ma.is_masked(data):  # numpy would give the values behind the mask
+        data = data.astype(np.float64).filled(np.nan)
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:

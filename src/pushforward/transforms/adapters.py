@@ -81,8 +81,7 @@ class TorchTransform(Transform):
         shape = as_shape(features)
         if not isinstance(transform, td.Transform):
             raise ConfigError(
-                "from_torch takes an object of torch.distributions such as ExpTransform(); got "
-                f"{_named(transform)}."
+                f"from_torch takes an object of torch.distributions such as ExpTransform(); got {_named(transform)}."
             )
         if not transform.bijective:
             raise KindError(f"{type(transform).__name__} is not bijective, so it has no exact likelihood.")
@@ -217,7 +216,9 @@ def _constraint(box: Support | None, dims: int) -> Constraint:
 
 
 def _named(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__module__}.{type(value).__name__}"
+    return (
+        f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__module__}.{type(value).__name__}"
+    )
 
 
 def _apply(transform: td.Transform | None, value: Tensor) -> Tensor:
