@@ -276,3 +276,55 @@ def test_model_dtype_follows_the_weights():
     assert model.dtype is torch.float32
     assert model.double().dtype is torch.float64
     assert Flow(transforms.Reverse(2), distributions.Logistic(2)).double().sample(1, seed=0).dtype is torch.float64
+
+
+class _Double(transforms.Transform):
+    """z = 2 x, with the result that a test gives."""
+
+    def __init__(self, result) -> None:
+        super().__init__(2)
+        self.result = result
+
+    def encode(self, x, context=None, *, noise=None):
+        return self.result(x)
+
+    def decode(self, z, context=None, *, noise=None):
+        return z / 2
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda x: (2 * x, x.sum(-1)), r"must return Step\(z, contribution\); got a tuple"),
+        (
+            lambda x: transforms.Step(2 * x, torch.full_like(x, math.log(2))),
+            r"contribution of shape \(2, 2\).* shape \(2,\)",
+        ),
+        (lambda x: transforms.Step(x[..., :1], x.new_zeros(2)), r"z of shape \(2, 1\).* must have the shape \(2, 2\)"),
+    ],
+    ids=["tuple", "terms", "width"],
+)
+def test_a_transform_of_ones_own_with_a_wrong_result_is_named(result, message):
+    model = Flow(transforms.Chain(_Double(result)), distributions.Normal(2))
+    with pytest.raises(ConfigError, match="_Double.encode .*" + message):
+        model.log_prob(torch.zeros(2, 2))
+
+
+def test_parts_of_another_kind_are_refused_with_what_to_write():
+    part, base = transforms.Affine(2), distributions.Normal(2)
+    for wrong, message in (
+        ([part], r"a list: write Chain\(\*transforms\)"),
+        (transforms.Affine, r"the class Affine: write Affine\(\.\.\.\)"),
+        (torch.distributions.ExpTransform(), r"write from_torch\(ExpTransform"),
+        (torch.nn.Linear(2, 2), "got Linear"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            transforms.Chain(wrong)
+    normal = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
+    for chain, other, message in (
+        (base, part, "in the wrong order"),
+        (part, normal, "take the base from pushforward.distributions"),
+        ([part], base, r"write Chain\(\*transforms\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Flow(chain, other)
