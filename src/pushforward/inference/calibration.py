@@ -190,6 +190,9 @@ class ConformalRegion:
         values = _true_log_prob(posterior, theta, x)
         self.threshold = float(values.sort(descending=True).values[index - 1])
 
+    def __repr__(self) -> str:
+        return f"ConformalRegion(level {self.level:g}, {self.count} simulations)"
+
     def contains(self, theta: Tensor, x: Any) -> Tensor:
         """Whether parameters ``(n, D)`` lie in the region of one observation, ``(n,)``."""
         with torch.no_grad():

@@ -196,7 +196,11 @@ class SimulationPosterior(ABC):
         return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.features} parameters, data {self.x_shape}, {len(self.networks)} networks)"
+        counts = [
+            f"{count} {noun}{'' if count == 1 else 's'}"
+            for count, noun in ((self.features, "parameter"), (len(self.networks), "network"))
+        ]
+        return f"{type(self).__name__}({counts[0]}, data {self.x_shape}, {counts[1]})"
 
 
 def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:

@@ -340,7 +340,7 @@ class Model(nn.Module, ABC):
 
     @final
     def distribution(self, context: Tensor | None = None) -> torch.distributions.Distribution:
-        """This model as a ``torch.distributions`` object, for Pyro, mixtures, KL divergences and the like.
+        """This model as a ``torch.distributions`` object, for Pyro, mixtures, KL divergences by Monte Carlo and the like.
 
         Its batch shape is that of the context. Its ``log_prob`` raises what :meth:`log_prob` raises.
         """
@@ -487,7 +487,8 @@ class Model(nn.Module, ABC):
             return context.expand(*batch, self.context_features)
         except RuntimeError:
             raise InputError(
-                f"a context of shape {tuple(context.shape)} does not broadcast to the data's batch {tuple(batch)}."
+                f"a context of shape {tuple(context.shape)} does not broadcast to the data's batch {tuple(batch)}: expand the data "
+                "to the batch of the context, or use model.distribution(context)."
             ) from None
 
     def _read(
