@@ -22,6 +22,7 @@ from pushforward.models import VAE, Flow, Model
 from pushforward.models.latent.vae import prior_distribution
 from pushforward.plot import heat_map
 from pushforward.registry import register
+from pushforward.report.text import plural
 from pushforward.training.bayes import Posterior, bayes_by_backprop, sghmc
 from pushforward.transforms import Chain, Variational
 from pushforward.transforms.stochastic.discrete_likelihoods import DiscreteLikelihood
@@ -237,7 +238,7 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
     base = settings(experiment)["SGHMC"]
     seeds = len(table[LIKELIHOODS[0], "SGHMC"])
     scale = (
-        f"{rows:,} training rows, {base.steps:,} steps of training, {base.models} models, {tested} images each, {seeds} seeds, {DRAWS[-1]} draws "
+        f"{rows:,} training rows, {base.steps:,} steps of training, {base.models} models, {tested:,} images each, {plural(seeds, 'seed')}, {DRAWS[-1]} draws "
         "of the bound"
     )
     authors = "SGHMC 95.3 / 40.4 / 97.3 / 55.8 / 99.6 / 41.0; BBB 96.4 / 40.4 / 98.0 / 59.5 / 99.6 / 40.5"

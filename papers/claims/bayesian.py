@@ -11,6 +11,7 @@ from papers.weight_posteriors import SCORES, causes, compare, spreads
 from pushforward.detection import auroc
 from pushforward.models import VAE, ImageNICE, Model
 from pushforward.plot import heat_map
+from pushforward.report.text import plural
 from pushforward.training.bayes import Posterior, bayes_by_backprop, deep_ensemble, sghmc, swag
 
 __all__ = ["run"]
@@ -171,7 +172,7 @@ class Study:
             ours=f"K = {', '.join(map(str, counts))}: mean std of test rows {'; '.join(texts(1, 0))} nats, with common noise, with "
             f"separate noise for each model, and of one model with new noise each time; AUROC {'; '.join(texts(3, 1))}",
             confirmed=own[0][0] > 1.5 * shared[0][0],
-            note=f"SGHMC decoder, fashion-mnist against mnist, {count} rows each; the claim is ours, not the paper's",
+            note=f"SGHMC decoder, fashion-mnist against mnist, {count:,} rows each; the claim is ours, not the paper's",
         )
 
 
@@ -191,7 +192,7 @@ def _report_pair(
         + "; ".join(f"{method} {_row(cell)}" for method, cell in cells.items()),
         confirmed=all(cells[m]["std"] >= max(cells[m][name] for name in SCORES) - 0.01 for m in ("SGHMC", "BBB")),
         note="; ".join(
-            f"{method}: {cell['models']:.0f} models, test rows {cell['nats']:.0f} nats, D / M {cell['D / M']:.2f}"
+            f"{method}: {plural(round(cell['models']), 'model')}, test rows {cell['nats']:.0f} nats, D / M {cell['D / M']:.2f}"
             for method, cell in cells.items()
         )
         + "; the paper's decoder is a Bernoulli on gray levels, which is not a density, and ours is a discretized logistic",

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from papers.against_time import (
-    Contender,
-    Pictures,
-    draw,
-    pictures,
-    report_ahead,
-    report_peers,
-    run_contenders,
-    sample_distance,
-)
+from papers.against_time import Found, draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.experiment import Experiment, spread
 from papers.glow_setting import PEERS, glow, glow_peers
 from papers.manifolds import compare, sphere, swiss_roll, train_in_phases
 from papers.reproduction import reproduction
+from papers.timed_training import Contender, Pictures
 from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import ManifoldLikelihood
 from pushforward.distributions import StudentT
@@ -65,68 +58,74 @@ def run(experiment: Experiment) -> None:
         _against_time(experiment)
 
 
-def _sphere(experiment: Experiment) -> None:
-    target = sphere()
-    rows = target.sample(experiment.choose(smoke=100, quick=20_000, full=100_000), 0)
-    steps = experiment.choose(smoke=2, quick=3000, full=20_000)
-    width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128))
-    cells, sizes = (
-        20,
-        {
-            "test": experiment.choose(smoke=50, quick=10_000, full=50_000),
-            "count": experiment.choose(smoke=200, quick=100_000, full=400_000),
-        },
-    )
-    fine, area = target.grid(cells, experiment.choose(smoke=1, quick=8, full=16))
-    everywhere = target.point(fine).float()
+class Sphere:
+    """The study of the sphere: a mixture of three von Mises-Fisher distributions, learned on the surface and in space."""
 
-    def conformal() -> ConformalEmbeddingFlow:
-        # Codes of a density on the whole sphere have heavy tails; those of the uniform density are bivariate t with 2 degrees of freedom.
-        return ConformalEmbeddingFlow(3, 2, hidden=width, layers=8, base=StudentT(2, 3.0))
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.target = experiment, sphere()
+        self.rows = self.target.sample(experiment.choose(smoke=100, quick=20_000, full=100_000), 0)
+        self.steps = experiment.choose(smoke=2, quick=3000, full=20_000)
+        self.width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128))
 
-    def trained(method: str, seed: int) -> Model:
+    def train(self, method: str, seed: int) -> Model:
+        """The model of a method: "joint", "sequential" or "ambient"."""
         shared: dict[str, Any] = {"seed": seed, "learning_rate": 5e-3}
-        match method:
-            case "joint":
-                return train_in_phases(experiment, f"sphere joint {seed}", conformal, rows, {"joint": steps}, **shared)
-            case "sequential":
-                return train_in_phases(
-                    experiment,
-                    f"sphere sequential {seed}",
-                    conformal,
-                    rows,
-                    {"manifold": steps // 2, "density": steps // 2 + 1},
-                    **shared,
-                )
-            case _:
-                return experiment.train(
-                    f"sphere ambient {seed}",
-                    lambda: RealNVP(3, layers=8, hidden=width),
-                    rows,
-                    None,
-                    max_steps=steps,
-                    **shared,
-                )[0]
+        key = f"sphere {method} {seed}"
+        if method == "ambient":
+            make = partial(RealNVP, 3, layers=8, hidden=self.width)
+            return self.experiment.train(key, make, self.rows, None, max_steps=self.steps, **shared)[0]
+        halves = {"manifold": self.steps // 2, "density": self.steps // 2 + 1}
+        phases = {"joint": self.steps} if method == "joint" else halves
+        return train_in_phases(self.experiment, key, self._conformal, self.rows, phases, **shared)
 
-    def compared(model: Model, seed: int) -> dict[str, float]:
-        entry = compare(target, model, cells=cells, seed=seed, **sizes)
+    def _conformal(self) -> ConformalEmbeddingFlow:
+        # Codes of a density on the whole sphere have heavy tails; those of the uniform density are bivariate t with 2 degrees of freedom.
+        return ConformalEmbeddingFlow(3, 2, hidden=self.width, layers=8, base=StudentT(2, 3.0))
+
+    def compare(self, method: str, seed: int) -> dict[str, float]:
+        """The distance of a model from the truth, and the mass of its density on the sphere, by a fine grid."""
+        cells, choose = 20, self.experiment.choose
+        fine, area = self.target.grid(cells, choose(smoke=1, quick=8, full=16))
+        everywhere = self.target.point(fine).float()
+        model = self.train(method, seed)
+        entry = compare(
+            self.target, model, cells=cells, seed=seed, test=choose(smoke=50, quick=10_000, full=50_000),
+            count=choose(smoke=200, quick=100_000, full=400_000),
+        )  # fmt: skip
         with torch.no_grad():
-            mass = (
-                torch.cat([model.evaluate(part).value.double().exp() for part in everywhere.split(20_000)]).sum() * area
-            )
-        return {**entry, "mass": mass.item()}
+            each = torch.cat([model.evaluate(part).value.double().exp() for part in everywhere.split(20_000)])
+        return {**entry, "mass": (each.sum() * area).item()}
 
-    methods = ("joint", "sequential", "ambient")
+    def draw(self) -> None:
+        """Save a picture of the densities over height and angle."""
+        figure = self.experiment.figure(8, 2.4)
+        u, _ = self.target.grid(self.experiment.choose(smoke=8, quick=120, full=300))
+        side = round(len(u) ** 0.5)
+        with torch.no_grad():
+            densities = {"truth": self.target.chart_log_density(u).exp()}
+            densities |= {
+                method: self.train(method, 0).evaluate(self.target.point(u).float()).value.double().exp()
+                for method in ("joint", "sequential")
+            }
+        for axes, (method, values) in zip(figure.subplots(1, len(densities)), densities.items(), strict=True):
+            axes.imshow(
+                values.reshape(side, side).numpy(), origin="lower", extent=(-math.pi, math.pi, -1, 1), aspect="auto", cmap="magma",
+                vmin=0, vmax=densities["truth"].max().item(),
+            )  # fmt: skip
+            axes.set(title=method, xlabel="angle", ylabel="height", xticks=[], yticks=[])
+        self.experiment.picture("sphere", figure)
+
+
+def _sphere(experiment: Experiment) -> None:
+    """Compare a conformal embedding trained jointly, one trained in sequence, and a flow of the space around the sphere."""
+    study = Sphere(experiment)
     seeds = range(experiment.choose(smoke=1, quick=2, full=3))
     found = {
         method: [
-            experiment.measure(
-                f"sphere {method} {seed} compared",
-                lambda method=method, seed=seed: compared(trained(method, seed), seed),
-            )
+            experiment.measure(f"sphere {method} {seed} compared", partial(study.compare, method, seed))
             for seed in seeds
         ]
-        for method in methods
+        for method in ("joint", "sequential", "ambient")
     }
 
     def column(method: str, what: str) -> list[float]:
@@ -142,7 +141,7 @@ def _sphere(experiment: Experiment) -> None:
         ),
         confirmed=max(gaps["joint"]) < 0.02 and all(abs(mass - 1) < 0.01 for mass in column("joint", "mass")),
         note=f"a mixture of three von Mises-Fisher distributions; a Student-t base; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
-        f"{steps:,} steps of 512 rows; criterion: KL below 0.02, mass within 1 %",
+        f"{study.steps:,} steps of 512 rows; criterion: KL below 0.02, mass within 1 %",
     )  # fmt: skip
     experiment.report(
         "an ambient flow learns the sphere worse than a flow on it",
@@ -151,23 +150,7 @@ def _sphere(experiment: Experiment) -> None:
         confirmed=max(column("joint", "tv")) < min(column("ambient", "tv")) - floor,
         note=f"floor {floor:.3f}; equal steps; criterion: by more than the floor",
     )
-
-    figure = experiment.figure(8, 2.4)
-    u, _ = target.grid(experiment.choose(smoke=8, quick=120, full=300))
-    side = round(len(u) ** 0.5)
-    with torch.no_grad():
-        pictures = {"truth": target.chart_log_density(u).exp()}
-        pictures |= {
-            method: trained(method, 0).evaluate(target.point(u).float()).value.double().exp()
-            for method in ("joint", "sequential")
-        }
-    for axes, (method, values) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
-        axes.imshow(
-            values.reshape(side, side).numpy(), origin="lower", extent=(-math.pi, math.pi, -1, 1), aspect="auto", cmap="magma",
-            vmin=0, vmax=pictures["truth"].max().item(),
-        )  # fmt: skip
-        axes.set(title=method, xlabel="angle", ylabel="height", xticks=[], yticks=[])
-    experiment.picture("sphere", figure)
+    study.draw()
 
 
 def principal_residual(train: Tensor, test: Tensor, dim: int) -> float:
@@ -339,29 +322,54 @@ def thick_bits(model: ManifoldModel, rows: Tensor, reference: Tensor) -> float:
     return -nats.mean().item() / (size * math.log(2))
 
 
+JOINT, SEQUENCE = "conformal, joint", "conformal, in sequence"
+
+
 def _against_time(experiment: Experiment) -> None:
     """Compare an embedding trained jointly, one trained in sequence, and flows of all pixels, at equal CPU time."""
     images = pictures(experiment)
-    embedding = flat_embedding(images.shape)
-    latent, size = embedding.out_shape[0], math.prod(images.shape)
-    width, layers = (
-        experiment.choose(smoke=(4, 4), quick=(64, 64), full=(512, 512)),
-        experiment.choose(smoke=1, quick=8, full=32),
-    )
-    codes = list(embedding)[-1].in_shape
-    reference = images.train[: experiment.choose(smoke=20, quick=500, full=2000)]
+    latent, size = flat_embedding(images.shape).out_shape[0], math.prod(images.shape)
     # With this weight the loss of joint training is the negative log-likelihood of thick_bits at that variance.
     principal = experiment.measure(
         "against time principal residual",
         lambda: principal_residual(images.train, images.train, latent) / (size - latent),
     )
-    weight = 0.5 / max(principal, 1.0)
+    options = _embedding_options(experiment, images, weight=0.5 / max(principal, 1.0))
+    found = run_contenders(experiment, [
+        Contender(JOINT, phases=(("joint", 1.0),), **options),
+        Contender(SEQUENCE, phases=(("manifold", 0.5), ("density", 1.0)), **options),
+        glow(experiment, images.shape, "1x1"),
+        *glow_peers(experiment, images.shape),
+    ])  # fmt: skip
+    linear = experiment.measure(
+        "against time principal test residual", lambda: principal_residual(images.train, images.test, latent) / size
+    )
+    errors = "; ".join(f"{name} {found.text(name, 'error', 2)}" for name in (JOINT, SEQUENCE))
+    report_ahead(
+        experiment, f"an embedding and the density on it are trained jointly at least as well as in sequence, at equal CPU time, on {found.images.name}",
+        found, JOINT, [SEQUENCE], level=True,
+        note=f"{latent:,} of {size:,} coordinates, a flat embedding; bits/dim of its density times a normal density of the way to the manifold, "
+        f"whose variance training images choose (joint training minimizes it at the variance that principal components leave); root mean square errors of reconstructions in gray levels {errors}, {latent:,} principal components {math.sqrt(linear):.2f}",
+    )  # fmt: skip
+    _report_all_pixels(experiment, found)
+    draw(experiment, found)
+
+
+def _embedding_options(experiment: Experiment, images: Pictures, weight: float) -> dict[str, Any]:
+    """The embedding as a contender, but for its name and phases; ``weight`` is that of the reconstruction."""
+    codes = list(flat_embedding(images.shape))[-1].in_shape
+    width, layers = (
+        experiment.choose(smoke=(4, 4), quick=(64, 64), full=(512, 512)),
+        experiment.choose(smoke=1, quick=8, full=32),
+    )
+    reference = images.train[: experiment.choose(smoke=20, quick=500, full=2000)]
 
     def make() -> NoisyPixels:
+        embedding = flat_embedding(images.shape)
         return NoisyPixels(
             images.shape,
-            latent,
-            embedding=flat_embedding(images.shape),
+            embedding.out_shape[0],
+            embedding=embedding,
             flow=code_flow(codes, layers, width),
             reconstruction_weight=weight,
         )
@@ -372,39 +380,26 @@ def _against_time(experiment: Experiment) -> None:
     def judge(model: Model, images: Pictures) -> dict[str, float]:
         with torch.no_grad():
             found = torch.cat([model.evaluate(part.float()).residual for part in images.test.split(250)])  # pyright: ignore[reportArgumentType]
-        return sample_distance(model, images) | {"error": math.sqrt(found.double().mean().item() / size)}
+        error = math.sqrt(found.double().mean().item() / math.prod(images.shape))
+        return sample_distance(model, images) | {"error": error}
 
-    options: dict[str, Any] = {"bits": bits, "judge": judge}
-    joint, sequence = "conformal, joint", "conformal, in sequence"
-    found = run_contenders(experiment, [
-        Contender(joint, make, phases=(("joint", 1.0),), **options),
-        Contender(sequence, make, phases=(("manifold", 0.5), ("density", 1.0)), **options),
-        glow(experiment, images.shape, "1x1"),
-        *glow_peers(experiment, images.shape),
-    ])  # fmt: skip
-    linear = experiment.measure(
-        "against time principal test residual", lambda: principal_residual(images.train, images.test, latent) / size
-    )
-    errors = "; ".join(f"{name} {found.text(name, 'error', 2)}" for name in (joint, sequence))
-    report_ahead(
-        experiment, f"an embedding and the density on it are trained jointly at least as well as in sequence, at equal CPU time, on {found.images.name}",
-        found, joint, [sequence], level=True,
-        note=f"{latent:,} of {size:,} coordinates, a flat embedding; bits/dim of its density times a normal density of the way to the manifold, "
-        f"whose variance training images choose (joint training minimizes it at the variance that principal components leave); root mean square errors of reconstructions in gray levels {errors}, {latent:,} principal components {math.sqrt(linear):.2f}",
-    )  # fmt: skip
-    names = (joint, sequence, "Glow 1x1")
+    return {"make": make, "bits": bits, "judge": judge}
+
+
+def _report_all_pixels(experiment: Experiment, found: Found) -> None:
+    """Compare the embedding with flows of all pixels, of this library and of others."""
+    names = (JOINT, SEQUENCE, "Glow 1x1")
     experiment.report(
         f"at equal CPU time, on {found.images.name}, samples of an embedding are nearer to the images than those of a flow of all pixels",
         ours="squared kernel distance " + "; ".join(f"{name} {found.text(name, 'distance', 4)}" for name in names),
-        confirmed=found.below(joint, "Glow 1x1", "distance"),
+        confirmed=found.below(JOINT, "Glow 1x1", "distance"),
         note="to test images in 30 whitened principal components, not FID; not a claim of the paper, which compares embeddings by FID",
     )  # fmt: skip
     report_ahead(
         experiment, f"(not the paper's) at equal CPU time, on {found.images.name}, the embedding is ahead of a flow of all pixels in likelihood", found,
-        joint, ["Glow 1x1"],
+        JOINT, ["Glow 1x1"],
     )  # fmt: skip
     report_peers(
-        experiment, "the embedding is not behind flows of all pixels of other libraries at equal CPU time", found, joint, PEERS,
+        experiment, "the embedding is not behind flows of all pixels of other libraries at equal CPU time", found, JOINT, PEERS,
         note="no other library has conformal embeddings",
     )  # fmt: skip
-    draw(experiment, found)

@@ -11,19 +11,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
-from papers.against_time import (
-    Contender,
-    draw,
-    pictures,
-    report_ahead,
-    report_peers,
-    run_contenders,
-    sample_distance,
-)
+from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.experiment import Experiment, bits_per_dim, size, spread
 from papers.glow_setting import glow_peers
 from papers.image_peers import nflows_image
 from papers.reproduction import reproduction
+from papers.timed_training import Contender
 from pushforward.detection import auroc
 from pushforward.models import NSF, FunnelFlow, ImageFunnelFlow, ImageNSF, Model
 
@@ -119,7 +112,7 @@ def _ring(experiment: Experiment) -> None:
         "a funnel from 8 to 2 coordinates reaches the true density near a circle",
         ours=f"{gaps['funnel']:.2f} nats below the truth, the flow of full width {gaps['full']:.2f}",
         confirmed=gaps["funnel"] < 0.3,
-        note=f"{options['max_steps']} steps; criterion (ours): below 0.3 nats",
+        note=f"{options['max_steps']:,} steps; criterion (ours): below 0.3 nats",
     )
 
 
@@ -193,7 +186,7 @@ def _images(experiment: Experiment) -> None:
         f"at {latent} of {test[0].numel()} coordinates a funnel is as good as the flow of full width, or better, on Fashion-MNIST",
         ours=f"{bits['funnel']:.3f} against {bits['full']:.3f} bits/dim; {_costs(experiment, 'images', flows, train[:64])}",
         confirmed=bits["funnel"] < bits["full"] + 0.02,
-        note=f"one seed, {options['max_steps']} steps of 64, a margin of 0.02 bits/dim",
+        note=f"one seed, {options['max_steps']:,} steps of 64, a margin of 0.02 bits/dim",
     )
     splits = experiment.measure("images split", lambda: _split(flows["funnel"], test, other))
     experiment.report(

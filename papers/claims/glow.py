@@ -68,7 +68,7 @@ def run(experiment: Experiment) -> None:
             paper="curves only (fig. 3, CIFAR-10)",
             ours=f"{spread(bits['1x1'])} against {spread(bits[other])} bits/dim on {name}",
             confirmed=clearly_below(bits["1x1"], bits[other]),
-            note=f"{options['max_steps']} steps of 64; gain by seed {', '.join(f'{gain:+.3f}' for gain in gains)}",
+            note=f"{options['max_steps']:,} steps of 64; gain by seed {', '.join(f'{gain:+.3f}' for gain in gains)}",
         )
     flow, _ = experiment.train("1x1 0", lambda: Glow(shape, linear="1x1", **sizes), train, held_out, seed=0, **options)
     _temperature(experiment, flow, test)

@@ -26,6 +26,7 @@ from pushforward.detection import (
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import median_distance
 from pushforward.models import ImageInFlow
+from pushforward.report.text import plural
 
 __all__ = ["run"]
 
@@ -103,7 +104,7 @@ def _size(experiment: Experiment, features: FeatureCache) -> None:
         paper="level 0.05",
         ours="; ".join(f"{test} {rate:.3f}" for test, rate in rates.items()),
         confirmed=all(low / runs <= rate <= high / runs for rate in rates.values()),
-        note=f"{runs} batches of 10, each with its own reference; 95% interval of 0.05: {low / runs:.3f} to {high / runs:.3f}. "
+        note=f"{runs:,} batches of 10, each with its own reference; 95% interval of 0.05: {low / runs:.3f} to {high / runs:.3f}. "
         "p = (1 + count)/(1 + P); the released p-value can be 0",
         figures={"false_alarms": rates[GATE], "normal_batches": runs},
     )
@@ -239,7 +240,7 @@ def _roc(experiment: Experiment, features: FeatureCache) -> None:
             ours=f"AUROC {found['unfair']:.3f} if in-distribution rows skip the gate, {found['fair']:.3f} if all "
             f"rows pass it, {found['mixed']:.3f} if every batch has a tenth of outliers",
             confirmed=abs(found["unfair"] - found["fair"]) < 0.005 and found["mixed"] > 0.95,
-            note=f"same scores, {batches} batches of each set; the released code hard-codes an open gate for in-distribution rows "
+            note=f"same scores, {plural(batches, 'batch', 'batches')} of each set; the released code hard-codes an open gate for in-distribution rows "
             "and negates the log-determinant",
             figures={f"{which}_{n}": area for which, area in found.items()},
         )
@@ -320,11 +321,23 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
         for name, make in kinds.items():
             key = f"{name}, {budget} levels"
             table[key] = experiment.measure(key, lambda make=make, budget=budget: outcome(make(budget)))
+    note = (
+        f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {plural(steps, 'step')} of PGD on "
+        f"{plural(batches, 'batch', 'batches')}; the attacker has the flow, the features and the reference"
+    )
+    _report_attacks(experiment, table, outside, budgets, {"attacked": n, "attacks": batches}, note)
+
+
+def _report_attacks(
+    experiment: Experiment, table: dict[str, dict[str, float]], outside: str, budgets: tuple[int, ...], sizes: dict[str, float],
+    note: str,
+) -> None:  # fmt: skip
+    """Report what is detected of attacked images of Fashion-MNIST, and of those of another set."""
 
     def row(name: str) -> str:
         return f"{name}: {table[name]['batch']:.2f}, {table[name]['single']:.2f}, {table[name]['likelihood']:.3f}"
 
-    figures: dict[str, float] = {"attacked": n, "attacks": batches}
+    figures = dict(sizes)
     for budget in budgets:
         lowered = table[f"Fashion-MNIST, likelihood lowered, {budget} levels"]
         hidden = table[f"{outside}, raised and hidden from the gate, {budget} levels"]
@@ -337,12 +350,11 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
         ("adversarial inputs are detected", "lowered"),
         ("an attacker who raises the likelihood of outliers is detected", "raised"),
     ):
-        names = [name for name in table if part in name or (part == "raised" and name == clean)]
+        names = [name for name in table if part in name or (part == "raised" and name == f"{outside} unchanged")]
         experiment.report(
             claim,
             ours="; ".join(map(row, names)),
             confirmed=min(table[name]["batch"] for name in names) > 0.95,
-            note=f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {steps} steps of "
-            f"PGD on {batches} batches; the attacker has the flow, the features and the reference",
+            note=note,
             figures=figures if part == "lowered" else None,
         )

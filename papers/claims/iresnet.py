@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common.datasets import load_labels
-from papers.against_time import Contender, Pictures, draw, pictures, report_ahead, report_peers, run_contenders
+from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders
 from papers.experiment import Experiment, all_hold, clearly_below, spread
 from papers.image_peers import lipschitz_bound, normflows_residual
 from papers.reproduction import reproduction
+from papers.timed_training import Contender, Pictures
 from pushforward.models import ImageIResNet, ImageResidualFlow, IResNet, Model, ResidualFlow
 from pushforward.transforms import InvertibleResidual
 
@@ -190,7 +191,7 @@ def _likelihood(experiment: Experiment, train: Tensor, test: Tensor) -> None:
         paper="3.28 against 3.45 bits/dim on CIFAR-10",
         ours=f"{spread(exact['residual flow'])} against {spread(exact['i-ResNet'])} bits/dim on 8 x 8 digits",
         confirmed=clearly_below(exact["residual flow"], exact["i-ResNet"]),
-        note=f"its own estimate: {spread(reported['residual flow'])}; {options['max_steps']} steps each",
+        note=f"its own estimate: {spread(reported['residual flow'])}; {options['max_steps']:,} steps each",
     )
 
 

@@ -187,6 +187,29 @@ def _photographs(experiment: Experiment) -> Split:
         raise StorageError(str(error)) from error
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What training one model on BSDS300 gave.
+
+    Attributes:
+        facts: parameters, steps, seconds and validation curve of its training.
+        nats: mean test log-likelihood.
+        interval: two standard errors over test patches.
+    """
+
+    facts: dict[str, Any]
+    nats: float
+    interval: float
+
+    def text(self) -> str:
+        """The log-likelihood with its interval."""
+        return f"{self.nats:.2f} ± {self.interval:.2f}"
+
+    def clearly_above(self, other: Fit) -> bool:
+        """Whether it is above another one by two standard errors of the difference."""
+        return self.nats - other.nats > math.hypot(self.interval, other.interval)
+
+
 def compare_patches(experiment: Experiment, split: Split, recipes: Mapping[str, Recipe]) -> None:
     """Train each model for the same time, and compare order and nats with the published ones; draw the validation against time.
 
@@ -196,67 +219,78 @@ def compare_patches(experiment: Experiment, split: Split, recipes: Mapping[str, 
         recipes: models by name, with "MAF (5)" and others whose names begin with "Real NVP".
     """
     minutes = experiment.choose(smoke=1, quick=40, long=40, full=24 * 60)
-    results: dict[str, tuple[float, float]] = {}
+    fits = {name: _fit_patches(experiment, split, name, recipe, minutes) for name, recipe in recipes.items()}
     curves: dict[str, list[tuple[float, float]]] = {}
-    facts: dict[str, dict[str, Any]] = {}
-    for name, recipe in recipes.items():
-        limit = experiment.time_limit(
-            f"BSDS300 {name}", recipe.build, split.train, smoke=4, quick=60 * minutes, full=60 * minutes,
-            batch_size=recipe.options["batch_size"],
-        )  # fmt: skip
-        one_pass = math.ceil(len(split.train) / recipe.options["batch_size"])
-        model, facts[name] = experiment.train(
-            f"BSDS300 {name}", recipe.build, split.train, split.validation, curve=True,
-            patience=experiment.choose(smoke=None, quick=None, full=30),
-            evaluate_every=max(1, limit["max_steps"] // 40) if "max_steps" in limit else one_pass, **recipe.options, **limit,
-        )  # fmt: skip
-        results[name] = experiment.measure(
-            f"BSDS300 {name} test", lambda model=model: _mean_and_interval(model, split.test, split.offset)
-        )
-        took = facts[name]["seconds"] / 60 if experiment.budget == "full" else minutes
-        last = facts[name]["steps"]
-        curves[name] = [(took * step / last, value + split.offset) for step, value in facts[name]["curve"]]
+    for name, fit in fits.items():
+        took = fit.facts["seconds"] / 60 if experiment.budget == "full" else minutes
+        curves[name] = [(took * step / fit.facts["steps"], value + split.offset) for step, value in fit.facts["curve"]]
     _draw_curves(experiment, curves, recipes)
+    _report_rivals(experiment, fits, recipes, minutes)
+    _report_order(experiment, fits, recipes)
+    _report_nats(experiment, fits, recipes)
 
-    def text(name: str) -> str:
-        return f"{name} {results[name][0]:.2f} ± {results[name][1]:.2f}"
 
-    def clearly(low: str, high: str) -> bool:
-        return results[high][0] - results[low][0] > math.hypot(results[high][1], results[low][1])
+def _fit_patches(experiment: Experiment, split: Split, name: str, recipe: Recipe, minutes: int) -> Fit:
+    """Train one model for so many minutes, and score it on test patches."""
+    limit = experiment.time_limit(
+        f"BSDS300 {name}", recipe.build, split.train, smoke=4, quick=60 * minutes, full=60 * minutes,
+        batch_size=recipe.options["batch_size"],
+    )  # fmt: skip
+    one_pass = math.ceil(len(split.train) / recipe.options["batch_size"])
+    model, facts = experiment.train(
+        f"BSDS300 {name}", recipe.build, split.train, split.validation, curve=True,
+        patience=experiment.choose(smoke=None, quick=None, full=30),
+        evaluate_every=max(1, limit["max_steps"] // 40) if "max_steps" in limit else one_pass, **recipe.options, **limit,
+    )  # fmt: skip
+    nats, interval = experiment.measure(
+        f"BSDS300 {name} test", lambda: _mean_and_interval(model, split.test, split.offset)
+    )
+    return Fit(facts, nats, interval)
 
+
+def _report_rivals(
+    experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapping[str, Recipe], minutes: int
+) -> None:
     rivals = [name for name in recipes if name.startswith("Real NVP")]
     experiment.report(
         "MAF beats Real NVP on patches of photographs (BSDS300)",
         paper=", ".join(f"{name} {recipes[name].published:.2f}" for name in ("MAF (5)", *rivals)) + " nats",
-        ours=", ".join(map(text, ("MAF (5)", *rivals))) + " nats",
-        confirmed=all(clearly(rival, "MAF (5)") for rival in rivals),
-        note=f"± two standard errors over test patches, one seed, {minutes} minutes of CPU time each",
+        ours=", ".join(f"{name} {fits[name].text()}" for name in ("MAF (5)", *rivals)) + " nats",
+        confirmed=all(fits["MAF (5)"].clearly_above(fits[rival]) for rival in rivals),
+        note=f"± two standard errors over test patches, one seed, {minutes:,} minutes of {'wall' if experiment.budget == 'full' else 'CPU'} time each",
     )
+
+
+def _report_order(experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapping[str, Recipe]) -> None:
+    order = sorted(recipes, key=lambda name: recipes[name].published)
     pairs = [
         (low, high)
-        for low, high in combinations(sorted(recipes, key=lambda name: recipes[name].published), 2)
+        for low, high in combinations(order, 2)
         if recipes[high].published - recipes[low].published > recipes[high].interval + recipes[low].interval
     ]
-    wrong = [f"{low} above {high}" for low, high in pairs if not clearly(low, high)]
+    wrong = [f"{low} above {high}" for low, high in pairs if not fits[high].clearly_above(fits[low])]
     experiment.report(
         "the order of the models on BSDS300 is the published one",
-        paper=" < ".join(sorted(recipes, key=lambda name: recipes[name].published)),
+        paper=" < ".join(order),
         ours=f"{len(pairs) - len(wrong)} of {len(pairs)} pairs"
         + (f"; not clearly so: {', '.join(wrong)}" if wrong else ""),
         confirmed=not wrong,
         note="pairs whose published intervals do not overlap, and whose order is clear here by two standard errors",
     )
-    gaps = {name: result[0] - recipes[name].published for name, result in results.items()}
+
+
+def _report_nats(experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapping[str, Recipe]) -> None:
+    gaps = {name: fit.nats - recipes[name].published for name, fit in fits.items()}
     experiment.report(
         f"the published nats on BSDS300 are reached within {ACCEPTED:g}",
         paper=", ".join(f"{name} {recipe.published:.2f}" for name, recipe in recipes.items()),
-        ours=", ".join(f"{text(name)} ({gap:+.2f})" for name, gap in gaps.items()),
+        ours=", ".join(f"{name} {fits[name].text()} ({gap:+.2f})" for name, gap in gaps.items()),
         confirmed=all(abs(gap) <= ACCEPTED for gap in gaps.values()),
         note="patches drawn anew from the photographs, as many as in the papers: their own file and conversion to gray are not available; "
         + "; ".join(
-            f"{name} {of['parameters']:,} parameters, {of['steps']:,} steps, validation better by {_late_gain(of['curve']):.2f} nats in the last "
-            "quarter of the steps"
-            for name, of in facts.items()
+            f"{name} {fit.facts['parameters']:,} parameters, {fit.facts['steps']:,} steps, validation better by "
+            f"{_late_gain(fit.facts['curve']):.2f} nats in the last quarter of the steps"
+            for name, fit in fits.items()
         )
         + ". MADE, MAF and Real NVP: Adam at 1e-4 (MADE 1e-3), constant, batches of 100, two layers of 512 units, one of the sizes among which the paper "
         "chose by validation, without its stop after 30 passes; bounded scales, one ReLU network for scale and shift of a coupling, gradients "

@@ -5,20 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from papers.against_time import (
-    Contender,
-    draw,
-    pictures,
-    report_ahead,
-    report_peers,
-    run_contenders,
-    sample_distance,
-)
+from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.coupling_setting import coupling_setting
 from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
 from papers.glow_setting import glow_peers
 from papers.image_peers import nflows_image
 from papers.reproduction import reproduction
+from papers.timed_training import Contender
 from papers.vae_setting import log_likelihood, vae_setting, with_he_weights
 from pushforward.distributions import Normal
 from pushforward.models import MAF, NSF, VAE, Flow, ImageNSF, Model
@@ -113,7 +106,7 @@ def _images(experiment: Experiment) -> None:
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (Real NVP and NICE, from their papers)",
         ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {setting.name}",
         confirmed=clearly_below(bits["Real NVP"], bits["NICE"]),
-        note=f"{options['max_steps']} steps of 64; {note}",
+        note=f"{options['max_steps']:,} steps of 64; {note}",
     )
     experiment.report(
         "spline couplings beat affine ones",

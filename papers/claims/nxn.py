@@ -9,18 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.against_time import (
-    Contender,
-    draw,
-    pictures,
-    report_ahead,
-    report_peers,
-    run_contenders,
-    sample_distance,
-)
+from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.experiment import Experiment, bits_per_dim, clearly_below, size, spread, width_for
 from papers.glow_setting import PEERS, glow, glow_peers, glow_sizes
 from papers.reproduction import reproduction
+from papers.timed_training import Contender
 from pushforward.distributions import Normal
 from pushforward.models import ConvGlow, Flow, Glow, Model
 from pushforward.transforms import ActNorm, Chain, InvertibleConv1x1, InvertibleConv2d, Transform
@@ -164,5 +157,5 @@ def _images(experiment: Experiment) -> None:
         "n x n convolutions beat 1 x 1 ones in Glow at equal parameters",
         ours=f"{spread(bits['3x3'])} against {spread(bits['1x1'])} bits/dim on {name}",
         confirmed=clearly_below(bits["3x3"], bits["1x1"]),
-        note=f"{counts['3x3']:,} and {counts['1x1']:,} parameters, {options['max_steps']} steps of 64",
+        note=f"{counts['3x3']:,} and {counts['1x1']:,} parameters, {options['max_steps']:,} steps of 64",
     )

@@ -48,7 +48,7 @@ def run(experiment: Experiment) -> None:
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (NICE's figure from its own paper)",
         ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {setting.name}",
         confirmed=max(bits["Real NVP"]) < min(bits["NICE"]),
-        note=f"{options['max_steps']} steps of 64, {sizes['Real NVP']:,} and {sizes['NICE']:,} parameters; the same rows; a step of NICE is much "
+        note=f"{options['max_steps']:,} steps of 64, {sizes['Real NVP']:,} and {sizes['NICE']:,} parameters; the same rows; a step of NICE is much "
         f"cheaper: in {taken['steps']:,.0f} steps, about the time of Real NVP, it reaches {more:.3f}",
     )
     flow, _ = experiment.train("Real NVP 0", make["Real NVP"], train, held_out, seed=0, **options)

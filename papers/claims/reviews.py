@@ -33,6 +33,7 @@ from pushforward.models import (
     RealNVP,
     ResidualFlow,
 )
+from pushforward.report.text import plural
 from pushforward.transforms import (
     AffineTransformer,
     BernsteinTransformer,
@@ -359,7 +360,7 @@ def _equal_time(experiment: Experiment) -> None:
         ours=f"ahead by the median rank in {len(ahead)} of {len(vectors)}; mean ranks in the plane: {order('plane')}; on tables: {order('tables')}; "
         f"on Fashion-MNIST: {order('images')}",
         confirmed=len(ahead) == len(vectors),
-        note=f"{time} each without evaluations, {len(experiment.repeats)} seeds, in the picture with the spread of the distance to the best; one thread; AdamW "
+        note=f"{time} each without evaluations, {plural(len(experiment.repeats), 'seed')}, in the picture with the spread of the distance to the best; one thread; AdamW "
         "with a cosine schedule over the time; vectors: batches of 512, networks of two layers of 64 units and otherwise the sizes of the classes, the rate of "
         "1e-3, 3e-3 and 1e-2 that held-out rows prefer after a tenth of the time with the first seed; images: sizes, batches of 16 and the rate "
         "3e-3 of benchmarks.quality.families, where PixelCNN was made smaller after a first run. Seeds draw other training rows or splits, but the "

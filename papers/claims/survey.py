@@ -26,6 +26,7 @@ from pushforward.detection.scores import DoSE, Likelihood, LikelihoodPath, Neigh
 from pushforward.distributions import Normal
 from pushforward.errors import StorageError
 from pushforward.models import NICE, Flow, Glow, Model
+from pushforward.report.text import plural
 from pushforward.training import fit
 from pushforward.transforms import Chain, Planar, Standardize
 
@@ -179,7 +180,7 @@ def _ranks(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> Ar
         ours="; ".join(f"{m}: mean AUROC {100 * mean:.1f}, mean rank {rank:.2f}" for m, mean, rank in zip(methods, means, ranks.mean(0), strict=True))
         + f"; NICE ahead of kNN in {(values[:, 0] > values[:, 1]).sum()} and of the forest in {(values[:, 0] > values[:, 2]).sum()} of {len(found)}",
         confirmed=bool(means[0] > means[2] and abs(means[0] - means[1]) < 0.02),
-        note=f"{len(experiment.repeats)} seeds of split and weights; equal: within 2 points of mean AUROC",
+        note=f"{plural(len(experiment.repeats), 'seed')} of split and weights; equal: within 2 points of mean AUROC",
     )  # fmt: skip
     return found
 
@@ -202,7 +203,7 @@ def _leakage(experiment: Experiment, tables: dict[str, tuple[Array, Array]], shu
         ours="gain in AUROC by the copies, points: "
         + "; ".join(f"{m} {100 * np.mean(gain):+.1f} ({100 * min(gain):+.1f} to {100 * max(gain):+.1f})" for m, gain in gains.items()),
         confirmed=float(np.mean(gains["kNN"])) > 0.01,
-        note=f"{len(small)} tables of fewer than 1,000 rows; mean (range over tables); bootstrapped to 1,000 rows as ADBench does",
+        note=f"{plural(len(small), 'table')} of fewer than 1,000 rows; mean (range over tables); bootstrapped to 1,000 rows as ADBench does",
     )  # fmt: skip
     name = "letter" if "letter" in tables else next(iter(tables))
     rows, odd = tables[name]
@@ -287,10 +288,22 @@ def _images(experiment: Experiment) -> None:
     _metrics(experiment, found)
 
 
+Scores = dict[str, list[np.ndarray]]
+"""For each score its values of held-out rows, test rows, the other set, constant images and noise."""
+
+
 def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]]]]) -> None:
+    """Report on metrics, from the scores of models of Fashion-MNIST and of MNIST."""
     forward = {label: [np.array(part) for part in parts] for label, parts in found["fashion-mnist"].items()}
     back = {label: [np.array(part) for part in parts] for label, parts in found["mnist"].items()}
-    _, fine, _, constant, noise = forward["-log p"]
+    _report_conventions(experiment, forward, back)
+    _report_numbers(experiment, forward["kNN"])
+    _report_directions(experiment, forward, back)
+    _report_threshold(experiment, forward, back)
+
+
+def _report_conventions(experiment: Experiment, forward: Scores, back: Scores) -> None:
+    """Two conventions that change a metric: a sigmoid of the scores, and which class is positive."""
     squashed = [1 / (1 + np.exp(-np.clip(part, -700, 700))) for part in (back["-log p"][1], back["-log p"][2])]
     true, flat = auroc(back["-log p"][1], back["-log p"][2]), auroc(*squashed)
     experiment.report(
@@ -311,7 +324,10 @@ def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]
         ),
         note="Fashion-MNIST against MNIST",
     )
-    knn = forward["kNN"]
+
+
+def _report_numbers(experiment: Experiment, knn: list[np.ndarray]) -> None:
+    """What the fraction of anomalies and the number of images do to metrics of nearest neighbors."""
     few = max(2, len(knn[2]) // 10)
     even, rare = average_precision(knn[1], knn[2]), average_precision(knn[1], knn[2][:few])
     experiment.report(
@@ -331,6 +347,11 @@ def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]
         + "; ".join(f"n = {n}: {s:.4f}" for n, s in spreads.items()),
         confirmed=bool(spreads[128] > 2 * spreads[max(spreads)]),
     )
+
+
+def _report_directions(experiment: Experiment, forward: Scores, back: Scores) -> None:
+    """Easy inputs, and a pair of sets in both directions."""
+    _, fine, _, constant, noise = forward["-log p"]
     both = {
         label: (auroc(forward[label][1], forward[label][2]), auroc(back[label][1], back[label][2])) for label in forward
     }
@@ -341,16 +362,20 @@ def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]
         confirmed=both["-log p"][0] < 0.5 < both["-log p"][1] and auroc(fine, noise) > auroc(fine, constant),
         note="AUROC, Fashion-MNIST against MNIST and back",
     )
+
+
+def _report_threshold(experiment: Experiment, forward: Scores, back: Scores) -> None:
+    """Thresholds from in-distribution rows alone."""
     alarms, detected = [], []
     for parts in (forward["DoSE"], back["DoSE"]):
         calibrated = ConformalCalibrator(parts[0])
         alarms.append(float((calibrated.p_value(parts[1]) <= 0.05).mean()))
         detected.append(float((calibrated.p_value(parts[2]) <= 0.05).mean()))
     calibration = len(forward["DoSE"][0])
-    allowed = 0.05 + 4 * np.sqrt(0.05 * 0.95 * (1 / calibration + 1 / len(fine)))
+    allowed = 0.05 + 4 * np.sqrt(0.05 * 0.95 * (1 / calibration + 1 / len(forward["DoSE"][1])))
     experiment.report(
         "a threshold set on in-distribution rows alone keeps its false-alarm rate, and its detection rate is what a user gets",
         ours=f"DoSE, promised 5 %: {alarms[0]:.3f} and {alarms[1]:.3f} false alarms, {detected[0]:.3f} and {detected[1]:.3f} detected",
         confirmed=max(alarms) < allowed,
-        note=f"{calibration} calibration images; trained on Fashion-MNIST and on MNIST",
+        note=f"{calibration:,} calibration images; trained on Fashion-MNIST and on MNIST",
     )

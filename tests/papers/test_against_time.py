@@ -10,19 +10,15 @@ import torch
 from torch import nn
 
 import pushforward as pf
-from papers import against_time
+from papers import against_time, timed_training
 from papers.against_time import (
-    Contender,
     Found,
-    Limit,
-    Pictures,
     draw,
     limit_of,
     pictures,
     report_ahead,
     report_peers,
     run_contenders,
-    train_for,
 )
 from papers.claims import cef, funnels, glow, iresnet, nsf, nxn
 from papers.claims.cef import NoisyPixels, flat_embedding, thick_bits
@@ -34,6 +30,7 @@ from papers.headlines import HELD, Headline
 from papers.image_peers import PeerDensity, lipschitz_bound, peer_model
 from papers.report import Report
 from papers.reproduction import Finding
+from papers.timed_training import Contender, Limit, Pictures, train_for
 from pushforward.errors import KindError, StorageError
 from pushforward.models import Glow, ImageNSF, ImageResidualFlow, Model
 
@@ -72,16 +69,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         now[0] += 1.0
         return real(*args, **options)
 
-    real = against_time._step
-    monkeypatch.setattr(against_time, "_step", step)
-    monkeypatch.setattr(against_time, "time", types.SimpleNamespace(process_time=lambda: now[0], monotonic=lambda: 0.0))
+    real = timed_training._step
+    monkeypatch.setattr(timed_training, "_step", step)
+    monkeypatch.setattr(
+        timed_training, "time", types.SimpleNamespace(process_time=lambda: now[0], monotonic=lambda: 0.0)
+    )
     return now
 
 
 def test_training_stops_when_the_cpu_time_is_used_and_evaluations_take_none(tmp_path, clock):
     def slow(model: Model, rows: torch.Tensor) -> float:
         clock[0] += 100.0
-        return against_time.held_out_bits(model, rows)
+        return timed_training.held_out_bits(model, rows)
 
     result = train_for(
         Contender("a", small, bits=slow), some(), Limit(20), rate=1e-2, seed=0, checkpoint=tmp_path / "c", fractions=(0.1, 0.5)
@@ -94,7 +93,7 @@ def test_training_stops_when_the_cpu_time_is_used_and_evaluations_take_none(tmp_
 
 
 def test_a_killed_training_goes_on_with_its_clock_and_ends_with_the_same_weights(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(against_time, "SAVED", -1.0)  # a checkpoint before each step
+    monkeypatch.setattr(timed_training, "SAVED", -1.0)  # a checkpoint before each step
     run = partial(train_for, images=some(), limit=Limit(12), rate=1e-2, seed=3, fractions=(0.25, 0.5))
     whole = run(Contender("a", small), checkpoint=tmp_path / "whole")
     seen: list[int] = []
@@ -103,7 +102,7 @@ def test_a_killed_training_goes_on_with_its_clock_and_ends_with_the_same_weights
         seen.append(len(rows))
         if len(seen) == 2:
             raise KilledError
-        return against_time.held_out_bits(model, rows)
+        return timed_training.held_out_bits(model, rows)
 
     with pytest.raises(KilledError):
         run(Contender("a", small, bits=die), checkpoint=tmp_path / "killed")
@@ -119,7 +118,7 @@ def test_a_killed_training_goes_on_with_its_clock_and_ends_with_the_same_weights
 
 
 def test_phases_share_the_time_and_resume_in_the_right_one(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(against_time, "SAVED", -1.0)
+    monkeypatch.setattr(timed_training, "SAVED", -1.0)
     made: list[NoisyPixels] = []
 
     def make() -> NoisyPixels:
@@ -145,12 +144,12 @@ def test_phases_share_the_time_and_resume_in_the_right_one(tmp_path, clock, monk
 
 
 def test_the_learning_rate_falls_from_its_start_to_0_in_each_phase():
-    state = against_time._State(phase=0)
-    assert against_time._cosine(0.0, state, [0.5, 1.0]) == 1.0
-    assert against_time._cosine(0.25, state, [0.5, 1.0]) == pytest.approx(0.5)
+    state = timed_training._State(phase=0)
+    assert timed_training._cosine(0.0, state, [0.5, 1.0]) == 1.0
+    assert timed_training._cosine(0.25, state, [0.5, 1.0]) == pytest.approx(0.5)
     state.phase, state.phase_began = 1, 0.5
-    assert against_time._cosine(0.5, state, [0.5, 1.0]) == 1.0
-    assert against_time._cosine(1.0, state, [0.5, 1.0]) == pytest.approx(0.0)
+    assert timed_training._cosine(0.5, state, [0.5, 1.0]) == 1.0
+    assert timed_training._cosine(1.0, state, [0.5, 1.0]) == pytest.approx(0.0)
 
 
 class Exploding(nn.Module):
@@ -180,7 +179,7 @@ def test_a_diverged_training_has_no_figure_and_ends_early(tmp_path):
 
 
 def test_bits_that_no_probability_can_have_do_not_count(tmp_path):
-    assert [against_time.possible(bits) for bits in (3.5, -4766.0, 0.0, math.inf, math.nan)] == [True] + 4 * [False]
+    assert [timed_training.possible(bits) for bits in (3.5, -4766.0, 0.0, math.inf, math.nan)] == [True] + 4 * [False]
     contender = Contender("a", small, bits=lambda model, rows: -4766.0)
     result = train_for(contender, some(), Limit(steps=2), rate=1e-3, seed=0, checkpoint=tmp_path / "c")
     assert result["model"] is None
@@ -196,8 +195,8 @@ def test_a_peer_has_our_dequantization_and_our_bits():
         )
 
     rows = some().test  # after the shift from -0.11 to 0.06
-    assert against_time.held_out_bits(peer_model(SHAPE, (flow, density(1.0))), rows) == pytest.approx(8.0, abs=1e-6)
-    assert against_time.held_out_bits(peer_model(SHAPE, (flow, density(0.25))), rows) == pytest.approx(6.0, abs=1e-6)
+    assert timed_training.held_out_bits(peer_model(SHAPE, (flow, density(1.0))), rows) == pytest.approx(8.0, abs=1e-6)
+    assert timed_training.held_out_bits(peer_model(SHAPE, (flow, density(0.25))), rows) == pytest.approx(6.0, abs=1e-6)
     with pytest.raises(KindError, match="its own library"):
         peer_model(SHAPE, (flow, density(1.0))).sample(2)
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from papers.claims import nalisnick
-from papers.claims.nalisnick import CURVE_MODELS, compare_variants, follow_photographs, gray_photographs
+from papers import photographs
 from papers.constant_volume import (
     BASES,
     NORMAL,
@@ -28,6 +27,7 @@ from papers.constant_volume import (
 )
 from papers.experiment import Experiment
 from papers.likelihood_curves import Trained, follow, report_curves
+from papers.photographs import CURVE_MODELS, compare_variants, follow_photographs, gray_photographs
 from pushforward.distributions import Normal
 from pushforward.errors import StorageError
 from pushforward.models import Flow, Glow, PixelCNN
@@ -258,13 +258,13 @@ def test_the_variants_of_the_long_budget_run(tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "images", images)
     experiment = quiet(tmp_path)
     test = {name: images(experiment, name, train=False) for name in ("MNIST", "Fashion-MNIST")}
-    variants = nalisnick._variants(experiment, test)
+    variants = photographs.variants(experiment, test)
     assert len(variants) == 5
     assert [len(variant.sets.others) for variant in variants] == [8, 8, 8, 9, 8]
     compare_variants(experiment, variants[2:4])
     assert len(experiment.findings) == 4 * 2 + 1
     assert all(variant.make().shape == variant.sets.test.shape[1:] for variant in variants)
     assert all("nan" not in finding.ours for finding in experiment.findings)
-    train, held_out, sets = nalisnick._color(experiment)
+    train, held_out, sets = photographs.color_photographs(experiment)
     assert (len(train), len(held_out)) == (100, 500)
     assert list(sets) == ["CIFAR-10", "traffic signs", "CIFAR-100"]

@@ -7,7 +7,8 @@ import scipy.stats
 import torch
 
 import pushforward as pf
-from papers.claims import rectangular, two_step
+from papers import rectangular_tables, two_step_circle
+from papers.claims import rectangular
 from papers.experiment import Experiment
 from papers.manifolds import (
     Level,
@@ -20,6 +21,7 @@ from papers.manifolds import (
     swiss_roll,
     train_until_level,
 )
+from papers.rectangular_tables import frechet
 from pushforward.errors import TrainingError
 
 TARGETS = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
@@ -95,8 +97,6 @@ def test_total_variation_of_the_true_distribution_is_the_floor_and_of_another_is
 
 def test_frechet_distance_of_normals_is_that_of_their_moments():
     """With equal axes it is the squared difference of means and of deviations, and a rotation of both samples does not change it."""
-    from papers.claims.rectangular import frechet
-
     x = torch.randn(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T  # moments 0 and I, exactly
     y = x * torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64) + torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)
@@ -152,11 +152,11 @@ def test_phases_follow_each_other_and_a_run_is_read_again(experiment):
 
 
 def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment, monkeypatch):
-    for module in (rectangular, two_step):
-        monkeypatch.setattr(module, "_level", lambda experiment: Level(stage=2, most=2, patience=1))
-    found = rectangular._table(experiment, circle())
+    for name in ("papers.rectangular_methods.level_of", "papers.two_step_circle.level_of"):
+        monkeypatch.setattr(name, lambda experiment: Level(stage=2, most=2, patience=1))
+    found = rectangular._surface(experiment, circle())
     assert set(found) == {"ambient", "conformal", "exact", "free form", "M-flow", "two-step"}
-    two_step._circle(experiment)
+    two_step_circle.study_circle(experiment)
     assert "until level" in experiment.findings[-1].note
     assert "circle autoencoder 0 0 held out" in experiment._known
 
@@ -234,9 +234,9 @@ def test_every_measurement_has_the_seeds_that_were_asked_for(tmp_path, monkeypat
     """Two seeds instead of the one of a smoke run, also where a run has its own number."""
     experiment = Experiment("toy", "smoke", tmp_path, seeds=2, say=lambda line: None)
     parts = torch.randn(3, 150, 4, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(rectangular, "load_table", lambda name, *, seed, folder: parts)
+    monkeypatch.setattr(rectangular_tables, "load_table", lambda name, *, seed, folder: parts)
     rectangular._overfitting(experiment, {method: [{"tv": 0.1}] for method in ("exact", "two-step")})
-    rectangular._tables(experiment)
+    rectangular_tables.study_tables(experiment)
     assert {"ambient 0", "ambient 1", "protein RNF 0", "protein RNF 1", "kin40k M-flow 1"} <= set(experiment._known)
 
 
