@@ -197,6 +197,7 @@ def test_many_observations_at_once():
     post = inference.NPE(PRIOR).fit(*simulations(200), max_steps=5, **QUIET)
     draws = post.sample_batched(50, simulations(7)[1], seed=0)
     assert draws.shape == (7, 50, 2)
+    assert repr(post) == "NPEPosterior(2 parameters, data (2,), 1 network)"
     assert post.log_prob(draws[:, 0], x=simulations(7)[1]).shape == (7,)
 
 
