@@ -19,7 +19,7 @@ from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
 from pushforward.numerics.checks import check_choice
 from pushforward.training import fit
 from pushforward.training.budget import seconds
-from pushforward.transforms import Cast, Chain, Standardize
+from pushforward.transforms import Cast, Chain, Standardize, Transform
 
 __all__ = ["FlowDensity"]
 
@@ -119,11 +119,11 @@ class FlowDensity(DensityMixin, BaseEstimator):
         first = bounds_of(self.bounds, features, getattr(self, "feature_names_in_", None))
         if first is not None:
             check_inside(first, array)
-        scaling = [] if first is None else [first]
+        scaling: list[Transform] = [] if first is None else [first]
         if (flow.base.support if flow.chain.domain is None else flow.chain.domain) == REAL:  # and not angles
             scaling.append(Standardize(features).double())
-        scaling = Chain(*scaling, Cast(features))
-        self.model_ = Flow(Chain(scaling, flow.chain), flow.base)
+        scaling.append(Cast(features))
+        self.model_ = Flow(Chain(*scaling, flow.chain), flow.base)
         fit(
             self.model_, array, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
