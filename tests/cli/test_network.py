@@ -23,6 +23,18 @@ def classifier():
 
 def number():
     return 3
+
+def broken():
+    raise FileNotFoundError("weights.pt")
+
+def half():
+    return classifier().bfloat16()
+
+def picture():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(20, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+
+constant = 3
 """
 
 
@@ -84,9 +96,13 @@ def test_info_needs_no_network(folder, capsys):
         ("no_such_module_at_all:f", "cannot import no_such_module_at_all"),
         ("my_networks_of_a_test:nothing", "has no function nothing"),
         ("my_networks_of_a_test:number", "returned int"),
+        ("my_networks_of_a_test:constant", "constant is no function"),
+        ("my_networks_of_a_test:broken", "broken() raised FileNotFoundError: weights.pt"),
+        ("a_module_with_an_error:f", "a_module_with_an_error raised SyntaxError"),
     ],
 )
 def test_wrong_networks(folder, capsys, network, sentence):
+    (folder / "a_module_with_an_error.py").write_text("f = ")
     words = ["score", str(folder / "guard.safetensors"), str(folder / "new.parquet"), "-o", str(folder / "x.csv")]
     assert main(words + ([] if network is None else ["--network", network])) == 1
     assert sentence in capsys.readouterr().err
@@ -100,3 +116,38 @@ def test_a_guard_of_a_table_takes_no_network(folder, capsys):
     words = ["score", str(folder / "table.safetensors"), str(folder / "new.parquet"), "-o", str(folder / "x.csv")]
     assert main([*words, "--network", "my_networks_of_a_test:classifier"]) == 1
     assert "is none" in capsys.readouterr().err
+
+
+def test_inputs_that_the_network_does_not_take_are_one_sentence(folder, capsys):
+    pq.write_table(pa.table({f"c{k}": np.zeros(4) for k in range(2)}), folder / "narrow.parquet")
+    words = ["score", str(folder / "guard.safetensors"), str(folder / "narrow.parquet"), "-o", str(folder / "x.csv")]
+    assert main([*words, "--network", "my_networks_of_a_test:classifier"]) == 1
+    assert "the network cannot read a batch of shape (4, 2) and type float32" in capsys.readouterr().err
+
+
+def test_a_table_gets_the_precision_of_the_network(folder):
+    import my_networks_of_a_test  # pyright: ignore
+
+    net, x = my_networks_of_a_test.half().eval(), torch.randn(900, 3).bfloat16()
+    guard = pf.NetworkGuard(net, 0.05, task="classify").fit(x[:400], calibration=x[400:])
+    guard.save(folder / "half.safetensors")
+    words = ["score", str(folder / "half.safetensors"), str(folder / "new.parquet"), "-o", str(folder / "half.parquet")]
+    assert main([*words, "--network", "my_networks_of_a_test:half"]) == 0
+    rows = torch.tensor(np.column_stack(pq.read_table(folder / "new.parquet").columns)).bfloat16()
+    assert pq.read_table(folder / "half.parquet")["p_value"].to_pylist() == guard(rows).p_value.tolist()
+
+
+def test_images_reach_the_network_from_0_to_1_and_others_are_refused(folder, capsys):
+    import my_networks_of_a_test  # pyright: ignore
+
+    net, images = my_networks_of_a_test.picture().eval(), np.random.default_rng(0).integers(0, 256, (700, 4, 5))
+    x = torch.tensor(images)[:, None].float() / 255
+    guard = pf.NetworkGuard(net, 0.05, task="classify").fit(x[:300], calibration=x[300:600])
+    guard.save(folder / "pictures.safetensors")
+    np.save(folder / "eight.npy", images[600:].astype(np.uint8))
+    np.save(folder / "sixteen.npy", images[600:].astype(np.uint16) * 257)
+    words = ["score", str(folder / "pictures.safetensors"), "--network", "my_networks_of_a_test:picture"]
+    assert main([*words, str(folder / "eight.npy"), "-o", str(folder / "images.parquet")]) == 0
+    assert pq.read_table(folder / "images.parquet")["p_value"].to_pylist() == guard(x[600:]).p_value.tolist()
+    assert main([*words, str(folder / "sixteen.npy"), "-o", str(folder / "x.csv")]) == 1
+    assert "images that are not of 8 bits" in capsys.readouterr().err

@@ -153,6 +153,8 @@ def test_photographs_of_every_form() -> None:
         (["no such file.png"], "picture 0 .*no such file.png"),
         ([b"no picture"], "picture 0 cannot be read"),
         ([np.zeros((4, 4, 3))], "8-bit integers"),
+        (np.zeros((20, 30, 3), np.uint8), "is no picture.*also of one"),  # one picture, not a list
+        ([Image.fromarray(np.full((9, 9), 30_000, np.uint16))], "more than 8 bits"),
         ([], "no inputs"),
         ("a.png", "a list of inputs"),
     ],

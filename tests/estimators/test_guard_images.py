@@ -1,8 +1,11 @@
 """`Guard` on stacks of images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pushforward import Guard
 from pushforward.data import load_image_sample
@@ -106,10 +109,52 @@ def test_16_bits_and_black_images():
 
 def test_a_table_after_images_and_back():
     rng = np.random.default_rng(0)
-    guard = Guard(alpha=0.1, density=True, max_steps=3, n_estimators=1, random_state=0)
-    guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8)).fit(rng.normal(size=(200, 3)))
+    guard = Guard(alpha=0.1, max_steps=3, n_estimators=1, random_state=0)
+    guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8))
+    guard.set_params(density=True).fit(rng.normal(size=(200, 3)))
     assert guard.anomaly_score(np.zeros((1, 3))).shape == (1,)
     assert not guard.reads_images
     assert guard.density_.shape == (3,)
-    guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8))
+    guard.set_params(density=False).fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8))
     assert not hasattr(guard, "density_")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"density": True}, {"effort": "fast"}, {"strict": True}, {"max_contamination": 0.05}, {"store_rows": False}, {"ignore": ["a"]}],
+    ids=str,
+)  # fmt: skip
+def test_options_of_tables_are_refused(option):
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} is an option for tables"):
+        Guard(alpha=0.05, **option).fit(np.zeros((200, 4, 4), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def colored() -> Guard:
+    images = np.random.default_rng(0).integers(100, 140, size=(200, 6, 5, 3)).astype(np.uint8)
+    return Guard(alpha=0.1, max_steps=3, random_state=0).fit(images)
+
+
+def test_lists_of_pictures_are_the_same_images(colored):
+    images = np.random.default_rng(1).integers(0, 256, size=(60, 6, 5, 3)).astype(np.uint8)
+    expected = colored.score_samples(images)
+    pictures = [Image.fromarray(image) for image in images]
+    for same in (list(images), pictures, [picture.convert("RGBA") for picture in pictures]):
+        assert np.array_equal(colored.score_samples(same), expected)
+    few = [Image.fromarray(np.uint8(32 * (image // 32))).quantize(256) for image in images[:3]]  # with a palette
+    assert all(picture.mode == "P" for picture in few)
+    assert np.array_equal(
+        colored.score_samples(few), colored.score_samples(np.stack([np.asarray(x.convert("RGB")) for x in few]))
+    )
+    a, b = (Guard(alpha=0.2, max_steps=2, random_state=0).fit(x) for x in (images, pictures))
+    assert np.array_equal(a.score_samples(images), b.score_samples(images))
+    with pytest.raises(InputError, match="sizes unequal"):
+        Guard(alpha=0.2).fit([*images, images[0][1:]])
+    for paths in ("photographs", ["a.png"] * 100, [Path("a.png")] * 100):
+        with pytest.raises(InputError, match=r"pf\.io\.read_images"):
+            Guard(alpha=0.2).fit(paths)
+
+
+def test_gray_images_for_a_guard_of_colored_ones(colored):
+    gray = np.random.default_rng(1).integers(0, 256, size=(5, 6, 5)).astype(np.uint8)
+    assert np.array_equal(colored.score_samples(gray), colored.score_samples(np.repeat(gray[..., None], 3, -1)))

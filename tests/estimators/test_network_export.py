@@ -52,3 +52,19 @@ def test_scores_that_run_the_network_again_are_refused(setting):
         guard = pf.NetworkGuard(net, 0.05, score=score).fit((x[:500], y[:500]), calibration=x[500:800])
         with pytest.raises(ConfigError, match="cannot be exported"):
             guard.as_module()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_export_leaves_the_mode_of_the_network(setting, tmp_path):
+    net, x, y = setting
+    guard = pf.NetworkGuard(net, 0.05, score="ViM").fit((x[:500], y[:500]), calibration=x[500:800])
+    try:
+        net.train()
+        net[1].eval()  # a user may freeze some modules
+        modes = [module.training for module in net.modules()]
+        guard.export(tmp_path / "guard.pt2", x[:2].double().numpy())  # an array gets the precision of the network
+        assert [module.training for module in net.modules()] == modes
+    finally:
+        net.eval()
+    with pytest.raises(ConfigError, match="compare is for guards of tables and images"):
+        pf.export.compare(guard, tmp_path / "guard.pt2", x[:5])

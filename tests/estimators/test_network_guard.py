@@ -236,8 +236,9 @@ def test_files_of_ensembles_and_of_other_detectors(blobs, tmp_path):
         pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net)
     again = pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[other])
     assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
-    own = pf.NetworkGuard(net, 0.05, score=scores.External(lambda rows: rows.norm(dim=1))).fit(**data)
-    assert torch.allclose(own(x[:5]).score, x[:5].norm(dim=1).double())
+    for score in (scores.External(lambda rows: rows.norm(dim=1)), lambda rows: rows.norm(dim=1)):
+        own = pf.NetworkGuard(net, 0.05, score=score).fit(**data)
+        assert torch.allclose(own(x[:5]).score, x[:5].norm(dim=1).double())
     with pytest.raises(ConfigError, match="a file cannot store External"):
         own.save(tmp_path / "own.safetensors")
 
@@ -398,7 +399,7 @@ def test_impossible_options(blobs, options):
 
 def test_unknown_scores(blobs):
     net, x, y = blobs
-    for score in ("Softmax", 3, [], ["Energy", "x"]):
+    for score in ("Softmax", 3, [], ["Energy", "x"], "External", scores.Energy):
         with pytest.raises(ConfigError, match="score must"):
             pf.NetworkGuard(net, score=score).fit((x[:1000], y[:1000]), calibration=x[1000:2000])
 
@@ -431,3 +432,83 @@ def test_logits_that_disappear_after_fitting_are_one_sentence():
     logits = False
     with pytest.raises(InputError, match=r"fitted on 3 logits .* gave 0"):
         guard(x[:2])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x, y: ((x[:, :3], x[:, 3:]), y),
+        lambda x, y: ({"a": x[:, :3], "b": x[:, 3:]}, y),
+        lambda x, y: [[x[:, :3].numpy(), x[:, 3:].double().numpy()], y],
+        lambda x, y: ((x[:, :3], x[:, 3:]), y[:, None].numpy()),
+        lambda x, y: ((x[:, :3], x[:, 3:]), y.tolist()),
+    ],
+    ids=["tuple", "dictionary", "lists and arrays", "labels in a column", "list of labels"],
+)
+def test_several_inputs_with_labels(blobs, form):
+    net, x, y = blobs
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.net(torch.cat((a, b), 1))
+
+    guard = pf.NetworkGuard(Two().eval(), 0.05, score="Mahalanobis")
+    guard.fit(form(x[:1000], y[:1000]), calibration=form(x[1000:1500], y[1000:1500]))
+    one = pf.NetworkGuard(net, 0.05, score="Mahalanobis").fit((x[:1000], y[:1000]), calibration=x[1000:1500])
+    assert guard.classes_ == 3
+    assert torch.equal(guard((x[:50, :3], x[:50, 3:])).score, one(x[:50]).score)
+    assert torch.equal(guard._labeled[1].sort().values, y[1000:1500].sort().values)  # for selective
+
+
+def test_lists_and_tuples_of_batches_are_batches(blobs):
+    net, x, y = blobs
+    one = pf.NetworkGuard(net, 0.05, score="Mahalanobis").fit((x[:1000], y[:1000]), calibration=x[1000:1500])
+    for kind in (list, tuple):
+        train = kind([(x[:500], y[:500]), (x[500:1000], y[500:1000])])
+        guard = pf.NetworkGuard(net, 0.05, score="Mahalanobis").fit(train, calibration=[x[1000:1250], x[1250:1500]])
+        assert torch.allclose(guard(x[:50]).score, one(x[:50]).score)
+
+
+def test_labels_that_are_no_integers(blobs):
+    net, x, y = blobs
+    for labels, name in ((y.float(), "long"), (nn.functional.one_hot(y), "argmax")):
+        with pytest.warns(PushforwardWarning, match=rf"guarded as a regression.*labels\.{name}\("):
+            guard = pf.NetworkGuard(net, 0.05).fit((x[:500], labels[:500]), calibration=x[1000:1500])
+        assert guard.classes_ == 1
+        with pytest.raises(InputError, match="to classify, labels must be integers"):
+            pf.NetworkGuard(net, 0.05, task="classify").fit((x[:500], labels[:500]), calibration=x[1000:1500])
+    with pytest.raises(InputError, match="must be numbers"):
+        pf.NetworkGuard(net).fit((x[:500], y[:500].numpy().astype(str)), calibration=x[1000:1500])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # targets that are no classes
+        pf.NetworkGuard(net, 0.05).fit((x[:500], x[:500, :3]), calibration=x[1000:1500])
+
+
+def test_several_heads_are_named(blobs):
+    net, x, y = blobs
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.other = net, nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"other": self.other(x), "kind": self.net(x)}
+
+    heads, data = Heads().eval(), {"train": (x[:500], y[:500]), "calibration": x[1000:1500]}
+    with pytest.warns(PushforwardWarning, match="takes the first for the logits.*one of 'other', 'kind'"):
+        pf.NetworkGuard(heads, 0.05).fit(**data)
+    assert pf.NetworkGuard(heads, 0.05, logits="kind").fit(**data).classes_ == 3
+
+
+def test_labels_of_a_report_and_of_an_evaluation(blobs, guard):
+    _, x, y = blobs
+    with pytest.raises(InputError, match="label of row 3 is 7, and the network has 3 classes"):
+        guard.report((x[3000:3100], torch.where(torch.arange(100) == 3, 7, y[3000:3100])))
+    odd = torch.cat((torch.zeros(100), torch.ones(20)))  # not integers, and not classes of the network
+    rows = torch.cat((x[3000:3100], x[:20] + 30))
+    assert guard.evaluate((rows, odd)).to_dict() == guard.evaluate(rows, odd.numpy()).to_dict()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pushforward.data import as_images
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.io import holds_images, read_images
+from pushforward.io import holds_images, read_images, stream_images
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
 COLOR = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
@@ -105,7 +105,8 @@ def test_unequal_sizes_name_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.png", b"no picture", "not a file of images"),
+        ("a.png", b"no picture", "is not an image"),
+        ("a.txt", b"no picture", "not a file of images"),
         ("a.idx", idx(GRAY)[:-1], "damaged"),
         ("a.idx", bytes([0, 0, 8, 3]), "damaged"),
         ("a.gz", b"not gzip", "damaged"),
@@ -184,3 +185,22 @@ def test_images_and_tables_are_distinguished(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     found = {path.name for path in [*tmp_path.iterdir(), tmp_path / "absent"] if holds_images(path)}
     assert found == {"i.npy", "i.npz", "idx.gz", "pictures"}
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    for name in ("a.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / name)
+    (tmp_path / "._a.png").write_bytes(b"no picture")
+    assert read_images(tmp_path).shape == (1, 1, 3, 4)
+    hidden = tmp_path / ".hidden"  # a folder that the user names is read
+    hidden.mkdir()
+    Image.new("L", (4, 3)).save(hidden / "a.png")
+    assert read_images(hidden).shape == (1, 1, 3, 4)
+
+
+def test_one_picture_is_a_stack_of_one(tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    assert holds_images(tmp_path / "a.png")
+    assert read_images(tmp_path / "a.png").shape == (1, 3, 3, 4)
+    assert [part.shape for part in stream_images(tmp_path / "a.png", 5)] == [(1, 3, 3, 4)]

@@ -113,7 +113,9 @@ def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, A
     from pushforward.io import stream_table
 
     if isinstance(guards[0], NetworkGuard):
-        yield from (inputs for inputs, _ in labeled_batches(table, min(rows, 1024), options, None))
+        yield from (
+            inputs for inputs, _ in labeled_batches(table, min(rows, 1024), options, None, guards[0].reader_.dtype)
+        )
         return
     if guards[0].reads_images or guards[1].reads_images:
         yield from parts_of(guards[0], table, rows, options)

@@ -32,7 +32,9 @@ def export(
     ] = "auto",
     check: Annotated[
         str | None,
-        typer.Option(help="Rows on which to compare the alarms of the new file with the guard's; read as by `score`."),
+        typer.Option(
+            help="Rows on which to compare the alarms of the new file with the guard's; read as by `score`. Not for networks."
+        ),
     ] = None,
     network: Annotated[
         str | None,
@@ -75,11 +77,13 @@ def export(
             rows: Any = read_images(check) if images else read_table(check, **options)
             agreement = compare(guard, output, rows)
     else:
-        if example is None or check is not None:
+        if check is not None:
             raise ConfigError(
-                "the guard of a network needs --example FILE, some of the network's inputs, and no --check."
+                "--check is for guards of tables and images, and this one guards a network: leave it out."
             )
-        guard.export(output, example_inputs(example, options))
+        if example is None:
+            raise ConfigError("the guard of a network needs --example FILE, some of the network's inputs.")
+        guard.export(output, example_inputs(example, options, guard.reader_.dtype))
     facts["megabytes"] = round(output.stat().st_size / 1e6, 3)
     if agreement is not None:
         facts |= {

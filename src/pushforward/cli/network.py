@@ -30,7 +30,8 @@ def load_network(name: str) -> Any:
     Modules in the current folder are found too, after all others.
 
     Raises:
-        ConfigError: for a name of another form, a module or function that does not exist, or a result that is no module.
+        ConfigError: for a name of another form, a module or function that does not exist or raises an error, or a result that is no
+            module.
     """
     from torch import nn
 
@@ -46,7 +47,14 @@ def load_network(name: str) -> Any:
             ) from error
         except AttributeError:
             raise ConfigError(f"--network {name}: the module {module} has no function {function}.") from None
-        net = make()
+        except Exception as error:  # the code of the user's module
+            raise ConfigError(f"--network {name}: {module} raised {type(error).__name__}: {error}") from error
+        if not callable(make):
+            raise ConfigError(f"--network {name}: {function} is no function; write one that returns the network.")
+        try:
+            net = make()
+        except Exception as error:  # the code of the user's function
+            raise ConfigError(f"--network {name}: {function}() raised {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise ConfigError(
             f"--network {name}: {function}() returned {type(net).__name__}; it must return a torch.nn.Module."
@@ -91,13 +99,19 @@ def load_guard(path: Path, network: str | None, public_key: Path | None) -> Any:
     return NetworkGuard.load(path, load_network(network))
 
 
-def network_parts(source: str, rows: int, options: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+def network_parts(source: str, rows: int, options: dict[str, Any], dtype: Any = None) -> Iterator[tuple[Any, Any]]:
     """Parts of a file: a table to write, and the inputs of the network.
 
-    Images are given to the network as float32 in [0, 1], ``(n, channels, height, width)``, and tables as float32 matrices.
+    Images are given to the network in [0, 1], ``(n, channels, height, width)``, and tables as matrices, of the type of its weights.
+
+    Args:
+        source: the file.
+        rows: of a part.
+        options: of :func:`~pushforward.io.stream_table`.
+        dtype: of the network's weights; None for float32.
 
     Raises:
-        InputError: for a table with columns that are not numbers.
+        InputError: for a table with columns that are not numbers, or images that are not of 8 bits.
     """
     import pyarrow as pa
 
@@ -105,11 +119,11 @@ def network_parts(source: str, rows: int, options: dict[str, Any]) -> Iterator[t
 
     if holds_images(Path(source)):
         starts = itertools.count(0, rows)
-        for first, x in zip(starts, _image_batches(source, rows), strict=False):
+        for first, x in zip(starts, _image_batches(source, rows, dtype), strict=False):
             yield pa.table({"image": range(first, first + len(x))}), x
     else:
         for chunk in stream_table(source, rows=rows, **options):
-            yield chunk, matrix_of(chunk, source)
+            yield chunk, matrix_of(chunk, source, dtype)
 
 
 def network_scores(guard: Any, inputs: Any) -> dict[str, Any]:
@@ -121,26 +135,25 @@ def network_scores(guard: Any, inputs: Any) -> dict[str, Any]:
     return result | {"reason": list(out.reason)}
 
 
-def example_inputs(source: str, options: dict[str, Any]) -> Any:
+def example_inputs(source: str, options: dict[str, Any], dtype: Any = None) -> Any:
     """Two inputs of a network from a file of images or of a table, as :func:`network_parts` gives them.
 
     Raises:
-        InputError: for an empty file, or a table with columns that are not numbers.
+        InputError: for an empty file, a table with columns that are not numbers, or images that are not of 8 bits.
     """
-    import torch
-
-    from pushforward.io import holds_images, read_images, stream_table
+    from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
-        images = read_images(source)[:2]
-        return images.float() / (255 if images.dtype == torch.uint8 else torch.iinfo(images.dtype).max)
+        return next(_image_batches(source, 2, dtype))
     for chunk in stream_table(source, rows=2, **options):
         if chunk.num_rows:
-            return matrix_of(chunk, source)
+            return matrix_of(chunk, source, dtype)
     raise InputError(f"{source} has no rows.")
 
 
-def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str | None) -> Iterator[tuple[Any, Any]]:
+def labeled_batches(
+    source: str, rows: int, options: dict[str, Any], label: str | None, dtype: Any = None
+) -> Iterator[tuple[Any, Any]]:
     """Batches of a file for a network, as :func:`network_parts` makes them, each with its labels or None.
 
     Args:
@@ -148,9 +161,10 @@ def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str 
         rows: of a batch.
         options: of :func:`~pushforward.io.stream_table`.
         label: the column with the classes, integers; for images, of a Parquet file.
+        dtype: of the network's weights; None for float32.
 
     Raises:
-        InputError: for labels that are not integers.
+        InputError: for labels that are not integers, a table with columns that are not numbers, or images that are not of 8 bits.
         SchemaError: if there is no such column.
     """
     from pushforward.errors import SchemaError
@@ -163,7 +177,7 @@ def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str 
                 raise InputError(f"--label {label}: only a Parquet file of images has columns, and {source} is none.")
             labels = _labels(read_table(source, [label]).column(0), label)
         first = 0
-        for x in _image_batches(source, rows):
+        for x in _image_batches(source, rows, dtype):
             yield x, None if labels is None else labels[first : first + len(x)]
             first += len(x)
         return
@@ -173,7 +187,7 @@ def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str 
             if label not in chunk.column_names:
                 raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
             labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
-        yield matrix_of(chunk, source), labels
+        yield matrix_of(chunk, source, dtype), labels
 
 
 def _labels(column: Any, name: str) -> Any:
@@ -186,23 +200,27 @@ def _labels(column: Any, name: str) -> Any:
         raise InputError(f"column {name!r} must have the number of each row's class: {error}") from None
 
 
-def _image_batches(source: str, rows: int) -> Iterator[Any]:
-    """Images as float32 in [0, 1]."""
+def _image_batches(source: str, rows: int, dtype: Any) -> Iterator[Any]:
+    """Images in [0, 1], of the type of the network's weights.
+
+    Raises:
+        InputError: for images of other integers than 8 bits, whose largest value is not known from their numbers.
+    """
     import torch
 
-    from pushforward.io import read_images
+    from pushforward.io import stream_images
 
-    images = read_images(source)
-    top = 255 if images.dtype == torch.uint8 else torch.iinfo(images.dtype).max
-    return (part.float() / top for _, part in _parts(images, rows))
+    for part in stream_images(source, rows):
+        if part.dtype != torch.uint8:
+            raise InputError(
+                f"{source} has images that are not of 8 bits, and a network is given pixels from 0 to 1: store them as integers from 0 to 255 "
+                "(uint8)."
+            )
+        yield (part.float() / 255).to(dtype or torch.float32)
 
 
-def _parts(images: Any, rows: int) -> Iterator[tuple[int, Any]]:
-    return ((k, images[k : k + rows]) for k in range(0, len(images), rows))
-
-
-def matrix_of(chunk: Any, source: str) -> Any:
-    """A table as the network takes it.
+def matrix_of(chunk: Any, source: str, dtype: Any = None) -> Any:
+    """A table as the network takes it, of the type of its weights; None for float32.
 
     Raises:
         InputError: for a table with columns that are not numbers.
@@ -211,12 +229,12 @@ def matrix_of(chunk: Any, source: str) -> Any:
     import torch
 
     try:
-        columns = [np.asarray(column.to_numpy(), dtype=np.float32) for column in chunk.columns]
+        columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in chunk.columns]
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{source} has a column that is not of numbers, which a network cannot take: {error}"
         ) from error
-    return torch.from_numpy(np.stack(columns, 1))
+    return torch.from_numpy(np.stack(columns, 1)).to(dtype or torch.float32)
 
 
 def summary(header: dict[str, Any]) -> dict[str, Any]:

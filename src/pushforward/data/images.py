@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pushforward.errors import InputError
 
-__all__ = ["as_images"]
+__all__ = ["as_images", "is_picture"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -20,7 +20,8 @@ def as_images(data: Any) -> Tensor:
     """A stack of images as integers, channels first.
 
     Args:
-        data: array or tensor of integers, of booleans, or of floats that are whole numbers. The shape is ``(n, h, w)`` for
+        data: array or tensor of integers, of booleans, or of floats that are whole numbers, or a list of arrays or of ``PIL.Image``
+            objects, which become gray or RGB. The shape is ``(n, h, w)`` for
             gray images, else ``(n, h, w, c)`` or ``(n, c, h, w)`` with c of 1, 3 or 4. A shape that fits both is read
             with channels last.
 
@@ -39,6 +40,8 @@ def as_images(data: Any) -> Tensor:
     if isinstance(data, Tensor):
         array = data.detach().cpu().numpy()
     else:
+        if isinstance(data, (list, tuple)):
+            data = [_pixels(image) for image in data]
         try:
             array = np.asarray(data)
         except (TypeError, ValueError) as error:
@@ -54,6 +57,19 @@ def as_images(data: Any) -> Tensor:
             f"with {', '.join(map(str, _CHANNELS))} channels; got {array.shape}."
         )
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch warns of read-only memory
+
+
+def is_picture(image: Any) -> bool:
+    """Whether an object is a picture of Pillow, which need not be installed."""
+    return isinstance(getattr(image, "mode", None), str) and hasattr(image, "convert")
+
+
+def _pixels(image: Any) -> Any:
+    """The pixels of a picture of Pillow, as :func:`~pushforward.io.read_images` gives them; anything else stays."""
+    if not is_picture(image):
+        return image
+    deep = image.mode.startswith("I") or image.mode == "F"
+    return np.asarray(image if deep else image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 
 
 def _as_integers(array: NDArray[Any]) -> NDArray[Any]:

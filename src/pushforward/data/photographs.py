@@ -73,6 +73,10 @@ class Photographs:
             found = self._open(picture)
             if found.width * found.height > _MOST_PIXELS:
                 raise InputError(f"it has {found.width} x {found.height} pixels, more than {_MOST_PIXELS:,}")
+            if found.mode.startswith("I") or found.mode == "F":  # Pillow would clip their values to 255
+                raise InputError(
+                    f"its pixels have more than 8 bits (mode {found.mode}): convert them to integers from 0 to 255"
+                )
             found = ImageOps.exif_transpose(found).convert("RGB")
             scale = self.size / min(found.size)
             width, height = (max(self.size, round(side * scale)) for side in found.size)
@@ -99,7 +103,13 @@ class Photographs:
             return Image.open(io.BytesIO(picture))
         array = np.asarray(picture)
         if array.dtype != np.uint8:
-            raise InputError(f"an array must have 8-bit integers (uint8), not {array.dtype}")
+            raise InputError(
+                f"an array must have 8-bit integers (uint8), not {array.dtype}; pixels from 0 to 1 are np.uint8(np.round(255 * x))"
+            )
+        if array.ndim not in (2, 3) or (array.ndim == 2 and array.shape[1] in (1, 3, 4)):  # a row of a picture
+            raise InputError(
+                f"an array of shape {array.shape} is no picture, (h, w), (h, w, 3) or (3, h, w): give a list of pictures, also of one"
+            )
         if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
             array = np.moveaxis(array, 0, 2)
         return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -117,7 +117,10 @@ class ImageScore(Score, InputScore):
     def prepare(self, x: Tensor) -> Tensor:
         """The small images that the inner score reads of images ``(n, *shape)``: uint8, ``(n, channels, h, w)``."""
         if tuple(x.shape[1:]) != self.shape:
-            raise InputError(f"this guard reads images of shape {self.shape}; got {tuple(x.shape[1:])}.")
+            raise InputError(
+                f"this guard reads images of shape {self.shape} (channels, height, width); got {tuple(x.shape[1:])}: bring them to the size "
+                "and the channels of the training images."
+            )
         integers = x.long()
         top = 256 << self.shift
         wrong = ((integers < 0) | (integers >= top) | (integers != x)).flatten(1).any(1)

@@ -11,7 +11,6 @@ import numpy as np
 
 from pushforward.data import is_frame
 from pushforward.detection import false_alarm_distribution
-from pushforward.detection.network.streaming import batches
 from pushforward.errors import ConfigError, InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard import Guard
@@ -55,7 +54,7 @@ def compare_guards(
         0
     """
     if isinstance(a, NetworkGuard):
-        parts: Iterable[Any] = (inputs for inputs, _ in batches(X, a.batch_size, "the data"))
+        parts: Iterable[Any] = (inputs for inputs, _ in a._batches(X, "the data"))
     else:
         parts = row_parts(X) if is_frame(X) else parts_in_memory(a, X)
     return compare_parts(a, b, parts, shown=shown, values=values)

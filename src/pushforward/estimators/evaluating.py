@@ -8,7 +8,6 @@ import numpy as np
 
 from pushforward.data import as_table, is_frame
 from pushforward.data.digest import content_digest
-from pushforward.detection.network.streaming import batches
 from pushforward.errors import InputError
 from pushforward.estimators.validation import require_fitted
 from pushforward.report.evaluation import Evaluation, evaluate_scores
@@ -87,12 +86,12 @@ def evaluate_network(guard: NetworkGuard, data: Any, y: Any = None, anomaly: Any
     Raises:
         InputError: for inputs that do not fit the network, or labels that do not fit them.
     """
-    answers = [(guard(inputs), labels) for inputs, labels in batches(data, guard.batch_size, "the data")]
+    answers = [(guard(inputs), labels) for inputs, labels in guard._batches(data, "the data")]
     scores, alarm = (np.concatenate([getattr(out, name).numpy() for out, _ in answers]) for name in ("score", "alarm"))
     if y is None:
         if any(labels is None for _, labels in answers):
             raise InputError("y is missing: say for each input whether it is an anomaly.")
-        y = np.concatenate([labels.numpy() for _, labels in answers if labels is not None])
+        y = np.concatenate([labels.detach().cpu().numpy() for _, labels in answers if labels is not None])
     odd, known = anomalous_rows(y, anomaly)
     if len(odd) != len(scores):
         raise InputError(f"y must have one label for each of the {len(scores)} inputs; got {len(odd)}.")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pushforward import __version__, io
+from pushforward.detection.network.reader import evaluation
+from pushforward.detection.network.reading import floating_type, plain_tensor
 from pushforward.detection.table_score import TableScore
 from pushforward.errors import ConfigError, InputError
 from pushforward.graphs.files import format_of, write_graph
@@ -78,11 +80,12 @@ def export_network_guard(
         "calibration rows": sum(c.n for c in guard.calibrators_.values()),
         "promised": guard.promised_,
     }
-    graph = network_graph(
-        guard.reader_, guard.score_, guard.classes_, {k: c.scores for k, c in guard.calibrators_.items()}, guard.levels_,
-        given, inputs or names, facts,
-    )  # fmt: skip
-    write_graph(graph, path)
+    with evaluation(guard.net):  # a graph puts its modules into evaluation mode, and the network stays as it is
+        graph = network_graph(
+            guard.reader_, guard.score_, guard.classes_, {k: c.scores for k, c in guard.calibrators_.items()}, guard.levels_,
+            given, inputs or names, facts,
+        )  # fmt: skip
+        write_graph(graph, path)
 
 
 def _tensors(net: torch.nn.Module, example: Any) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
@@ -92,7 +95,7 @@ def _tensors(net: torch.nn.Module, example: Any) -> tuple[tuple[Tensor, ...], tu
             "a network that takes keyword arguments cannot be exported: wrap it in a module with positional ones."
         )
     given = example if isinstance(example, (tuple, list)) else (example,)
-    found = tuple(each if isinstance(each, Tensor) else torch.as_tensor(each) for each in given)
+    found = tuple(plain_tensor(each, floating_type(net)) for each in given)
     if not found or any(each.dim() < 1 or len(each) == 0 for each in found):
         raise InputError("the example must be a batch of the network's inputs, with at least one row.")
     device = next((tensor.device for tensor in net.parameters()), torch.device("cpu"))

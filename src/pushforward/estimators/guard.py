@@ -31,7 +31,7 @@ from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
 from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
 from pushforward.estimators.guard_inputs import read_rows
-from pushforward.estimators.guard_options import check_options, fit_score
+from pushforward.estimators.guard_options import check_image_options, check_options, fit_score
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.score_option import OwnScore, params_of
 from pushforward.estimators.training_data import TrainingData
@@ -74,7 +74,7 @@ class Guard(ConformalDetector):
 
     - a data frame (pandas, polars, pyarrow and others) with numeric, integer, boolean, categorical and missing cells;
     - a 2-D array of numbers, NaN where missing;
-    - a stack of images: integers ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``;
+    - a stack of images: integers ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``, or a list of such images of one size;
     - with ``embed``: whatever that network takes, for example a list of photographs of any size.
 
     The likelihood of a flow is misleading on images (Nalisnick et al. 2019), so the score of an image is a sum of two
@@ -276,6 +276,8 @@ class Guard(ConformalDetector):
         start = clock.monotonic()
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         rows, seed = self._read(X, reset=True), seed_from(self.random_state)
+        if isinstance(rows, torch.Tensor):
+            check_image_options(options)
         share = _IMAGES if self.calibration is None and isinstance(rows, torch.Tensor) else self.calibration
         fitted, calibration, chosen = split_rows(
             len(rows), share, self.alpha, self.guarantee, self.delta, seed,

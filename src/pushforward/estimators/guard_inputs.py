@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pushforward.data import as_images, as_table, is_frame
+from pushforward.data.images import is_picture
 from pushforward.detection.network import Embedder
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.validation import check_array
 
@@ -34,10 +36,17 @@ def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
         if reset:
             guard.embedder_ = guard.embed if isinstance(guard.embed, Embedder) else Embedder(guard.embed)
         X = guard.embedder_(X)
+    elif _is_path(X):
+        raise InputError(
+            "a path is no data: read images with pf.io.read_images(path) and tables with pf.io.read_table(path), or use embed= with "
+            "pf.data.Photographs, which reads paths."
+        )
     if _is_stack(X) if reset else guard.reads_images:
         images = as_images(X)
         if reset:
             _set_features(guard, math.prod(images.shape[1:]), None)
+        elif images.shape[1] == 1 and _channels(guard) == 3:  # as a gray picture among colored ones in a folder
+            images = images.expand(-1, 3, -1, -1)
         return images
     if is_frame(X):
         table = as_table(X)
@@ -58,8 +67,24 @@ def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
 
 
 def _is_stack(X: Any) -> bool:
-    """Whether X is an array of three or four dimensions: a stack of images."""
+    """Whether X is a stack of images: an array of three or four dimensions, or a list of pictures or arrays of two or three."""
+    if isinstance(X, (list, tuple)):
+        first = X[0] if X else None
+        return is_picture(first) or (not is_frame(first) and len(getattr(first, "shape", ())) in (2, 3))
     return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
+
+
+def _channels(guard: Guard) -> int | None:
+    """Channels of the training images; every score of images has their shape."""
+    shape = getattr(guard.score_, "shape", None)
+    return None if shape is None else shape[0]
+
+
+def _is_path(X: Any) -> bool:
+    """Whether X is a path or a list of paths of pictures, which would be read as text."""
+    if isinstance(X, (str, os.PathLike)):
+        return True
+    return isinstance(X, (list, tuple)) and bool(X) and isinstance(X[0], (str, os.PathLike))
 
 
 def _set_features(guard: Guard, count: int, names: list[str] | None) -> None:

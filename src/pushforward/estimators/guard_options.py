@@ -24,7 +24,7 @@ from pushforward.estimators.ignored_columns import check_ignore
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.progress import make_reporter
 
-__all__ = ["check_embedder", "check_options", "fit_score"]
+__all__ = ["check_embedder", "check_image_options", "check_options", "fit_score"]
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -87,6 +87,28 @@ def _check_own_score(options: Mapping[str, Any]) -> None:
         raise ConfigError(
             "effort='thorough' trains flows beside the score that a guard fits itself: leave it or score= out."
         )
+
+
+_OF_TABLES: dict[str, tuple[Any, str]] = {
+    "max_contamination": (0.0, "leave anomalies out of the images yourself"),
+    "strict": (False, "leave it out"),
+    "ignore": (None, "leave it out"),
+    "density": (False, "train a density of images with pf.fit"),
+    "store_rows": (True, "the file of a guard of images always contains some of them"),
+    "effort": ("default", "use max_steps or max_time"),
+}
+"""Options that a guard of images does not have: their defaults, and what to do instead."""
+
+
+def check_image_options(options: Mapping[str, Any]) -> None:
+    """Check that no option of tables was given with images, where it would do nothing.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    for name, (default, instead) in _OF_TABLES.items():
+        if options[name] != default:
+            raise ConfigError(f"{name} is an option for tables, and these are images: {instead}.")
 
 
 def check_embedder(path: str | os.PathLike[str], embed: Any, digest: Any) -> Embedder | None:

@@ -12,8 +12,10 @@ from torch import Tensor
 from pushforward.data import Column
 from pushforward.detection.column_drift import DISTANCE, SIGNIFICANCE, ColumnTally
 from pushforward.detection.column_summary import ColumnSummary
-from pushforward.detection.network.reading import find_logits
+from pushforward.detection.network.reading import class_labels, find_logits
+from pushforward.detection.network.streaming import check_labels
 from pushforward.detection.selective import ClassifierCalibration
+from pushforward.errors import InputError
 from pushforward.report.text import figure, percent
 
 if TYPE_CHECKING:
@@ -45,17 +47,30 @@ class NetworkAnswers:
         self.before = ColumnSummary(_classes(k), np.zeros(0), before.astype(float), 0, int(before.sum()))
 
     def add(self, out: GuardOutput, labels: Tensor | None) -> np.ndarray | None:
-        """Count a batch, and return its predicted classes."""
+        """Count a batch, and return its predicted classes.
+
+        Raises:
+            InputError: for labels that are no classes of the network.
+        """
         alarm, p = out.alarm.numpy(), out.p_value.numpy()
+        first = self.rows
         self.rows += len(alarm)
         if self.guard.classes_ < 2:
             return None
+        labels = class_labels(labels)
+        if labels is not None:
+            labels = labels.cpu()
+            if len(labels) != len(alarm):
+                raise InputError(
+                    f"a batch has {len(alarm)} inputs and {len(labels)} labels: give one label for each input."
+                )
+            check_labels(labels, self.guard.classes_, first)
         predicted = out.prediction.detach().cpu().numpy()
         self.seen += np.bincount(predicted, minlength=len(self.seen))
         self.alarms += np.bincount(predicted[alarm], minlength=len(self.seen))
         correct = None
         if labels is not None:
-            correct = predicted == labels.detach().cpu().numpy()
+            correct = predicted == labels.numpy()
             self.labeled += len(correct)
             self.counts["correct"] += int(correct.sum())
             self.counts["kept"] += int((~alarm).sum())
@@ -75,7 +90,7 @@ class NetworkAnswers:
         sets = self.selective.sets(z[promised])
         self.sizes.update(sets.sum(1).tolist())
         if labels is not None:
-            self.counts["covered"] += int(sets[np.arange(len(sets)), labels.cpu().numpy()[promised]].sum())
+            self.counts["covered"] += int(sets[np.arange(len(sets)), labels.numpy()[promised]].sum())
             self.counts["sets with label"] += len(sets)
         if self.selective.rule is not None:
             accepted = promised.copy()

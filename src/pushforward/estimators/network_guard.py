@@ -18,7 +18,7 @@ from pushforward.detection.network.examples import Examples, GuardOutput, Networ
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
 from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
-from pushforward.detection.network.reading import length
+from pushforward.detection.network.reading import class_labels, length
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.detection.smoothing import Smoothing
 from pushforward.display import card
@@ -57,8 +57,10 @@ class NetworkGuard:
 
     Args:
         net: a module that classifies, embeds or regresses. Its inputs are a tensor, a tuple of positional or a dictionary of keyword arguments.
+            Tensors are given to it as they are, and arrays of fractions in the precision of its weights.
         alpha: promised false-alarm rate.
-        score: "default", the name of a score (``pf.detection.network.SCORES``), a score, or a list of scores to combine.
+        score: "default", the name of a score (``pf.detection.network.SCORES``), a score, a detector of pytorch-ood or a function
+            (:class:`~pushforward.detection.network.External`), or a list of scores to combine.
         logits: name or index of the part of the output with one row per input, where it is not clear.
         layers: names of inner layers (of ``net.named_modules()``), "auto", or an empty list.
         features: name of the module whose pooled output is the features; None for the input of the last linear layer.
@@ -138,8 +140,8 @@ class NetworkGuard:
         """Fit the score on training data, in one pass, and calibrate it on held-out data, in another.
 
         Args:
-            train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels).
-                A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
+            train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels), where
+                the inputs may be a tuple or a dictionary of arrays. Labels are integers ``(n,)``, the classes from 0. A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
                 labels are ``((a, b),)``.
             calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are only needed
                 for :meth:`selective`.
@@ -162,7 +164,7 @@ class NetworkGuard:
         if spare:
             check_choice("calibration", calibration, ("train",))
         fitted = gather(
-            self.reader_, batches(train, self.batch_size, "the training data"), self._score_of, self.task,
+            self.reader_, self._batches(train, "the training data"), self._score_of, self.task,
             size=self.reservoir, seed=self.seed, spare=0.2 if spare else 0.0,
         )  # fmt: skip
         self._set(fitted)
@@ -176,14 +178,18 @@ class NetworkGuard:
         self.promised_ = not spare
         return self._calibrate_on(columns, classes, labeled, inputs)
 
+    def _batches(self, data: Any, what: str) -> Iterator[tuple[Any, Tensor | None]]:
+        """Batches of data in all their forms, with their labels."""
+        return batches(data, self.batch_size, what, self.reader_.dtype)
+
     def _held_out(self, calibration: Any, labeled: Labeled) -> Iterator[Reading]:
         """Readings of the calibration data; logits and labels are kept for :meth:`selective`."""
         first = 0
-        for inputs, labels in batches(calibration, self.batch_size, "the calibration data"):
+        for inputs, labels in self._batches(calibration, "the calibration data"):
             count = length(inputs)
             if count:
                 reading = self._read(inputs, first=first)
-                labeled.add(reading.logits, labels)
+                labeled.add(reading.logits, class_labels(labels))
                 yield reading
             first += count
 
@@ -475,7 +481,7 @@ class NetworkGuard:
 
         self._require_fitted()
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
-        return network_report(self, batches(data, self.batch_size, "the data"), options, selective)
+        return network_report(self, self._batches(data, "the data"), options, selective)
 
     def __repr__(self) -> str:
         net = type(self.net).__name__
@@ -559,7 +565,7 @@ class NetworkGuard:
 
     def _stream(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
         self._require_fitted()
-        found = [self(inputs) for inputs, _ in batches(data, self.batch_size, "the data")]
+        found = [self(inputs) for inputs, _ in self._batches(data, "the data")]
         return tuple(torch.cat([getattr(out, name) for out in found]).numpy() for name in ("score", "p_value"))  # pyright: ignore
 
     def _reasons(self, reading: Reading, columns: Tensor, alarm: Tensor) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.detection.network.streaming import batches
+from pushforward.detection.network.reading import class_labels
 from pushforward.detection.selective import ClassifierCalibration
 from pushforward.errors import CalibrationError, ConfigError, InputError
 
@@ -91,9 +91,12 @@ def _own_rows(guard: NetworkGuard) -> tuple[np.ndarray, np.ndarray]:
 def _read_rows(guard: NetworkGuard, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Other rows that raise no alarm."""
     logits, labels = [], []
-    for inputs, y in batches(data, guard.batch_size, "the calibration data"):
+    for inputs, given in guard._batches(data, "the calibration data"):
+        y = class_labels(given)
         if y is None:
-            raise InputError("selective needs labels: give calibration=(x, y), or batches of inputs and labels.")
+            raise InputError(
+                "selective needs labels, integers from 0: give calibration=(x, y), or batches of inputs and labels."
+            )
         out = guard(inputs)
         if y.shape != out.alarm.shape:
             raise InputError(

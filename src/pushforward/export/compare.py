@@ -78,7 +78,7 @@ def compare(guard: Guard, path: str | os.PathLike[str], X: Any) -> Agreement:
         X: rows or images, as for ``guard.assess``.
 
     Raises:
-        ConfigError: for another ending of the name, or without onnxruntime.
+        ConfigError: for the guard of a network, another ending of the name, or without onnxruntime.
 
     Example:
         >>> import numpy as np, pathlib, tempfile, pushforward as pf
@@ -90,6 +90,10 @@ def compare(guard: Guard, path: str | os.PathLike[str], X: Any) -> Agreement:
         >>> compare(guard, path, x).different
         0
     """
+    if not isinstance(guard, Guard):
+        raise ConfigError(
+            "compare is for guards of tables and images: for the guard of a network run the graph, and compare its alarm with guard(x).alarm."
+        )
     return Agreement.of(guard, guard.assess(X), run_graph(guard, path, X))
 
 

@@ -23,6 +23,7 @@ from pushforward.io.pictures import (
     decoded,
     decoded_parts,
     has_encoded_images,
+    is_picture_file,
     pictures_of_folder,
     pictures_of_parquet,
 )
@@ -45,7 +46,8 @@ def read_images(
             - a ``.npy`` or ``.npz`` file of integers;
             - an IDX file, the format of MNIST, which may be compressed with gzip;
             - a Parquet file with a column of encoded images (PNG, JPEG, WebP), plain or as ``{"bytes": ...}``;
-            - a folder of image files of one size. They are read in the order of their paths, sub-folders included;
+            - a folder of image files of one size, or one image file. Files are read in the order of their paths, sub-folders included;
+              hidden ones, whose names begin with ".", are not;
             - ``"torchvision:NAME:ROOT"``, a torchvision data set that is already on the disk, such as
               ``"torchvision:FashionMNIST:data"``.
         array: which array of an ``.npz`` file; by default "X", or the only one.
@@ -71,7 +73,7 @@ def read_images(
     if isinstance(source, str) and source.startswith(_TORCHVISION):
         return _from_torchvision(source, train)
     path = existing_path(source)
-    if path.is_dir():
+    if path.is_dir() or path.suffix.lower() in PICTURES:
         return decoded(pictures_of_folder(path))
     with plain_errors(path):
         name = path.name.lower()
@@ -101,7 +103,7 @@ def stream_images(source: str | os.PathLike[str], rows: int) -> Iterator[Tensor]
     """
     check_integer("rows", rows)
     path = None if str(source).startswith(_TORCHVISION) else existing_path(source)
-    if path is not None and path.is_dir():
+    if path is not None and (path.is_dir() or path.suffix.lower() in PICTURES):
         yield from decoded_parts(pictures_of_folder(path), rows)
         return
     if path is not None and path.name.lower().endswith(".parquet"):
@@ -135,7 +137,7 @@ def _array_parts(path: Path, shape: tuple[int, ...], kind: Any, offset: int, row
 def holds_images(path: Path) -> bool:
     """Whether a file or folder contains images and not a table.
 
-    Images are: a folder with image files, an IDX file, an array of three or four dimensions, and a Parquet file with a
+    Images are: an image file, a folder with some, an IDX file, an array of three or four dimensions, and a Parquet file with a
     column of encoded images. The answer is False for what cannot be read, so that the reader of tables reports the error.
 
     Example:
@@ -149,7 +151,9 @@ def holds_images(path: Path) -> bool:
     name = path.name.lower()
     try:
         if path.is_dir():
-            return any(file.suffix.lower() in PICTURES for file in path.rglob("*"))
+            return any(is_picture_file(file, path) for file in path.rglob("*"))
+        if path.suffix.lower() in PICTURES:
+            return True
         if name.endswith(".parquet"):
             return has_encoded_images(path)
         if name.endswith((".npy", ".npz")):

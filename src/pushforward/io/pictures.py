@@ -20,6 +20,7 @@ __all__ = [
     "decoded",
     "decoded_parts",
     "has_encoded_images",
+    "is_picture_file",
     "pictures_of_folder",
     "pictures_of_parquet",
 ]
@@ -30,13 +31,24 @@ Files = Callable[[], Iterable[tuple[str, Any]]]
 _CELLS = 64
 
 
+def is_picture_file(file: Path, folder: Path) -> bool:
+    """Whether a file in a folder is a picture by its name, and neither it nor a folder above it is hidden.
+
+    Systems leave files such as ``._0001.png`` and folders such as ``.ipynb_checkpoints`` behind, which are no images of the user.
+    """
+    parts = file.relative_to(folder).parts
+    return file.suffix.lower() in PICTURES and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
 def pictures_of_folder(path: Path) -> Files:
-    """The image files of a folder, in the order of their paths.
+    """The image files of a folder, in the order of their paths; or one image file.
 
     Raises:
         StorageError: if there are none.
     """
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+    if path.is_file():
+        return lambda: [(str(path), path)]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and is_picture_file(file, path))
     if not files:
         raise StorageError(f"the folder {path} has no image files ({', '.join(sorted(PICTURES))}).")
     return lambda: ((str(file), file) for file in files)

@@ -6,6 +6,7 @@ import math
 from collections import namedtuple
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,9 @@ def test_hooks_and_modes_are_restored_after_an_error():
     net = Convolutional().train()
     reader = NetworkReader(net)
     reader.read(torch.rand(2, 1, 9, 9))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        InputError, match=r"cannot read a batch of shape \(2, 7, 9, 9\) and type float32: RuntimeError: "
+    ):
         reader.read(torch.rand(2, 7, 9, 9))
     assert net.training
     assert not any(module._forward_hooks for module in net.modules())
@@ -259,3 +262,56 @@ def test_the_digest_sees_every_weight_and_statistic():
     net.norm.running_mean[0] += 1e-6
     assert digest(net) != before
     assert digest(Convolutional().double()) != digest(Convolutional())
+
+
+class Encoder(nn.Module):
+    """An encoder of PyTorch, which makes nested tensors of a batch with padding when no gradient is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embedding, self.encoder = nn.Embedding(20, 8), nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embedding(input_ids), src_key_padding_mask=attention_mask == 0)[:, 0])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("longest", [6, 4], ids=["a row without padding", "all rows with padding"])
+def test_an_encoder_that_makes_nested_tensors(longest):
+    torch.manual_seed(0)
+    net = Encoder().eval()
+    lengths = torch.tensor([longest, 2, 3])
+    batch = {
+        "input_ids": torch.randint(1, 20, (3, 6)),
+        "attention_mask": (torch.arange(6) < lengths[:, None]).long(),
+    }
+    reader = NetworkReader(net)
+    reading = reader.read(batch, maps=True)
+    assert reader.head == "head"
+    assert reader.layers == ("embedding", "encoder.layers.0", "encoder")
+    first = net.encoder.layers[0]
+    for row, count in enumerate(lengths):  # each row by itself, without padding
+        tokens = net.embedding(batch["input_ids"][row : row + 1, :count])
+        assert torch.allclose(reading.layers["encoder.layers.0"][row], first(tokens).mean((0, 1)), atol=1e-5)
+        assert torch.allclose(reading.logits[row], net.head(net.encoder(tokens)[0, 0]), atol=1e-5)
+    assert reading.maps["encoder.layers.0"].shape == (3, 6, 8)
+
+
+def test_arrays_get_the_precision_of_the_network_and_tensors_keep_theirs():
+    net = nn.Linear(4, 3).eval()
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    assert torch.equal(NetworkReader(net).read(x).logits, net(torch.tensor(x).float()))
+    double = nn.Linear(4, 3).double().eval()
+    assert torch.equal(NetworkReader(double).read(x).logits, double(torch.tensor(x)))
+    with pytest.raises(InputError, match="type float64, and its weights are float32"):
+        NetworkReader(net).read(torch.tensor(x))
+
+
+def test_a_reading_with_another_number_of_rows():
+    def read(x: Tensor) -> Reading:
+        return Reading(output=None, features=x.numpy()[:3], logits=x)  # arrays become tensors
+
+    with pytest.raises(InputError, match="3 rows of features for 5 inputs"):
+        NetworkReader(lambda x: x, read=read).read(torch.zeros(5, 2))

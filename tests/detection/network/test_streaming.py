@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pushforward.detection.network import ClassMoments, Reservoir
+from pushforward.detection.network.reading import class_labels
 from pushforward.detection.network.streaming import batches
 from pushforward.errors import InputError
 
@@ -76,7 +77,9 @@ def test_every_form_of_data(data):
 
 def test_inputs_without_labels_and_targets_of_a_regression():
     assert [labels for _, labels in batches(X, 4, "the data")] == [None, None, None]
-    assert [labels for _, labels in batches((X, X[:, 0]), 10, "the data")] == [None]
+    ((_, target),) = batches((X, X[:, 0]), 10, "the data")
+    assert torch.equal(target, X[:, 0])
+    assert class_labels(target) is None
 
 
 class Short(Dataset):

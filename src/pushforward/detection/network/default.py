@@ -49,7 +49,8 @@ def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combin
     """The score that a user asked for.
 
     Args:
-        score: "default", the name of a score, a score, or several.
+        score: "default", the name of a score, a score, a detector of another library (:class:`~pushforward.detection.network.External`), or
+            several.
         classifies: whether the network does.
         head: whether it has a linear head.
         layers: whether inner layers are read.
@@ -71,6 +72,11 @@ def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combin
 def _one(part: Any) -> NetworkScore:
     if isinstance(part, NetworkScore):
         return part
-    if isinstance(part, str) and part in SCORES and part not in ("DeepEnsemble", "External"):
+    names = [name for name in SCORES if name not in ("DeepEnsemble", "External")]  # these need networks, or a detector
+    if isinstance(part, str) and part in names:
         return SCORES[part]()
-    raise ConfigError(f"score must be 'default', a NetworkScore, or one of {', '.join(SCORES)}; got {part!r:.100}.")
+    if not isinstance(part, (str, type)) and (callable(part) or hasattr(part, "predict")):
+        return scores.External(part)
+    raise ConfigError(
+        f"score must be 'default', one of {', '.join(names)}, a NetworkScore, or a detector with predict; got {part!r:.100}."
+    )

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from pushforward.detection.network.digest import digest
 from pushforward.detection.network.reader import NetworkReader
+from pushforward.detection.network.reading import plain_tensor
 from pushforward.detection.network.streaming import batches
 from pushforward.errors import ConfigError, InputError
 from pushforward.numerics.checks import check_integer
-from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["Embedder"]
 
@@ -79,6 +79,11 @@ class Embedder:
             f"{digest(self.net)} {self.features} {self.output} {self.normalize} {how}".encode()
         ).hexdigest()
 
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        """The type of the network's weights, which arrays of fractions get."""
+        return None if self._reader is None else self._reader.dtype
+
     def __call__(self, data: Any) -> np.ndarray:
         """The features of all inputs, float64, ``(n, D + 1)``, or ``(n, D)`` if not ``normalize``.
 
@@ -122,7 +127,7 @@ class Embedder:
                     yield self._prepared(kept)
                     kept = []
         else:
-            for inputs, _ in batches(data, self.batch_size, "the data to embed"):
+            for inputs, _ in batches(data, self.batch_size, "the data to embed", self._dtype):
                 yield inputs if self.prepare is None or isinstance(inputs, Mapping) else self._prepared(list(inputs))
 
     def _prepared(self, inputs: list[Any]) -> Any:
@@ -131,8 +136,8 @@ class Embedder:
         if not isinstance(self.net, nn.Module):
             return inputs
         try:
-            return torch.stack([as_tensor(value) for value in inputs])
-        except (TypeError, ValueError, RuntimeError) as error:
+            return torch.stack([plain_tensor(value, self._dtype) for value in inputs])
+        except (InputError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"the inputs do not form one tensor ({error}): give prepare=, a function from a list of inputs to what the network takes."
             ) from error

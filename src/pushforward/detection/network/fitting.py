@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.reader import NetworkReader
-from pushforward.detection.network.reading import Reading, length
+from pushforward.detection.network.reading import Reading, class_labels, length
 from pushforward.detection.network.streaming import Gathered, check_finite, check_labels
-from pushforward.errors import InputError
+from pushforward.errors import InputError, PushforwardWarning
 
 __all__ = ["FittedNetwork", "gather", "held_out_columns", "read_for"]
 
@@ -59,7 +60,7 @@ def gather(
         reader: of the network.
         stream: batches of inputs and labels.
         make: makes the score, once it is known whether the network classifies.
-        task: "classify", "embed", or "auto": it classifies if the first batch has labels.
+        task: "classify", "embed", or "auto": it classifies if the first batch has labels that are integers.
         size: of the reservoir.
         seed: of the reservoir and of the rows that are set aside.
         spare: fraction of rows that are set aside.
@@ -77,7 +78,7 @@ def gather(
             found = _begin(reader, inputs, labels, make, task, size, seed)
         reading = read_for(reader, found.score, inputs, found.classes > 1)
         check_finite(reading, "the training data", first)
-        labels = _classes(reading, labels, found.classes, first)
+        labels = _classes(reading, class_labels(labels), found.classes, first)
         first += len(reading)
         if spare:
             aside = torch.rand(len(reading), generator=generator) < spare
@@ -103,19 +104,79 @@ def _begin(
     size: int,
     seed: int,
 ) -> FittedNetwork:
-    classifies = task == "classify" or (task == "auto" and labels is not None)
+    known = class_labels(labels)
+    if task == "classify" and labels is not None and known is None:
+        raise InputError(
+            f"{_given(labels)}: to classify, labels must be integers of the shape (n,), the classes from 0."
+        )
+    classifies = task == "classify" or (task == "auto" and known is not None)
     reader.classifies = classifies
     reading = reader.read(inputs)
     classes = reading.logits.shape[1] if classifies and reading.logits is not None else 1
     if classifies and classes < 2:
+        found = "read= gives no logits" if reading.logits is None else f"the network's output has {classes} columns"
         raise InputError(
-            f"the training data have labels, but the network's output has {classes} columns: name the logits with logits=, or "
-            "pass task='embed'."
+            f"the training data have labels, but {found}: name the logits with logits=, or pass task='embed'."
         )
+    if classifies:
+        _warn_of_other_outputs(reader, reading)
+    elif task == "auto" and labels is not None:
+        _warn_of_classes(labels, reading)
     score = make(classes > 1)
     for part in score.scores:
         part.check(reader.head is not None, classes > 1, reader.layers)
     return FittedNetwork(Gathered(classes, reader.layers, reader.weight_and_bias(), size, seed), score, classes, [])
+
+
+def _given(labels: Tensor) -> str:
+    return f"the labels are {str(labels.dtype).removeprefix('torch.')} of the shape {tuple(labels.shape)}"
+
+
+def _warn_of_classes(labels: Tensor, reading: Reading) -> None:
+    """Warn if labels are taken for the target of a regression, and have the values of classes."""
+    columns = 0 if reading.logits is None else reading.logits.shape[1]
+    if columns < 2 or labels.numel() == 0:
+        return
+    values = labels.detach().cpu().double()
+    single = values.dim() == 1 or tuple(values.shape[1:]) == (1,)
+    whole = single and bool(((values >= 0) & (values < columns) & (values == values.round())).all())
+    marks = values.shape == (len(values), columns) and bool(
+        (((values == 0) | (values == 1)).all(1) & (values.sum(1) == 1)).all()
+    )
+    if whole or marks:
+        warnings.warn(
+            f"{_given(labels)}, so the network is guarded as a regression, without its classes: give integers of the shape (n,), such as "
+            f"labels.{'argmax(1)' if marks else 'long()'}, or pass task='embed'.",
+            PushforwardWarning,
+            stacklevel=5,
+        )
+
+
+def _warn_of_other_outputs(reader: NetworkReader, reading: Reading) -> None:
+    """Warn if the logits may be another part of the network's output than the one that is taken."""
+    output = reading.output
+    if reader.logits is not None or reading.logits is None or isinstance(output, Tensor) or reader.function is not None:
+        return
+    parts = (
+        dict(output)
+        if isinstance(output, Mapping)
+        else dict(enumerate(output))
+        if isinstance(output, (tuple, list))
+        else {}
+    )
+    if "logits" in parts or getattr(output, "logits", None) is not None:
+        return
+    names = [
+        repr(name) for name, part in parts.items()
+        if isinstance(part, Tensor) and part.dim() == 2 and part.is_floating_point() and part.shape[0] == len(reading)
+    ]  # fmt: skip
+    if len(names) > 1:
+        warnings.warn(
+            f"the network returns {len(names)} tensors with one row for each input, and the guard takes the first for the logits: name them "
+            f"with logits=, one of {', '.join(names)}.",
+            PushforwardWarning,
+            stacklevel=5,
+        )
 
 
 def _classes(reading: Reading, labels: Tensor | None, classes: int, first: int) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.detection.network.reading import call, pool
+from pushforward.detection.network.reading import padding_mask, pool, run
 
-__all__ = ["Call", "choose_layers", "trace"]
+__all__ = ["Call", "choose_layers", "padded", "trace"]
 
 _MOST = 3
 """Largest number of inner layers that are chosen."""
@@ -28,20 +29,29 @@ class Call(NamedTuple):
 def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
     """The calls of all modules on one batch, in the order in which they end, and what the network returned."""
     calls: list[Call] = []
-    handles = []
+    handles, mask = [], padding_mask(inputs)
     for name, module in net.named_modules():
 
         def hook(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
             tensor = output[0] if isinstance(output, (tuple, list)) and output else output
+            if isinstance(tensor, Tensor) and tensor.is_nested:
+                tensor = padded(tensor, mask)
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() >= 2:
                 calls.append(Call(name, module, tensor))
 
         handles.append(module.register_forward_hook(hook))
     try:
-        return calls, call(net, inputs)
+        return calls, run(net, inputs)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def padded(values: Tensor, mask: Tensor | None) -> Tensor:
+    """A nested tensor of sequences as ``(n, T, D)`` with zeros at the end, T being that of the mask of padding."""
+    found = values.to_padded_tensor(0.0)
+    missing = 0 if mask is None else mask.shape[1] - found.shape[1]
+    return F.pad(found, (0, 0, 0, missing)) if missing > 0 and found.dim() == 3 else found
 
 
 def choose_layers(calls: list[Call], head: str | None, features: Tensor | None, mask: Tensor | None) -> tuple[str, ...]:

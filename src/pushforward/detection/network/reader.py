@@ -12,8 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.network.layers import choose_layers, trace
-from pushforward.detection.network.reading import Reading, call, find_logits, length, move, padding_mask, pool
+from pushforward.detection.network.layers import choose_layers, padded, trace
+from pushforward.detection.network.reading import (
+    Reading,
+    call,
+    find_logits,
+    floating_type,
+    length,
+    move,
+    padding_mask,
+    plain_tensor,
+    pool,
+    run,
+)
 from pushforward.errors import ConfigError, InputError, PushforwardWarning
 
 __all__ = ["NetworkReader"]
@@ -97,6 +108,11 @@ class NetworkReader:
         return next((tensor.device for tensor in chain(self.net.parameters(), self.net.buffers())), None)
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """The floating-point type of the network's weights, which arrays get; None if they have several, or none."""
+        return floating_type(self.net)
+
+    @property
     def head_module(self) -> nn.Linear | None:
         """The last linear layer."""
         if self.head is None or not isinstance(self.net, nn.Module):
@@ -162,7 +178,7 @@ class NetworkReader:
         Raises:
             InputError: if the output has another number of rows than the inputs.
         """
-        inputs = move(inputs, self.device)
+        inputs = move(inputs, self.device, self.dtype)
         with evaluation(self.net), nullcontext() if grad is None else torch.set_grad_enabled(grad):
             if self.function is not None:
                 return self._from_function(inputs)
@@ -176,9 +192,15 @@ class NetworkReader:
         if not isinstance(reading, Reading):
             raise ConfigError(f"read must return a pf.detection.network.Reading; got {type(reading).__name__}.")
         self.layers, self.ready = tuple(reading.layers), True
-        reading.features = _plain(pool(reading.features, None))
-        reading.logits = None if reading.logits is None else _plain(reading.logits)
-        reading.layers = {name: _plain(pool(values, None)) for name, values in reading.layers.items()}
+        reading.features = _plain(pool(plain_tensor(reading.features), None))
+        reading.logits = None if reading.logits is None else _plain(plain_tensor(reading.logits))
+        reading.layers = {name: _plain(pool(plain_tensor(values), None)) for name, values in reading.layers.items()}
+        found = {"features": reading.features, "logits": reading.logits, **reading.layers}
+        for name, values in found.items():
+            if values is not None and len(values) != length(inputs):
+                raise InputError(
+                    f"read= gave {len(values)} rows of {name} for {length(inputs)} inputs: give one row for each input."
+                )
         reading.inputs, reading.reader = inputs, self
         return reading
 
@@ -191,7 +213,7 @@ class NetworkReader:
         if head is not None:
             handles.append(head.register_forward_hook(_keeps_both(seen)))
         try:
-            output = call(self.net, inputs)
+            output = run(self.net, inputs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -218,9 +240,9 @@ class NetworkReader:
                 f"the network returned {logits.shape[0]} rows for {length(inputs)} inputs: name the part of its output with one "
                 "row per input with logits=."
             )
-        return Reading(
-            output, features, logits, layers, {name: seen[name] for name in self.layers} if maps else {}, inputs, self
-        )
+        kept = {name: seen[name] for name in self.layers} if maps else {}
+        kept = {name: padded(values, mask) if values.is_nested else values for name, values in kept.items()}
+        return Reading(output, features, logits, layers, kept, inputs, self)
 
 
 def _check_arguments(net: nn.Module, inputs: Any) -> None:
@@ -232,10 +254,11 @@ def _check_arguments(net: nn.Module, inputs: Any) -> None:
     try:
         call(arguments.bind, inputs)
     except TypeError as error:
-        parts = f"the keys {', '.join(map(str, inputs))}" if isinstance(inputs, Mapping) else f"{len(inputs)} parts"
+        parts = "one tensor" if isinstance(inputs, Tensor) else f"{len(inputs)} parts"
+        parts = f"the keys {', '.join(map(str, inputs))}" if isinstance(inputs, Mapping) else parts
         raise InputError(
             f"a batch with {parts} does not fit the arguments of the network's forward ({error}): a batch must be (inputs, labels), inputs "
-            "alone, or a dictionary of keyword arguments."
+            "alone, or a dictionary of keyword arguments, and several inputs a dictionary or ((a, b), labels)."
         ) from error
 
 

@@ -8,16 +8,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, PushforwardError
 from pushforward.numerics.conversion import as_tensor
 
 if TYPE_CHECKING:
     from pushforward.detection.network.reader import NetworkReader
 
-__all__ = ["Reading", "call", "find_logits", "length", "move", "padding_mask", "pool", "split_batch"]
+__all__ = [
+    "Reading",
+    "call",
+    "class_labels",
+    "find_logits",
+    "floating_type",
+    "length",
+    "move",
+    "padding_mask",
+    "plain_tensor",
+    "pool",
+    "run",
+    "split_batch",
+]
 
 LABEL_KEYS = ("labels", "label", "targets", "target")
 _KEEP_MASKS = ("attention_mask",)
@@ -133,19 +147,80 @@ def first_tensor(inputs: Any) -> Tensor | None:
     return next((tensor for tensor in map(first_tensor, parts) if tensor is not None), None)
 
 
-def move(inputs: Any, device: torch.device | None) -> Any:
-    """The same structure with its tensors on a device; NumPy arrays become tensors."""
+def move(inputs: Any, device: torch.device | None, dtype: torch.dtype | None = None) -> Any:
+    """The same structure with its tensors on a device; NumPy arrays become tensors, fractions of the given type."""
     if isinstance(inputs, Tensor):
         return inputs if device is None else inputs.to(device)
     if isinstance(inputs, Mapping):
-        return {key: move(value, device) for key, value in inputs.items()}
+        return {key: move(value, device, dtype) for key, value in inputs.items()}
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(move(value, device) for value in inputs))
+        return type(inputs)(*(move(value, device, dtype) for value in inputs))
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(move(value, device) for value in inputs)
-    if type(inputs).__module__ == "numpy" and hasattr(inputs, "__array__"):
-        return move(as_tensor(inputs), device)
+        return type(inputs)(move(value, device, dtype) for value in inputs)
+    if hasattr(inputs, "__array__"):
+        return move(plain_tensor(inputs, dtype), device)
     return inputs
+
+
+def plain_tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor from a tensor, an array, a data frame or a list; fractions that are not a tensor yet get the type ``dtype``.
+
+    A tensor keeps its type, since its owner chose it. The float64 of NumPy and pandas is no choice.
+
+    Raises:
+        InputError: for something that is not of numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    try:
+        found = as_tensor(np.asarray(values))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the inputs and labels of a network must be numbers: {error}") from error
+    return found.to(dtype) if dtype is not None and found.is_floating_point() else found
+
+
+def run(net: Any, inputs: Any) -> Any:
+    """:func:`call`, with an error of the network as one that says what it was given.
+
+    Raises:
+        InputError: if the network does not take the batch.
+    """
+    try:
+        return call(net, inputs)
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+        if isinstance(error, (PushforwardError, torch.OutOfMemoryError)) or torch.compiler.is_compiling():
+            raise
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"the network cannot read a batch of {_form(inputs)}{_precision(net, inputs)}: {type(error).__name__}: {text[:300]}"
+        ) from error
+
+
+def _form(inputs: Any) -> str:
+    """Shapes and types of a batch, for an error."""
+    if isinstance(inputs, Tensor):
+        return f"shape {tuple(inputs.shape)} and type {str(inputs.dtype).removeprefix('torch.')}"
+    if isinstance(inputs, Mapping):
+        return f"the keywords {', '.join(f'{key} ({_form(value)})' for key, value in inputs.items())}"
+    if isinstance(inputs, (tuple, list)) and len(inputs) <= 8:
+        return f"{len(inputs)} inputs ({'; '.join(map(_form, inputs))})"
+    return f"a {type(inputs).__name__}"
+
+
+def _precision(net: Any, inputs: Any) -> str:
+    """The type of the network's weights, where that of the inputs is another."""
+    tensor, dtype = first_tensor(inputs), floating_type(net)
+    if tensor is None or dtype in (None, tensor.dtype):
+        return ""
+    return f", and its weights are {str(dtype).removeprefix('torch.')}"
+
+
+def floating_type(net: Any) -> torch.dtype | None:
+    """The type of the network's weights, if all of them have one."""
+    if not isinstance(net, nn.Module):
+        return None
+    found = {parameter.dtype for parameter in net.parameters() if parameter.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
 
 
 def call(net: Callable[..., Any], inputs: Any) -> Any:
@@ -158,7 +233,7 @@ def call(net: Callable[..., Any], inputs: Any) -> Any:
 
 
 def split_batch(batch: Any) -> tuple[Any, Tensor | None]:
-    """The inputs and the labels of a batch of a loader.
+    """The inputs and the labels of a batch of a loader, of any type; :func:`class_labels` says whether they are classes.
 
     Labels are the last part of a pair ``(inputs, labels)``, or the entry ``labels`` (or label, target, targets) of a dictionary.
     A tuple of one part is its inputs. Anything else is inputs without labels.
@@ -175,10 +250,27 @@ def split_batch(batch: Any) -> tuple[Any, Tensor | None]:
 
 
 def _labels(labels: Any) -> Tensor | None:
-    labels = None if labels is None else as_tensor(labels)
-    if labels is None or labels.is_floating_point() or labels.dim() != 1:
-        return None  # the target of a regression is no class
-    return labels.long()
+    if labels is None or isinstance(labels, (Mapping, tuple)):  # boxes, masks and the like
+        return None
+    return plain_tensor(labels)
+
+
+def class_labels(labels: Tensor | None) -> Tensor | None:
+    """Labels as the classes of the rows, int64 ``(n,)``; None for the target of a regression, which is no class.
+
+    Integers and flags of the shape ``(n,)`` or ``(n, 1)`` are classes.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network.reading import class_labels
+        >>> class_labels(torch.tensor([[2], [0]])), class_labels(torch.tensor([0.5, 0.1]))
+        (tensor([2, 0]), None)
+    """
+    if labels is None or labels.is_floating_point() or labels.is_complex():
+        return None
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return labels.long() if labels.dim() == 1 else None
 
 
 def find_logits(output: Any, key: str | int | None) -> Tensor | None:
@@ -233,8 +325,11 @@ def pool(values: Tensor, mask: Tensor | None) -> Tensor:
     """One row of features per input: the mean over positions.
 
     ``(n, D)`` stays; ``(n, channels, height, width, ...)`` is averaged over all but the channels; ``(n, T, D)`` is averaged over
-    T, without the positions that a mask of padding leaves out. A row that is all padding gets zeros.
+    T, without the positions that a mask of padding leaves out. A row that is all padding gets zeros. A nested tensor, such as the layers
+    of :class:`torch.nn.TransformerEncoder` return of a batch with padding, has no padding, so each row is averaged over all it has.
     """
+    if values.is_nested:
+        return torch.stack([row.sum(0) / max(1, len(row)) for row in values.unbind()])
     if values.dim() <= 2:
         return values.unsqueeze(1) if values.dim() == 1 else values
     if values.dim() == 3:

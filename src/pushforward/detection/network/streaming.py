@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pushforward.detection.network.reading import Reading, first_tensor, split_batch
+from pushforward.detection.network.reading import Reading, first_tensor, plain_tensor, split_batch
 from pushforward.errors import InputError
-from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["ClassMoments", "Gathered", "Reservoir", "batches"]
 
 
-def batches(data: Any, batch_size: int, what: str) -> Iterator[tuple[Any, Tensor | None]]:
+def batches(
+    data: Any, batch_size: int, what: str, dtype: torch.dtype | None = None
+) -> Iterator[tuple[Any, Tensor | None]]:
     """The batches of a loader, a data set, or arrays, as inputs and labels.
 
     Args:
         data: a ``DataLoader`` or another iterable of batches; a ``Dataset``; an array of inputs, a dictionary of them, or a pair
-            of inputs and labels.
+            of inputs and labels, of which the inputs may be a dictionary or a tuple of arrays.
         batch_size: where the data have no batches of their own.
         what: the name of the data in an error.
+        dtype: of the network's weights, which arrays of fractions that are not tensors get; None leaves them as they are.
 
     Raises:
         InputError: for no batch, or if a loader ends before the number of batches that it has.
     """
     count, expected = 0, None
-    for batch in _iterate(data, batch_size):
+    for batch in _iterate(data, batch_size, dtype):
         count += 1
         yield split_batch(batch)
     if (isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset)) or (
@@ -48,19 +51,19 @@ def _is_array(data: Any) -> bool:
     return hasattr(data, "__array__") and hasattr(data, "shape")
 
 
-def _iterate(data: Any, batch_size: int) -> Iterator[Any]:
+def _iterate(data: Any, batch_size: int, dtype: torch.dtype | None) -> Iterator[Any]:
     iterable: Any = data
     if isinstance(data, Tensor) or _is_array(data):
-        yield from as_tensor(data).split(batch_size)
-    elif isinstance(data, Mapping) or (isinstance(data, tuple) and data and all(map(_has_rows, data))):
-        parts = data if isinstance(data, Mapping) else dict(enumerate(data))
-        parts = {key: as_tensor(value) for key, value in parts.items()}
-        rows = {len(value) for value in parts.values()}
+        yield from plain_tensor(data, dtype).split(batch_size)
+    elif (
+        isinstance(data, Mapping) or _is_pair(data) or (isinstance(data, tuple) and data and all(map(_has_rows, data)))
+    ):
+        whole = (_tensors(data[0], dtype), plain_tensor(data[1], dtype)) if _is_pair(data) else _tensors(data, dtype)
+        rows = set(_lengths(whole))
         if len(rows) != 1:
             raise InputError(f"the arrays have different numbers of rows: {sorted(rows)}.")
         for start in range(0, rows.pop(), batch_size):
-            part = {key: value[start : start + batch_size] for key, value in parts.items()}
-            yield part if isinstance(data, Mapping) else tuple(part.values())
+            yield _part(whole, start, start + batch_size)
     elif isinstance(data, Dataset) and not hasattr(data, "batch_sampler"):
         yield from DataLoader(data, batch_size=batch_size)
     elif hasattr(data, "__iter__"):
@@ -71,6 +74,47 @@ def _iterate(data: Any, batch_size: int) -> Iterator[Any]:
 
 def _has_rows(value: Any) -> bool:
     return isinstance(value, Tensor) or _is_array(value)
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether data are all inputs and their labels; a list or a tuple may also hold batches."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    inputs, labels = data
+    parts = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
+    if not (_has_rows(inputs) or (isinstance(parts, (tuple, list)) and len(parts) > 0 and all(map(_has_rows, parts)))):
+        return False
+    if isinstance(labels, list):
+        return len(labels) > 0 and all(isinstance(label, (int, float, str, np.generic)) for label in labels)
+    if isinstance(data, tuple):
+        return _has_rows(labels)
+    return _has_rows(labels) and len(labels.shape) == 1 != len(
+        getattr(inputs, "shape", ())
+    )  # else two batches of one form
+
+
+def _tensors(inputs: Any, dtype: torch.dtype | None) -> Any:
+    if isinstance(inputs, Mapping):
+        return {key: plain_tensor(value, dtype) for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(plain_tensor(value, dtype) for value in inputs)
+    return plain_tensor(inputs, dtype)
+
+
+def _lengths(data: Any) -> Iterator[int]:
+    if isinstance(data, Tensor):
+        yield len(data)
+    else:
+        for value in data.values() if isinstance(data, Mapping) else data:
+            yield from _lengths(value)
+
+
+def _part(data: Any, start: int, stop: int) -> Any:
+    if isinstance(data, Tensor):
+        return data[start:stop]
+    if isinstance(data, Mapping):
+        return {key: _part(value, start, stop) for key, value in data.items()}
+    return tuple(_part(value, start, stop) for value in data)
 
 
 class ClassMoments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from dataclasses import asdict
@@ -109,6 +110,11 @@ class ClassifierCalibration:
             InputError: for other shapes, NaN, or labels out of range.
             ConfigError: for impossible options.
         """
+        known = [
+            name for name in inspect.signature(PredictionSets).parameters if name not in ("method", "coverage", "seed")
+        ]
+        if unknown := [name for name in options if name not in known]:
+            raise ConfigError(f"unknown option {unknown[0]}: the other options of the sets are {', '.join(known)}.")
         z = logit_matrix(logits)
         y = class_labels(labels, *z.shape)
         part = check_number("temperature_part", temperature_part, 0, 1, closed="left")
