@@ -75,6 +75,8 @@ def test_context():
         (torch.tensor(3.0), "one number"),
         (np.array([[0.0, 1.0], [2.0, np.nan]]), "NaN in row 1, column 1"),
         (torch.tensor([[0.0, 1.0], [-np.inf, 0.0]]), "-inf in row 1, column 0"),
+        (np.ma.masked_equal([[0.0, 1.0], [2.0, 9.0]], 9.0), "NaN in row 1, column 1"),
+        (np.ma.masked_equal([[0, 1], [9, 2]], 9), "NaN in row 1, column 0"),
         (np.array([0.0, np.inf]), r"inf in row 1 \(counted"),
         (np.where(np.arange(8).reshape(2, 2, 2) == 5, np.nan, 0.0), r"NaN in row 1, index \(0, 1\)"),
         (pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, None]}), "NaN in row 1, column 'b'"),

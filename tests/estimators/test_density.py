@@ -41,7 +41,15 @@ def test_impossible_options(options: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [np.full((30, 2), np.nan), np.full((30, 2), np.inf), np.zeros(3), np.zeros((1, 2)), [["a"]] * 30]
+    "x",
+    [
+        np.full((30, 2), np.nan),
+        np.ma.masked_less(np.arange(60.0).reshape(30, 2), 3),
+        np.full((30, 2), np.inf),
+        np.zeros(3),
+        np.zeros((1, 2)),
+        [["a"]] * 30,
+    ],
 )
 def test_unreadable_tables(x) -> None:
     with pytest.raises(InputError):
@@ -129,3 +137,15 @@ def test_training_rows_outside_or_on_a_bound_are_refused() -> None:
     x[7, 0] = 0.0
     with pytest.raises(InputError, match=r"1 of 30 rows .* on an end of .* 0 at row 7, column 0"):
         FlowDensity(bounds=[(0, 1), None]).fit(x)
+
+
+def test_columns_of_angles_are_not_standardized() -> None:
+    x = np.random.default_rng(0).vonmises([3.0, 0.5], 4.0, (300, 2))  # the first is on both sides of pi
+    options = {"circular": True, "layers": 2, "hidden": (8,)}
+    density = FlowDensity(model_options=options, max_steps=20, random_state=0).fit(x)
+    ends = density.score_samples([[-np.pi, 0.5], [np.pi, 0.5]])
+    assert ends[0] == pytest.approx(ends[1], abs=1e-3)
+    middle = (np.arange(200) + 0.5) / 200 * 2 * np.pi - np.pi
+    grid = np.stack(np.meshgrid(middle, middle), -1).reshape(-1, 2)
+    assert np.exp(density.score_samples(grid)).sum() * (2 * np.pi / 200) ** 2 == pytest.approx(1, abs=1e-3)
+    assert np.abs(density.sample(200, random_state=0)).max() <= np.pi

@@ -197,6 +197,7 @@ def test_many_observations_at_once():
     post = inference.NPE(PRIOR).fit(*simulations(200), max_steps=5, **QUIET)
     draws = post.sample_batched(50, simulations(7)[1], seed=0)
     assert draws.shape == (7, 50, 2)
+    assert repr(post) == "NPEPosterior(2 parameters, data (2,), 1 network)"
     assert post.log_prob(draws[:, 0], x=simulations(7)[1]).shape == (7,)
 
 
@@ -208,6 +209,9 @@ def test_sampling_changes_no_random_state_and_repeats_with_its_seed():
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(first, post.sample(5, x=X, seed=1))
     assert not torch.equal(first, post.sample(5, x=X, seed=2))
+    assert torch.equal(first, post.sample(np.int64(5), x=X, seed=np.int64(1)))
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        post.sample(5, x=X, seed="1")
 
 
 def test_heavy_tails_and_wide_ranges_are_scaled():
@@ -329,6 +333,8 @@ def test_wrong_shapes_and_values_have_a_sentence():
     post = inference.NPE(PRIOR).fit(theta, x, max_steps=2, **QUIET)
     with pytest.raises(InputError, match="must have the shape of a simulation"):
         post.sample(5, x=torch.zeros(3))
+    with pytest.raises(InputError, match=r"got \(4, 2\): sample_batched"):
+        post.sample(5, x=torch.zeros(4, 2))
     with pytest.raises(InputError, match="NaN or infinity"):
         post.sample(5, x=torch.tensor([math.nan, 0.0]))
     with pytest.raises(InputError, match="theta must have the shape"):

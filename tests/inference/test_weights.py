@@ -89,3 +89,25 @@ def test_few_positive_weights_have_an_infinite_k_hat():
     log_ratios = torch.full((1000,), -math.inf, dtype=torch.float64)
     log_ratios[:3] = 0.0
     assert ImportanceWeights.of(log_ratios).k_hat == math.inf
+
+
+def test_arrays_and_tensors_give_the_same():
+    ratios = np.random.default_rng(0).normal(size=500)
+    smoothed, k_hat = pareto_smooth(ratios)
+    again, same = pareto_smooth(torch.from_numpy(ratios))
+    assert k_hat == same
+    assert np.array_equal(smoothed, again)
+    assert effective_sample_size(ratios) == effective_sample_size(torch.from_numpy(ratios))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "message"),
+    [
+        (np.zeros((3, 2)), r"shape \(n,\)"),
+        (np.zeros(0), r"shape \(n,\)"),
+        (np.array([0.0, np.nan]), "1 of 2 log-ratios are NaN"),
+    ],
+)
+def test_ratios_that_cannot_be_smoothed_are_refused(ratios, message):
+    with pytest.raises(InputError, match=message):
+        pareto_smooth(ratios)

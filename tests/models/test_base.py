@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,9 +52,35 @@ def test_impossible_sample_shapes(shape):
         RealNVP(2, hidden=(8,)).sample(shape)
 
 
-@pytest.mark.parametrize("shape", [3, (3,), [3], torch.Size([3])], ids=str)
+@pytest.mark.parametrize("shape", [3, (3,), [3], torch.Size([3]), np.int64(3), (np.int64(3),)], ids=repr)
 def test_sample_shapes_in_any_form(shape):
-    assert RealNVP(2, hidden=(8,)).sample(shape, seed=0).shape == (3, 2)
+    model = RealNVP(2, hidden=(8,))
+    assert model.sample(shape, seed=0).shape == (3, 2)
+    assert model.distribution().sample(shape).shape == (3, 2)
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["RealNVP", "MAF", "NSF"])
+def test_vmap_over_rows_and_contexts(make):
+    model = make().eval()
+    x, c = torch.randn(4, 3), torch.randn(4, 2)
+    torch.testing.assert_close(torch.vmap(model.log_prob)(x, c), model.log_prob(x, c))
+    torch.testing.assert_close(torch.vmap(lambda row, given: model.decode(model.encode(row, given), given))(x, c), x)
+    x.requires_grad_()
+    (wanted,) = torch.autograd.grad(model.log_prob(x, c).sum(), x)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(model.log_prob))(x.detach(), c), wanted)
+
+
+def test_seeds_are_integers_of_any_kind():
+    model = Flow(transforms.UniformDequantize(2, levels=8), distributions.Uniform(2))
+    x = torch.ones(1, 2)
+    for seed in (np.int64(5), np.uint8(5)):
+        assert torch.equal(model.sample(3, seed=seed), model.sample(3, seed=5))
+        assert torch.equal(model.encode(x, seed=seed), model.encode(x, seed=5))
+    assert model.sample(3, seed=1 << 70).shape == (3, 2)
+    for wrong in ("a", 1.5, True):
+        for call in (model.sample, lambda *, seed: model.evaluate(x, seed=seed)):
+            with pytest.raises(ConfigError, match="seed must be an integer"):
+                call(seed=wrong)
 
 
 @pytest.mark.parametrize("context", [[[1.0, 2.0]], "12", 1.0], ids=str)
@@ -249,3 +276,55 @@ def test_model_dtype_follows_the_weights():
     assert model.dtype is torch.float32
     assert model.double().dtype is torch.float64
     assert Flow(transforms.Reverse(2), distributions.Logistic(2)).double().sample(1, seed=0).dtype is torch.float64
+
+
+class _Double(transforms.Transform):
+    """z = 2 x, with the result that a test gives."""
+
+    def __init__(self, result) -> None:
+        super().__init__(2)
+        self.result = result
+
+    def encode(self, x, context=None, *, noise=None):
+        return self.result(x)
+
+    def decode(self, z, context=None, *, noise=None):
+        return z / 2
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda x: (2 * x, x.sum(-1)), r"must return Step\(z, contribution\); got a tuple"),
+        (
+            lambda x: transforms.Step(2 * x, torch.full_like(x, math.log(2))),
+            r"contribution of shape \(2, 2\).* shape \(2,\)",
+        ),
+        (lambda x: transforms.Step(x[..., :1], x.new_zeros(2)), r"z of shape \(2, 1\).* must have the shape \(2, 2\)"),
+    ],
+    ids=["tuple", "terms", "width"],
+)
+def test_a_transform_of_ones_own_with_a_wrong_result_is_named(result, message):
+    model = Flow(transforms.Chain(_Double(result)), distributions.Normal(2))
+    with pytest.raises(ConfigError, match="_Double.encode .*" + message):
+        model.log_prob(torch.zeros(2, 2))
+
+
+def test_parts_of_another_kind_are_refused_with_what_to_write():
+    part, base = transforms.Affine(2), distributions.Normal(2)
+    for wrong, message in (
+        ([part], r"a list: write Chain\(\*transforms\)"),
+        (transforms.Affine, r"the class Affine: write Affine\(\.\.\.\)"),
+        (torch.distributions.ExpTransform(), r"write from_torch\(ExpTransform"),
+        (torch.nn.Linear(2, 2), "got Linear"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            transforms.Chain(wrong)
+    normal = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
+    for chain, other, message in (
+        (base, part, "in the wrong order"),
+        (part, normal, "take the base from pushforward.distributions"),
+        ([part], base, r"write Chain\(\*transforms\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Flow(chain, other)

@@ -29,6 +29,15 @@ def test_every_pixel_reaches_the_vector_and_the_vector_every_pixel(shape):
     assert (torch.autograd.functional.jacobian(decoder, z) != 0).all()
 
 
+def test_under_vmap():
+    """Exact likelihoods on the manifold of a decoder push many directions through it at once."""
+    encoder, decoder = ConvEncoder((1, 4, 4), 2, (3,)), ConvDecoder(2, (1, 4, 4), (3,))
+    z = torch.randn(5, 2)
+    x = decoder(z)
+    torch.testing.assert_close(torch.vmap(decoder)(z), x)
+    torch.testing.assert_close(torch.vmap(encoder)(x), encoder(x))
+
+
 def test_far_vectors_are_clamped_to_the_bound():
     decoder = ConvDecoder(2, (1, 4, 4), (3,))
     far = decoder(torch.full((1, 2), 1e20))

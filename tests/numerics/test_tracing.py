@@ -43,6 +43,24 @@ def test_under_function_transforms():
         assert {name for name, yes in found[0].items() if yes} == {"is_transformed"}
 
 
+def test_values_are_not_read_where_vmap_runs_over_them():
+    found = []
+
+    def run(x):
+        found.append(may_check_values(x))
+        return (x * x).sum()
+
+    x = torch.ones(2, 3)
+    torch.vmap(run)(x)
+    torch.vmap(torch.func.grad(run))(x)
+    torch.vmap(torch.func.jacrev(torch.func.grad(run)))(x)
+    assert not any(found)
+    found.clear()
+    torch.func.jacrev(run)(x)
+    torch.vmap(lambda w: w + run(x))(x)
+    assert found == [True, True]
+
+
 def test_under_forward_mode():
     with forward_ad.dual_level():
         assert not any(answers().values())

@@ -9,6 +9,7 @@ import math
 import re
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 import torch
 
@@ -110,6 +111,16 @@ def test_values_that_an_option_does_not_take(name, value):
         TrainingConfig(**{name: value})
     with pytest.raises(ConfigError, match=f"^{name} must be"):
         dataclasses.replace(TrainingConfig(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("max_steps", np.int64(5), 5), ("learning_rate", np.float32(0.5), 0.5), ("amp", np.bool_(True), True)],
+)
+def test_numbers_of_numpy_are_numbers(name, value, expected):
+    found = getattr(TrainingConfig(**{name: value}), name)
+    assert found == expected
+    assert type(found) is type(expected)  # a checkpoint is JSON
 
 
 def test_a_config_does_not_change():

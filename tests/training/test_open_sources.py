@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -84,7 +85,7 @@ def test_iterable_data_set():
         (numbered(4), {"validation": True}, ConfigError, "fraction"),
         (numbered(2), {"validation": 0.9}, ConfigError, "leaves none"),
         (numbered(0), {}, InputError, "no rows"),
-        (torch.zeros(4), {}, InputError, r"x\[:, None\]"),
+        (torch.zeros(4), {}, InputError, r"x.reshape\(-1, 1\)"),
         (torch.zeros(4, 2), {}, InputError, r"\(rows, 1\)"),
         (torch.zeros(4, 1, dtype=torch.complex64), {}, InputError, "real"),
         (torch.tensor([[0.0], [torch.nan], [torch.inf]]), {}, InputError, "nan at row 1, column 0"),
@@ -102,3 +103,13 @@ def test_iterable_data_set():
 def test_refusals(data, options, error, words):
     with pytest.raises(error, match=words):
         open_sources(SPEC, data, options.get("context"), options.get("validation", 0.1), 2, 0)
+
+
+def test_the_shape_and_the_place_in_an_error_are_those_of_the_data():
+    column = InputSpec("Model", (1,), 1, torch.float32, torch.device("cpu"))
+    with pytest.raises(InputError, match=r"shape \(rows, 1\); got \(20, 3\)"):
+        open_sources(column, np.zeros((20, 3)), None, None, 4, 0)
+    with pytest.raises(InputError, match=r"got \(20,\): x.reshape\(-1, 1\), or to_frame\(\) of a Series"):
+        open_sources(column, np.zeros(20), None, None, 4, 0)
+    with pytest.raises(InputError, match="the context values have NaN in row 2"):
+        open_sources(column, np.zeros((20, 1)), np.where(np.arange(20.0) == 2, np.nan, 0.0)[:, None], None, 4, 0)

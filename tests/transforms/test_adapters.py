@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -17,10 +19,11 @@ from torch.distributions import (
     TanhTransform,
     TransformedDistribution,
 )
-from torch.distributions.transforms import AbsTransform, ReshapeTransform, SoftmaxTransform
+from torch.distributions.transforms import AbsTransform, CorrCholeskyTransform, ReshapeTransform, SoftmaxTransform
 
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, UNIT, Support
+from pushforward.models import NICE
 from pushforward.registry import describe
 from pushforward.transforms import (
     Affine,
@@ -103,6 +106,28 @@ def test_from_torch_cannot_be_saved():
         describe(from_torch(ExpTransform(), 2))
     with pytest.raises(ConfigError, match="TorchTransform"):
         describe(Chain(from_torch(ExpTransform(), 2), Affine(2)))
+
+
+@pytest.mark.parametrize("transform", [ExpTransform(), ExpTransform().inv], ids=["exp", "log"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+def test_copies_of_from_torch_invert_as_before(transform, copied):
+    ours = from_torch(transform, 2)
+    x = torch.tensor([[0.5, 2.0]])
+    z, contribution = ours(x)
+    again = copied(ours)
+    torch.testing.assert_close(again(x), (z, contribution))
+    torch.testing.assert_close(again.decode(z), x)
+
+
+def test_objects_of_another_kind_are_refused_by_name():
+    with pytest.raises(ConfigError, match=r"such as ExpTransform\(\); got the class ExpTransform"):
+        from_torch(ExpTransform, 2)
+    with pytest.raises(ConfigError, match=r"got pushforward.*Exp"):
+        from_torch(Exp(2), 2)
+    with pytest.raises(KindError, match="CorrCholeskyTransform has no data of the shape"):
+        from_torch(CorrCholeskyTransform(), 3)
+    with pytest.raises(ConfigError, match=r"such as model\.chain; got .*NICE"):
+        to_torch(NICE(2))
 
 
 def test_from_torch_gradients_reach_the_transform():

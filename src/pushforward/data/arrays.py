@@ -19,7 +19,7 @@ __all__ = ["as_tensor_data"]
 _BLOCK = 1 << 22  # numbers checked at a time, so that a memory-mapped array is not read into memory as a whole
 
 
-def as_tensor_data(data: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
+def as_tensor_data(data: Any, context: Any = None, *, what: str = "the data") -> tuple[Tensor, Tensor | None]:
     """Check data and their context, and convert both to tensors with one leading batch dimension.
 
     Arrays share their memory with the tensor where torch allows it, memory-mapped arrays too. Tensors are returned as
@@ -29,6 +29,7 @@ def as_tensor_data(data: Any, context: Any = None) -> tuple[Tensor, Tensor | Non
     Args:
         data: ``(n, *shape)`` numbers: NumPy array, torch tensor, nested lists, or a data frame.
         context: ``(n, width)`` numbers of the same types, or ``(1, width)`` for one context of all rows; None for none.
+        what: the data, for error messages.
 
     Returns:
         The tensors; the second is None without a context.
@@ -42,7 +43,7 @@ def as_tensor_data(data: Any, context: Any = None) -> tuple[Tensor, Tensor | Non
         >>> x.shape, x.dtype
         (torch.Size([2, 2]), torch.float64)
     """
-    x = _tensor(data, "the data")
+    x = _tensor(data, what)
     if context is None:
         return x, None
     c = _tensor(context, "the context")
@@ -80,6 +81,8 @@ def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
         raise InputTypeError(f"{what} are sparse, which is not supported: pass a dense array, x.toarray().")
     if is_frame(data) or hasattr(data, "columns"):
         return _frame(data, what)
+    if np.ma.is_masked(data):  # numpy would give the values behind the mask
+        data = data.astype(np.float64).filled(np.nan)
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:

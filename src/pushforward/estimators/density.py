@@ -14,11 +14,12 @@ from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators.column_bounds import bounds_of, check_inside, plain_bounds
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, unpack, write
+from pushforward.likelihood import REAL
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
 from pushforward.numerics.checks import check_choice
 from pushforward.training import fit
 from pushforward.training.budget import seconds
-from pushforward.transforms import Cast, Chain, Standardize
+from pushforward.transforms import Cast, Chain, Standardize, Transform
 
 __all__ = ["FlowDensity"]
 
@@ -33,7 +34,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     Args:
         model: "nsf", "maf", "realnvp", "nice" or "iaf".
-        model_options: arguments of that class, such as ``{"bins": 16}``.
+        model_options: arguments of that class, such as ``{"bins": 16}``, or ``{"circular": True}`` for columns that are all
+            angles in [-pi, pi].
         bounds: None, or for each column a pair (low, high), with None for an open end, or None for a column without bounds;
             or a dictionary of such pairs by column name. Logarithms of the distances to the bounds come before the flow
             (:class:`~pushforward.transforms.Bounds`), so no mass is outside: there the log-density is -inf, and samples
@@ -117,8 +119,11 @@ class FlowDensity(DensityMixin, BaseEstimator):
         first = bounds_of(self.bounds, features, getattr(self, "feature_names_in_", None))
         if first is not None:
             check_inside(first, array)
-        scaling = Chain(*([] if first is None else [first]), Standardize(features).double(), Cast(features))
-        self.model_ = Flow(Chain(scaling, flow.chain), flow.base)
+        scaling: list[Transform] = [] if first is None else [first]
+        if (flow.base.support if flow.chain.domain is None else flow.chain.domain) == REAL:  # and not angles
+            scaling.append(Standardize(features).double())
+        scaling.append(Cast(features))
+        self.model_ = Flow(Chain(*scaling, flow.chain), flow.base)
         fit(
             self.model_, array, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),

@@ -51,6 +51,8 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, name
     Raises:
         InputError: for anything but a non-empty table of numbers.
     """
+    if np.ma.is_masked(X):  # scikit-learn would read the values behind the mask
+        X = X.astype(np.float64).filled(np.nan)
     try:
         if not reset and not names:
             return sklearn_check_array(X, dtype=np.float64, ensure_all_finite=finite, estimator=estimator)  # pyright: ignore[reportArgumentType, reportReturnType]

@@ -15,6 +15,7 @@ from torch import Tensor
 from pushforward.errors import InputError
 from pushforward.inference.nle import LikelihoodPosterior
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.training.progress import STYLES, Style, make_reporter
 
@@ -107,7 +108,7 @@ def calibrate(
     if len(theta) != len(x) or len(theta) < 20:
         raise InputError(f"calibration needs at least 20 pairs of theta and x; got {len(theta)} and {len(x)}.")
     check_choice("progress", progress, STYLES)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     reporter, started = make_reporter(progress, evaluations=False), time.monotonic()
     reporter.start(len(theta))
     low, spread = theta.min(0).values, (theta.max(0).values - theta.min(0).values).clamp(min=1e-30)
@@ -188,6 +189,9 @@ class ConformalRegion:
         self.posterior, self.level, self.count, self.index = posterior, level, count, index
         values = _true_log_prob(posterior, theta, x)
         self.threshold = float(values.sort(descending=True).values[index - 1])
+
+    def __repr__(self) -> str:
+        return f"ConformalRegion(level {self.level:g}, {self.count} simulations)"
 
     def contains(self, theta: Tensor, x: Any) -> Tensor:
         """Whether parameters ``(n, D)`` lie in the region of one observation, ``(n,)``."""

@@ -12,6 +12,7 @@ from pushforward.display import card
 from pushforward.errors import InputError, KindError
 from pushforward.inference.weights import ImportanceWeights
 from pushforward.models.base import Model
+from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
 from pushforward.transforms import Variational
 
@@ -72,7 +73,7 @@ class LatentPosterior:
     def resample(self, count: int, *, seed: int = 0) -> Tensor:
         """Draws of p(z | x): draws of q(z | x), chosen with the probabilities of their weights; they may repeat."""
         check_integer("count", count, 0)
-        return self.draws[self.weights.resample(count, torch.Generator().manual_seed(seed)).to(self.draws.device)]
+        return self.draws[self.weights.resample(count, seeded_generator(seed)).to(self.draws.device)]
 
     def __repr__(self) -> str:
         verdict = "reliable" if self.reliable else "not reliable"
@@ -125,7 +126,7 @@ def latent_posterior(
     """
     check_integer("count", count, 25)
     latent, y, given, constant = _split(model, x, context)
-    generator = torch.Generator(y.device).manual_seed(seed)
+    generator = seeded_generator(seed, device=y.device)
     inferred = latent.infer(y, given)
     draws, ratios = [], []
     for begin in range(0, count, _PART):

@@ -15,6 +15,7 @@ from pushforward.errors import InputError
 from pushforward.estimators import Guard
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
 from pushforward.numerics.conversion import as_tensor
 from pushforward.training.seeds import mix
@@ -51,7 +52,7 @@ class SimulationGuard:
         rows = rows[torch.isfinite(rows).all(1)]
         if len(rows) < 100:
             raise InputError(f"the guard needs at least 100 finite simulations; got {len(rows)}.")
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+        rows = rows[torch.randperm(len(rows), generator=seeded_generator(seed))]
         half = len(rows) // 2
         self.scale = DataScale.of(rows[:half])
         if score is None:

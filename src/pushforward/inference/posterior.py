@@ -16,6 +16,7 @@ from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
 from pushforward.io import pack, read, unpack, write
 from pushforward.io.file_format import Path
+from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
 from pushforward.numerics.conversion import as_tensor
 from pushforward.training.result import FitResult
@@ -79,7 +80,7 @@ class SimulationPosterior(ABC):
         if count == 0:
             return torch.zeros(0, self.features)
         with torch.no_grad():
-            return self.prior.clamp(self._sample(count, observed, _generator(seed)))
+            return self.prior.clamp(self._sample(count, observed, seeded_generator(seed)))
 
     @final
     def sample_batched(self, count: int, x: Any, *, seed: int | None = None) -> Tensor:
@@ -89,7 +90,7 @@ class SimulationPosterior(ABC):
             raise InputError(
                 f"several observations have the shape (m, {_text(self.x_shape)}); got {tuple(rows.shape)}."
             )
-        generator = _generator(seed)
+        generator = seeded_generator(seed)
         with torch.no_grad():
             return torch.stack(
                 [self.prior.clamp(self._sample(count, self._observation(row), generator)) for row in rows]
@@ -183,8 +184,10 @@ class SimulationPosterior(ABC):
             value = value[None]
         many = rows is not None and value.shape == (rows, *self.x_shape)
         if value.shape != self.x_shape and not many:
+            several = value.shape[1:] == self.x_shape and rows is None
+            hint = ": sample_batched(count, x) takes several observations" if several else ""
             raise InputError(
-                f"an observation must have the shape of a simulation, ({_text(self.x_shape)}); got {tuple(value.shape)}."
+                f"an observation must have the shape of a simulation, ({_text(self.x_shape)}); got {tuple(value.shape)}{hint}."
             )
         if not bool(torch.isfinite(value).all()):
             raise InputError(
@@ -193,7 +196,11 @@ class SimulationPosterior(ABC):
         return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.features} parameters, data {self.x_shape}, {len(self.networks)} networks)"
+        counts = [
+            f"{count} {noun}{'' if count == 1 else 's'}"
+            for count, noun in ((self.features, "parameter"), (len(self.networks), "network"))
+        ]
+        return f"{type(self).__name__}({counts[0]}, data {self.x_shape}, {counts[1]})"
 
 
 def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
@@ -249,10 +256,6 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{path} contains no valid posterior: {str(error)[:300]}") from error
-
-
-def _generator(seed: int | None) -> torch.Generator:
-    return torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed)
 
 
 def _tensor(value: Any) -> Tensor:

@@ -70,6 +70,9 @@ class Prior:
         self.low = torch.cat([low for low, _ in bounds])
         self.high = torch.cat([high for _, high in bounds])
 
+    def __repr__(self) -> str:
+        return f"Prior({', '.join(map(str, self.parts))})"
+
     def sample(self, count: int, *, seed: int) -> Tensor:
         """Draws ``(count, D)``, float32; the caller's random state does not change."""
         with torch.random.fork_rng(devices=[]):

@@ -16,6 +16,7 @@ from pushforward.inference.parameters import Parameters
 from pushforward.inference.targets import Target
 from pushforward.inference.weights import ImportanceWeights, khat_threshold
 from pushforward.models.base import Model
+from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
 from pushforward.training.result import FitResult
 
@@ -125,7 +126,7 @@ class TargetFit:
         They may repeat. With a k-hat below 0.7 their distribution is that of the target up to Monte Carlo error.
         """
         check_integer("count", count, 0)
-        chosen = self.weights.resample(count, torch.Generator().manual_seed(seed))
+        chosen = self.weights.resample(count, seeded_generator(seed))
         return self._named(self.draws[chosen.to(self.draws.device)])
 
     def mean(self) -> Tensor:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pushforward.errors import InputError
+from pushforward.numerics.checks import check_integer
+from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["ImportanceWeights", "effective_sample_size", "khat_threshold", "pareto_smooth"]
 
@@ -116,7 +118,7 @@ class ImportanceWeights:
         return (weights @ values.double().flatten(1)).reshape(values.shape[1:])
 
 
-def effective_sample_size(log_weights: Tensor) -> float:
+def effective_sample_size(log_weights: Tensor | Array) -> float:
     """(sum w)^2 / sum w^2 of weights given by their logarithms.
 
     Example:
@@ -125,6 +127,7 @@ def effective_sample_size(log_weights: Tensor) -> float:
         >>> effective_sample_size(torch.tensor([0.0, 0.0, -torch.inf]))
         2.0
     """
+    log_weights = as_tensor(log_weights)
     return float(torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)))
 
 
@@ -136,21 +139,24 @@ def khat_threshold(draws: int) -> float:
         >>> round(khat_threshold(100), 2), khat_threshold(100_000)
         (0.5, 0.7)
     """
-    return min(1 - 1 / math.log10(draws), 0.7)
+    return min(1 - 1 / math.log10(check_integer("draws", draws, 2)), 0.7)
 
 
-def pareto_smooth(log_ratios: Array) -> tuple[Array, float]:
+def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
     """Pareto-smoothed importance sampling (Vehtari, Simpson, Gelman, Yao, Gabry 2024, JMLR 25, algorithm 1).
 
     The M = min(n / 5, 3 sqrt(n)) largest weights are replaced by the expected order statistics of a generalized Pareto
     distribution that is fitted to them, and no weight exceeds the largest raw one.
 
     Args:
-        log_ratios: log p - log q, ``(n,)``; may be -inf.
+        log_ratios: log p - log q, ``(n,)``, an array or a tensor; may be -inf.
 
     Returns:
         Logarithms of the smoothed weights, normalized to sum 1, and k-hat. k-hat is -inf if all weights of the tail are
         equal, and +inf if fewer than five draws have a positive weight.
+
+    Raises:
+        InputError: for another shape, no numbers, or NaN.
 
     Example:
         >>> import numpy as np
@@ -160,6 +166,13 @@ def pareto_smooth(log_ratios: Array) -> tuple[Array, float]:
         >>> k < 0.7, bool(abs(np.exp(log_weights).sum() - 1) < 1e-12)
         (True, True)
     """
+    log_ratios = as_tensor(log_ratios).detach().cpu().double().numpy()
+    if log_ratios.ndim != 1 or not len(log_ratios):
+        raise InputError(f"the log-ratios must have the shape (n,), one for each draw; got {log_ratios.shape}.")
+    if np.isnan(log_ratios).any():
+        raise InputError(
+            f"{int(np.isnan(log_ratios).sum())} of {len(log_ratios)} log-ratios are NaN: give -inf for draws without weight."
+        )
     n = len(log_ratios)
     log_w = log_ratios - log_ratios.max()
     tail = int(min(0.2 * n, 3 * np.sqrt(n)))

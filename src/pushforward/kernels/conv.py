@@ -18,7 +18,7 @@ from torch import Tensor
 from pushforward.kernels import tuning
 from pushforward.kernels.native import library, usable
 from pushforward.kernels.structs import ConvStack, address
-from pushforward.numerics.tracing import is_transformed
+from pushforward.numerics.conversion import channels_last
 
 __all__ = ["conv_stack"]
 
@@ -63,8 +63,7 @@ def _plain(x: Tensor, parameters: Sequence[Tensor], bound: float | None) -> Tens
     """The reference."""
     weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
     h = x if bound is None else x.clamp(-bound, bound)
-    if not is_transformed():  # they do not support it
-        h = h.contiguous(memory_format=torch.channels_last)  # up to 3 times faster, and never slower
+    h = channels_last(h)  # up to 3 times faster, and never slower
     for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         h = F.conv2d(F.relu(h) if place else h, weight, bias, padding=weight.shape[-1] // 2)
     return h

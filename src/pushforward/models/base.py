@@ -19,7 +19,7 @@ from pushforward.models.row_parts import row_parts
 from pushforward.models.sampling import check_sample_shape, seeded_generator
 from pushforward.models.torch_distribution import ModelDistribution
 from pushforward.models.validation import check_data, check_model_context, check_no_nan, check_shape
-from pushforward.numerics import Noise, RowNoise, RunningMean, may_check_values, split_infinite
+from pushforward.numerics import Noise, RowNoise, RunningMean, is_eager, may_check_values, split_infinite
 from pushforward.numerics.checks import check_integer
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain, check_support
@@ -52,9 +52,15 @@ class Model(nn.Module, ABC):
     def __init__(self, chain: Transform, base: Distribution) -> None:
         super().__init__()
         if not isinstance(chain, Transform) or not isinstance(base, Distribution):
+            swapped = isinstance(chain, Distribution) and isinstance(base, Transform)
+            hint = ", which are in the wrong order" if swapped else ""
+            if isinstance(base, torch.distributions.Distribution):
+                hint = " of torch.distributions: take the base from pushforward.distributions"
+            elif isinstance(chain, (list, tuple)):
+                hint = ": write Chain(*transforms)"
             raise ConfigError(
                 "a model needs a transform and a base distribution; got "
-                f"{type(chain).__name__} and {type(base).__name__}."
+                f"{type(chain).__name__} and {type(base).__name__}{hint}."
             )
         if chain.out_shape != base.shape:
             raise ConfigError(
@@ -334,7 +340,7 @@ class Model(nn.Module, ABC):
 
     @final
     def distribution(self, context: Tensor | None = None) -> torch.distributions.Distribution:
-        """This model as a ``torch.distributions`` object, for Pyro, mixtures, KL divergences and the like.
+        """This model as a ``torch.distributions`` object, for Pyro, mixtures, KL divergences by Monte Carlo and the like.
 
         Its batch shape is that of the context. Its ``log_prob`` raises what :meth:`log_prob` raises.
         """
@@ -427,7 +433,29 @@ class Model(nn.Module, ABC):
         chain, base = self.chain, self.base
         step = chain.encode(x, context, noise=noise)
         found = step.contribution + base.log_prob(step.z, context)
+        dims = x.dim() - len(self.shape)
+        if is_eager() and (found.shape != x.shape[:dims] or step.z.shape[dims:] != base.shape):
+            self._refuse_steps(x, context, noise)
         return found if far is None else far + found
+
+    def _refuse_steps(self, x: Tensor, context: Tensor | None, noise: Noise) -> None:
+        """Name the transform whose step has a wrong shape.
+
+        Raises:
+            ConfigError: if there is one.
+        """
+        batch = x.shape[: x.dim() - len(self.shape)]
+        for part, step in zip(self.chain, self.chain.encode_steps(x, context, noise=noise), strict=True):
+            if step.z.shape != (*batch, *part.out_shape):
+                name, found, wanted = "z", step.z.shape, (*batch, *part.out_shape)
+            elif step.contribution.shape != batch:
+                name, found, wanted = "contribution", step.contribution.shape, batch
+            else:
+                continue
+            raise ConfigError(
+                f"{type(part).__name__}.encode returned a {name} of shape {tuple(found)} for data of shape "
+                f"{tuple(x.shape)}; it must have the shape {tuple(wanted)}."
+            )
 
     @final
     def prepare(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -459,7 +487,8 @@ class Model(nn.Module, ABC):
             return context.expand(*batch, self.context_features)
         except RuntimeError:
             raise InputError(
-                f"a context of shape {tuple(context.shape)} does not broadcast to the data's batch {tuple(batch)}."
+                f"a context of shape {tuple(context.shape)} does not broadcast to the data's batch {tuple(batch)}: expand the data "
+                "to the batch of the context, or use model.distribution(context)."
             ) from None
 
     def _read(

@@ -20,7 +20,8 @@ class Ensemble(Distribution):
     """Equal-weight mixture of models on the same data space: p(x) = mean_k p_k(x).
 
     The density of a mixture of exact densities is exact (Papamakarios et al. 2021, sec. 5), so a deep ensemble is a
-    density model like any other: it can be the base of a chain of preprocessing transforms, saved, and sampled from.
+    density like any other: it can be the base of a chain of preprocessing transforms, saved, and sampled from. It has the
+    methods of a base distribution, ``log_prob`` and ``sample(shape)``; a :class:`Flow` with it as the base has those of a model.
 
     Args:
         models: at least one model; all have the same shape, measure and width of context, and an exact ``log_prob``.
@@ -31,10 +32,12 @@ class Ensemble(Distribution):
 
     Example:
         >>> import torch
-        >>> from pushforward import models
+        >>> from pushforward import models, transforms
         >>> mixture = Ensemble(models.NICE(2), models.RealNVP(2))
-        >>> mixture.log_prob(torch.zeros(3, 2)).shape
-        torch.Size([3])
+        >>> mixture.log_prob(torch.zeros(3, 2)).shape, mixture.sample((5,)).shape
+        (torch.Size([3]), torch.Size([5, 2]))
+        >>> models.Flow(transforms.Affine(2), mixture).sample(5, seed=0).shape
+        torch.Size([5, 2])
     """
 
     has_rsample = False

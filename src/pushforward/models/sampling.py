@@ -6,6 +6,7 @@ import torch
 from torch import Size
 
 from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_integer, is_integer
 
 __all__ = ["check_sample_shape", "seeded_generator"]
 
@@ -17,21 +18,25 @@ def check_sample_shape(sample_shape: int | tuple[int, ...]) -> Size:
         ConfigError: if a size is negative or no integer.
     """
     sizes = tuple(sample_shape) if isinstance(sample_shape, (tuple, list)) else (sample_shape,)
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
+    if not all(is_integer(size) and size >= 0 for size in sizes):
         raise ConfigError(f"sample_shape must be a number of samples, or a tuple of them; got {sample_shape!r}.")
-    return Size(sizes)
+    return Size(int(size) for size in sizes)
 
 
-def seeded_generator(seed: int | None, generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+def seeded_generator(
+    seed: int | None, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """The generator that is given, or a new one with the seed.
 
     With neither, the seed comes from torch's global generator.
 
     Raises:
-        ConfigError: if both are given.
+        ConfigError: if both are given, or the seed is no integer.
     """
     if seed is not None and generator is not None:
         raise ConfigError("give a seed or a generator, not both.")
     if generator is not None:
         return generator
-    return torch.Generator(device).manual_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed)
+    if seed is None:
+        seed = int(torch.randint(2**62, ()).item())
+    return torch.Generator(device).manual_seed(check_integer("seed", seed, None) % 2**64)

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 from pushforward.errors import InputError, KindError
 from pushforward.likelihood import REAL, Support
 from pushforward.models.pyro_distribution import pyro_class
+from pushforward.models.sampling import check_sample_shape
 from pushforward.models.validation import check_data
 from pushforward.transforms.base import check_context
 
@@ -140,7 +141,7 @@ class ModelDistribution(Distribution):
         return new
 
     def _draw(self, sample_shape: int | tuple[int, ...]) -> Tensor:
-        shape = Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
+        shape = check_sample_shape(sample_shape)
         if not self.model.context_features:
             return self.model.rsample(shape + self.batch_shape)
         return self.model.rsample(shape, self.context)

@@ -15,6 +15,7 @@ from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_integer, check_widths
+from pushforward.numerics.conversion import channels_last
 from pushforward.registry import register
 
 __all__ = ["ConvNet"]
@@ -183,7 +184,7 @@ class ConvNet(nn.Module):
             return out.reshape(*x.shape[:-3], self.outputs, height, width)
         if self.input_bound is not None:
             rows = bound_input(rows, self.input_bound)
-        rows = rows.contiguous(memory_format=torch.channels_last)  # up to 3 times faster, and never slower
+        rows = channels_last(rows)  # up to 3 times faster, and never slower
         return self.last(self.body(rows)).reshape(*x.shape[:-3], self.outputs, height, width)
 
     def _stack(self) -> list[nn.Conv2d] | None:

@@ -13,6 +13,7 @@ from pushforward.networks.activations import concat_elu
 from pushforward.networks.mlp import check_options
 from pushforward.networks.pixelcnn import bounded_context, with_ones
 from pushforward.numerics.checks import check_integer
+from pushforward.numerics.conversion import channels_last
 
 __all__ = ["PixelCNNPlusPlus"]
 
@@ -251,7 +252,7 @@ class PixelCNNPlusPlus(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(n, channels, height, width)``, of the order of 1, to ``(n, outputs, height, width)``."""
-        x = with_ones(x).contiguous(memory_format=torch.channels_last)  # faster on CPU
+        x = channels_last(with_ones(x))  # faster on CPU
         start = (self.above(x), self.over(x) + self.left(x))
         _, left = self.traverse(start, self.scales - 1, WholeImages(self, bounded_context(context)))
         return self.last(F.elu(left))

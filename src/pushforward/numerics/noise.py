@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pushforward.numerics.checks import check_integer
 from pushforward.numerics.splitmix import GOLDEN, hash_integer, mix_tensor, signed
 
 _STEP = signed(GOLDEN)
@@ -34,7 +35,7 @@ class RowNoise:
     """
 
     def __init__(self, seed: int = 0, draw: int = 0) -> None:
-        self.seed = seed
+        self.seed = seed if type(seed) is int else check_integer("seed", seed, None)
         self.draw = draw
 
     def uniform(self, x: Tensor, event_dims: int, shape: tuple[int, ...] | None = None) -> Tensor:

@@ -77,7 +77,7 @@ def is_eager() -> bool:
 def may_check_values(x: Tensor, training: bool = False) -> bool:
     """Whether to read the numbers in x in order to refuse wrong ones.
 
-    Not under a compiler or the capture of a CUDA graph; and not in training on an accelerator, where each read makes the
+    Not under a compiler, the capture of a CUDA graph or ``vmap`` over x, where no single number exists; and not in training on an accelerator, where each read makes the
     host wait for all operations that it has queued. There NaN appears in the loss.
 
     Example:
@@ -86,9 +86,19 @@ def may_check_values(x: Tensor, training: bool = False) -> bool:
         >>> may_check_values(torch.zeros(2))
         True
     """
-    if is_recording():
+    if is_recording() or (is_transformed() and _is_batched(x)):
         return False
     return not training or x.device.type == "cpu"
+
+
+def _is_batched(x: Tensor) -> bool:
+    """Whether ``vmap`` runs over x, at any level of nested function transforms."""
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
 
 
 def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

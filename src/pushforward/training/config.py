@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict, TypeVar
 
+import numpy as np
 import torch
 
 from pushforward.errors import ConfigError
@@ -116,7 +117,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name, (is_valid, wanted) in _RULES.items():
-            if not is_valid(value := getattr(self, name)):
+            value = getattr(self, name)
+            if isinstance(value, np.generic):  # a number of numpy is the number of Python
+                value = value.item()
+                object.__setattr__(self, name, value)
+            if not is_valid(value):
                 raise ConfigError(f"{name} must be {wanted}; got {value!r}.")
 
 

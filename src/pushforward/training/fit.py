@@ -10,6 +10,7 @@ import torch
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.models.base import Model
+from pushforward.training.border_warning import warn_of_border
 from pushforward.training.budget import Budget, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
@@ -27,8 +28,8 @@ from pushforward.training.trainer import Trainer
 
 __all__ = ["fit", "move_to_device", "open_checkpoint", "run_settings", "train_run"]
 
-_LATTICE_ROWS = 10_000
-"""Number of rows that are searched for columns on a lattice."""
+_EXAMINED_ROWS = 10_000
+"""Number of rows that are searched for columns on a lattice, and for values on a bound."""
 
 
 @with_options
@@ -49,7 +50,8 @@ def fit(
     ``seed``, and the caller's random state does not change.
 
     A density of a column of integers, or of other values on a lattice, is a spike at each value. Where an array has such a
-    column and the chain has no dequantization, ``fit`` warns and says what to do.
+    column and the chain has no dequantization, ``fit`` warns and says what to do. It also warns of values on a bound of
+    :class:`~pushforward.transforms.Bounds` and its like.
 
     Args:
         model: any :class:`~pushforward.models.base.Model`.
@@ -93,7 +95,9 @@ def fit(
     move_to_device(model, config.device)
     train, held_out = open_sources(InputSpec.of(model), data, context, validation, config.batch_size, config.seed)
     if isinstance(train, ArrayRows):
-        warn_of_lattice(model, train.raw_sample(_LATTICE_ROWS)[0])
+        sample = train.raw_sample(_EXAMINED_ROWS)[0]
+        warn_of_lattice(model, sample)
+        warn_of_border(model, sample)
     plan = make_plan(config, train.steps)
     if not config.distributed:
         strategy = SingleModel(model, config)

@@ -44,16 +44,7 @@ class InputSpec:
         Raises:
             InputError: for a wrong shape, complex numbers, or a missing context.
         """
-        if tuple(x.shape[1:]) != self.shape or x.dim() == 0:
-            hint = ""
-            if self.shape == (1,) and x.dim() == 1:
-                hint = ": x[:, None] makes it a table of one column"
-            elif x.shape == self.shape:
-                hint = ": this is one row; x[None] makes it a table of one row"
-            raise InputError(
-                f"{self.model_name} trains on data of shape (rows, {', '.join(map(str, self.shape))}); got "
-                f"{tuple(x.shape)}{hint}."
-            )
+        self.check_shape(x)
         if x.is_complex():
             raise InputError(f"{self.model_name} reads real numbers; got {x.dtype}.")
         x = x.to(self.device, self.dtype, non_blocking=True)
@@ -64,6 +55,24 @@ class InputSpec:
                 f"{self.model_name} was built with context={self.context} and needs a context for each row."
             )
         return x, self.expand_context(context, len(x)).to(self.device, non_blocking=True)
+
+    def check_shape(self, x: Tensor) -> None:
+        """Refuse anything but rows of the model's shape.
+
+        Raises:
+            InputError: with the shape that it has.
+        """
+        if tuple(x.shape[1:]) == self.shape and x.dim():
+            return
+        hint = ""
+        if self.shape == (1,) and x.dim() == 1:
+            hint = ": x.reshape(-1, 1), or to_frame() of a Series, makes it a table of one column"
+        elif x.shape == self.shape:
+            hint = ": this is one row; x[None] makes it a table of one row"
+        raise InputError(
+            f"{self.model_name} trains on data of shape (rows, {', '.join(map(str, self.shape))}); got "
+            f"{tuple(x.shape)}{hint}."
+        )
 
     def expand_context(self, context: Tensor, rows: int) -> Tensor:
         """One context for each row, ``(rows, width)``. One context for all rows and a single column are accepted too.

@@ -73,7 +73,7 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
         raise InputError(
             f"the {what} must be an array, tensor, data frame, torch Dataset or DataLoader; got {type(data).__name__}."
         )
-    x, context = _tensor(data), None if context is None else _tensor(context)
+    x, context = _tensor(data, "data"), None if context is None else _tensor(context, "context values")
     if context is not None and not spec.context:
         width = context.shape[-1]
         raise ConfigError(f"{spec.model_name} takes no context: build it with context={width}, or pass no context.")
@@ -81,6 +81,7 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
     if context is not None:
         context = spec.expand_context(context, len(x))
         spec.require_finite(context, f"context of the {what}")
+    spec.check_shape(x)
     spec.cast(x[:1], None if context is None else context[:1])
     spec.require_finite(x, what)
     all_rows = torch.arange(len(x))
@@ -100,12 +101,12 @@ def _open_dataset(spec: InputSpec, data: Any, batch_size: int | None, seed: int,
     return DatasetRows(spec, data, torch.arange(count), batch_size, seed)
 
 
-def _tensor(data: Any) -> Tensor:
+def _tensor(data: Any, what: str) -> Tensor:
     if isinstance(data, Tensor):
         return data.detach()
     from pushforward.data import as_tensor_data
 
-    return as_tensor_data(data)[0]
+    return as_tensor_data(data, what=f"the {what}")[0]
 
 
 def _split(train: Source, fraction: float, batch_size: int | None, seed: int) -> tuple[Source, Source | None]:

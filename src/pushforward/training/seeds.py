@@ -10,7 +10,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-from pushforward.numerics import splitmix
+from pushforward.numerics import check_integer, splitmix
 
 __all__ = ["Purpose", "generator", "mix", "preserved", "seed_loading", "seed_step"]
 
@@ -37,6 +37,8 @@ def mix(*parts: int) -> int:
     """
     state = 0
     for part in parts:
+        if type(part) is not int:  # an integer of numpy would overflow
+            part = check_integer("seed", part, None)
         state = splitmix.mix((state + part + splitmix.GOLDEN) & splitmix.WORD)
     return state >> 1
 

@@ -10,12 +10,14 @@ from torch import distributions as td
 from torch.distributions import constraints, transform_to
 from torch.distributions.constraints import Constraint
 
-from pushforward.errors import KindError
+from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Support
 from pushforward.numerics import Noise, sum_event
 from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context
 
 __all__ = ["AsTorchTransform", "TorchTransform", "from_torch", "to_torch"]
+
+_INVERSE = type(td.ExpTransform().inv)
 
 
 def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform:
@@ -28,6 +30,7 @@ def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform
         features: event shape of the data.
 
     Raises:
+        ConfigError: if it is not an object of ``torch.distributions``.
         KindError: if it is not such a bijection.
 
     Example:
@@ -49,6 +52,7 @@ def to_torch(transform: Transform, context: Tensor | None = None) -> AsTorchTran
         context: ``(*batch, context)`` for a transform that reads one; the result keeps it.
 
     Raises:
+        ConfigError: for anything but a transform of this package.
         KindError: if the transform is not a bijection.
         InputError: if the transform needs a context and got none.
 
@@ -75,9 +79,16 @@ class TorchTransform(Transform):
 
     def __init__(self, transform: td.Transform, features: int | Shape) -> None:
         shape = as_shape(features)
+        if not isinstance(transform, td.Transform):
+            raise ConfigError(
+                f"from_torch takes an object of torch.distributions such as ExpTransform(); got {_named(transform)}."
+            )
         if not transform.bijective:
             raise KindError(f"{type(transform).__name__} is not bijective, so it has no exact likelihood.")
-        out_shape = tuple(transform.inverse_shape(shape))
+        try:
+            out_shape = tuple(transform.inverse_shape(shape))
+        except ValueError as error:
+            raise KindError(f"{type(transform).__name__} has no data of the shape {shape}: {error}.") from error
         if math.prod(out_shape) != math.prod(shape):
             raise KindError(
                 f"{type(transform).__name__} maps the shape {out_shape} to {shape}, which have different numbers of "
@@ -85,15 +96,21 @@ class TorchTransform(Transform):
             )
         super().__init__(shape, out_shape)
         self.features = features
-        self.transform = transform
-        self.inverse = transform.inv
+        # torch's inverse of a transform keeps nothing when it is copied, so the other one is stored.
+        self._backward = isinstance(transform, _INVERSE)
+        self._stored = transform.inv if self._backward else transform
         self.domain, self.codomain = _box(transform.codomain), _box(transform.domain)
+
+    @property
+    def transform(self) -> td.Transform:
+        """The inner transform, from noise to data."""
+        return self._stored.inv if self._backward else self._stored
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The inverse of the inner transform."""
         legal = _legal(self.transform.codomain, x, len(self.in_shape))
         x = _replace(x, legal, _apply(self.transform, self._legal_noise(x)))
-        z = _apply(self.inverse, x)
+        z = _apply(self.transform.inv, x)
         return Step(z, torch.where(legal, self._contribution(z, x), -math.inf))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -129,6 +146,11 @@ class AsTorchTransform(td.Transform):
     bijective = True
 
     def __init__(self, transform: Transform, context: Tensor | None = None) -> None:
+        if not isinstance(transform, Transform):
+            raise ConfigError(
+                "to_torch takes a transform such as model.chain; got "
+                f"{_named(transform)}: model.distribution() makes a distribution of a whole model."
+            )
         if not transform.bijective:
             raise KindError(
                 f"{type(transform).__name__} is not a bijection, so it cannot be a torch.distributions transform."
@@ -191,6 +213,12 @@ def _constraint(box: Support | None, dims: int) -> Constraint:
     else:
         one = constraints.interval(box.low, box.high)
     return constraints.independent(one, dims)
+
+
+def _named(value: object) -> str:
+    return (
+        f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__module__}.{type(value).__name__}"
+    )
 
 
 def _apply(transform: td.Transform | None, value: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
+from torch import distributions as td
 
 from pushforward.errors import ConfigError, KindWarning
 from pushforward.likelihood import Kind, Measure, Support, join
@@ -54,7 +55,7 @@ class Chain(Transform):
         if not transforms:
             raise ConfigError("a chain needs at least one transform.")
         if wrong := [item for item in transforms if not isinstance(item, Transform)]:
-            raise ConfigError(f"a chain is made of transforms; got {type(wrong[0]).__name__}.")
+            raise ConfigError(f"a chain is made of transforms; got {_named(wrong[0])}.")
         parts: list[Transform] = []
         for item in transforms:
             parts += list(item) if isinstance(item, Chain) else [item]
@@ -199,6 +200,10 @@ class Chain(Transform):
         """The step of each part, in order; each part reads the z of the step before it."""
         for part in self:
             step = part.encode(x, context, noise=noise)
+            if not isinstance(step, Step):
+                raise ConfigError(
+                    f"{type(part).__name__}.encode must return Step(z, contribution); got a {type(step).__name__}."
+                )
             yield step
             x = step.z
 
@@ -240,6 +245,17 @@ class Chain(Transform):
     def needs_refresh(self) -> bool:
         """Whether any part has statistics to refresh."""
         return any(part.needs_refresh for part in self)
+
+
+def _named(item: object) -> str:
+    """What stands in a chain instead of a transform, and what to write."""
+    if isinstance(item, type):
+        return f"the class {item.__name__}: write {item.__name__}(...)"
+    if isinstance(item, (list, tuple)):
+        return f"a {type(item).__name__}: write Chain(*transforms)"
+    if isinstance(item, td.Transform):
+        return f"{type(item).__name__} of torch.distributions: write from_torch({type(item).__name__}(...), features)"
+    return type(item).__name__
 
 
 def check_support(image: Support | None, mass: Support, before: str, after: str, stated: Kind) -> Kind:

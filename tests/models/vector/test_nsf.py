@@ -25,6 +25,8 @@ def test_parts():
     circular = NSF(3, circular=True, **small)
     assert parts(circular) == ["Permutation", "Coupling"] * 2
     assert isinstance(circular.base, Uniform)
+    with pytest.raises(ConfigError, match=r"circular must be True or False; got \(True, False, True\)"):
+        NSF(3, circular=(True, False, True), **small)
 
 
 def test_starts_at_the_base():

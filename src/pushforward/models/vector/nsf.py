@@ -7,7 +7,7 @@ import math
 from pushforward.distributions import Normal, Uniform
 from pushforward.models.base import Model
 from pushforward.models.vector.building import check_features, vector_chain
-from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     CircularSplineTransformer,
@@ -49,7 +49,7 @@ class NSF(Model):
             "none" keeps the order of the coordinates: an autoregressive model then factorizes in the order of the
             columns, and :meth:`~pushforward.models.base.Model.conditional_log_prob` is defined.
         unconditional: couplings also transform the conditioning half, by splines with free parameters.
-        circular: data are angles in [-pi, pi]: circular splines (Rezende et al. 2020) over a uniform base, without
+        circular: all columns are angles in [-pi, pi]: circular splines (Rezende et al. 2020) over a uniform base, without
             standardization and LU layers.
         activation: activation of the networks.
         dropout: dropout probability inside the residual blocks.
@@ -86,6 +86,8 @@ class NSF(Model):
         check_features("NSF", features)
         check_choice("layer", layer, ("coupling", "autoregressive"))
         check_choice("linear", linear, ("lu", "permutation", "none"))
+        check_choice("circular", circular, (True, False))  # of all columns: a tuple would count as True
+        check_positive("tail_bound", tail_bound)
         spline = CircularSplineTransformer(bins) if circular else SplineTransformer(bins, tail_bound)
         network = {"hidden": hidden, "residual": True, "activation": activation, "dropout": dropout, "context": context}
         permute = features > 1 and linear != "none"
