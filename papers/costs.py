@@ -18,7 +18,7 @@ class Cost:
     Attributes:
         cpu: seconds, without those of the measurements inside it; None if it is not known.
         parts: names of the measurements inside it.
-        complete: False if ``cpu`` is only a part of the time.
+        complete: False if ``cpu`` is only a part of the time, as after an interruption.
     """
 
     cpu: float | None = None
@@ -27,16 +27,15 @@ class Cost:
 
     @classmethod
     def read(cls, entry: dict[str, Any]) -> Cost:
-        """The cost of a line of measurements. In lines without one, the seconds of a training are a part of it."""
-        if "cpu" in entry:
-            return cls(entry["cpu"], entry.get("parts", []))
-        value = entry["value"]
-        seconds = value.get("seconds") if isinstance(value, dict) else None
-        return cls(float(seconds) if isinstance(seconds, (int, float)) else None, complete=False)
+        """The cost of a line of measurements; lines of earlier versions have none."""
+        if "cpu" not in entry:
+            return cls(complete=False)
+        return cls(entry["cpu"], entry.get("parts", []), entry.get("complete", True))
 
     def entry(self) -> dict[str, Any]:
         """What :meth:`read` reads."""
-        return {"cpu": self.cpu} | ({"parts": self.parts} if self.parts else {})
+        more = ({"parts": self.parts} if self.parts else {}) | ({} if self.complete else {"complete": False})
+        return {"cpu": self.cpu} | more
 
 
 class Costs:

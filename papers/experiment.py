@@ -129,8 +129,8 @@ class Experiment:
             with self.costs.measuring(self._name(key)) as cost:
                 value: Any = run()
             took = time.perf_counter() - start
-            if isinstance(value, dict):  # a training that went on from its checkpoint: what it took before
-                cost.cpu = round((cost.cpu or 0.0) + max(0.0, value.get("seconds", 0.0) - took), 2)
+            # A training that went on from its checkpoint took more: only the clock time of its earlier parts is known.
+            cost.complete = not (isinstance(value, dict) and value.get("seconds", 0.0) > took + 1)
             self.say(f"{key}: {_short(value)} ({took:.0f} s)")
             self._known[key] = value
             append(self._cache, {"key": key, "value": value, **cost.entry()})

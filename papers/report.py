@@ -124,7 +124,7 @@ def cpu_seconds(findings: Sequence[Finding]) -> str:
     blocks = {finding.block: finding for finding in findings if finding.cpu is not None}
     complete = all(finding.cpu_complete for finding in blocks.values())
     seconds = sum(finding.cpu or 0.0 for finding in blocks.values())
-    if not blocks or (not complete and not seconds):
+    if not blocks or not (complete or seconds):
         return "–"
     return f"{seconds:,.0f}" if complete else f"over {seconds:,.0f}"
 

@@ -189,16 +189,14 @@ def _images(experiment: Experiment, name: str, latent: int) -> None:
                 pictures[f"{kind} new"] = drawn[:12]
     experiment.strip(f"{name}-{latent}", pictures)
     floor = mmd(features(train[-len(test) :]), features(test)).item()
-    costs = ", ".join(
-        f"{kind} {found['parameters']:,.0f} parameters, {found['seconds']:.0f} s" for kind, found in facts.items()
-    )
+    sizes = ", ".join(f"{kind} {found['parameters']:,.0f} parameters" for kind, found in facts.items())
     experiment.report(
         f"a partition AEF has the higher likelihood than a VAE of the same networks at {latent} latents, on {name}",
         paper="plots only",
         ours=f"{spread(bits['AEF'])} against {spread(bits['VAE'])} bits/dim",
         confirmed=clearly_below(bits["AEF"], bits["VAE"]),
         note=f"both are lower bounds on the probability of the same 8-bit images, from {draws} draws each; from one draw "
-        f"{spread(single['AEF'])} against {spread(single['VAE'])}; {options['max_steps']} steps of 128; {costs}",
+        f"{spread(single['AEF'])} against {spread(single['VAE'])}; {options['max_steps']:,} steps of 128; {sizes}",
     )
     experiment.report(
         f"its reconstructions are sharper at {latent} latents, on {name}",
@@ -255,7 +253,7 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
         ours="root mean square distance to the images without noise, gray levels; " + "; ".join(texts),
         confirmed=all_hold(better),
         note="trained on noisy images alone, with one draw of the noise for each image; noise in units of 255 gray levels, rounded and "
-        f"clipped; the decoder's mean at the center of the code; {_options(experiment)['max_steps']} steps of 128",
+        f"clipped; the decoder's mean at the center of the code; {_options(experiment)['max_steps']:,} steps of 128",
     )
 
 

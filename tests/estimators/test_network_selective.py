@@ -184,5 +184,5 @@ def test_a_file_keeps_what_the_promises_are_for(guard):
 
 
 def test_an_unknown_option_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"unknown option methode: .*per_class"):
-        ClassifierCalibration.fit(np.zeros((50, 2)), np.zeros(50, dtype=int), methode="lac")
+    with pytest.raises(ConfigError, match=r"unknown option approach: .*per_class"):
+        ClassifierCalibration.fit(np.zeros((50, 2)), np.zeros(50, dtype=int), approach="lac")
