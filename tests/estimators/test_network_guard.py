@@ -324,13 +324,13 @@ def test_a_score_that_needs_what_the_network_lacks():
     )
     for score, sentence in (("Energy", "needs the logits of a classifier"), ("ViM", "needs the last linear layer")):
         with pytest.raises(ConfigError, match=sentence):
-            pf.NetworkGuard(net, score=score).fit(x, calibration=x)
+            pf.NetworkGuard(net, score=score).fit(x, calibration=x.clone())
     with pytest.raises(ConfigError, match="needs inner layers"):
-        pf.NetworkGuard(net, score="LayerMahalanobis", layers=[]).fit(x, calibration=x)
+        pf.NetworkGuard(net, score="LayerMahalanobis", layers=[]).fit(x, calibration=x.clone())
     dense = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     rows = torch.randn(300, 4)
     with pytest.raises(ConfigError, match="needs dropout layers"):
-        pf.NetworkGuard(dense, 0.1, score="MCDropout", task="classify").fit(rows, calibration=rows)
+        pf.NetworkGuard(dense, 0.1, score="MCDropout", task="classify").fit(rows, calibration=rows.clone())
 
 
 def test_nan_features(blobs):
@@ -512,3 +512,25 @@ def test_labels_of_a_report_and_of_an_evaluation(blobs, guard):
     odd = torch.cat((torch.zeros(100), torch.ones(20)))  # not integers, and not classes of the network
     rows = torch.cat((x[3000:3100], x[:20] + 30))
     assert guard.evaluate((rows, odd)).to_dict() == guard.evaluate(rows, odd.numpy()).to_dict()
+
+
+def test_calibration_with_the_training_rows_is_refused(blobs):
+    net, x, y = blobs
+    rows = x[:300], y[:300]
+    for train, calibration in ((rows, rows), (rows, (rows[0], rows[1])), ([rows], [rows]), (rows[0], rows[0])):
+        with pytest.raises(CalibrationError, match="the training rows themselves"):
+            pf.NetworkGuard(net, 0.05).fit(train, calibration=calibration)
+
+
+def test_a_guard_of_a_network_that_changed_is_saved_with_a_warning(blobs, tmp_path):
+    net, x, y = blobs
+    own = copy.deepcopy(net)
+    guard = pf.NetworkGuard(own, 0.05).fit((x[:300], y[:300]), calibration=x[300:600])
+    guard.save(tmp_path / "before")
+    with torch.no_grad():
+        next(own.parameters()).mul_(1.5)
+    with pytest.warns(PushforwardWarning, match="have changed since the guard was fitted"):
+        guard.save(tmp_path / "after")
+    with pytest.raises(StorageError, match="network"):
+        pf.NetworkGuard.load(tmp_path / "after", own)
+    assert pf.NetworkGuard.load(tmp_path / "after", net).digest_ == guard.digest_

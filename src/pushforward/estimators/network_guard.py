@@ -22,7 +22,7 @@ from pushforward.detection.network.reading import class_labels, length
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.detection.smoothing import Smoothing
 from pushforward.display import card
-from pushforward.errors import CalibrationError, ConfigError, InputError
+from pushforward.errors import CalibrationError, ConfigError, InputError, warn_caller
 from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
@@ -158,6 +158,11 @@ class NetworkGuard:
                 "false alarms than alpha (measured at 1 % on networks that had learned their rows by heart: up to 2.7 % with the default "
                 "score, up to 8.8 % with the softmax); pass calibration=held_out with at least "
                 f"{self._needed()} rows that the network has not seen, or calibration='train' to use training rows without any promise."
+            )
+        if _same(train, calibration):
+            raise CalibrationError(
+                "calibration has the training rows themselves, and no promise holds on new rows then: pass rows that the network has not "
+                "seen, or calibration='train' to use training rows without any promise."
             )
         warn_of_training_mode(self.net)
         spare = isinstance(calibration, str)
@@ -630,8 +635,17 @@ class NetworkGuard:
 
         Raises:
             ConfigError: for a score that a file cannot store, such as a detector of another library.
+
+        Warns:
+            PushforwardWarning: if the weights of the network have changed since ``fit``, because :meth:`load` then takes the
+                weights of that time only.
         """
         self._require_fitted()
+        if isinstance(self.net, nn.Module) and digest(self.net) != self.digest_:
+            warn_caller(
+                "the weights of the network have changed since the guard was fitted: load will refuse the network with its new weights. Fit "
+                "the guard again, or load it with the weights of that time."
+            )
         write_network_guard(self, path)
 
     @classmethod
@@ -663,3 +677,15 @@ def _keeping(readings: Iterator[Reading], inputs: list[Tensor]) -> Iterator[Read
     for reading in readings:
         inputs.append(real_inputs(reading.inputs))
         yield reading
+
+
+def _same(train: Any, calibration: Any) -> bool:
+    """Whether the calibration rows are the training rows, as the same objects in memory."""
+    if (
+        isinstance(train, (tuple, list))
+        and isinstance(calibration, (tuple, list))
+        and train
+        and len(train) == len(calibration)
+    ):
+        return _same(train[0], calibration[0])
+    return train is calibration
