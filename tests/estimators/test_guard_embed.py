@@ -158,7 +158,7 @@ def test_photographs_of_every_form() -> None:
         ([], "no inputs"),
         ("a.png", "a list of inputs"),
     ],
-    ids=str,
+    ids=["path", "bytes", "floats", "one picture", "16 bits", "empty", "text"],
 )
 def test_what_cannot_be_read_is_one_sentence(guard, data, match) -> None:
     with pytest.raises(InputError, match=match):
