@@ -144,8 +144,8 @@ def test_too_few_calibration_rows_by_number_are_not_cured_by_more_rows() -> None
 @pytest.mark.parametrize(
     ("data", "what_to_do"),
     [
-        ("train.csv", "'train.csv' is text: read the file first"),
-        (Path("train.csv"), "'train.csv' is text: read the file first"),
+        ("train.csv", r"a path is no data: .* tables with pf\.io\.read_table"),
+        (Path("train.csv"), r"a path is no data: .* tables with pf\.io\.read_table"),
         ([{"a": 1.0}, {"a": 2.0}], r"pandas\.DataFrame\(X\)"),
         ([["a", 1.0], ["b", 2.0]], r"'a': an array or a list of rows must be numbers.*pandas\.DataFrame\(X\)"),
         (pd.Series({"a": 1.0, "b": "x"}), r"df\.iloc\[\[0\]\] for one row"),
