@@ -32,8 +32,9 @@ def channels_last(x: Tensor) -> Tensor:
 
     Function transforms (``torch.func.vmap``, ``grad``, ...) do not support that layout; there the images stay as they are.
 
-    >>> import torch
-    >>> channels_last(torch.zeros(1, 2, 3, 3)).is_contiguous(memory_format=torch.channels_last)
-    True
+    Example:
+        >>> import torch
+        >>> channels_last(torch.zeros(1, 2, 3, 3)).is_contiguous(memory_format=torch.channels_last)
+        True
     """
     return x if is_transformed() else x.contiguous(memory_format=torch.channels_last)
