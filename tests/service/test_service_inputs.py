@@ -16,6 +16,7 @@ from PIL import Image
 from service_helpers import NORMAL, rows_like_training
 
 from pushforward import Guard
+from pushforward.errors import SchemaError
 from pushforward.service.answers import read_invocations, read_score
 from pushforward.service.inference_protocol import read_infer
 from pushforward.service.inputs import Inputs, Reader
@@ -128,6 +129,32 @@ def test_times_of_day_durations_and_a_category_na_have_the_scores_of_the_guard_i
     assert Inputs.join([bodies["csv"], bodies["arrow"]]).data.num_rows == 18  # of one type, so scored together
 
 
+def test_numbers_that_are_written_as_text_are_read_as_by_the_guard_itself(guard, reader):
+    texts = ["40", " 40 ", "4e1", "NA", "", "null", "inf", "1_0", "0x1F", "forty", "1,000"]
+    for text in texts:
+        table = pa.table({name: [text if name == "age" else value] for name, value in NORMAL.items()})
+        bodies = {
+            JSON: json.dumps([NORMAL | {"age": text}]).encode(),
+            "application/vnd.apache.arrow.stream": arrow(table),
+        }
+        try:
+            want = guard.anomaly_score(table)
+        except SchemaError:
+            want = None
+        for media, body in bodies.items():
+            if want is None:
+                with pytest.raises(Refusal, match="not a number"):
+                    read_score(reader, media, body)
+            else:
+                np.testing.assert_array_equal(guard.anomaly_score(read_score(reader, media, body)[0].data), want)
+
+
+@pytest.mark.parametrize("cell", ["NaN", "-Infinity"])
+def test_json_without_nan_says_what_to_send(reader, cell):
+    with pytest.raises(Refusal, match="send null"):
+        read_score(reader, JSON, json.dumps([NORMAL]).replace("40", cell).encode())
+
+
 def test_tensors_of_the_protocol(guard, reader, numbers):
     table = rows_like_training(4)
     want = reader.records(table.to_pylist()).data
@@ -198,6 +225,8 @@ def test_json_that_does_not_fit_is_refused(reader, body, status):
         ("text/csv", b"amount,age\n1,2\n", 422),
         ("text/csv", b"amount,age,ratio,country\nx,2,3,NO\n", 422),
         ("text/csv", b"amount,age,ratio,country\n", 422),
+        ("text/csv", b"amount,age,ratio,country,age\n1,2,3,NO,4\n", 422),
+        ("application/vnd.apache.arrow.stream", arrow(rows_like_training(3).slice(0, 0)), 422),
         ("text/csv", b"\xff\xfe\x00", 422),
         ("application/vnd.apache.arrow.stream", b"", 400),
         ("application/vnd.apache.arrow.stream", b"ARROW1\0\0" * 50, 400),

@@ -23,8 +23,8 @@ from pushforward.service.inputs import Inputs
 from pushforward.service.recorder import Recorder
 from pushforward.service.refusal import Refusal
 from pushforward.service.store import Store, tables
-from pushforward.service.store.eventlog import Event, append_events, event_ids
-from pushforward.service.store.modelbook import register
+from pushforward.service.store.eventlog import Event, append_events, delete_old, event_ids
+from pushforward.service.store.modelbook import register, unload
 
 MODELS = (("m", "m.safetensors"),)
 
@@ -475,3 +475,35 @@ def test_two_processes_count_each_event_once(store, guard_file):
     one.update()
     one.update()
     assert drift_of(store)["count"] == 20
+
+
+@pytest.mark.parametrize("gone", ["", "other", "m"])
+def test_retention_deletes_events_of_quiet_and_unloaded_models_and_drift_goes_on(store, guard_file, gone):
+    register(store, "m", guard_file)
+    register(store, "other", guard_file)  # never asked for anything
+    scores = np.random.default_rng(0).normal(size=40)
+    append_events(store, [e for s in scores[:30] for e in some_events(1, float(s))])
+    drift = Drift(store)
+    drift.update()
+    if gone:
+        unload(store, gone)
+        drift.update()
+    drift.save_before(time.time())
+    assert delete_old(store, time.time()) == 30
+    register(store, "m", guard_file)
+    append_events(store, [e for s in scores[30:] for e in some_events(1, float(s))])
+    restarted = Drift(store)
+    restarted.update()
+    want = Monitor(Guard.load(guard_file).calibrator_.scores, math.exp(-bound(1)), seed=1)
+    want.update(scores)
+    assert restarted.evidence["m", "1"] == pytest.approx(want.log_evidence, rel=1e-9)
+
+
+def test_retention_keeps_what_a_monitor_still_repeats(store, guard_file):
+    register(store, "m", guard_file)
+    append_events(store, some_events(10, 3.0))
+    Drift(store).update()
+    assert delete_old(store, time.time()) == 0
+    young = Drift(store)
+    young.save_before(time.time() - 60)  # nothing is that old
+    assert delete_old(store, time.time()) == 0

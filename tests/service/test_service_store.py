@@ -6,11 +6,14 @@ import json
 import sqlite3
 import threading
 import time
+from importlib.resources import files
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import delete, func, select, update
 
 from pushforward.errors import ConfigError, StorageError
+from pushforward.service.served import Models
 from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import SigningKey, seal, verify
 from pushforward.service.store.eventlog import (
@@ -24,6 +27,8 @@ from pushforward.service.store.eventlog import (
     per_bucket,
 )
 from pushforward.service.store.modelbook import activate, entries, generation, read_content, register, unload
+
+MIGRATIONS = ScriptDirectory(str(files("pushforward.service") / "migrations"))
 
 
 @pytest.fixture
@@ -49,6 +54,30 @@ def test_migrations_make_the_tables_of_the_code_and_can_be_repeated(store):
     store.migrate()
     with store.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_a_store_of_an_earlier_version_keeps_its_events_and_numbers_go_on(tmp_path):
+    import importlib
+
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    with store.write() as connection:
+        context = MigrationContext.configure(connection)
+        with Operations.context(context):
+            importlib.import_module("pushforward.service.migrations.versions.0001_first").upgrade()
+        context.stamp(MIGRATIONS, "0001")
+    batch = some_events(3)
+    append_events(store, batch)
+    store.migrate()
+    with store.write() as connection:
+        assert [event["id"] for event in find_events(connection)] == [event.id for event in reversed(batch)]
+        connection.execute(delete(tables.events))
+    append_events(store, some_events(1))
+    with store.read() as connection:
+        assert [event["seq"] for event in find_events(connection)] == [4]
+    store.close()
 
 
 def test_a_store_of_a_newer_version_is_refused(store):
@@ -217,6 +246,28 @@ def test_models_get_versions_and_one_is_active(store, guard_file, other_guard_fi
         ]
         assert generation(store, connection) > before
     assert verify(store).valid
+
+
+def test_a_file_that_was_put_back_before_a_restart_is_served_again(store, guard_file, other_guard_file):
+    register(store, "orders", guard_file)
+    register(store, "orders", other_guard_file)
+    back = register(store, "orders", guard_file)
+    assert (back.version, back.active) == ("1", True)
+    assert activate(store, "orders", "2")
+    assert not register(store, "orders", guard_file).active  # the file did not change, so the choice stays
+
+
+def test_the_first_model_stays_the_first_when_it_is_loaded_again(store, guard_file, other_guard_file):
+    register(store, "a", guard_file)
+    register(store, "b", guard_file)
+    models = Models(store, ["a", "b"], 100)
+    models.refresh()
+    register(store, "a", other_guard_file)
+    models.refresh()
+    assert models.find().key == ("a", "2")
+    swapped = Models(store, ["b", "a"], 100)
+    swapped.refresh()
+    assert swapped.find().name == "b"
 
 
 def test_a_damaged_guard_file_does_not_enter_the_store(store, guard_file, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = ["ARROW", "CSV", "JSON", "NPY", "parse_json", "read_invocations", "rea
 
 JSON, CSV, ARROW, NPY = "application/json", "text/csv", "application/vnd.apache.arrow.stream", "application/x-npy"
 _PICTURES = ("image/png", "image/jpeg")
+_NO_NUMBER = re.compile(rb"[:,\[]\s*-?(NaN|Infinity)")
 _MOST_REASONS = 256  # rows of a request with reasons
 
 
@@ -29,7 +31,8 @@ def parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except (orjson.JSONDecodeError, RecursionError) as error:
-        raise Refusal(400, f"the body is not JSON: {str(error)[:200]}") from None
+        absent = "; JSON has no NaN and no infinity: send null for a missing cell" if _NO_NUMBER.search(body) else ""
+        raise Refusal(400, f"the body is not JSON: {str(error)[:200]}{absent}") from None
 
 
 def read_score(reader: Reader, media: str, body: bytes) -> tuple[Inputs, dict[str, Any]]:

@@ -54,7 +54,7 @@ class Service:
         self.id = uuid.uuid4().hex
         self.store = Store(settings.store, durable=settings.durability == "strict")
         self.metrics = Metrics()
-        self.models = Models(self.store, settings.max_rows)
+        self.models = Models(self.store, [name for name, _ in settings.models], settings.max_rows)
         self.recorder = Recorder(self.store, settings.durability)
         self.access = Access(settings.token_file, self._secret())
         self.draining = asyncio.Event()

@@ -92,6 +92,32 @@ class Drift:
         for key in set(self._streams) - {(entry.name, entry.version) for entry in known}:
             del self._streams[key]
 
+    def save_before(self, time: float) -> None:
+        """Save the monitors that would repeat events from before a time, so that these can be deleted.
+
+        A monitor of few rows is saved by :meth:`update` after a long time, and one of a version that is not loaded never.
+        """
+        column, event = tables.monitors.c, tables.events.c
+        query = select(column.model, column.version, column.snapshot_cursor, column.cursor)
+        with self.store.read() as connection:
+            digests = {(entry.name, entry.version): entry.digest for entry in entries(connection)}
+            late = []
+            for *key, begin, end in connection.execute(query.where(column.snapshot_cursor < column.cursor)).all():
+                mine = (event.model == key[0]) & (event.version == key[1]) & (event.seq > begin) & (event.seq <= end)
+                oldest = connection.execute(select(func.min(event.time)).where(mine)).scalar()
+                if oldest is not None and oldest < time:
+                    late.append((key[0], key[1]))
+        for key in late:
+            followed = self._streams.get(key)
+            stream = followed or self._restore(key, digests[key])
+            if followed is None:
+                del self.evidence[key]
+            same = (column.model == key[0]) & (column.version == key[1]) & (column.cursor == stream.cursor)
+            new = {"snapshot": _pack(stream.monitor), "snapshot_cursor": stream.cursor}
+            with self.store.write() as connection:
+                if connection.execute(tables.monitors.update().where(same).values(new)).rowcount:
+                    stream.snapshot_cursor = stream.cursor
+
     def restart(self, model: str, version: str) -> bool:
         """Begin a new segment at the present end of the stream, after an alarm was dealt with; False without a monitor."""
         with self.store.write() as connection:

@@ -7,6 +7,8 @@ import binascii
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from csv import Error as CsvError
+from csv import reader as csv_lines
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ import numpy as np
 from pushforward.data import Schema, as_images
 from pushforward.data.arrow import compute
 from pushforward.data.cells import number_cells
-from pushforward.data.text import MISSING_WORDS
+from pushforward.data.text import MISSING_WORDS, parse_numbers
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
 from pushforward.service.refusal import Refusal
@@ -140,6 +142,7 @@ class Reader:
         from pyarrow import csv
 
         self._refuse_images()
+        self._check_twice(_csv_names(body))
         types = {n: pa.float64() if number else pa.string() for n, number in zip(self.names, self.numeric, strict=True)}
         convert = csv.ConvertOptions(
             column_types=types,
@@ -166,12 +169,13 @@ class Reader:
             for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(body)):
                 if is_compressed(message):
                     raise Refusal(415, "the Arrow stream is compressed: write it without compression.")
-            for batch in pa.ipc.open_stream(pa.BufferReader(body)):
+            stream = pa.ipc.open_stream(pa.BufferReader(body))
+            for batch in stream:
                 rows += batch.num_rows
                 self._check_count(rows, least=0)
                 batch.validate(full=True)
                 batches.append(batch)
-            table = pa.Table.from_batches(batches)
+            table = pa.Table.from_batches(batches, stream.schema)
             table.column_names  # noqa: B018  names that are not UTF-8 raise here
         except (pa.ArrowException, ValueError, OSError, KeyError, UnicodeDecodeError) as error:
             raise Refusal(400, f"the body is not an Arrow stream: {_first_line(error)}") from None
@@ -288,8 +292,7 @@ class Reader:
 
         self._check_count(table.num_rows)
         self._check_names(dict.fromkeys(table.column_names), "the table")
-        if len(set(table.column_names)) < table.num_columns:
-            raise Refusal(422, "two columns have the same name: rename one.")
+        self._check_twice(table.column_names)
         arrays = []
         for name, number in zip(self.names, self.numeric, strict=True):
             column = table.column(name)
@@ -302,6 +305,8 @@ class Reader:
                         _check_texts(name, chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk)
                 if pa.types.is_duration(kind):  # as text it would be a number of its own unit
                     column = pa.array(number_cells(name, column, "duration").values)
+                elif number and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                    column = pa.array(_numbers(name, column.to_pylist()))
                 arrays.append(compute().cast(column, pa.float64() if number else pa.string(), safe=False))
             except (pa.ArrowException, ValueError) as error:
                 raise Refusal(422, f"column {name!r:.80} cannot be read: {_first_line(error)}") from None
@@ -326,6 +331,11 @@ class Reader:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise Refusal(422, f"{what} lacks the column {absent[0]!r:.80}{more}, which the model has.")
 
+    @staticmethod
+    def _check_twice(names: Sequence[str]) -> None:
+        if len(set(names)) < len(names):
+            raise Refusal(422, "two columns have the same name: rename one.")
+
     def _check_count(self, rows: int, least: int = 1) -> None:
         if rows < least:
             raise Refusal(422, "there are no rows.")
@@ -346,17 +356,43 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     try:
         if isinstance(values, np.ndarray):
             return values.astype(np.float64)
-        found = np.array([math.nan if value is None or value == "" else value for value in values], np.float64)
+        numbers = [math.nan if value is None else value for value in values]
+        texts = [k for k, value in enumerate(numbers) if isinstance(value, (str, bytes))]
+        if texts:  # Python's own reading of a text as a number has other rules than that of a table
+            for k, value in zip(texts, _read_texts([numbers[k] for k in texts]), strict=True):
+                numbers[k] = value
+        found = np.array(numbers, np.float64)
         if found.ndim != 1:
             raise TypeError
         return found
     except (ValueError, TypeError, OverflowError):
         for k, value in enumerate(values):
             try:
-                math.isnan(float(math.nan if value is None or value == "" else value))
+                [value] = _read_texts([value]) if isinstance(value, (str, bytes)) else [value]
+                math.isnan(float(math.nan if value is None else value))
             except (ValueError, TypeError, OverflowError):
                 raise Refusal(422, f"column {name!r:.80}, row {k}: {value!r:.60} is not a number.") from None
         raise Refusal(422, f"column {name!r:.80} has a cell that is not a number.") from None
+
+
+def _read_texts(texts: Sequence[str | bytes]) -> list[float]:
+    """Numbers that are written as text, as a table reads them; ValueError for another text."""
+    import pyarrow as pa
+
+    plain = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]
+    numbers, wrong = parse_numbers(pa.array(plain, pa.large_string()))
+    if wrong.any():
+        raise ValueError
+    return numbers.tolist()
+
+
+def _csv_names(body: bytes) -> list[str]:
+    """The first line of CSV; empty for one that only pyarrow's error can describe."""
+    lines = io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline="")
+    try:
+        return next((line for line in csv_lines(lines) if line), [])
+    except (ValueError, CsvError):
+        return []
 
 
 def _texts(name: str, values: Any) -> list[str | None]:

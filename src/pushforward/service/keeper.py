@@ -93,7 +93,9 @@ class Keeper:
         now = time.monotonic()
         if self.settings.retention_days is not None and now - self._cleaned > 60:
             self._cleaned = now
-            delete_old(self.store, time.time() - 86400 * self.settings.retention_days)
+            before = time.time() - 86400 * self.settings.retention_days
+            self.drift.save_before(before)
+            delete_old(self.store, before)
         if self.key is not None and now - self._sealed > _SEAL_SECONDS:
             self._sealed = now
             seal(self.store, self.key)

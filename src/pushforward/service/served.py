@@ -129,10 +129,15 @@ class Models:
 
     :meth:`refresh` loads what is new before it replaces anything, and the replacement is one assignment: a request sees the
     models before or after it, and a request that began with an older version ends with it.
+
+    Args:
+        store: of the service.
+        names: of the models, the one first that answers requests that name none.
+        max_rows: largest number of rows in a request.
     """
 
-    def __init__(self, store: Store, max_rows: int) -> None:
-        self.store, self.max_rows = store, max_rows
+    def __init__(self, store: Store, names: Sequence[str], max_rows: int) -> None:
+        self.store, self.names, self.max_rows = store, tuple(names), max_rows
         self.generation = -1
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._active: dict[str, str] = {}
@@ -154,7 +159,9 @@ class Models:
         for entry in wanted:
             key = (entry.name, entry.version)
             served[key] = self._served.get(key) or load_model(entry, contents[entry.digest], self.max_rows)
-        active = {entry.name: entry.version for entry in wanted if entry.active}
+        found = {entry.name: entry.version for entry in wanted if entry.active}
+        order = [*self.names, *found]  # as the operator gave them, whatever was loaded last
+        active = {name: found[name] for name in order if name in found}
         self._served, self._active, self.generation = served, active, number
         return True
 

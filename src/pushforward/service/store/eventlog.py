@@ -209,12 +209,13 @@ def delete_old(store: Store, before: float) -> int:
         column = tables.audit.c
         query = select(func.max(column.seq)).where(column.kind == "events", column.time < before)
         through = connection.execute(query).scalar()
-        # A monitor repeats what came after its last snapshot, so those events stay until the next one.
-        kept = connection.execute(select(func.min(tables.monitors.c.snapshot_cursor))).scalar()
-        if kept is not None:
-            first = connection.execute(
-                select(func.min(tables.events.c.batch)).where(tables.events.c.seq > kept)
-            ).scalar()
+        # A monitor repeats the events of its model that came after its last snapshot, so they stay until the next one.
+        event, monitor = tables.events.c, tables.monitors.c
+        query = select(monitor.model, monitor.version, monitor.snapshot_cursor, monitor.cursor)
+        query = query.where(monitor.snapshot_cursor < monitor.cursor)
+        for model, version, begin, end in connection.execute(query).all():
+            repeated = (event.model == model) & (event.version == version) & (event.seq > begin) & (event.seq <= end)
+            first = connection.execute(select(func.min(event.batch)).where(repeated)).scalar()
             through = through if first is None or through is None else min(through, first - 1)
         if not through:
             return 0

@@ -63,8 +63,8 @@ def read_content(connection: Connection, digest: str) -> bytes:
 def register(store: Store, name: str, path: str | Path, *, activate_known: bool = False) -> Entry:
     """Copy a guard file into the store as the next version of a model, which becomes the active one.
 
-    A file that the model already has stays the version that it is; it becomes active with ``activate_known``, or if no
-    other version is loaded.
+    A file that the model already has stays the version that it is. It becomes active with ``activate_known``, if no other
+    version is loaded, or if the last file that was registered for the model was another one.
 
     Raises:
         StorageError: if the file is not an intact guard file; the store then does not change.
@@ -82,6 +82,9 @@ def register(store: Store, name: str, path: str | Path, *, activate_known: bool 
         same = next((entry for entry in known if entry.digest == digest), None)
         insert = store.insert(tables.files).values(digest=digest, content=content).on_conflict_do_nothing()
         connection.execute(insert)
+        last = store.get(connection, "files", {})
+        changed = last.get(name, digest) != digest  # an earlier file is back; else a choice of a version stays
+        store.put(connection, "files", last | {name: digest})
         if same is None:
             version = str(1 + max((int(entry.version) for entry in known), default=0))
             row = {"name": name, "version": version, "digest": digest, "loaded": True, "active": False}
@@ -93,7 +96,7 @@ def register(store: Store, name: str, path: str | Path, *, activate_known: bool 
             connection.execute(
                 tables.models.update().where(column.name == name, column.version == version).values(loaded=True)
             )
-        if same is None or activate_known or not any(entry.active and entry.loaded for entry in known):
+        if same is None or activate_known or changed or not any(entry.active and entry.loaded for entry in known):
             _set_active(connection, name, version)
         _changed(store, connection, "load", name, version, digest)
         return next(e for e in entries(connection) if (e.name, e.version) == (name, version))

@@ -74,6 +74,7 @@ events = Table(
     Index("events_of_model", "model", "seq"),
     Index("alarms_of_model", "model", "alarm", "seq"),
     Index("events_of_batch", "batch"),
+    sqlite_autoincrement=True,  # a number that a monitor has read must not come again when all events were deleted
 )
 feedback = Table(
     "feedback",
