@@ -117,6 +117,29 @@ def test_chance_is_called_drift_as_rarely_as_it_says():
     assert kolmogorov_smirnov(0.0, 10, 10) == 1.0
 
 
+@pytest.mark.parametrize(("n", "m"), [(30, 1), (1, 50), (50, 3), (99, 7), (40, 40), (2000, 20)])
+def test_the_p_value_of_few_rows_is_the_exact_one_of_scipy(n, m):
+    rng = np.random.default_rng(n + m)
+    for shift in (0.0, 0.7, 5.0):
+        x, y = rng.normal(size=n), rng.normal(shift, 1, size=m)
+        exact = stats.ks_2samp(x, y, method="exact")
+        assert kolmogorov_smirnov(exact.statistic, n, m) == pytest.approx(exact.pvalue, rel=1e-6, abs=1e-13)
+
+
+def test_a_single_new_row_is_called_drift_as_rarely_as_it_says():
+    rng = np.random.default_rng(0)
+    found = sum(compared(rng.normal(size=50), rng.normal(size=1)).drifted for _ in range(300))
+    assert found <= stats.binom.ppf(0.9999, 300, 0.01)  # the row is outside of 50 others with a probability of 3.9 %
+
+
+def test_later_instants_are_no_drift():
+    before = np.datetime64("2026-01-01T00:00", "s") + np.arange(500) * 3600
+    found = compared(before, before[:300] + np.timedelta64(90, "D"))
+    assert found.distance == 1.0
+    assert (found.tested, found.drifted, found.too_far) == (False, False, False)
+    assert compared([None, *before], [None] * 400).missing_changed  # other checks go on
+
+
 def test_files_keep_summaries_and_refuse_changed_ones():
     table = pa.table({"x": [1.0, 2.5, 4.0], "c": ["a", "b", "a"]})
     found, schema = summaries(table)

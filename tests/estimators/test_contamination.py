@@ -11,6 +11,8 @@ from pushforward.detection.conformal.trimming import far_scores, trimmed_bound
 from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, PushforwardWarning
+from pushforward.estimators.calibration_rows import trim
+from pushforward.estimators.recalibration import CalibrationRecord
 
 
 def rows(n: int, seed: int, anomalies: int = 0) -> np.ndarray:
@@ -116,3 +118,19 @@ def test_calibration_scores_that_look_contaminated_are_said_to() -> None:
 def test_impossible_bounds(bound) -> None:
     with pytest.raises(ConfigError, match="max_contamination"):
         pf.Guard(max_contamination=bound).fit(rows(100, 0))
+
+
+def test_a_monitor_keeps_its_bound_where_calibration_scores_were_left_out() -> None:
+    """Normal rows with heavy tails, of which some are taken for anomalies: later ones like them are no drift."""
+    found = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        scores, stream = np.abs(rng.standard_t(2, size=(2, 400)))
+        kept, trimmed = trim(scores, 0.05)
+        guard = pf.Guard()._calibrate(kept)
+        guard.calibration_ = CalibrationRecord(len(kept), trimmed=trimmed)
+        guard.score_ = None  # a monitor reads the calibration alone
+        monitor = guard.monitor(alpha=0.05, seed=seed)
+        monitor.update(stream)
+        found += monitor.alarm
+    assert found / 150 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)  # without the scores that were left out it is larger

@@ -14,6 +14,7 @@ from pushforward.data.text import MISSING_WORDS, parse_numbers
 from pushforward.errors import SchemaError
 
 __all__ = [
+    "INSTANTS",
     "TIMES",
     "Cells",
     "category_cells",
@@ -28,8 +29,8 @@ __all__ = [
 ]
 
 TIMES = ("timestamp", "timestamp_utc", "date", "time", "duration")
-_INSTANTS = ("timestamp", "timestamp_utc", "date")
-_READ_AS_TEXT = (*_INSTANTS, "time")
+INSTANTS = ("timestamp", "timestamp_utc", "date")
+_READ_AS_TEXT = (*INSTANTS, "time")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _FLAGS = ("false", "true", "False", "True", "FALSE", "TRUE", "0", "1", "0.0", "1.0")
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
@@ -72,7 +73,7 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
         return Cells(values, bad if bad.any() else None, text=text)
     if pa.types.is_temporal(kind):
         found = time_kind(kind)
-        if found != time and not (found in _INSTANTS and time in _INSTANTS):
+        if found != time and not (found in INSTANTS and time in INSTANTS):
             wanted = f"{time.split('_')[0]}s" if time else "numbers"
             raise SchemaError(f"column {name!r} must be {wanted}, and its type is {kind}: convert it.")
         return Cells(_seconds(column, kind))

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.data.cells import INSTANTS
 from pushforward.detection.column_summary import ColumnSummary
+from pushforward.detection.kolmogorov import kolmogorov_smirnov
 
 __all__ = ["DISTANCE", "SIGNIFICANCE", "ColumnDrift", "ColumnTally"]
 
@@ -63,14 +65,19 @@ class ColumnDrift:
         return self.below + self.above
 
     @property
+    def tested(self) -> bool:
+        """Whether another distribution would be news. Instants have always another one: new rows are later."""
+        return self.summary.column.time not in INSTANTS
+
+    @property
     def drifted(self) -> bool:
         """Whether the values have another distribution: certain, and by a distance of at least 0.1."""
-        return self.distance >= DISTANCE and self.p_value <= SIGNIFICANCE / self.tests
+        return self.tested and self.distance >= DISTANCE and self.p_value <= SIGNIFICANCE / self.tests
 
     @property
     def too_far(self) -> bool:
         """Whether more new rows are outside the training range than chance explains."""
-        return self.p_outside <= SIGNIFICANCE / self.tests
+        return self.tested and self.p_outside <= SIGNIFICANCE / self.tests
 
     @property
     def missing_changed(self) -> bool:
@@ -160,13 +167,6 @@ class ColumnTally:
             summary, self.counts.copy(), self.below, self.above, self.unseen, self.missing, float(self.low), float(self.high),
             min(1.0, distance), p, _equal_fractions(*cells), p_outside, tests,
         )  # fmt: skip
-
-
-def kolmogorov_smirnov(distance: float, n: int, m: int) -> float:
-    """P(D >= distance) for samples of n and m rows of one continuous distribution; with ties it is smaller."""
-    from scipy.stats import kstwo
-
-    return float(kstwo.sf(distance, max(1, round(n * m / (n + m))))) if distance > 0 else 1.0
 
 
 def at_least_outside(count: int, n: int, m: int) -> float:

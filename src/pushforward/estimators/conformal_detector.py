@@ -113,7 +113,11 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
             seed: of the random tie-breaking.
         """
         require_fitted(self)
-        return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
+        return Monitor(self._stream_reference(), alpha, betting=betting, seed=seed)
+
+    def _stream_reference(self) -> np.ndarray:
+        """The scores among which a stream is ranked."""
+        return self.calibrator_.scores
 
     def _repr_html_(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
         """What is promised for which rows, for a notebook."""

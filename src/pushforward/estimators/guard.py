@@ -597,6 +597,11 @@ class Guard(ConformalDetector):
             raise AttributeError(NO_DENSITY)
         return density
 
+    def _stream_reference(self) -> np.ndarray:
+        # The scores that max_contamination left out were larger than all others. As +inf they can only make the p-values of a
+        # stream larger, so a monitor keeps its bound whether they were of anomalies or of normal rows.
+        return np.append(self.calibrator_.scores, np.full(self.calibration_.trimmed, np.inf))
+
     def _facts(self) -> list[tuple[str, Any]]:
         if self.reads_images:
             reads = "images of " + " x ".join(map(str, getattr(self.score_, "shape", None) or ()))

@@ -78,7 +78,7 @@ def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, A
     versions = current_versions()
     facts = {"Guard": f"{file} ({nouns_of(guard)})" if file else nouns_of(guard), **more}
     if training is not None:
-        fitted = training.rows - n if guard.calibration_.times == 0 else None
+        fitted = training.rows - n - guard.calibration_.trimmed if guard.calibration_.times == 0 else None
         divided = f", of which {fitted:,} fitted the score and {n:,} calibrated the alarm" if fitted is not None else ""
         facts["Training data"] = f"{training.rows:,} {nouns}{divided}"
         facts["Digest of the training data"] = f"sha256 {training.digest}"

@@ -148,7 +148,8 @@ def _column_checks(columns: Sequence[ColumnDrift], nouns: tuple[str, str], cells
     """The checks of columns, those that their kinds permit."""
     if not columns:
         return []
-    checks = [Check("drift", *_drift(columns))]
+    tested = [column for column in columns if column.tested]
+    checks = [Check("drift", *_drift(tested))] if tested else []
     if any(not column.summary.numeric for column in columns):
         bad = [(c, plural(c.unseen, *nouns)) for c in columns if c.unseen]
         good = "Every flag and category was in the training rows."
@@ -161,7 +162,7 @@ def _column_checks(columns: Sequence[ColumnDrift], nouns: tuple[str, str], cells
         ]
         good = "Missing cells are as frequent as in the training rows."
         checks.append(Check("missing", *_named(bad, "have more or fewer missing cells than before", good)))
-    numbers = [column for column in columns if column.summary.numeric]
+    numbers = [column for column in tested if column.summary.numeric]
     if numbers:
         outside, present = sum(c.outside for c in numbers), sum(c.rows - c.missing for c in numbers)
         good = (

@@ -234,7 +234,7 @@ def _calibration_scores(content: bytes) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "guard.safetensors")
         path.write_bytes(content)
-        return Guard.load(path).calibrator_.scores
+        return np.array(Guard.load(path).monitor().p_values.seen)
 
 
 def _pack(monitor: Monitor) -> bytes:

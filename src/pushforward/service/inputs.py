@@ -356,7 +356,7 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     try:
         if isinstance(values, np.ndarray):
             return values.astype(np.float64)
-        numbers = [math.nan if value is None else value for value in values]
+        numbers: list[Any] = [math.nan if value is None else value for value in values]
         texts = [k for k, value in enumerate(numbers) if isinstance(value, (str, bytes))]
         if texts:  # Python's own reading of a text as a number has other rules than that of a table
             for k, value in zip(texts, _read_texts([numbers[k] for k in texts]), strict=True):

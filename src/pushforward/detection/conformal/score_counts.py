@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pushforward.detection.conformal.calibration import ConformalCalibrator
 from pushforward.detection.conformal.guarantees import FalseAlarmDistribution
+from pushforward.detection.kolmogorov import kolmogorov_smirnov
 from pushforward.detection.validation import score_array
 from pushforward.numerics.checks import check_integer
 
@@ -96,8 +97,6 @@ class ScoreCounts:
 
     def uniformity(self) -> Uniformity:
         """The two-sample test of Kolmogorov and Smirnov of the new scores and the calibration scores."""
-        from scipy.stats import kstwo
-
         n, m = self.calibrator.n, self.rows
         if m == 0:
             return Uniformity(0.0, 1.0, 0.0)
@@ -107,8 +106,7 @@ class ScoreCounts:
         gaps = np.concatenate((at_most[:-1] - total[:-1:2], at_most[1:] - total[1::2]))
         k = int(np.abs(gaps).argmax())
         distance = float(abs(gaps[k]))
-        p = float(kstwo.sf(distance, max(1, round(n * m / (n + m))))) if distance > 0 else 1.0
-        return Uniformity(distance, p, float(gaps[k]))
+        return Uniformity(distance, kolmogorov_smirnov(distance, n, m), float(gaps[k]))
 
     def histogram(self, bins: int = 20, level: float = 0.99) -> PValueHistogram:
         """Counts of the p-values in equal bins.
