@@ -12,8 +12,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from pushforward.cli import main
-from pushforward.data import load_image_sample
+from pushforward.cli import main, show
+from pushforward.data import Schema, load_image_sample
 from pushforward.detection import realized_interval
 from pushforward.kernels import description, use_kernels
 
@@ -286,3 +286,9 @@ def test_info_says_which_kernels_are_in_use(capsys) -> None:
     assert f"native, {description()['level']}" in said if description()["level"] else description()["reason"] in said
     assert main(["info"]) == main(["info", "file", "--system"]) == 1
     assert "either a file or --system" in capsys.readouterr().err
+
+
+def test_info_shows_names_with_brackets_as_they_are(capsys):
+    show.columns(Schema.infer({"speed [m/s]": [1.0, 2.0, 4.0], "[red]t": [1.0, 2.0, 4.0], "x[/]": ["a", "b", "a"]}))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("speed [m/s]", "[red]t", "x[/]"))

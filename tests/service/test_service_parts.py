@@ -97,9 +97,12 @@ def test_rotation_without_a_restart(tokens):
     assert access.role(f"Bearer {'n' * 20}", None) == "read"
     assert access.role(f"Bearer {READ}", None) is None
     assert access.role(None, session) is None  # the session ends with its token
-    tokens.write_text("nonsense")
-    access._checked = -10.0
-    assert access.role(f"Bearer {'n' * 20}", None) == "read"  # a damaged file changes nothing
+    for damaged in (b"nonsense", b"admin:\xff\xfe" + b"a" * 20):
+        tokens.write_bytes(damaged)
+        access._checked = -10.0
+        assert access.role(f"Bearer {'n' * 20}", None) == "read"  # a damaged file changes nothing
+        with pytest.raises(ConfigError):
+            Access(str(tokens), b"")
 
 
 def test_sessions_cannot_be_forged(tokens):

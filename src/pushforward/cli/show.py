@@ -35,7 +35,7 @@ def grid(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> Non
         table.add_column(name, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    _Console().print(table, highlight=False)
+    _Console().print(table, highlight=False, markup=False)  # a name such as "speed [m/s]" is no markup
 
 
 def columns(schema: Any) -> None:

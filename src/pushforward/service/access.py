@@ -141,7 +141,11 @@ def _stamp(file: Path) -> tuple[int, int, int]:
 
 
 def _read_tokens(file: Path) -> dict[bytes, str]:
-    found = dict(_tokens(file.read_text().splitlines(), file))
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"the token file {file} is not UTF-8 text: write lines such as admin:TOKEN.") from None
+    found = dict(_tokens(lines, file))
     if not found:
         raise ConfigError(f"the token file {file} has no token: write lines such as admin:TOKEN.")
     return found
