@@ -510,3 +510,18 @@ def test_retention_keeps_what_a_monitor_still_repeats(store, guard_file):
     young = Drift(store)
     young.save_before(time.time() - 60)  # nothing is that old
     assert delete_old(store, time.time()) == 0
+
+
+def test_an_old_version_without_rows_does_not_search_all_events_again(store, guard_file, other_guard_file):
+    register(store, "m", other_guard_file)
+    register(store, "m", guard_file)
+    append_events(store, [event._replace(version="2") for event in some_events(30, 3.0)])
+    drift = Drift(store)
+    drift.update()
+    assert drift._streams["m", "1"].looked == 30
+    append_events(store, some_events(5, 3.0))  # version 1 is asked again
+    drift.update()
+    with store.read() as connection:
+        column = tables.monitors.c
+        counts = dict(connection.execute(select(column.version, column.count)).all())
+    assert counts == {"1": 5, "2": 30}

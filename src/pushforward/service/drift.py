@@ -44,12 +44,16 @@ def bound(segment: int) -> float:
 
 @dataclass
 class _Stream:
-    """The state of one model: up to which event it was read, and the monitor of the segment."""
+    """The state of one model: up to which event it was read, and the monitor of the segment.
+
+    Up to ``looked`` no further event is of this model, so that one without rows does not search the events of all others again.
+    """
 
     monitor: Monitor
     cursor: int
     segment: int
     snapshot_cursor: int
+    looked: int = 0
 
 
 class Drift:
@@ -138,13 +142,15 @@ class Drift:
         event = tables.events.c
         query = (
             select(event.seq, event.score, event.time)
-            .where(event.model == key[0], event.version == key[1], event.seq > stream.cursor)
+            .where(event.model == key[0], event.version == key[1], event.seq > max(stream.cursor, stream.looked))
             .order_by(event.seq)
             .limit(min(_CHUNK, SEGMENT - stream.monitor.count))
         )
         with self.store.read() as connection:
+            newest = connection.execute(select(func.max(event.seq))).scalar() or 0
             rows = connection.execute(query).all()
         if not rows:
+            stream.looked = newest
             return False
         before, old_cursor, old_count = stream.monitor.alarm, stream.cursor, stream.monitor.count
         evidence = stream.monitor.update(np.array([row[1] for row in rows]))
