@@ -7,6 +7,7 @@ from scipy import stats
 from pushforward.data import Schema
 from pushforward.detection import ConformalCalibrator
 from pushforward.detection.column_summary import ColumnSummaries
+from pushforward.estimators.calibration_rows import trim
 from pushforward.report import Collected
 from pushforward.report.checks import alarm_tail, run_checks
 from pushforward.report.collected import AlongRows, Group, Shown, Worst
@@ -27,7 +28,7 @@ def collected(calibration, scores, columns=(), rows=None, alpha=0.05, groups=Non
 
 
 def checks_of(found):
-    uniformity = [(group, group.counts.uniformity()) for group in found.groups.values()]
+    uniformity = [(group, group.uniformity()) for group in found.groups.values()]
     columns = [tally.compare(len(found.tallies)) for tally in found.tallies]
     return {check.name: check for check in run_checks(found, (True, ""), uniformity, columns, None)}
 
@@ -46,6 +47,25 @@ def test_rows_like_the_training_rows_fail_each_check_with_one_percent():
     most = stats.binom.ppf(0.9999, 200, 0.01)
     assert all(count <= most for count in failures.values()), failures
     assert sum(failures.values()) > 0  # a check that cannot fail would say nothing
+
+
+def test_normal_rows_with_heavy_tails_pass_where_calibration_scores_were_left_out():
+    failures = {"alarm_rate": 0, "uniform": 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        kept, left_out = trim(np.abs(rng.standard_t(2, size=300)), 0.1)
+        scores, calibrator = np.abs(rng.standard_t(2, size=2000)), ConformalCalibrator(kept)
+        found = Collected({None: ("all rows", calibrator, calibrator.threshold(0.05))})
+        found.groups[None].left_out = left_out
+        p = calibrator.p_value(scores)
+        found.add(scores, p, p <= found.groups[None].level, lambda k: k)
+        checks = run_checks(
+            found, (True, ""), [(group, group.uniformity()) for group in found.groups.values()], [], None
+        )
+        for check in checks:
+            if check.name in failures:
+                failures[check.name] += not check.passed
+    assert max(failures.values()) <= stats.binom.ppf(0.9999, 60, 0.01), failures
 
 
 def test_each_check_fails_where_it_must():

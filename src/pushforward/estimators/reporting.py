@@ -64,6 +64,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
     reader = rows_of(guard)
     calibration = {None: ("all rows", guard.calibrator_, guard.level_)}
     collected = Collected(calibration, reader.columns, options.alarms)
+    collected.groups[None].left_out = guard.calibration_.trimmed
     problems: list[Problem] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SchemaWarning)  # the report says it

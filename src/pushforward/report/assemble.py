@@ -103,7 +103,7 @@ def assemble(
         Report(100 rows, 0 of 6 checks failed)
     """
     groups = list(collected.groups.values())
-    uniformity = [(group, group.counts.uniformity()) for group in groups]
+    uniformity = [(group, group.uniformity()) for group in groups]
     columns = [tally.compare(len(collected.tallies)) for tally in collected.tallies]
     checks = run_checks(
         collected,
@@ -157,7 +157,7 @@ def assemble(
 def _group(group: Group, distance: float, p_value: float) -> dict[str, Any]:
     n = group.counts.calibrator.n
     k = round(group.level * (n + 1))
-    interval = list(group.counts.interval(k, LEVEL)) if k else None
+    interval = list(group.alarm_interval(LEVEL)) if k else None
     return {
         "name": group.name, "rows": group.counts.rows, "alarms": group.alarms, "calibration_rows": n, "level": group.level,
         "interval": interval, "p_value": alarm_tail(group), "uniform_distance": distance, "uniform_p_value": p_value,

@@ -102,7 +102,10 @@ def alarm_tail(group: Group) -> float:
 
     n, m, alarms = group.counts.calibrator.n, group.counts.rows, group.alarms
     k = round(group.level * (n + 1))
-    return float(hypergeom.cdf(k - 1, n + m, n, alarms + k - 1)) if alarms and k else 1.0
+    if not alarms or not k:
+        return 1.0
+    n, k = n + group.left_out, k + group.left_out
+    return float(hypergeom.cdf(k - 1, n + m, n, alarms + k - 1))
 
 
 def _alarm_rate(collected: Collected, nouns: tuple[str, str], reference: str) -> tuple[bool, str]:
@@ -115,7 +118,7 @@ def _alarm_rate(collected: Collected, nouns: tuple[str, str], reference: str) ->
     if not groups:
         return True, f"{rate}."
     group = groups[0]
-    low, most = group.counts.interval(round(group.level * (group.counts.calibrator.n + 1)), LEVEL)
+    low, most = group.alarm_interval(LEVEL)
     fraction = group.alarms / group.counts.rows
     band = f"{nouns[1]} like {reference} have {percent(low)} to {percent(most)}"
     where = (

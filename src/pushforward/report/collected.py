@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.detection import ConformalCalibrator
+from pushforward.detection import ConformalCalibrator, FalseAlarmDistribution
 from pushforward.detection.column_drift import ColumnTally
 from pushforward.detection.column_summary import ColumnSummary
-from pushforward.detection.conformal.score_counts import ScoreCounts
+from pushforward.detection.conformal.score_counts import LARGEST, ScoreCounts, Uniformity
 
 __all__ = ["AlongRows", "Collected", "Group", "Shown", "Worst"]
 
@@ -25,12 +25,32 @@ _BLOCKS = 64
 
 @dataclass
 class Group:
-    """Rows that are ranked among one set of calibration scores: all of them, or those of one predicted class."""
+    """Rows that are ranked among one set of calibration scores: all of them, or those of one predicted class.
+
+    Of ``left_out`` larger calibration scores it is not known whether they were of anomalies. What is said of rows like the
+    calibration rows holds in both cases.
+    """
 
     name: str
     counts: ScoreCounts
     level: float
     alarms: int = 0
+    left_out: int = 0
+
+    def uniformity(self) -> Uniformity:
+        """Whether the scores are distributed as the calibration scores."""
+        found = [self.counts.uniformity(t) for t in {0, self.left_out}]
+        return max(found, key=lambda one: one.p_value)
+
+    def alarm_interval(self, level: float) -> tuple[float, float]:
+        """Interval of the fraction of alarms among so many rows like the calibration rows."""
+        n = self.counts.calibrator.n
+        k = round(self.level * (n + 1))
+        low, high = self.counts.interval(k, level)
+        if self.left_out and self.counts.rows:
+            rate = FalseAlarmDistribution(k + self.left_out, n + 1 - k)
+            high = rate.realized_interval(min(self.counts.rows, LARGEST), level)[1]
+        return low, high
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pushforward.detection.kolmogorov import kolmogorov_smirnov
 from pushforward.detection.validation import score_array
 from pushforward.numerics.checks import check_integer
 
-__all__ = ["PValueHistogram", "ScoreCounts", "Uniformity"]
+__all__ = ["LARGEST", "PValueHistogram", "ScoreCounts", "Uniformity"]
 
-_LARGEST = 200_000
+LARGEST = 200_000
 """Rows beyond which the interval of this many rows is used; for 10,000 calibration rows it is at most 3 % wider."""
 
 
@@ -95,9 +95,14 @@ class ScoreCounts:
         limit = np.floor(np.asarray(level, dtype=np.float64) * (self.calibrator.n + 1) * (1 + 1e-12))
         return np.concatenate(([0], np.cumsum(counts)))[np.searchsorted(ranks, limit, side="right")]
 
-    def uniformity(self) -> Uniformity:
-        """The two-sample test of Kolmogorov and Smirnov of the new scores and the calibration scores."""
-        n, m = self.calibrator.n, self.rows
+    def uniformity(self, left_out: int = 0) -> Uniformity:
+        """The two-sample test of Kolmogorov and Smirnov of the new scores and the calibration scores.
+
+        Args:
+            left_out: number of further calibration scores, of which it is known that they are larger than all others; the
+                distributions are then compared up to these.
+        """
+        n, m = self.calibrator.n + left_out, self.rows
         if m == 0:
             return Uniformity(0.0, 1.0, 0.0)
         total = np.cumsum(self._counts) / m
@@ -129,7 +134,7 @@ class ScoreCounts:
         n = self.calibrator.n
         if self.rows == 0 or not 0 < k <= n:
             return (0.0, 1.0) if self.rows == 0 else (float(k > n), float(k > n))
-        return FalseAlarmDistribution(k, n + 1 - k).realized_interval(min(self.rows, _LARGEST), level)
+        return FalseAlarmDistribution(k, n + 1 - k).realized_interval(min(self.rows, LARGEST), level)
 
     def _ranks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Possible values of p (n + 1), ascending, and the number of scores with each."""
