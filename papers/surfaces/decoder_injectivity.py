@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from papers.experiment import PAPER_TRAINING, Experiment, principal, spread
-from papers.injective_decoders import BEFORE, WAYS
-from papers.two_step_setting import SETS, code_densities
+from papers.surfaces.injective_decoders import BEFORE, WAYS
+from papers.surfaces.two_step_setting import SETS, code_densities
 from pushforward.models import VAE, AutoEncoder, TwoStep
 from pushforward.models.latent.autoencoder import mmd
 from pushforward.training import fit, fit_two_step

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from papers.experiment import Experiment, all_hold, clearly_below, principal, spread
-from papers.manifolds import train_in_phases
+from papers.surfaces.manifolds import train_in_phases
 from pushforward.detection import auroc
 from pushforward.detection.scores import DensityAndDistance, Likelihood, ManifoldDistance, Score
 from pushforward.models import Model, RectangularFlow
