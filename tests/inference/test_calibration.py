@@ -156,3 +156,29 @@ def test_progress_in_plain_lines(monkeypatch, capsys):
     assert lines[0].endswith("left")
     with pytest.raises(ConfigError, match="progress"):
         inference.calibrate(Exact(), *simulations(20, 0), progress="loud")
+
+
+def test_runs_that_fail_do_not_count_in_the_predictive_check():
+    """A third of the simulations has NaN; the others are right."""
+
+    def sometimes(theta):
+        x = simulator(theta)
+        x[torch.rand(len(x)) < 1 / 3] = math.nan
+        return x
+
+    with pytest.warns(PushforwardWarning, match="gave no finite data"):
+        made, p_value = inference.posterior_predictive(Exact(), sometimes, torch.zeros(2), draws=300)
+    assert made.shape == (300, 2)
+    assert p_value > 0.05
+
+
+def test_arrays_are_taken_too():
+    theta, x = (part.numpy() for part in simulations(200))
+    assert inference.calibrate(Exact(), theta, x, draws=20).ranks.shape == (200, 2)
+    assert inference.ConformalRegion(Exact(), theta, x).covered(theta, x).double().mean() >= 0.9
+    assert inference.SimulationGuard(x).p_value([0.0, 0.0]) > 0.1
+
+
+def test_a_wrong_observation_is_refused_before_anything_is_drawn():
+    with pytest.raises(InputError, match="must have the shape of a simulation"):
+        inference.check(Exact(), lambda theta: pytest.fail("the simulator ran"), x=torch.zeros(3))

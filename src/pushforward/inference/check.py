@@ -8,17 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from pushforward.display import card
 from pushforward.errors import PushforwardWarning
 from pushforward.inference.calibration import Calibration, calibrate
 from pushforward.inference.misspecification import SimulationGuard, posterior_predictive
+from pushforward.inference.numbers import as_numbers
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.simulate import simulate
 from pushforward.numerics.checks import check_integer
-from pushforward.numerics.conversion import as_tensor
 from pushforward.training.progress import Style
 
 __all__ = ["PosteriorCheck", "check"]
@@ -132,13 +131,15 @@ def check(
         ['SBC', 'TARP', 'coverage', 'observation', 'predictive']
     """
     check_integer("simulations", simulations, 20)
+    if x is not None:
+        posterior._observation(x)  # what is wrong with it shows before the draws, which take minutes with NLE
     runs = simulate(simulator, posterior.prior, simulations, seed=seed)
     valid = runs.valid
     calibration = calibrate(posterior, runs.theta[valid], runs.x[valid], draws=draws, seed=seed, progress=progress)
     if x is None:
         result = PosteriorCheck(calibration)
     else:
-        observed = (x if isinstance(x, Tensor) else as_tensor(np.asarray(x))).float().reshape(posterior.x_shape)
+        observed = as_numbers(x, "an observation").reshape(posterior.x_shape)
         many = simulate(simulator, posterior.prior, max(_GUARD_SIMULATIONS, simulations), seed=seed + 1)
         guard = SimulationGuard(many.x, seed=seed)
         made, predictive = posterior_predictive(posterior, simulator, observed, draws=draws, seed=seed)
