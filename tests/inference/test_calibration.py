@@ -182,3 +182,12 @@ def test_arrays_are_taken_too():
 def test_a_wrong_observation_is_refused_before_anything_is_drawn():
     with pytest.raises(InputError, match="must have the shape of a simulation"):
         inference.check(Exact(), lambda theta: pytest.fail("the simulator ran"), x=torch.zeros(3))
+
+
+def test_one_parameter_may_be_a_list_of_numbers():
+    theta, x = simulations(100)
+    post = inference.NPE(torch.distributions.Normal(0.0, 1.0)).fit(theta[:, 0], x[:, 0], max_steps=2, progress="silent")
+    assert inference.calibrate(post, theta[:, 0], x[:, 0], draws=20).ranks.shape == (100, 1)
+    assert inference.ConformalRegion(post, theta[:, 0], x[:, 0]).covered(theta[:5, 0], x[:5, 0]).shape == (5,)
+    with pytest.raises(InputError, match="theta must have the shape"):
+        inference.calibrate(post, theta, x)

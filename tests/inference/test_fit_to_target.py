@@ -282,3 +282,16 @@ def test_a_target_in_large_units(center):
 def test_a_slope_without_end_has_no_mode():
     with pytest.raises(InputError, match="grows without bound"):
         inference.fit_to_target(1, lambda x: 1e-7 * x.sum(-1), max_steps=1, **QUIET)
+
+
+@pytest.mark.parametrize(("constraint", "start"), [(inference.interval(0.0, 1.0), 2.0), (inference.positive(), -1.0)])
+def test_starting_points_outside_the_constraints_are_refused(constraint, start):
+    with pytest.raises(ConfigError, match="does not satisfy the constraints"):
+        inference.fit_to_target(
+            None,
+            lambda v: -v["a"],
+            parameters=inference.Parameters(a=constraint),
+            starts=[[start]],
+            max_steps=1,
+            **QUIET,
+        )

@@ -518,3 +518,26 @@ def test_all_proportions_of_a_dirichlet_prior_are_one_too_many():
     prior = td.Dirichlet(torch.ones(3))
     with pytest.raises(InputError, match="leave out the last of the proportions"):
         inference.NPE(prior).fit(prior.sample((50,)), torch.randn(50, 1))
+
+
+def test_a_file_is_not_loaded_with_the_prior_of_another_posterior(tmp_path):
+    """Draws that leave a smaller box would be moved to its edges."""
+    path = tmp_path / "post.safetensors"
+    theta = 6 * torch.rand(100, 2) - 3
+    box = td.Uniform(-3 * torch.ones(2), 3 * torch.ones(2))
+    inference.NPE(box).fit(theta, theta + torch.randn(100, 2), max_steps=2, **QUIET).save(path, prior=False)
+    inference.load_posterior(path, prior=box)
+    with pytest.raises(InputError, match="draws outside this prior"):
+        inference.load_posterior(path, prior=td.Uniform(-torch.ones(2), torch.ones(2)))
+    with pytest.raises(InputError, match="the posterior has 2 parameters and the prior 3"):
+        inference.load_posterior(path, prior=td.Normal(torch.zeros(3), 1.0))
+
+
+def test_what_training_cannot_use_has_a_sentence(tmp_path):
+    theta, x = simulations(50)
+    with pytest.raises(ConfigError, match="pass a simulator as simulator="):
+        inference.infer(PRIOR, lambda theta: theta)
+    with pytest.raises(InputError, match="at least one number"):
+        inference.NPE(PRIOR).fit(theta, x[:, :0])
+    with pytest.raises(ConfigError, match="a checkpoint stores one run"):
+        inference.NPE(PRIOR, members=2).fit(theta, x, checkpoint=tmp_path / "run.ckpt")

@@ -106,7 +106,7 @@ def calibrate(
         (50, 1)
     """
     check_integer("draws", draws, 10)
-    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
+    theta, x = _pairs(posterior, theta, x)
     if len(theta) != len(x) or len(theta) < 20:
         raise InputError(f"calibration needs at least 20 pairs of theta and x; got {len(theta)} and {len(x)}.")
     check_choice("progress", progress, STYLES)
@@ -205,9 +205,22 @@ class ConformalRegion:
         return _true_log_prob(self.posterior, theta, x) >= self.threshold
 
 
+def _pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
+    """Parameters ``(n, D)`` and data ``(n, *shape)`` as tensors; single numbers count as vectors of one coordinate.
+
+    Raises:
+        InputError: for parameters of another shape.
+    """
+    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
+    theta = theta[:, None] if theta.dim() == 1 else theta
+    if theta.dim() != 2 or theta.shape[1] != posterior.features:
+        raise InputError(f"theta must have the shape (n, {posterior.features}); got {tuple(theta.shape)}.")
+    return theta, x[:, None] if x.dim() == 1 else x
+
+
 @torch.no_grad()
 def _true_log_prob(posterior: SimulationPosterior, theta: Any, x: Any) -> Tensor:
-    theta, x = as_numbers(theta, "theta"), as_numbers(x, "x")
+    theta, x = _pairs(posterior, theta, x)
     if isinstance(posterior, LikelihoodPosterior):
         return torch.cat([posterior.log_prob(row[None], data) for row, data in zip(theta, x, strict=True)])
     return posterior.log_prob(theta, x)

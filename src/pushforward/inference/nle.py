@@ -68,7 +68,7 @@ class LikelihoodPosterior(SimulationPosterior):
         own, others = networks[: int(options["networks"])], networks[int(options["networks"]) :]
         result = cls(prior, own, scale, x_shape)
         if others:
-            result.proposal = NPEPosterior(prior, others, scale, x_shape)
+            result.proposal = NPEPosterior._restore(prior, others, scale, x_shape, {})
         return result
 
     @abstractmethod
@@ -177,6 +177,10 @@ class NLEPosterior(LikelihoodPosterior):
     """
 
     method: ClassVar[str] = "nle"
+
+    @classmethod
+    def _width_of(cls, network: nn.Module) -> int | None:
+        return network.context_features if isinstance(network, Model) else None
 
     def __init__(self, *args: Any, half_steps: Sequence[float] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

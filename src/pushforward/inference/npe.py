@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
+from pushforward.inference.data_scale import DataScale
 from pushforward.inference.identity import start_at_identity
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData
 from pushforward.models import CNF, MAF, NSF, Flow, Model
 from pushforward.numerics import logmeanexp
@@ -168,6 +171,10 @@ class NPEPosterior(SimulationPosterior):
 
     method: ClassVar[str] = "npe"
 
+    @classmethod
+    def _width_of(cls, network: nn.Module) -> int | None:
+        return network.shape[0] if isinstance(network, Model) else None
+
     def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
         return self.draw(count, x, generator)
 
@@ -192,6 +199,24 @@ class NPEPosterior(SimulationPosterior):
             device = next(network.parameters()).device
             values.append(network.log_prob(safe.to(device), context.to(device)).cpu())  # pyright: ignore[reportCallIssue]
         return torch.where(inside, logmeanexp(torch.stack(values), 0), -math.inf)
+
+    @classmethod
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        result = super()._restore(prior, networks, scale, x_shape, options)
+        with torch.no_grad():
+            draws = result.draw(200, torch.zeros(len(scale.mean)), torch.Generator().manual_seed(0))
+        if not bool(prior.contains(prior.settle(draws)).all()):
+            raise InputError(
+                "the posterior has draws outside this prior, so it was not trained with it: give the prior of the training."
+            )
+        return result
 
     def held_out_log_prob(self) -> float:
         """Mean held-out log-density of the members, nats; NaN for a posterior from a file."""

@@ -161,6 +161,11 @@ class SimulationPosterior(ABC):
         """What a file stores besides the networks, in JSON types."""
         return {}
 
+    @classmethod
+    def _width_of(cls, network: nn.Module) -> int | None:
+        """The number of parameters for which a network was built; None if it does not say."""
+        return None
+
     def _stored_networks(self) -> list[nn.Module]:
         """The networks that a file stores."""
         return self.networks
@@ -253,6 +258,9 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         if stored is None and prior is None:
             raise InputError(f"{path} has no prior, so it needs one: load_posterior(path, prior=...).")
         chosen = Prior(prior) if prior is not None else Prior.build(stored)
+        width = cls._width_of(networks[0])
+        if width is not None and width != chosen.features:
+            raise InputError(f"the posterior has {width} parameters and the prior {chosen.features}.")
         return cls._restore(chosen, networks, scale, x_shape, options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         if isinstance(error, InputError):

@@ -82,7 +82,8 @@ def finite_simulations(
     if isinstance(theta, Simulations):
         theta, x = theta.theta, theta.x
     if x is None:
-        raise ConfigError("fit(theta, x) needs the data x of the parameters theta.")
+        hint = ": pass a simulator as simulator=" if callable(theta) else ""
+        raise ConfigError(f"fit(theta, x) needs the data x of the parameters theta{hint}.")
     theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
     if theta.dim() == 1 and prior.features == 1:
         theta = theta[:, None]
@@ -94,6 +95,8 @@ def finite_simulations(
         raise InputError(
             f"theta must have the shape (n, {prior.features}), one row for each simulation; got {tuple(theta.shape)}{hint}."
         )
+    if not x.flatten(1).shape[1]:
+        raise InputError(f"x must have at least one number for each simulation; got the shape {tuple(x.shape)}.")
     if len(theta) != len(x):
         raise InputError(
             f"there are {len(theta)} parameters and {len(x)} data: give one row of x for each row of theta."
