@@ -191,3 +191,21 @@ def test_one_parameter_may_be_a_list_of_numbers():
     assert inference.ConformalRegion(post, theta[:, 0], x[:, 0]).covered(theta[:5, 0], x[:5, 0]).shape == (5,)
     with pytest.raises(InputError, match="theta must have the shape"):
         inference.calibrate(post, theta, x)
+
+
+def test_a_strange_observation_fails_both_of_its_checks_also_when_runs_fail():
+    """The smallest possible p-value must be below the limit, or the check could not fail."""
+
+    def sometimes(theta):
+        x = simulator(theta)
+        x[torch.rand(len(x)) < 0.1] = math.nan
+        return x
+
+    strange = torch.tensor([20.0, -20.0])
+    for model in (simulator, sometimes):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PushforwardWarning)
+            found = inference.check(Exact(), model, x=strange, simulations=20, draws=20)
+        limit = 0.01 / len(found.p_values)
+        assert found.p_values["observation"] < limit
+        assert found.p_values["predictive"] < limit

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pushforward.display import card
@@ -24,6 +26,7 @@ __all__ = ["PosteriorCheck", "check"]
 
 _SMALL = 0.01
 _GUARD_SIMULATIONS = 1000
+"""Half of them rank an observation, so the smallest p-value, 1 / 501, is below 1 % / 5: with fewer no observation could fail."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def check(
         simulator: function of parameters that returns data.
         x: an observation; None checks the posterior only.
         simulations: number of simulations for the calibration.
-        draws: number of draws of each posterior.
+        draws: number of draws of each posterior; of that of the observation at least 1,000.
         seed: of the simulations and draws; use another than in training.
         progress: "auto", "rich", "plain" or "silent"; draws of NLE and NRE take a second or more for each simulation.
 
@@ -140,9 +143,15 @@ def check(
         result = PosteriorCheck(calibration)
     else:
         observed = as_numbers(x, "an observation").reshape(posterior.x_shape)
-        many = simulate(simulator, posterior.prior, max(_GUARD_SIMULATIONS, simulations), seed=seed + 1)
-        guard = SimulationGuard(many.x, seed=seed)
-        made, predictive = posterior_predictive(posterior, simulator, observed, draws=draws, seed=seed)
+        count = max(_GUARD_SIMULATIONS, simulations)
+        many = simulate(simulator, posterior.prior, count, seed=seed + 1)
+        like, share = many.x[many.valid], float(many.valid.double().mean())
+        if share < 1:  # more, so that enough are finite
+            count = math.ceil(1.2 * count / share)
+            more = simulate(simulator, posterior.prior, count - len(many), seed=seed + 2)
+            like = torch.cat((like, more.x[more.valid]))
+        guard = SimulationGuard(like, seed=seed)
+        made, predictive = posterior_predictive(posterior, simulator, observed, draws=max(count, draws), seed=seed)
         result = PosteriorCheck(calibration, guard.p_value(observed), predictive, made, observed)
     _warn(result)
     return result
