@@ -15,9 +15,9 @@ from pushforward.inference.method import split_rows
 from pushforward.inference.nle import NLE, LikelihoodPosterior
 from pushforward.inference.npe import NPE, NPEPosterior
 from pushforward.inference.nre import NRE
-from pushforward.inference.numbers import as_numbers
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.training_data import finite_simulations
 from pushforward.numerics import logmeanexp
 from pushforward.numerics.checks import check_choice, check_integer

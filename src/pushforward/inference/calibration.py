@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pushforward.errors import InputError
 from pushforward.inference.nle import LikelihoodPosterior
-from pushforward.inference.numbers import as_numbers
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.training.progress import STYLES, Style, make_reporter

@@ -16,8 +16,8 @@ from pushforward.display import card
 from pushforward.errors import PushforwardWarning
 from pushforward.inference.calibration import Calibration, calibrate
 from pushforward.inference.misspecification import SimulationGuard, posterior_predictive
-from pushforward.inference.numbers import as_numbers
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import simulate
 from pushforward.numerics.checks import check_integer
 from pushforward.training.progress import Style

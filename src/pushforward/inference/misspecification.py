@@ -14,8 +14,8 @@ from pushforward.detection.scores import Score
 from pushforward.errors import InputError
 from pushforward.estimators import Guard
 from pushforward.inference.data_scale import DataScale
-from pushforward.inference.numbers import as_numbers
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import simulate
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pushforward.errors import InputError, StorageError
 from pushforward.inference.data_scale import DataScale
-from pushforward.inference.numbers import as_numbers
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.io import pack, read, unpack, write
 from pushforward.io.file_format import Path
 from pushforward.models.sampling import seeded_generator

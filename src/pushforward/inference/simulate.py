@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError, PushforwardWarning
-from pushforward.inference.numbers import as_numbers
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.training.seeds import mix
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.inference.data_scale import DataScale
-from pushforward.inference.numbers import as_numbers
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import Simulations, simulate
 
 __all__ = ["TrainingData", "finite_simulations", "training_data"]
