@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from papers.autoencoders.weight_posteriors import SCORES, causes, compare, spreads
 from papers.experiment import PAPER_TRAINING, Experiment
 from papers.reproduction import reproduction
-from papers.weight_posteriors import SCORES, causes, compare, spreads
 from pushforward.detection import auroc
 from pushforward.models import VAE, ImageNICE, Model
 from pushforward.plot import heat_map

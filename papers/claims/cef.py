@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.against_time import Found, draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.experiment import Experiment, spread
-from papers.glow_setting import PEERS, glow, glow_peers
-from papers.manifolds import compare, sphere, swiss_roll, train_in_phases
+from papers.flows.against_time import Found, draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
+from papers.flows.glow_setting import PEERS, glow, glow_peers
+from papers.flows.timed_training import Contender, Pictures
 from papers.reproduction import reproduction
-from papers.timed_training import Contender, Pictures
+from papers.surfaces.manifolds import compare, sphere, swiss_roll, train_in_phases
 from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import ManifoldLikelihood
 from pushforward.distributions import StudentT

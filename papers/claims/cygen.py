@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_labels
-from papers.cygen_drift import study_drift, toy_model, toy_rows, toy_steps
-from papers.cygen_images import SETS, study_images
-from papers.eight_gaussians import eight, energy_distance, modes
+from papers.cyclic.cygen_drift import study_drift, toy_model, toy_rows, toy_steps
+from papers.cyclic.cygen_images import SETS, study_images
+from papers.cyclic.eight_gaussians import eight, energy_distance, modes
 from papers.experiment import PAPER_TRAINING, Experiment, all_hold, clearly_below, spread
 from papers.reproduction import reproduction
 from pushforward.detection import auroc

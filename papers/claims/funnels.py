@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
-from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.experiment import Experiment, bits_per_dim, size, spread
-from papers.glow_setting import glow_peers
-from papers.image_peers import nflows_image
+from papers.flows.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
+from papers.flows.glow_setting import glow_peers
+from papers.flows.image_peers import nflows_image
+from papers.flows.timed_training import Contender
 from papers.reproduction import reproduction
-from papers.timed_training import Contender
 from pushforward.detection import auroc
 from pushforward.models import NSF, FunnelFlow, ImageFunnelFlow, ImageNSF, Model
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.common.datasets import load_labels
-from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders
 from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
-from papers.glow_setting import PEERS, glow, glow_peers
+from papers.flows.against_time import draw, pictures, report_ahead, report_peers, run_contenders
+from papers.flows.glow_setting import PEERS, glow, glow_peers
 from papers.reproduction import reproduction
 from pushforward.models import Glow
 from pushforward.models.manipulation import attribute_direction, manipulate, sample_at_temperature

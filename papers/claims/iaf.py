@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 
+from papers.autoencoders.image_posteriors import compare_posteriors
+from papers.autoencoders.vae_setting import log_likelihood, vae_setting, with_he_weights
 from papers.experiment import Experiment, clearly_below, spread
-from papers.image_posteriors import compare_posteriors
 from papers.reproduction import reproduction
-from papers.vae_setting import log_likelihood, vae_setting, with_he_weights
 from pushforward.models import VAE, Model
 
 __all__ = ["compare_on_digits", "run"]

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from papers.batch_tests import ID, TESTS, FeatureCache, draw_rows, rejection_rate
 from papers.experiment import Experiment
+from papers.other_data.batch_tests import ID, TESTS, FeatureCache, draw_rows, rejection_rate
 from papers.reproduction import reproduction
 from pushforward.detection import (
     BatchTwoSampleGate,

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common.datasets import load_labels
-from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders
 from papers.experiment import Experiment, all_hold, clearly_below, spread
-from papers.image_peers import lipschitz_bound, normflows_residual
+from papers.flows.against_time import draw, pictures, report_ahead, report_peers, run_contenders
+from papers.flows.image_peers import lipschitz_bound, normflows_residual
+from papers.flows.timed_training import Contender, Pictures
 from papers.reproduction import reproduction
-from papers.timed_training import Contender, Pictures
 from pushforward.models import ImageIResNet, ImageResidualFlow, IResNet, Model, ResidualFlow
 from pushforward.transforms import InvertibleResidual
 

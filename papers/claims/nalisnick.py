@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.constant_volume import (
+from papers.experiment import Experiment
+from papers.other_data.constant_volume import (
     BASES,
     CONCAVE,
     GRAYED,
@@ -24,8 +25,7 @@ from papers.constant_volume import (
     rank_correlation,
     swap_bases,
 )
-from papers.experiment import Experiment
-from papers.photographs import (
+from papers.other_data.photographs import (
     ADDITIVE_RATES,
     CURVE_MODELS,
     SHAPE,

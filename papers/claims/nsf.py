@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
-from papers.coupling_setting import coupling_setting
+from papers.autoencoders.vae_setting import log_likelihood, vae_setting, with_he_weights
 from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
-from papers.glow_setting import glow_peers
-from papers.image_peers import nflows_image
+from papers.flows.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
+from papers.flows.coupling_setting import coupling_setting
+from papers.flows.glow_setting import glow_peers
+from papers.flows.image_peers import nflows_image
+from papers.flows.timed_training import Contender
 from papers.reproduction import reproduction
-from papers.timed_training import Contender
-from papers.vae_setting import log_likelihood, vae_setting, with_he_weights
 from pushforward.distributions import Normal
 from pushforward.models import MAF, NSF, VAE, Flow, ImageNSF, Model
 from pushforward.models.image.building import glow_scales, pixel_transforms

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
 from papers.experiment import Experiment, bits_per_dim, clearly_below, size, spread, width_for
-from papers.glow_setting import PEERS, glow, glow_peers, glow_sizes
+from papers.flows.against_time import draw, pictures, report_ahead, report_peers, run_contenders, sample_distance
+from papers.flows.glow_setting import PEERS, glow, glow_peers, glow_sizes
+from papers.flows.timed_training import Contender
 from papers.reproduction import reproduction
-from papers.timed_training import Contender
 from pushforward.distributions import Normal
 from pushforward.models import ConvGlow, Flow, Glow, Model
 from pushforward.transforms import ActNorm, Chain, InvertibleConv1x1, InvertibleConv2d, Transform

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from papers.coupling_setting import coupling_setting
 from papers.experiment import Experiment, bits_per_dim, size, spread
+from papers.flows.coupling_setting import coupling_setting
 from papers.reproduction import reproduction
 from pushforward.models import ImageRealNVP, Model
 from pushforward.models.manipulation import interpolate, sample_at_temperature

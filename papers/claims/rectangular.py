@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from papers.experiment import PAPER_TRAINING, Experiment, spread
-from papers.manifolds import ManifoldDistribution, circle, compare, rotated, sphere, swiss_roll
-from papers.rectangular_images import SETS, study_images
-from papers.rectangular_methods import Methods, how_long, steps_needed
-from papers.rectangular_tables import TABLES, study_tables
 from papers.reproduction import reproduction
+from papers.surfaces.manifolds import ManifoldDistribution, circle, compare, rotated, sphere, swiss_roll
+from papers.surfaces.rectangular_images import SETS, study_images
+from papers.surfaces.rectangular_methods import Methods, how_long, steps_needed
+from papers.surfaces.rectangular_tables import TABLES, study_tables
 from pushforward.models import Model, RealNVP, RectangularFlow
 from pushforward.training import fit
 

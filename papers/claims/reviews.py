@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
-from papers.equal_time import AFFINE, UNIVERSAL, Parts, columns_of, draw, ranks, run_column
 from papers.experiment import Experiment, bits_per_dim, spread
+from papers.flows.equal_time import AFFINE, UNIVERSAL, Parts, columns_of, draw, ranks, run_column
 from papers.reproduction import reproduction
 from pushforward.distributions import Normal
 from pushforward.models import (

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.decoder_injectivity import study_injectivity
 from papers.experiment import PAPER_TRAINING, Experiment, all_hold, clearly_below, principal, spread
 from papers.reproduction import reproduction
-from papers.two_step_circle import study_circle
-from papers.two_step_setting import SETS, code_densities
+from papers.surfaces.decoder_injectivity import study_injectivity
+from papers.surfaces.two_step_circle import study_circle
+from papers.surfaces.two_step_setting import SETS, code_densities
 from pushforward.data import intrinsic_dimension
 from pushforward.detection import auroc
 from pushforward.detection.scores import DensityAndDistance, Likelihood, ManifoldDistance, Score

@@ -52,6 +52,16 @@ def test_attributes(case):
     assert base.measure == (case.measure or Lebesgue(math.prod(base.shape)))
 
 
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
+def test_another_event_shape_is_refused(case):
+    base = built(case)
+    z = data_of(case, base)
+    wider = torch.cat((z, z[..., :1]), -1)
+    for other in (wider, wider[..., :0], z.flatten(-len(base.shape))[..., 0]):
+        with pytest.raises(InputError, match="reads data of shape"):
+            base.log_prob(other, context_of(base))
+
+
 @pytest.mark.parametrize("case", SMALL, ids=str)
 @pytest.mark.parametrize("jolted", [0.0, 1.0], ids=["start", "moved"])
 def test_mass_is_one(case, jolted):

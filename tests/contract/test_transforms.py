@@ -10,7 +10,7 @@ import torch
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Lebesgue
 from pushforward.numerics import RowNoise
-from pushforward.transforms import Inverse, Transform
+from pushforward.transforms import Chain, Inverse, Transform
 
 from .cases import TRANSFORMS, TransformCase
 from .tools import (
@@ -58,6 +58,16 @@ def scaled(case: TransformCase, transform: Transform, scale: float, dtype: torch
     x = scale * data_of(case, transform)
     reach = case.reach.get(dtype, math.inf)
     return x.clamp(-reach, reach).to(dtype)
+
+
+@pytest.mark.parametrize("case", TRANSFORMS, ids=str)
+def test_another_event_shape_is_refused_by_calls_and_chains(case):
+    transform = built(case)
+    x = data_of(case, transform)
+    for other in (torch.cat((x, x[..., :1]), -1), x[..., :0]):
+        for refuse in (transform, Chain(transform).encode):
+            with pytest.raises(InputError, match="reads data of shape"):
+                refuse(other, context_of(transform))
 
 
 @pytest.mark.parametrize("case", TRANSFORMS, ids=str)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pushforward.data import as_images
 from pushforward.errors import ConfigError, InputError, StorageError
@@ -204,3 +204,21 @@ def test_one_picture_is_a_stack_of_one(tmp_path):
     assert holds_images(tmp_path / "a.png")
     assert read_images(tmp_path / "a.png").shape == (1, 3, 3, 4)
     assert [part.shape for part in stream_images(tmp_path / "a.png", 5)] == [(1, 3, 3, 4)]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "webp"])
+def test_pictures_are_turned_upright(tmp_path, kind: str):
+    rng = np.random.default_rng(0)
+    for orientation in range(1, 9):
+        flat = (
+            orientation < 5
+        )  # the other four exchange width and height: all pictures are 8 wide and 6 high in the end
+        picture = Image.fromarray(rng.integers(0, 255, (6, 8, 3) if flat else (8, 6, 3), dtype=np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(tmp_path / f"{orientation}.{kind}", exif=exif)
+    expected = np.stack(
+        [np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"{k}.{kind}"))) for k in range(1, 9)]
+    )
+    assert np.array_equal(read_images(tmp_path), as_images(expected))
+    assert np.array_equal(torch.cat(list(stream_images(tmp_path, rows=3))), as_images(expected))

@@ -10,8 +10,13 @@ import torch
 from torch import nn
 
 import pushforward as pf
-from papers import against_time, timed_training
-from papers.against_time import (
+from papers.claims import cef, funnels, glow, iresnet, nsf, nxn
+from papers.claims.cef import NoisyPixels, flat_embedding, thick_bits
+from papers.claims.iresnet import unbiased_bits
+from papers.claims.nsf import affine_flow
+from papers.experiment import Experiment, size
+from papers.flows import against_time, timed_training
+from papers.flows.against_time import (
     Found,
     draw,
     limit_of,
@@ -20,17 +25,12 @@ from papers.against_time import (
     report_peers,
     run_contenders,
 )
-from papers.claims import cef, funnels, glow, iresnet, nsf, nxn
-from papers.claims.cef import NoisyPixels, flat_embedding, thick_bits
-from papers.claims.iresnet import unbiased_bits
-from papers.claims.nsf import affine_flow
-from papers.experiment import Experiment, size
-from papers.glow_setting import PEERS
+from papers.flows.glow_setting import PEERS
+from papers.flows.image_peers import PeerDensity, lipschitz_bound, peer_model
+from papers.flows.timed_training import Contender, Limit, Pictures, train_for
 from papers.headlines import HELD, Headline
-from papers.image_peers import PeerDensity, lipschitz_bound, peer_model
 from papers.report import Report
 from papers.reproduction import Finding
-from papers.timed_training import Contender, Limit, Pictures, train_for
 from pushforward.errors import KindError, StorageError
 from pushforward.models import Glow, ImageNSF, ImageResidualFlow, Model
 
@@ -212,7 +212,7 @@ def test_actnorms_of_a_peer_are_initialized_in_training_mode():
 @pytest.mark.parametrize("case", ["Glow", "NSF", "affine NSF", "full width"])
 def test_flows_of_nflows_have_the_log_determinant_of_autograd(case):
     pytest.importorskip("nflows")
-    from papers.image_peers import nflows_image
+    from papers.flows.image_peers import nflows_image
 
     name, options = ("NSF", {"factor_out": False}) if case == "full width" else (case, {})
     model = nflows_image(name, (1, 4, 4), 1, 2, 4, bins=4, blocks=1, **options)
@@ -227,7 +227,7 @@ def test_flows_of_nflows_have_the_log_determinant_of_autograd(case):
 
 def test_flows_of_normflows_train_and_resume(tmp_path):
     pytest.importorskip("normflows")
-    from papers.image_peers import normflows_glow, normflows_residual
+    from papers.flows.image_peers import normflows_glow, normflows_residual
 
     make = {
         "Glow": lambda: normflows_glow(SHAPE, 1, 1, 4),

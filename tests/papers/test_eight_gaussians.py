@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from papers.eight_gaussians import accepted, drift, eight, energy_distance, fractions, jumps, modes, restarted
+from papers.cyclic.eight_gaussians import accepted, drift, eight, energy_distance, fractions, jumps, modes, restarted
 
 UNEVEN = (4.0, 1.0, 1.0, 1.0, 4.0, 1.0, 1.0, 1.0)
 

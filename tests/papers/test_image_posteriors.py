@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from papers.autoencoders.image_posteriors import (
+    CPU_SECONDS,
+    Scores,
+    Setting,
+    _report,
+    _steps,
+    _trained,
+    compare_posteriors,
+    gain,
+)
 from papers.experiment import Experiment
-from papers.image_posteriors import CPU_SECONDS, Scores, Setting, _report, _steps, _trained, compare_posteriors, gain
 
 
 class KilledError(Exception):
@@ -104,7 +113,7 @@ def test_steps_of_equal_time_are_multiples_of_the_interval_of_evaluations(tmp_pa
 
 
 def test_a_second_run_measures_nothing_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("papers.image_posteriors.image_setting", lambda experiment: setting())
+    monkeypatch.setattr("papers.autoencoders.image_posteriors.image_setting", lambda experiment: setting())
     first = quiet(tmp_path, "smoke", seeds=2)
     compare_posteriors(first)
     lines = (tmp_path / "toy-smoke.jsonl").read_text()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from papers.injective_decoders import BEFORE, SLOPE, WAYS, coupled, inequality, orthonormal
+from papers.surfaces.injective_decoders import BEFORE, SLOPE, WAYS, coupled, inequality, orthonormal
 from pushforward.errors import ConfigError
 from pushforward.numerics import batch_jacobian
 

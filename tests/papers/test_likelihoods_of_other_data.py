@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from papers import photographs
-from papers.constant_volume import (
+from papers.experiment import Experiment
+from papers.other_data import photographs
+from papers.other_data.constant_volume import (
     BASES,
     NORMAL,
     REFITTED,
@@ -25,9 +26,8 @@ from papers.constant_volume import (
     run_variant,
     swap_bases,
 )
-from papers.experiment import Experiment
-from papers.likelihood_curves import Trained, follow, report_curves
-from papers.photographs import CURVE_MODELS, compare_variants, follow_photographs, gray_photographs
+from papers.other_data.likelihood_curves import Trained, follow, report_curves
+from papers.other_data.photographs import CURVE_MODELS, compare_variants, follow_photographs, gray_photographs
 from pushforward.distributions import Normal
 from pushforward.errors import StorageError
 from pushforward.models import Flow, Glow, PixelCNN

@@ -14,8 +14,8 @@ from benchmarks.common.datasets import load_power
 from benchmarks.quality.data import Split
 from papers.claims import maf
 from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches, compare_tables
-from papers.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, columns_of, gaps, ranks, run_column
 from papers.experiment import Experiment
+from papers.flows.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, columns_of, gaps, ranks, run_column
 from pushforward.errors import StorageError, TrainingError
 from pushforward.models import MAF, NICE, Model, RealNVP
 

@@ -7,10 +7,10 @@ import scipy.stats
 import torch
 
 import pushforward as pf
-from papers import rectangular_tables, two_step_circle
 from papers.claims import rectangular
 from papers.experiment import Experiment
-from papers.manifolds import (
+from papers.surfaces import rectangular_tables, two_step_circle
+from papers.surfaces.manifolds import (
     Level,
     ManifoldDistribution,
     _loss_after,
@@ -21,7 +21,7 @@ from papers.manifolds import (
     swiss_roll,
     train_until_level,
 )
-from papers.rectangular_tables import frechet
+from papers.surfaces.rectangular_tables import frechet
 from pushforward.errors import TrainingError
 
 TARGETS = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
@@ -152,7 +152,7 @@ def test_phases_follow_each_other_and_a_run_is_read_again(experiment):
 
 
 def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment, monkeypatch):
-    for name in ("papers.rectangular_methods.level_of", "papers.two_step_circle.level_of"):
+    for name in ("papers.surfaces.rectangular_methods.level_of", "papers.surfaces.two_step_circle.level_of"):
         monkeypatch.setattr(name, lambda experiment: Level(stage=2, most=2, patience=1))
     found = rectangular._surface(experiment, circle())
     assert set(found) == {"ambient", "conformal", "exact", "free form", "M-flow", "two-step"}
@@ -171,7 +171,7 @@ def scripted(experiment, monkeypatch, losses):
         return left.pop(0)
 
     monkeypatch.setattr(Experiment, "train", lambda self, key, start, *arguments, **options: (start(), {}))
-    monkeypatch.setattr("papers.manifolds._loss_after", judge)
+    monkeypatch.setattr("papers.surfaces.manifolds._loss_after", judge)
     make = lambda: pf.models.NICE(features=2, layers=2, hidden=(8,))  # noqa: E731
     _, facts = train_until_level(experiment, "a run", make, rows, rows, Level(1, 9), learning_rate=1.0)
     return facts["steps"], rates
@@ -214,7 +214,7 @@ def test_a_stage_starts_from_the_best_one(experiment, monkeypatch):
         return losses.pop(0)
 
     monkeypatch.setattr(Experiment, "train", train)
-    monkeypatch.setattr("papers.manifolds._loss_after", judge)
+    monkeypatch.setattr("papers.surfaces.manifolds._loss_after", judge)
     rows = torch.zeros(4, 2)
     model, _ = train_until_level(experiment, "a run", make, rows, rows, Level(1, 3))
     assert starts == {0: -1.0, 1: 0.0, 2: 0.0}

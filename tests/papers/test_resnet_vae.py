@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import pushforward as pf
-from papers.resnet_vae import ConvolutionalIAF, ResNetVAE
+from papers.autoencoders.resnet_vae import ConvolutionalIAF, ResNetVAE
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind
 from pushforward.numerics import RowNoise

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from papers.autoencoders.weight_posteriors import GrayBernoulli, spreads
 from papers.claims.aef import noisy
-from papers.weight_posteriors import GrayBernoulli, spreads
 
 
 def test_scores_of_a_hand_made_case():

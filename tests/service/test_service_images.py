@@ -63,6 +63,12 @@ def test_pictures_and_arrays_get_the_p_value_of_the_guard(digit_server, guard, d
             (row,) = answer.json()["rows"]
             assert row["p_value"] == want
             assert row["alarm"] is alarm
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the top of the picture is at the right of its file
+        sink = io.BytesIO()
+        Image.fromarray(np.rot90(picture)).save(sink, "PNG", exif=exif)
+        answer = post("/score", content=sink.getvalue(), headers={"content-type": "image/png"})
+        assert answer.json()["rows"][0]["p_value"] == want
         jpeg = encoded(picture, "JPEG")
         answer = post("/score", content=jpeg, headers={"content-type": "image/jpeg"})
         assert answer.json()["rows"][0]["p_value"] == float(guard.p_value(decoded(jpeg)[None])[0])

@@ -62,7 +62,11 @@ class Distribution(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density in nats: ``(*batch, *shape)`` to ``batch``; -inf outside the support and for infinite z."""
+        """Log-density in nats: ``(*batch, *shape)`` to ``batch``; -inf outside the support and for infinite z.
+
+        Raises:
+            InputError: for another event shape.
+        """
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate given those before it in :attr:`autoregressive_order`, ``(*batch, *shape)``.

@@ -12,6 +12,7 @@ from pushforward.likelihood import UNIT, Counting, Measure
 from pushforward.numerics import draw_category, split_infinite
 from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
+from pushforward.transforms.base import check_event
 from pushforward.transforms.discrete.modulo import check_categories
 
 __all__ = ["Categorical"]
@@ -57,6 +58,7 @@ class Categorical(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-probability in nats: ``(*batch, D, K)`` to ``batch``; linear in z, and -inf if z is not one-hot."""
+        check_event(z, self.shape, type(self).__name__)
         z, far = split_infinite(z, 2)
         corner = torch.eye(self.categories, dtype=z.dtype, device=z.device)[z.argmax(-1)]
         wrong = ((z - corner).abs() > TOLERANCE).any(-1)

@@ -12,7 +12,7 @@ from pushforward.networks.mlp import MLP
 from pushforward.numerics import bound_square, soft_clamp, split_infinite, sum_event
 from pushforward.numerics.checks import check_integer, check_positive, check_widths
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, check_context
+from pushforward.transforms.base import Shape, check_context, check_event
 
 __all__ = ["ConditionalNormal"]
 
@@ -65,6 +65,7 @@ class ConditionalNormal(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` and ``(*batch, context)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z, context), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.likelihood import Support
 from pushforward.numerics import sum_event
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, outside
+from pushforward.transforms.base import Shape, check_event, outside
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["HalfNormal", "SortedNormal"]
@@ -43,6 +43,7 @@ class HalfNormal(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -86,6 +87,7 @@ class SortedNormal(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, D)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         each = -0.5 * z * z - 0.5 * math.log(2 * math.pi)
         return sum_event(each, 1) + math.lgamma(self.shape[0] + 1) + outside(z, self.support, 1)
 

@@ -12,7 +12,7 @@ from pushforward.errors import InputError
 from pushforward.numerics import bound_square, is_eager, split_infinite, sum_event
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
-from pushforward.transforms.base import Shape
+from pushforward.transforms.base import Shape, check_event
 
 __all__ = ["KernelDensity"]
 
@@ -98,6 +98,7 @@ class KernelDensity(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         dims, size = len(self.shape), math.prod(self.shape)
         z, far = split_infinite(z, dims)
         batch = z.shape[: z.dim() - dims]

@@ -9,7 +9,7 @@ from torch import Size, Tensor
 from pushforward.distributions.base import Distribution
 from pushforward.numerics import sum_event
 from pushforward.registry import register
-from pushforward.transforms.base import Shape
+from pushforward.transforms.base import Shape, check_event
 
 __all__ = ["Logistic"]
 
@@ -39,6 +39,7 @@ class Logistic(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from pushforward.networks.made import MADE
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
 from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
-from pushforward.transforms.base import check_context
+from pushforward.transforms.base import check_context, check_event
 
 __all__ = ["MADEMixture"]
 
@@ -84,6 +84,7 @@ class MADEMixture(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, features)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         check_context(context, self.context, "MADEMixture")
         z, far = split_infinite(z, 1)
         log_weight, loc, log_scale = self._mixture(z, context)

@@ -11,7 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
-from pushforward.transforms.base import Shape
+from pushforward.transforms.base import Shape, check_event
 
 __all__ = ["GaussianMixture"]
 
@@ -57,6 +57,7 @@ class GaussianMixture(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         dims, size = len(self.shape), math.prod(self.shape)
         z, far = split_infinite(z, dims)
         log_scale = soft_clamp(self.log_scale, self.max_log_scale)

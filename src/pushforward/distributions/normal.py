@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from pushforward.distributions.base import Distribution
 from pushforward.numerics import split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.base import Shape
+from pushforward.transforms.base import Shape, check_event
 
 __all__ = ["Normal"]
 
@@ -43,6 +43,7 @@ class Normal(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         dims, constant = len(self.shape), -0.5 * math.log(2 * math.pi) * math.prod(self.shape)
         if not self.trainable:
             return torch.rsub(sum_event(z * z, dims), constant, alpha=0.5)

@@ -16,7 +16,7 @@ from pushforward.networks.pixelcnn_plusplus_sampler import PixelCNNPlusPlusSampl
 from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
 from pushforward.numerics import check_choice, may_check_values, split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, check_context
+from pushforward.transforms.base import Shape, check_context, check_event
 from pushforward.transforms.stochastic.discrete_likelihoods import CategoricalLikelihood
 from pushforward.transforms.stochastic.likelihoods import Likelihood, check_likelihood
 
@@ -131,6 +131,7 @@ class PixelCNN(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-probability or log-density, nats: ``(*batch, *shape)`` to ``batch``; -inf if z is outside the support."""
+        check_event(z, self.shape, type(self).__name__)
         if self.discrete:
             return sum_event(self.log_prob_terms(z, context), 3)
         z, far = split_infinite(z, 3)

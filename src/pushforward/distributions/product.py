@@ -11,6 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Support, join
 from pushforward.registry import register
+from pushforward.transforms.base import check_event
 
 __all__ = ["Product"]
 
@@ -60,6 +61,7 @@ class Product(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Sum of the parts' log-densities."""
+        check_event(z, self.shape, type(self).__name__)
         terms = [part.log_prob(z[..., where], context) for part, where in zip(self._list(), self.slices, strict=True)]
         return torch.stack(terms).sum(0)
 

@@ -13,6 +13,7 @@ from pushforward.likelihood import SPHERE, Manifold, Measure
 from pushforward.numerics import split_infinite
 from pushforward.numerics.checks import check_number
 from pushforward.registry import register
+from pushforward.transforms.base import check_event
 
 __all__ = ["UniformSphere", "VonMisesFisher"]
 
@@ -65,6 +66,7 @@ class UniformSphere(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, D)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         unit, off = direction(z)
         half = self.shape[0] / 2
         return off + 0.0 * unit.sum(-1) + (math.lgamma(half) - math.log(2) - half * math.log(math.pi))
@@ -132,6 +134,7 @@ class VonMisesFisher(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, 3)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         unit, off = direction(z)
         mean, kappa = self._mean_and_concentration()
         # mu.z - 1 as a square, which is exact at high concentration.

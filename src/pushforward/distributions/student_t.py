@@ -11,7 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.numerics import log1p_square, split_infinite, sum_event
 from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
-from pushforward.transforms.base import Shape
+from pushforward.transforms.base import Shape, check_event
 
 __all__ = ["StudentT"]
 
@@ -48,6 +48,7 @@ class StudentT(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:

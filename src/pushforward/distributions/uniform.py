@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.numerics import sum_event
 from pushforward.registry import register
-from pushforward.transforms.base import Shape
+from pushforward.transforms.base import Shape, check_event
 
 __all__ = ["Uniform"]
 
@@ -46,6 +46,7 @@ class Uniform(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
+        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:

@@ -47,7 +47,7 @@ def read_images(
             - an IDX file, the format of MNIST, which may be compressed with gzip;
             - a Parquet file with a column of encoded images (PNG, JPEG, WebP), plain or as ``{"bytes": ...}``;
             - a folder of image files of one size, or one image file. Files are read in the order of their paths, sub-folders included;
-              hidden ones, whose names begin with ".", are not;
+              hidden ones, whose names begin with ".", are not. Each is turned upright (EXIF);
             - ``"torchvision:NAME:ROOT"``, a torchvision data set that is already on the disk, such as
               ``"torchvision:FashionMNIST:data"``.
         array: which array of an ``.npz`` file; by default "X", or the only one.

@@ -23,12 +23,14 @@ __all__ = [
     "is_picture_file",
     "pictures_of_folder",
     "pictures_of_parquet",
+    "upright",
 ]
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 Files = Callable[[], Iterable[tuple[str, Any]]]
 """Starts a pass over images: their names for errors, and what Pillow opens."""
 _CELLS = 64
+_ORIENTATION = 0x0112
 
 
 def is_picture_file(file: Path, folder: Path) -> bool:
@@ -140,6 +142,17 @@ def decoded_parts(files: Files, rows: int) -> Iterator[Tensor]:
         yield as_images(np.stack(_alike(part, color)).astype(kind, copy=False))
 
 
+def upright(pixels: NDArray[Any], picture: Any) -> NDArray[Any]:
+    """Pixels ``(h, w)`` or ``(h, w, c)`` of a Pillow image as its viewers show it: cameras store pictures as the sensor lay, with
+    the direction of the top in a field (EXIF orientation, 1 to 8)."""
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+
+
 def _alike(arrays: list[NDArray[Any]], color: bool) -> list[NDArray[Any]]:
     return [array if array.ndim == 3 or not color else np.repeat(array[..., None], 3, -1) for array in arrays]
 
@@ -159,7 +172,9 @@ def _header(name: str, file: Any) -> NDArray[Any]:
 
 def _decode(name: str, file: Any) -> NDArray[Any]:
     """Pixels, ``(h, w)`` if gray and else ``(h, w, 3)``."""
-    return _open(name, file, lambda picture, mode: np.asarray(picture.convert(mode) if mode else picture))
+    return _open(
+        name, file, lambda picture, mode: upright(np.asarray(picture.convert(mode) if mode else picture), picture)
+    )
 
 
 def _open(name: str, file: Any, read: Callable[[Any, str | None], NDArray[Any]]) -> NDArray[Any]:
@@ -167,6 +182,8 @@ def _open(name: str, file: Any, read: Callable[[Any, str | None], NDArray[Any]])
 
     try:
         with Image.open(file) as picture:
+            if picture.format == "TIFF":
+                picture.load()  # Pillow turns TIFF files upright, its versions at different times
             deep = picture.mode.startswith("I") or picture.mode == "F"
             return read(picture, None if deep else "L" if picture.mode in ("1", "L", "LA") else "RGB")
     except Exception as error:  # decoders raise errors of any type for damaged bytes
@@ -176,7 +193,7 @@ def _open(name: str, file: Any, read: Callable[[Any, str | None], NDArray[Any]])
 def _blank(picture: Any, mode: str | None) -> NDArray[Any]:
     shape = (picture.height, picture.width) if mode != "RGB" else (picture.height, picture.width, 3)
     kind = np.uint8 if mode else np.float32 if picture.mode == "F" else np.int32 if picture.mode == "I" else np.uint16
-    return np.broadcast_to(np.zeros((), kind), shape)
+    return upright(np.broadcast_to(np.zeros((), kind), shape), picture)
 
 
 def _is_encoded(kind: Any) -> bool:

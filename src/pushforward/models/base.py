@@ -432,10 +432,10 @@ class Model(nn.Module, ABC):
         x, context, far = self._read(x, context)
         chain, base = self.chain, self.base
         step = chain.encode(x, context, noise=noise)
-        found = step.contribution + base.log_prob(step.z, context)
         dims = x.dim() - len(self.shape)
-        if is_eager() and (found.shape != x.shape[:dims] or step.z.shape[dims:] != base.shape):
+        if is_eager() and (step.contribution.shape != x.shape[:dims] or step.z.shape[dims:] != base.shape):
             self._refuse_steps(x, context, noise)
+        found = step.contribution + base.log_prob(step.z, context)
         return found if far is None else far + found
 
     def _refuse_steps(self, x: Tensor, context: Tensor | None, noise: Noise) -> None:

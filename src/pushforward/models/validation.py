@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pushforward.errors import InputError
 from pushforward.numerics import may_check_values
-from pushforward.transforms.base import Shape, check_context
+from pushforward.transforms.base import Shape, check_context, check_event
 
 __all__ = [
     "check_data",
@@ -41,8 +41,7 @@ def check_shape(x: Tensor, shape: Shape, owner: str) -> None:
         )
     if x.is_complex():
         raise InputError(f"{owner} reads real numbers; got {x.dtype}.")
-    if tuple(x.shape[x.dim() - len(shape) :]) != shape or x.dim() < len(shape):
-        raise InputError(f"{owner} reads data of shape (*batch, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
+    check_event(x, shape, owner)
 
 
 def check_no_nan(x: Tensor, owner: str) -> None:

@@ -18,6 +18,7 @@ from pushforward.data.cells import number_cells
 from pushforward.data.text import MISSING_WORDS
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
+from pushforward.io.pictures import upright
 from pushforward.service.refusal import Refusal
 
 __all__ = ["Inputs", "Reader"]
@@ -228,7 +229,8 @@ class Reader:
                         or self.size == picture.width * picture.height
                     )
                     deep = picture.mode.startswith("I") or picture.mode == "F"
-                    arrays.append(np.asarray(picture if deep else picture.convert("L" if gray else "RGB")))
+                    pixels = np.asarray(picture if deep else picture.convert("L" if gray else "RGB"))
+                    arrays.append(upright(pixels, picture))
             except Refusal:
                 raise
             except Exception as error:  # decoders raise errors of any type for damaged bytes

@@ -14,7 +14,7 @@ from pushforward.likelihood import REAL, Kind, Measure, Support
 from pushforward.numerics import Noise
 from pushforward.numerics.checks import is_integer
 
-__all__ = ["Shape", "Step", "Transform", "as_shape", "check_context", "outside", "within"]
+__all__ = ["Shape", "Step", "Transform", "as_shape", "check_context", "check_event", "outside", "within"]
 
 
 Shape = tuple[int, ...]
@@ -68,7 +68,8 @@ class Transform(nn.Module, ABC):
 
     A new transform implements two methods: :meth:`encode`, from data x to noise z with the contribution to the log-likelihood,
     and :meth:`decode`, from noise to data. It calls ``super().__init__`` with its shapes, and sets the attributes below whose
-    defaults do not fit. All other methods follow from these. Leading dimensions are batch.
+    defaults do not fit. All other methods follow from these. Leading dimensions are batch. Chains, models and a call of the
+    transform refuse data of another event shape; ``encode`` and ``decode`` of a single transform may not.
 
     Example:
         >>> import torch, pushforward as pf
@@ -209,7 +210,12 @@ class Transform(nn.Module, ABC):
 
     @final
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``encode`` as a plain pair (z, contribution), for ``torch.compile`` and ``torch.export``."""
+        """``encode`` as a plain pair (z, contribution), for ``torch.compile`` and ``torch.export``.
+
+        Raises:
+            InputError: for data of another event shape.
+        """
+        check_event(x, self.in_shape, type(self).__name__)
         step = self.encode(x, context)
         return step.z, step.contribution
 
@@ -222,6 +228,16 @@ class Transform(nn.Module, ABC):
     def zero_log_det(self, x: Tensor) -> Tensor:
         """A contribution of 0 for each row of x."""
         return x.new_zeros(self.batch_shape(x))
+
+
+def check_event(x: Tensor, shape: Shape, owner: str) -> None:
+    """Refuse data of another event shape, which broadcasting would often accept without a word.
+
+    Raises:
+        InputError: naming the owner and both shapes.
+    """
+    if x.shape[x.dim() - len(shape) :] != shape:
+        raise InputError(f"{owner} reads data of shape (*batch, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
 
 
 def check_context(context: Tensor | None, width: int, owner: str) -> None:

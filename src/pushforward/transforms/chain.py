@@ -15,7 +15,7 @@ from pushforward.errors import ConfigError, KindWarning
 from pushforward.likelihood import Kind, Measure, Support, join
 from pushforward.numerics import Noise, is_eager
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform, check_event
 from pushforward.transforms.reversible import encode_reversibly, require_reversible
 
 __all__ = ["Chain", "check_support"]
@@ -185,7 +185,12 @@ class Chain(Transform):
         return next((index for index, found in enumerate(trainable) if found), len(self))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Data to noise through every part. Contributions, residuals and squared standard errors are added (:meth:`Step.then`)."""
+        """Data to noise through every part. Contributions, residuals and squared standard errors are added (:meth:`Step.then`).
+
+        Raises:
+            InputError: for data of another event shape.
+        """
+        check_event(x, self.in_shape, "the chain")
         if self.reversible and torch.is_grad_enabled() and is_eager():
             front = self.first_trainable()
             if front < len(self):
@@ -208,7 +213,12 @@ class Chain(Transform):
             x = step.z
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Noise to data through every part, last first."""
+        """Noise to data through every part, last first.
+
+        Raises:
+            InputError: for noise of another event shape.
+        """
+        check_event(z, self.out_shape, "the inverse of the chain")
         for part in reversed(list(self)):
             z = part.decode(z, context, noise=noise)
         return z

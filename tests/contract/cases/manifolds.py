@@ -86,6 +86,14 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "RectangularFlow",
+        "images",
+        lambda: models.RectangularFlow((1, 4, 4), 2, layers=2, hidden=(4,), latent_layers=2, latent_hidden=(8,)),
+        measure=Manifold(2, 16),
+        invertible=False,
+        exports=False,
+    ),
+    f(
+        "RectangularFlow",
         "free-form curve",
         lambda: models.RectangularFlow(3, 1, decoder="free-form", volume="encoder", noise=0.01, hidden=(8,)),
         kind=Kind.ESTIMATE,

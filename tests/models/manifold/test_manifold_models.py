@@ -124,6 +124,49 @@ def test_probes_have_the_gradient_of_the_exact_loss_in_the_mean():
     torch.testing.assert_close(probes.evaluate(x).value, exact.evaluate(x).value)
 
 
+def images(**options) -> RectangularFlow:
+    torch.manual_seed(0)
+    return RectangularFlow((2, 4, 4), 3, layers=2, hidden=(4,), latent_layers=2, latent_hidden=(8,), **options).double()
+
+
+def pixels(count: int, seed: int = 0) -> Tensor:
+    return 40 * torch.randn(count, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 100
+
+
+def test_images_have_a_density_on_a_surface():
+    """The embedding is several scales of couplings; value and residual are in the units of the pixels."""
+    model = images()
+    model.initialize(pixels(100))
+    for parameter in model.parameters():  # couplings are the identity at first
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x = pixels(4, seed=1)
+    result = model.evaluate(x)
+    u = model.encode(x)
+    expected = model.base.log_prob(u) - log_volume(lambda row: model.decode(row).flatten(), u)
+    torch.testing.assert_close(result.value, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(result.residual, (x - model.decode(u)).square().flatten(1).sum(-1))
+    assert (result.kind, result.measure) == (Kind.EXACT, Manifold(3, 32))
+    back = model.decode(u)
+    torch.testing.assert_close(model.decode(model.encode(back)), back)  # points of the surface are kept
+    far = model.evaluate(1e6 * x)
+    assert torch.isfinite(far.value).all()
+    assert torch.isfinite(far.residual).all()
+
+
+def test_probes_have_the_gradient_of_the_exact_loss_of_images():
+    exact, probes = images(), images(volume="probes", probes=300, tolerance=1e-8)
+    for model in (exact, probes):
+        model.initialize(pixels(100))
+    for parameter in exact.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    probes.load_state_dict(exact.state_dict())
+    for model in (exact, probes):
+        model.reconstruction_weight = 1e-6  # the residual has squares of gray levels, and would hide the volume
+    x = pixels(3, seed=1)
+    wanted = gradients(exact, x)
+    assert (gradients(probes, x) - wanted).norm() < 0.05 * wanted.norm()
+
+
 def test_free_networks_are_an_estimate_and_flows_exact():
     assert rectangular().kind is Kind.EXACT
     assert rectangular(decoder="free-form", volume="encoder").kind is Kind.ESTIMATE
@@ -269,6 +312,10 @@ def test_flow_and_base_of_your_own(tmp_path):
         (lambda: RectangularFlow(3, 0), "latent must be"),
         (lambda: RectangularFlow(3, 4), "from 1 to 3"),
         (lambda: RectangularFlow(3, 2, decoder="free-form", standardize=False), "standardize"),
+        (lambda: RectangularFlow((1, 4, 4), 2, decoder="free-form"), "reads vectors"),
+        (lambda: RectangularFlow((4, 4), 2), "RectangularFlow models images"),
+        (lambda: RectangularFlow((1, 6, 6), 2, scales=4), "use at most 1"),
+        (lambda: RectangularFlow((1, 4, 4), 17), "from 1 to 16"),
     ],
 )
 def test_impossible_arguments(make, words):

@@ -1,4 +1,4 @@
-"""Parts that the models of images share: pixels to reals, several scales, and the scales of Glow."""
+"""Parts that the models of images share: pixels to reals, several scales, and the scales of Real NVP and Glow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.transforms import (
     ActNorm,
     Affine,
+    BatchNorm,
     Chain,
     FactorOut,
     Flatten,
     ImageCoupling,
+    Inverse,
     Logit,
     Squeeze,
     Transform,
@@ -23,7 +25,7 @@ from pushforward.transforms import (
 )
 from pushforward.transforms.base import Shape, as_shape
 
-__all__ = ["check_image_shape", "glow_scales", "multi_scale", "pixel_transforms"]
+__all__ = ["check_image_shape", "glow_scales", "multi_scale", "pixel_transforms", "realnvp_scales"]
 
 
 def check_image_shape(owner: str, shape: Shape) -> Shape:
@@ -100,6 +102,52 @@ def multi_scale(
             f"{max(1, halvings)}, or pad the images."
         )
     return build(shape, 0)
+
+
+def realnvp_scales(
+    shape: Shape,
+    *,
+    scales: int,
+    layers: int,
+    transformer: Transformer,
+    network: dict[str, Any],
+    batch_norm: bool = False,
+) -> Chain:
+    """At each scale but the last couplings on the checkerboard, and after a squeeze couplings on halves of the channels.
+
+    Then one color of the checkerboard leaves, and the other color goes on (Dinh et al. 2016, sec. 3.4-3.6). The last scale has
+    checkerboards only. The chain ends with a vector.
+
+    Args:
+        shape: (channels, height, width).
+        scales: number of scales.
+        layers: number of couplings in each scale, half of them on each kind of mask; the last scale has one more than half.
+        transformer: of the couplings.
+        network: arguments of each :class:`~pushforward.transforms.ImageCoupling`, whose networks are residual.
+        batch_norm: batch normalization after each coupling.
+    """
+    check_integer("layers", layers)
+
+    def couplings(inside: Shape, mask: str, count: int) -> list[Transform]:
+        transforms: list[Transform] = []
+        for k in range(count):
+            flip = k % 2 == 1
+            transforms.append(ImageCoupling(inside, transformer, mask=mask, flip=flip, residual=True, **network))
+            if batch_norm:
+                transforms.append(BatchNorm(inside))
+        return transforms
+
+    def scale_transforms(inside: Shape, scale: int) -> list[Transform]:
+        if scale == scales - 1:
+            return couplings(inside, "checkerboard", layers // 2 + 1)
+        squeeze = Squeeze(inside)
+        channels = couplings(squeeze.out_shape, "channels", layers // 2)
+        # One color of the checkerboard leaves, so a second squeeze orders the pixels by color.
+        reordered = [Inverse(squeeze), Squeeze(inside, "checkerboard")]
+        board = couplings(inside, "checkerboard", layers - layers // 2)
+        return [*board, Squeeze(inside), *channels, *reordered]
+
+    return multi_scale(shape, scales, scale_transforms)
 
 
 def glow_scales(

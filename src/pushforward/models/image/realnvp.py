@@ -7,19 +7,9 @@ from typing import Any
 
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
-from pushforward.models.image.building import check_image_shape, multi_scale, pixel_transforms
-from pushforward.numerics.checks import check_integer
+from pushforward.models.image.building import check_image_shape, pixel_transforms, realnvp_scales
 from pushforward.registry import register
-from pushforward.transforms import (
-    ActNorm,
-    AffineTransformer,
-    BatchNorm,
-    Chain,
-    ImageCoupling,
-    Inverse,
-    Squeeze,
-    Transform,
-)
+from pushforward.transforms import ActNorm, AffineTransformer, Chain
 from pushforward.transforms.base import Shape
 
 __all__ = ["ImageRealNVP"]
@@ -88,34 +78,15 @@ class ImageRealNVP(Model):
         dequantize: str = "uniform",
     ) -> None:
         image = check_image_shape("ImageRealNVP", shape)
-        check_integer("layers", layers)
-        transformer = AffineTransformer(max_log_scale)
         network: dict[str, Any] = {
             "hidden": hidden, "activation": activation, "dropout": dropout, "normalize": normalize, "context": context
         }  # fmt: skip
-
-        def couplings(inside: Shape, mask: str, count: int) -> list[Transform]:
-            transforms: list[Transform] = []
-            for k in range(count):
-                flip = k % 2 == 1
-                transforms.append(ImageCoupling(inside, transformer, mask=mask, flip=flip, residual=True, **network))
-                if batch_norm:
-                    transforms.append(BatchNorm(inside))
-            return transforms
-
-        def scale_transforms(inside: Shape, scale: int) -> list[Transform]:
-            if scale == scales - 1:
-                return couplings(inside, "checkerboard", layers // 2 + 1)
-            squeeze = Squeeze(inside)
-            channels = couplings(squeeze.out_shape, "channels", layers // 2)
-            # One color of the checkerboard leaves, so a second squeeze orders the pixels by color.
-            reordered = [Inverse(squeeze), Squeeze(inside, "checkerboard")]
-            board = couplings(inside, "checkerboard", layers - layers // 2)
-            return [*board, Squeeze(inside), *channels, *reordered]
-
+        couplings = realnvp_scales(
+            image, scales=scales, layers=layers, transformer=AffineTransformer(max_log_scale), network=network, batch_norm=batch_norm,
+        )  # fmt: skip
         pixels = pixel_transforms(image, levels, alpha, dequantize)
         norm = [ActNorm(image)] if standardize else []
-        super().__init__(Chain(*pixels, *norm, multi_scale(image, scales, scale_transforms)), Normal(math.prod(image)))
+        super().__init__(Chain(*pixels, *norm, couplings), Normal(math.prod(image)))
         self.context, self.layers, self.hidden, self.scales = context, layers, tuple(hidden), scales
         self.max_log_scale, self.batch_norm, self.normalize = max_log_scale, batch_norm, normalize
         self.activation, self.dropout, self.standardize = activation, dropout, standardize

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
+from pushforward.models.image.building import check_image_shape, realnvp_scales
 from pushforward.models.manifold.base import ManifoldModel, latent_flow
 from pushforward.models.vector.building import coupling_layers
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
+    ActNorm,
     AffineTransformer,
     Chain,
     Embedding,
@@ -21,6 +25,7 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
+from pushforward.transforms.base import Shape, as_shape
 from pushforward.transforms.embeddings.jacobian import Solve, encoder_surrogate, volume_surrogate
 
 __all__ = ["RectangularFlow"]
@@ -32,7 +37,8 @@ VOLUMES = ("exact", "probes", "encoder")
 class RectangularFlow(ManifoldModel):
     """log p(x) = log p_flow(z) - 1/2 log det J^T J at z = g+(x), on the d-manifold g(R^d) in R^D.
 
-    g is zero padding followed by a flow of R^D (RNF), or a decoder network without an inverse (FIF). Training minimizes
+    g is zero padding followed by a flow of R^D (RNF), or a decoder network without an inverse (FIF). The flow of images is a
+    multi-scale Real NVP, as in the paper; images are real numbers in any unit, which is that of the residual. Training minimizes
     -mean log p + reconstruction_weight * mean residual. ``volume`` chooses how it computes the gradient of the volume:
 
     - "exact": from the D x d Jacobian by d forward-mode products and a Cholesky factor;
@@ -47,22 +53,25 @@ class RectangularFlow(ManifoldModel):
     two calls of ``fit``, after ``set_phase("manifold")`` and after ``set_phase("density")``.
 
     Args:
-        features: D.
+        features: D, or the shape (channels, height, width) of images, whose sides can be halved ``scales`` - 1 times.
         latent: d.
-        decoder: "flow" (affine couplings and a learned rotation) or "free-form" (two MLPs).
+        decoder: "flow" (affine couplings and a learned rotation) or, for vectors, "free-form" (two MLPs).
         volume: "exact", "probes" or "encoder".
         probes: number of random vectors for each row with "probes" and "encoder" (at most d with "encoder").
         tolerance: relative tolerance of the conjugate gradients. A loose one biases the gradient.
         noise: standard deviation of normal noise that the loss adds to the rows, in the units of the data (FIF has 0.01
             in standardized units). With noise, the volume term does not reward curvature beside the manifold.
-        layers: number of couplings of the flow of R^D.
-        hidden: widths of the hidden layers of the networks of g.
+        layers: number of couplings of the flow of R^D; of images, in each scale (the paper has 6), half of them on each kind of
+            mask, and one more than half in the last scale.
+        hidden: widths of the hidden layers of the networks of g; of images, the number and equal width of the residual
+            convolutional blocks (the paper has 8 of 64).
+        scales: number of scales of images.
         latent_layers: number of couplings of the flow of the codes.
         latent_hidden: widths of the hidden layers of their networks.
         transformer: transformer of the couplings of the codes; None for the affine one.
         reconstruction_weight: weight of the residual in the loss.
         phase: what training minimizes, "joint", "manifold" or "density".
-        standardize: standardize the data first, inside g.
+        standardize: standardize the data first, inside g; images by channel.
         seed: seed of the initial rotation.
 
     Raises:
@@ -79,7 +88,7 @@ class RectangularFlow(ManifoldModel):
 
     def __init__(
         self,
-        features: int,
+        features: int | Shape,
         latent: int,
         *,
         decoder: str = "flow",
@@ -89,6 +98,7 @@ class RectangularFlow(ManifoldModel):
         noise: float = 0.0,
         layers: int = 6,
         hidden: tuple[int, ...] = (64, 64),
+        scales: int = 2,
         latent_layers: int = 4,
         latent_hidden: tuple[int, ...] = (64, 64),
         transformer: Transformer | None = None,
@@ -103,12 +113,12 @@ class RectangularFlow(ManifoldModel):
         check_integer("probes", probes)
         check_integer("latent", latent)
         check_integer("latent_layers", latent_layers, 0)
-        embedding = _embedding(decoder, features, latent, layers, tuple(hidden), standardize, seed)
+        embedding = _embedding(decoder, features, latent, layers, tuple(hidden), scales, standardize, seed)
         codes = latent_flow(latent, latent_layers, tuple(latent_hidden), transformer)
         super().__init__(embedding, codes, None, phase, reconstruction_weight)
         self.features, self.latent, self.decoder, self.volume = features, latent, decoder, volume
         self.probes, self.tolerance, self.noise = probes, tolerance, noise
-        self.layers, self.hidden = layers, tuple(hidden)
+        self.layers, self.hidden, self.scales = layers, tuple(hidden), scales
         self.latent_layers, self.latent_hidden = latent_layers, tuple(latent_hidden)
         self.transformer, self.standardize, self.seed = transformer, standardize, seed
         self.solve: Solve | None = None
@@ -137,15 +147,34 @@ class RectangularFlow(ManifoldModel):
 
 
 def _embedding(
-    decoder: str, features: int, latent: int, layers: int, hidden: tuple[int, ...], standardize: bool, seed: int
+    decoder: str,
+    features: int | Shape,
+    latent: int,
+    layers: int,
+    hidden: tuple[int, ...],
+    scales: int,
+    standardize: bool,
+    seed: int,
 ) -> Embedding:
     """The embedding g with its encoder g+."""
     check_choice("decoder", decoder, ("flow", "free-form"))
+    shape = as_shape(features)
+    count = math.prod(shape)
+    images = len(shape) > 1
     if decoder == "free-form":
+        if images:
+            raise ConfigError("decoder='free-form' reads vectors: leave decoder='flow', or flatten the images.")
         if not standardize:
             raise ConfigError("decoder='free-form' always standardizes the data: leave standardize=True.")
-        return FreeFormEmbedding(features, latent, hidden=hidden)
-    transforms: list[Transform] = [Standardize(features)] if standardize else []
-    transforms += coupling_layers(features, AffineTransformer(), layers, hidden=hidden, activation="silu")
+        return FreeFormEmbedding(count, latent, hidden=hidden)
+    transforms: list[Transform] = [ActNorm(shape) if images else Standardize(shape)] if standardize else []
+    if images:
+        check_image_shape("RectangularFlow", shape)
+        network = {"hidden": hidden, "activation": "silu"}
+        transforms.append(
+            realnvp_scales(shape, scales=scales, layers=layers, transformer=AffineTransformer(), network=network)
+        )
+    else:
+        transforms += coupling_layers(count, AffineTransformer(), layers, hidden=hidden, activation="silu")
     # d reflections can turn any d directions into the first d coordinates.
-    return Injective(Chain(*transforms, Householder(features, min(latent, features), seed)), latent)
+    return Injective(Chain(*transforms, Householder(count, min(latent, count), seed)), latent)

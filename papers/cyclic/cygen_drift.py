@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.eight_gaussians import accepted, drift, eight, fractions, jumps, restarted
+from papers.cyclic.eight_gaussians import accepted, drift, eight, fractions, jumps, restarted
 from papers.experiment import Experiment, spread
 from pushforward.models import CyGen
 from pushforward.transforms import Chain, Sylvester

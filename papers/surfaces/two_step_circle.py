@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, spread
-from papers.manifolds import Level, train_until_level
+from papers.surfaces.manifolds import Level, train_until_level
 from pushforward.distributions import GaussianMixture
 from pushforward.models import NSF, AutoEncoder, Model, TwoStep
 from pushforward.training import fit_two_step

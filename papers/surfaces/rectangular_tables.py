@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.common.datasets import load_table
 from papers.experiment import Experiment, all_hold, clearly_below, spread
-from papers.manifolds import train_in_phases, train_until_level
-from papers.rectangular_methods import Lengths, how_long, level_of, steps_needed
+from papers.surfaces.manifolds import train_in_phases, train_until_level
+from papers.surfaces.rectangular_methods import Lengths, how_long, level_of, steps_needed
 from pushforward.models import Model, RectangularFlow
 
 __all__ = ["TABLES", "frechet", "study_tables"]

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from papers.experiment import PAPER_TRAINING, Experiment, size
-from papers.manifolds import Level, ManifoldDistribution, train_in_phases, train_until_level
+from papers.surfaces.manifolds import Level, ManifoldDistribution, train_in_phases, train_until_level
 from pushforward.distributions import Distribution, GaussianMixture, StudentT
 from pushforward.io import load, save
 from pushforward.models import (

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from papers.autoencoders.resnet_vae import ResNetVAE
 from papers.experiment import Experiment, spread
-from papers.resnet_vae import ResNetVAE
 from pushforward.io import load, save
 from pushforward.models import Model
 from pushforward.training import TrainingEvent

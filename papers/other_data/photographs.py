@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.constant_volume import (
+from papers.experiment import Experiment
+from papers.other_data.constant_volume import (
     BASES,
     NORMAL,
     ImageSets,
@@ -19,8 +20,7 @@ from papers.constant_volume import (
     report_summary,
     run_variant,
 )
-from papers.experiment import Experiment
-from papers.likelihood_curves import Trained, draw_curves, follow, report_curves
+from papers.other_data.likelihood_curves import Trained, draw_curves, follow, report_curves
 from papers.reproduction import Budget
 from pushforward.models import Glow, Model, PixelCNN
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from papers.equal_time import best_rate
 from papers.experiment import Experiment, all_hold, clearly_below, principal, spread
-from papers.image_peers import installed
-from papers.timed_training import Contender, Limit, Pictures, possible, train_for
+from papers.flows.equal_time import best_rate
+from papers.flows.image_peers import installed
+from papers.flows.timed_training import Contender, Limit, Pictures, possible, train_for
 from pushforward.models import Model
 from pushforward.models.latent.autoencoder import mmd
 from pushforward.training.seeds import preserved, seed_loading

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from papers.against_time import sample_distance
 from papers.experiment import Experiment
-from papers.image_peers import nflows_image, normflows_glow
-from papers.timed_training import Contender
+from papers.flows.against_time import sample_distance
+from papers.flows.image_peers import nflows_image, normflows_glow
+from papers.flows.timed_training import Contender
 from pushforward.models import Glow
 
 __all__ = ["PEERS", "glow", "glow_peers", "glow_sizes"]

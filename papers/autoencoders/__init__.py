@@ -1,0 +1,1 @@
+"""Variational autoencoders: posteriors of codes and of weights."""

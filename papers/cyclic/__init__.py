@@ -1,0 +1,1 @@
+"""Pairs of conditionals that generate in a cycle (CyGen)."""

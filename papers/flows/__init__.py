@@ -1,0 +1,1 @@
+"""Flows beside each other and beside other libraries, at equal steps or equal training time."""

@@ -1,0 +1,1 @@
+"""Likelihoods of data unlike the training data, and tests of batches."""

@@ -1,0 +1,1 @@
+"""Distributions on surfaces: learned manifolds, two steps, rectangular flows, injective decoders."""
