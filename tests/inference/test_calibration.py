@@ -156,3 +156,56 @@ def test_progress_in_plain_lines(monkeypatch, capsys):
     assert lines[0].endswith("left")
     with pytest.raises(ConfigError, match="progress"):
         inference.calibrate(Exact(), *simulations(20, 0), progress="loud")
+
+
+def test_runs_that_fail_do_not_count_in_the_predictive_check():
+    """A third of the simulations has NaN; the others are right."""
+
+    def sometimes(theta):
+        x = simulator(theta)
+        x[torch.rand(len(x)) < 1 / 3] = math.nan
+        return x
+
+    with pytest.warns(PushforwardWarning, match="gave no finite data"):
+        made, p_value = inference.posterior_predictive(Exact(), sometimes, torch.zeros(2), draws=300)
+    assert made.shape == (300, 2)
+    assert p_value > 0.05
+
+
+def test_arrays_are_taken_too():
+    theta, x = (part.numpy() for part in simulations(200))
+    assert inference.calibrate(Exact(), theta, x, draws=20).ranks.shape == (200, 2)
+    assert inference.ConformalRegion(Exact(), theta, x).covered(theta, x).double().mean() >= 0.9
+    assert inference.SimulationGuard(x).p_value([0.0, 0.0]) > 0.1
+
+
+def test_a_wrong_observation_is_refused_before_anything_is_drawn():
+    with pytest.raises(InputError, match="must have the shape of a simulation"):
+        inference.check(Exact(), lambda theta: pytest.fail("the simulator ran"), x=torch.zeros(3))
+
+
+def test_one_parameter_may_be_a_list_of_numbers():
+    theta, x = simulations(100)
+    post = inference.NPE(torch.distributions.Normal(0.0, 1.0)).fit(theta[:, 0], x[:, 0], max_steps=2, progress="silent")
+    assert inference.calibrate(post, theta[:, 0], x[:, 0], draws=20).ranks.shape == (100, 1)
+    assert inference.ConformalRegion(post, theta[:, 0], x[:, 0]).covered(theta[:5, 0], x[:5, 0]).shape == (5,)
+    with pytest.raises(InputError, match="theta must have the shape"):
+        inference.calibrate(post, theta, x)
+
+
+def test_a_strange_observation_fails_both_of_its_checks_also_when_runs_fail():
+    """The smallest possible p-value must be below the limit, or the check could not fail."""
+
+    def sometimes(theta):
+        x = simulator(theta)
+        x[torch.rand(len(x)) < 0.1] = math.nan
+        return x
+
+    strange = torch.tensor([20.0, -20.0])
+    for model in (simulator, sometimes):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PushforwardWarning)
+            found = inference.check(Exact(), model, x=strange, simulations=20, draws=20)
+        limit = 0.01 / len(found.p_values)
+        assert found.p_values["observation"] < limit
+        assert found.p_values["predictive"] < limit

@@ -266,3 +266,32 @@ def test_evidence_in_one_dimension_against_quadrature():
     fit = inference.fit_to_target(1, log_density, max_steps=100, **QUIET)
     assert fit.log_evidence == pytest.approx(truth, abs=max(5 * fit.log_evidence_error, 1e-3))
     assert fit.reliable
+
+
+@pytest.mark.parametrize("center", [0.0, 5e6])
+def test_a_target_in_large_units(center):
+    """Gradients of a normal of width 1e6 are below the tolerance of L-BFGS, and its curvature below their rounding."""
+    target = td.Normal(torch.tensor(center, dtype=torch.float64), 1e6)
+    fit = inference.fit_to_target(1, lambda x: target.log_prob(x[:, 0].double()), max_steps=100, seed=0, **QUIET)
+    assert fit.reliable
+    assert fit.log_evidence == pytest.approx(0.0, abs=0.01)
+    assert float(fit.mean()[0]) == pytest.approx(center, abs=5e4)
+    assert float(fit.std()[0]) == pytest.approx(1e6, rel=0.05)
+
+
+def test_a_slope_without_end_has_no_mode():
+    with pytest.raises(InputError, match="grows without bound"):
+        inference.fit_to_target(1, lambda x: 1e-7 * x.sum(-1), max_steps=1, **QUIET)
+
+
+@pytest.mark.parametrize(("constraint", "start"), [(inference.interval(0.0, 1.0), 2.0), (inference.positive(), -1.0)])
+def test_starting_points_outside_the_constraints_are_refused(constraint, start):
+    with pytest.raises(ConfigError, match="does not satisfy the constraints"):
+        inference.fit_to_target(
+            None,
+            lambda v: -v["a"],
+            parameters=inference.Parameters(a=constraint),
+            starts=[[start]],
+            max_steps=1,
+            **QUIET,
+        )

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pushforward import inference
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
+from pushforward.inference.data_scale import DataScale
+from pushforward.inference.nle import _dequantize
 from pushforward.networks import MLP
 
 from .closed_form import NOISE, PRIOR, VARIANCE, simulations, simulator
@@ -148,7 +150,10 @@ def test_priors_are_stored(prior):
     ("prior", "message"),
     [
         (td.LKJCholesky(3), "of one vector"),
-        (td.Poisson(torch.ones(3)), "neither a box nor a simplex"),
+        (td.Poisson(torch.ones(3)), "is discrete"),
+        (td.LogisticNormal(torch.zeros(2), torch.ones(2)), "must be a box"),
+        (td.Uniform(torch.tensor([2459000.0]), torch.tensor([2459001.0])), "float32 cannot resolve"),
+        (td.Normal(torch.tensor([1e9], dtype=torch.float64), 1.0), "float32 cannot resolve"),
         ("uniform", "must be a torch distribution"),
         (td.Normal(torch.zeros(2, 2), 1.0), "of one vector"),
         ([], "at least one"),
@@ -376,3 +381,163 @@ def test_integer_data_are_dequantized():
     truth = td.Beta(6.0, 16.0)
     assert float(draws.mean()) == pytest.approx(float(truth.mean), abs=0.05)
     assert float(draws.std()) == pytest.approx(float(truth.stddev), rel=0.3)
+
+
+def test_small_numbers_are_no_counts():
+    """Data of a size below 1e-3 are all near the integer 0; with noise of width 1 nothing of them would be left."""
+    torch.manual_seed(0)
+    x = 1e-4 * torch.randn(500, 2)
+    scale = DataScale.of(x)
+    rows, steps = _dequantize(scale(x), scale, 0)
+    assert torch.equal(steps, torch.zeros(2))
+    assert torch.equal(rows, scale(x))
+
+
+def test_scales_of_very_small_positive_data_keep_their_differences():
+    x = 1e-33 * torch.tensor([1.0, 10.0, 1e3, 1e5] * 10, dtype=torch.float64)[:, None]
+    scaled = DataScale.of(x)(x)
+    assert len(scaled.unique()) == 4
+
+
+def test_ratios_do_not_depend_on_the_units_of_the_parameters(tmp_path):
+    theta, x = simulations(300)
+    one = inference.NRE(PRIOR).fit(theta, x, max_steps=30)
+    large = inference.NRE(td.Normal(torch.zeros(2), 2.0**30)).fit(2.0**30 * theta, x, max_steps=30)
+    with torch.no_grad():
+        expected = one.log_likelihood(theta[:5], one._observation(X))
+        torch.testing.assert_close(large.log_likelihood(2.0**30 * theta[:5], large._observation(X)), expected)
+    large.save(tmp_path / "post.safetensors")
+    again = inference.load_posterior(tmp_path / "post.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(again.log_likelihood(2.0**30 * theta[:5], again._observation(X)), expected)
+    with pytest.raises(ConfigError, match="NRE holds out a fraction"):
+        inference.NRE(PRIOR).fit(theta, x, validation=None)
+
+
+@pytest.mark.parametrize(
+    ("prior", "low", "high"),
+    [
+        (
+            td.TransformedDistribution(td.Uniform(-5 * torch.ones(2), torch.ones(2)), [td.ExpTransform()]),
+            [math.exp(-5)] * 2,
+            [math.e] * 2,
+        ),
+        (
+            td.TransformedDistribution(td.LogNormal(torch.zeros(2), 1.0), [td.AffineTransform(3.0, 2.0)]),
+            [3.0] * 2,
+            [math.inf] * 2,
+        ),
+        (td.TransformedDistribution(td.HalfNormal(torch.ones(1)), [td.AffineTransform(5.0, -1.0)]), [-math.inf], [5.0]),
+        (
+            td.TransformedDistribution(
+                td.Beta(torch.ones(2), 2.0), [td.AffineTransform(torch.tensor([1.0, 0.0]), torch.tensor([-2.0, 3.0]))]
+            ),
+            [-1.0, 0.0],
+            [1.0, 3.0],
+        ),
+        (td.TransformedDistribution(td.Normal(torch.zeros(2), 1.0), [td.SigmoidTransform()]), [0.0] * 2, [1.0] * 2),
+        (td.VonMises(torch.zeros(1), 0.5), [-math.pi], [math.pi]),
+        (
+            td.MixtureSameFamily(td.Categorical(torch.ones(2)), td.Normal(torch.tensor([-3.0, 3.0]), 1.0)),
+            [-math.inf],
+            [math.inf],
+        ),
+        (
+            td.MixtureSameFamily(td.Categorical(torch.ones(2)), td.Gamma(torch.tensor([1.0, 9.0]), 1.0)),
+            [0.0],
+            [math.inf],
+        ),
+    ],
+)
+def test_the_support_of_composed_priors(prior, low, high):
+    """torch states the codomain of the last transform; draws of a flow on that would leave the prior."""
+    found = inference.Prior(prior)
+    torch.testing.assert_close(found.low, torch.tensor(low))
+    torch.testing.assert_close(found.high, torch.tensor(high))
+    theta = found.sample(500, seed=0)
+    assert found.contains(theta).all()
+    expected = prior.log_prob(theta[:, 0] if not prior.batch_shape and not prior.event_shape else theta)
+    torch.testing.assert_close(found.log_prob(theta), expected.reshape(500, -1).sum(1))
+    wide = found.transform().decode(6 * torch.randn(500, found.features))
+    assert ((wide >= found.low) & (wide <= found.high)).all()
+    assert bool(found.log_prob(torch.full((1, found.features), -100.0)).isneginf()) == (low[0] > -100)
+
+
+def test_draws_on_the_edge_of_the_prior_are_moved_inside():
+    """float32 rounds draws of such a Dirichlet distribution so that the last proportion is 0."""
+    prior = inference.Prior(td.Dirichlet(torch.full((4,), 0.05)))
+    assert prior.contains(prior.sample(2000, seed=0)).all()
+    box = inference.Prior(td.Uniform(torch.tensor([0.0, 1000.0]), torch.tensor([1.0, 1001.0])))
+    settled = box.settle(torch.tensor([[0.0, 1000.0], [1.0, 1001.0], [0.5, 1000.5], [1.1, 1000.0]]))
+    assert box.contains(settled).tolist() == [True, True, True, False]
+    assert settled[2].tolist() == [0.5, 1000.5]
+    assert box.transform().encode(settled).z.abs().max() < 20
+
+
+def test_data_keep_the_digits_of_float64():
+    """Seconds since 1970 in float32 are multiples of 128."""
+    prior = td.Uniform(torch.zeros(1), torch.ones(1))
+    runs = inference.simulate(lambda theta: 1.7e9 + theta.double(), prior, 50)
+    torch.testing.assert_close(runs.x - 1.7e9, runs.theta.double(), atol=1e-6, rtol=0)
+    post = inference.NPE(prior).fit(runs, max_steps=1, **QUIET)
+    assert float(post.scale.scale) == pytest.approx(float(runs.theta.std(correction=0)), rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [{"x": [0.0, 0.0]}, "text", None, torch.zeros(2, dtype=torch.complex64)])
+def test_what_is_not_real_numbers_is_refused(bad):
+    post = inference.NPE(PRIOR).fit(*simulations(50), max_steps=1, **QUIET)
+    with pytest.raises(InputError, match="an observation must be real numbers"):
+        post.sample(3, x=bad)
+    with pytest.raises(InputError, match=r"must be real numbers.*parameters of the shape \(n, 2\)"):
+        inference.simulate(lambda theta: bad, PRIOR, 30)
+
+
+def test_no_observations_and_no_draws():
+    post = inference.NPE(PRIOR).fit(*simulations(50), max_steps=1, **QUIET)
+    assert post.sample_batched(3, torch.zeros(0, 2)).shape == (0, 3, 2)
+    with pytest.raises(ConfigError, match="count"):
+        post.sample_batched(-1, torch.zeros(2, 2))
+
+
+def test_parameters_of_a_simulation_may_be_arrays_and_lists():
+    prior = td.Normal(torch.zeros(1), 1.0)
+    for theta in ([0.0, 1.0, 2.0], np.array([[0.0], [1.0], [2.0]])):
+        assert inference.simulate(lambda t: t, prior, 3, theta=theta).x.tolist() == [[0.0], [1.0], [2.0]]
+    with pytest.raises(InputError, match="theta must have the shape"):
+        inference.simulate(lambda t: t, prior, 3, theta=torch.zeros(2, 2, 2))
+
+
+def test_embeddings_without_widths_or_with_others_are_refused():
+    with pytest.raises(ConfigError, match="the attributes inputs and outputs"):
+        inference.NPE(PRIOR, embedding=torch.nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="the embedding reads 3 numbers"):
+        inference.NPE(PRIOR, embedding=MLP(3, 2)).fit(*simulations(50), max_steps=1, **QUIET)
+
+
+def test_all_proportions_of_a_dirichlet_prior_are_one_too_many():
+    prior = td.Dirichlet(torch.ones(3))
+    with pytest.raises(InputError, match="leave out the last of the proportions"):
+        inference.NPE(prior).fit(prior.sample((50,)), torch.randn(50, 1))
+
+
+def test_a_file_is_not_loaded_with_the_prior_of_another_posterior(tmp_path):
+    """Draws that leave a smaller box would be moved to its edges."""
+    path = tmp_path / "post.safetensors"
+    theta = 6 * torch.rand(100, 2) - 3
+    box = td.Uniform(-3 * torch.ones(2), 3 * torch.ones(2))
+    inference.NPE(box).fit(theta, theta + torch.randn(100, 2), max_steps=2, **QUIET).save(path, prior=False)
+    inference.load_posterior(path, prior=box)
+    with pytest.raises(InputError, match="draws outside this prior"):
+        inference.load_posterior(path, prior=td.Uniform(-torch.ones(2), torch.ones(2)))
+    with pytest.raises(InputError, match="the posterior has 2 parameters and the prior 3"):
+        inference.load_posterior(path, prior=td.Normal(torch.zeros(3), 1.0))
+
+
+def test_what_training_cannot_use_has_a_sentence(tmp_path):
+    theta, x = simulations(50)
+    with pytest.raises(ConfigError, match="pass a simulator as simulator="):
+        inference.infer(PRIOR, lambda theta: theta)
+    with pytest.raises(InputError, match="at least one number"):
+        inference.NPE(PRIOR).fit(theta, x[:, :0])
+    with pytest.raises(ConfigError, match="a checkpoint stores one run"):
+        inference.NPE(PRIOR, members=2).fit(theta, x, checkpoint=tmp_path / "run.ckpt")

@@ -21,6 +21,11 @@ X = torch.zeros(4, 3, dtype=torch.float64)
         (lambda x: x, "one number for each of the 4 points"),
         (lambda x: x.sum(-1, keepdim=True), "one number for each of the 4 points"),
         (lambda x: 0.0, "returned a float"),
+        (lambda x: x.sum(-1) + 1j, "returned complex ones"),
+        (
+            lambda x: torch.distributions.Gamma(2.0, 1.0).log_prob(x - 1).sum(-1),
+            "state the constraints of the parameters",
+        ),
         (lambda x: x.detach().numpy().sum(-1), "returned a ndarray"),
         (lambda x: torch.full((len(x),), math.inf), r"\+inf at"),
     ],

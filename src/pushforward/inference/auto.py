@@ -17,6 +17,7 @@ from pushforward.inference.npe import NPE, NPEPosterior
 from pushforward.inference.nre import NRE
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.training_data import finite_simulations
 from pushforward.numerics import logmeanexp
 from pushforward.numerics.checks import check_choice, check_integer
@@ -109,7 +110,7 @@ def _member(posterior: Any, index: int) -> Any:
 
 @torch.no_grad()
 def posterior_score(
-    posterior: SimulationPosterior, proposal: NPEPosterior, theta: Tensor, x: Tensor, *, seed: int = 0
+    posterior: SimulationPosterior, proposal: NPEPosterior, theta: Any, x: Any, *, seed: int = 0
 ) -> float:
     """Mean of log q(theta | x) on simulations, nats; extreme rows count as 20 nats below the median.
 
@@ -131,6 +132,7 @@ def posterior_score(
         True
     """
     generator = torch.Generator().manual_seed(seed)
+    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
     if isinstance(posterior, NPEPosterior):
         values = posterior.log_prob(theta, x)
     else:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pushforward.errors import InputError
 from pushforward.inference.nle import LikelihoodPosterior
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.training.progress import STYLES, Style, make_reporter
@@ -72,8 +73,8 @@ class Calibration:
 
 def calibrate(
     posterior: SimulationPosterior,
-    theta: Tensor,
-    x: Tensor,
+    theta: Any,
+    x: Any,
     *,
     draws: int = 200,
     seed: int = 0,
@@ -105,6 +106,7 @@ def calibrate(
         (50, 1)
     """
     check_integer("draws", draws, 10)
+    theta, x = _pairs(posterior, theta, x)
     if len(theta) != len(x) or len(theta) < 20:
         raise InputError(f"calibration needs at least 20 pairs of theta and x; got {len(theta)} and {len(x)}.")
     check_choice("progress", progress, STYLES)
@@ -178,7 +180,7 @@ class ConformalRegion:
         torch.Size([3])
     """
 
-    def __init__(self, posterior: SimulationPosterior, theta: Tensor, x: Tensor, *, level: float = 0.9) -> None:
+    def __init__(self, posterior: SimulationPosterior, theta: Any, x: Any, *, level: float = 0.9) -> None:
         check_number("level", level, 0, 1)
         count = len(theta)
         index = math.ceil(level * (count + 1))
@@ -193,18 +195,32 @@ class ConformalRegion:
     def __repr__(self) -> str:
         return f"ConformalRegion(level {self.level:g}, {self.count} simulations)"
 
-    def contains(self, theta: Tensor, x: Any) -> Tensor:
+    def contains(self, theta: Any, x: Any) -> Tensor:
         """Whether parameters ``(n, D)`` lie in the region of one observation, ``(n,)``."""
         with torch.no_grad():
             return self.posterior.log_prob(theta, x) >= self.threshold
 
-    def covered(self, theta: Tensor, x: Tensor) -> Tensor:
+    def covered(self, theta: Any, x: Any) -> Tensor:
         """Whether each parameter lies in the region of its own observation, ``(n,)``."""
         return _true_log_prob(self.posterior, theta, x) >= self.threshold
 
 
+def _pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
+    """Parameters ``(n, D)`` and data ``(n, *shape)`` as tensors; single numbers count as vectors of one coordinate.
+
+    Raises:
+        InputError: for parameters of another shape.
+    """
+    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
+    theta = theta[:, None] if theta.dim() == 1 else theta
+    if theta.dim() != 2 or theta.shape[1] != posterior.features:
+        raise InputError(f"theta must have the shape (n, {posterior.features}); got {tuple(theta.shape)}.")
+    return theta, x[:, None] if x.dim() == 1 else x
+
+
 @torch.no_grad()
-def _true_log_prob(posterior: SimulationPosterior, theta: Tensor, x: Tensor) -> Tensor:
+def _true_log_prob(posterior: SimulationPosterior, theta: Any, x: Any) -> Tensor:
+    theta, x = _pairs(posterior, theta, x)
     if isinstance(posterior, LikelihoodPosterior):
         return torch.cat([posterior.log_prob(row[None], data) for row, data in zip(theta, x, strict=True)])
     return posterior.log_prob(theta, x)

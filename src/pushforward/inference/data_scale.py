@@ -66,6 +66,6 @@ class DataScale(nn.Module):
         return ((self._shape(x.double()) - self.mean) / self.scale).float()
 
     def _shape(self, x: Tensor) -> Tensor:
-        logged = torch.where(self.logarithm, x, 1.0).clamp(min=1e-30).log()
+        logged = torch.where(self.logarithm, x, 1.0).clamp(min=1e-300).log()
         tailed = torch.asinh((x - self.center) / self.spread)
         return torch.where(self.logarithm, logged, torch.where(self.tail, tailed, x))

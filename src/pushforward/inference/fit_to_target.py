@@ -214,7 +214,11 @@ class _Search:
             starts = torch.as_tensor(starts, dtype=torch.float64)
             if starts.dim() != 2 or starts.shape[1] != width:
                 raise ConfigError(f"starts must have the shape (k, {width}); got {tuple(starts.shape)}.")
-            starts = target.unconstrain(starts)
+            given, starts = starts, target.unconstrain(starts)
+            if not torch.allclose(target.constrain(starts).nan_to_num(nan=torch.inf), given, rtol=1e-3, atol=1e-6):
+                raise ConfigError(
+                    f"a starting point does not satisfy the constraints {target.parameters!r}: give points inside."
+                )
         self.starts = starts.to(device)
         self.modes: list[Mode] = []
         self._rows: Tensor | None = None

@@ -122,6 +122,10 @@ def train_members(
     Returns:
         The trained models, and the results of their runs.
     """
+    if config.checkpoint is not None and members > 1:
+        raise ConfigError(
+            f"{members} members train one after the other, and a checkpoint stores one run: use members=1."
+        )
     if config.checkpoint is not None or validation is None:
         builds = builds[:1]
     tried = [_train_member(build, rows, validation, 0, config) for build in builds]

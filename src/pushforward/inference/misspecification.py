@@ -15,9 +15,10 @@ from pushforward.errors import InputError
 from pushforward.estimators import Guard
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.real_numbers import as_numbers
+from pushforward.inference.simulate import simulate
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
-from pushforward.numerics.conversion import as_tensor
 from pushforward.training.seeds import mix
 
 __all__ = ["SimulationGuard", "local_c2st", "posterior_predictive"]
@@ -46,7 +47,8 @@ class SimulationGuard:
         (True, True)
     """
 
-    def __init__(self, x: Tensor, *, score: Score | None = None, seed: int = 0) -> None:
+    def __init__(self, x: Any, *, score: Score | None = None, seed: int = 0) -> None:
+        x = as_numbers(x, "x")
         self.x_shape = tuple(x.shape[1:])
         rows = x.flatten(1).double()
         rows = rows[torch.isfinite(rows).all(1)]
@@ -67,7 +69,7 @@ class SimulationGuard:
 
     def scores(self, x: Any) -> Tensor:
         """Scores of observations, ``(m,)``; higher is less like the simulations."""
-        rows = x if isinstance(x, Tensor) else as_tensor(np.asarray(x))
+        rows = as_numbers(x, "an observation")
         if rows.shape == self.x_shape:
             rows = rows[None]
         if rows.shape[1:] != self.x_shape:
@@ -76,8 +78,9 @@ class SimulationGuard:
 
     def p_value(self, x: Any) -> Any:
         """p-values of observations ``(m, *shape)``, as an array; a number for one observation."""
+        x = as_numbers(x, "an observation")
         values = self.calibrator.p_value(self.scores(x).cpu().numpy())
-        single = tuple(getattr(x, "shape", ())) == self.x_shape
+        single = tuple(x.shape) == self.x_shape
         return float(values[0]) if single else values
 
 
@@ -97,7 +100,10 @@ def posterior_predictive(
         seed: of the draws and the simulator.
 
     Returns:
-        The simulations ``(draws, *shape)``, and the p-value.
+        The simulations ``(draws, *shape)``, and the p-value. Runs without finite data are NaN, and do not count.
+
+    Raises:
+        InputError: for fewer than 20 finite simulations, or data of another shape.
 
     Example:
         >>> import torch, pushforward as pf
@@ -112,23 +118,24 @@ def posterior_predictive(
     """
     check_integer("draws", draws, 20)
     theta = posterior.sample(draws, x, seed=seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed, 302))
-        made = simulator(theta)
-    made = (
-        (made if isinstance(made, Tensor) else as_tensor(np.asarray(made))).float().reshape(draws, *posterior.x_shape)
-    )
-    flat = posterior.scale(made.double().flatten(1)).double()
-    half = draws // 2
+    runs = simulate(simulator, posterior.prior, draws, theta=theta, seed=mix(seed, 302))
+    if tuple(runs.x.shape[1:]) != posterior.x_shape:
+        raise InputError(
+            f"the simulator returns data of the shape {tuple(runs.x.shape[1:])}; the posterior was trained on {posterior.x_shape}."
+        )
+    flat = posterior.scale(runs.x[runs.valid].double().flatten(1)).double()
+    if len(flat) < 20:
+        raise InputError(f"a predictive check needs at least 20 finite simulations; got {len(flat)} of {draws}.")
+    half = len(flat) // 2
     center, spread = flat[:half].mean(0), flat[:half].std(0).clamp(min=1e-6)
     observed = posterior._observation(x).double()
     distances = ((flat[half:] - center) / spread).square().mean(1)
     own = ((observed - center) / spread).square().mean()
-    return made, float((1 + (distances >= own).sum()) / (len(distances) + 1))
+    return runs.x, float((1 + (distances >= own).sum()) / (len(distances) + 1))
 
 
 def local_c2st(
-    posterior: SimulationPosterior, theta: Tensor, x: Tensor, observation: Any, *, seed: int = 0, permutations: int = 20
+    posterior: SimulationPosterior, theta: Any, x: Any, observation: Any, *, seed: int = 0, permutations: int = 20
 ) -> tuple[float, float]:
     """Local classifier two-sample test at one observation (Linhart, Gramfort, Rodrigues 2023).
 
@@ -160,6 +167,7 @@ def local_c2st(
     from sklearn.neural_network import MLPClassifier
 
     check_integer("permutations", permutations, 1)
+    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
     fakes = torch.stack([posterior.sample(1, row, seed=seed + i)[0] for i, row in enumerate(x)])
     context = posterior.scale(x.flatten(1).double())
     mean, spread = theta.mean(0), theta.std(0).clamp(min=1e-12)

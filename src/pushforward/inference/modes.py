@@ -22,6 +22,8 @@ __all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_pro
 _HESSIAN_STEP = 1e-4
 _WIDEST, _NARROWEST = 1e3, 1e-8
 """Bounds on the standard deviations of a Laplace approximation, in units of the spread of the starting points."""
+_DOUBLINGS = 100
+"""Most doublings of a distance in the search for the width of a target in large units."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
     spread = spread or 1.0
     modes: list[Mode] = []
     for start in starts[finite]:
-        found = _climb(target, start, iterations)
+        found = _climb(target, start, iterations, spread)
         if found is None or any(_same(mode, found) for mode in modes):
             continue
         modes.append(_laplace(target, found, spread))
@@ -128,26 +130,54 @@ def mixture_log_prob(modes: Sequence[Mode], u: Tensor, *, inflate: float = 1.0) 
     return torch.logsumexp(torch.stack(parts), 0)
 
 
-def _climb(target: Target, start: Tensor, iterations: int) -> Tensor | None:
+def _climb(target: Target, start: Tensor, iterations: int, spread: float) -> Tensor | None:
     """The local maximum above a point; None if the log-density has none there."""
-    device = start.device
+    device, unit = start.device, 1.0
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = target.value_and_gradient(torch.from_numpy(x)[None].to(device))
+        value, gradient = target.value_and_gradient(torch.from_numpy(unit * x)[None].to(device))
         if not math.isfinite(float(value)):
             return 1e300, np.zeros_like(x)
-        return -float(value), -gradient[0].cpu().numpy()
+        return -float(value), -unit * gradient[0].cpu().numpy()
 
-    result = minimize(
-        objective,
-        start.double().cpu().numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": iterations, "maxcor": 20},
-    )
-    if not np.isfinite(result.x).all() or result.fun >= 1e300:
+    point = start.double().cpu().numpy()
+    for _ in range(3):
+        result = minimize(
+            objective, point / unit, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
+        )
+        if not np.isfinite(result.x).all() or result.fun >= 1e300:
+            return None
+        point = unit * np.asarray(result.x)
+        further = _further(target, torch.from_numpy(point).to(device), -result.jac / unit, spread)
+        if further is None:
+            break
+        point, unit = further
+        if not math.isfinite(unit):
+            return None
+    return torch.from_numpy(point)
+
+
+def _further(target: Target, point: Tensor, gradient: np.ndarray, spread: float) -> tuple[np.ndarray, float] | None:
+    """A point uphill where the log-density is 0.1 nats larger, and its distance, inf without an end; None at a maximum.
+
+    L-BFGS stops where the gradient is below 1e-5, whatever the units: a target of width 1e6 looks flat to it.
+    """
+    norm = float(np.linalg.norm(gradient))
+    if not 0 < norm < math.inf:
         return None
-    return torch.from_numpy(np.asarray(result.x))
+    direction = torch.from_numpy(gradient / norm).to(point.device)
+    distance, best = 0.0, 0.0
+    step = 0.01 * spread
+    with torch.no_grad():
+        value = float(target(point[None]))
+        for _ in range(_DOUBLINGS):
+            gain = float(target((point + step * direction)[None])) - value
+            if not gain > best:
+                break
+            distance, best, step = step, gain, 2 * step
+        else:
+            distance = math.inf
+    return ((point + distance * direction).cpu().numpy(), distance) if best > 0.1 else None
 
 
 def _laplace(target: Target, location: Tensor, spread: float) -> Mode:
@@ -164,8 +194,26 @@ def _laplace(target: Target, location: Tensor, spread: float) -> Mode:
     deviations = torch.where(curved, values.clamp(min=1e-300, max=(_NARROWEST * spread) ** -2).rsqrt(), spread)
     with torch.no_grad():
         log_density = float(target(location[None]))
+        for index in (~curved).nonzero()[:, 0].tolist():
+            deviations[index] = _width(target, location, axes[:, index], log_density, spread)
     log_mass = log_density + count / 2 * math.log(2 * math.pi) + float(deviations.log().sum())
     return Mode(location, log_density, axes * deviations, log_mass)
+
+
+def _width(target: Target, location: Tensor, axis: Tensor, log_density: float, spread: float) -> float:
+    """The distance at which the log-density falls by half a nat, if it is beyond the widest deviation; else the spread.
+
+    The curvature of a wide target is below the rounding of its gradients; its values are not.
+    """
+    distance = _WIDEST * spread
+    for number in range(_DOUBLINGS):
+        falls = log_density - target(torch.stack((location - distance * axis, location + distance * axis)))
+        if bool((falls > 0.5).all()):
+            return distance if number else spread
+        if bool((falls < -0.5).any()):
+            return spread  # it rises: this is no maximum
+        distance *= 2
+    return spread
 
 
 def _same(mode: Mode, found: Tensor) -> bool:

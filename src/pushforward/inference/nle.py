@@ -68,7 +68,7 @@ class LikelihoodPosterior(SimulationPosterior):
         own, others = networks[: int(options["networks"])], networks[int(options["networks"]) :]
         result = cls(prior, own, scale, x_shape)
         if others:
-            result.proposal = NPEPosterior(prior, others, scale, x_shape)
+            result.proposal = NPEPosterior._restore(prior, others, scale, x_shape, {})
         return result
 
     @abstractmethod
@@ -178,6 +178,10 @@ class NLEPosterior(LikelihoodPosterior):
 
     method: ClassVar[str] = "nle"
 
+    @classmethod
+    def _width_of(cls, network: nn.Module) -> int | None:
+        return network.context_features if isinstance(network, Model) else None
+
     def __init__(self, *args: Any, half_steps: Sequence[float] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         width = math.prod(self.x_shape)
@@ -214,7 +218,8 @@ def _dequantize(x: Tensor, scale: DataScale, seed: int) -> tuple[Tensor, Tensor]
     """Scaled data with uniform noise in columns of integers, and the width of the noise in each column."""
     plain = ~(scale.logarithm | scale.tail)
     raw = x.double() * scale.scale + scale.mean
-    integer = plain & ((raw - raw.round()).abs() < 1e-3).all(0) & (raw.max(0).values > raw.min(0).values)
+    nearest = raw.round()  # numbers that are all below 1e-3 are near one integer, and are no counts
+    integer = plain & ((raw - nearest).abs() < 1e-3).all(0) & (nearest.max(0).values > nearest.min(0).values)
     steps = torch.where(integer, 1 / scale.scale, 0.0).float()
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed + 1))
     return x + steps * noise, steps

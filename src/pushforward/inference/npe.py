@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from pushforward.errors import ConfigError, InputError
+from pushforward.inference.data_scale import DataScale
 from pushforward.inference.identity import start_at_identity
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
 from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData
 from pushforward.models import CNF, MAF, NSF, Flow, Model
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import is_integer
 from pushforward.training.config import TrainingConfig
 from pushforward.transforms import Chain, EmbedContext, MaskedAutoregressive, Regression, Standardize, Transform
 
@@ -97,11 +102,12 @@ class NPE(SimulationMethod["NPEPosterior"]):
         prior: a torch distribution of vectors, or a list of independent ones.
         flow: "nsf", "maf", "cnf" (flow matching), or a function of (features, context width) that returns a conditional model.
         embedding: network that summarizes the data, trained together with the flow, such as
-            ``pf.networks.MLP(inputs, outputs)``; None gives the scaled data to the flow.
+            ``pf.networks.MLP(inputs, outputs)``. It reads scaled and flattened data ``(n, inputs)``, and has its widths as
+            attributes ``inputs`` and ``outputs``. None gives the scaled data to the flow.
         members: number of flows, each trained with its own seed and held-out simulations; the posterior is their mixture.
 
     Raises:
-        ConfigError: for a prior whose support is not a box, or an unknown flow.
+        ConfigError: for a prior whose support is not a box, an unknown flow, or an embedding without widths.
 
     Example:
         >>> import torch, pushforward as pf
@@ -119,8 +125,22 @@ class NPE(SimulationMethod["NPEPosterior"]):
     ) -> None:
         super().__init__(prior, members=members)
         self.flow, self.embedding = check_flow(flow, tuple(_FLOWS)), embedding
+        if embedding is not None and not (
+            isinstance(embedding, nn.Module)
+            and all(is_integer(getattr(embedding, name, None)) for name in ("inputs", "outputs"))
+        ):
+            raise ConfigError(
+                "embedding must be a network with the attributes inputs and outputs, its widths, such as pf.networks.MLP(20, 4); "
+                f"got {embedding!r:.80}."
+            )
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NPEPosterior:
+        if self.embedding is not None and int(self.embedding.inputs) != data.width:  # pyright: ignore[reportArgumentType]
+            raise ConfigError(
+                f"the embedding reads {self.embedding.inputs} numbers, and one simulation, flattened, has {data.width}: build it "
+                f"with inputs={data.width}."
+            )
+
         def build(regression: bool) -> Model:
             return conditional_flow(
                 self.flow, self.prior.features, data.width, transform=self.prior.transform(), embedding=self.embedding,
@@ -151,6 +171,10 @@ class NPEPosterior(SimulationPosterior):
 
     method: ClassVar[str] = "npe"
 
+    @classmethod
+    def _width_of(cls, network: nn.Module) -> int | None:
+        return network.shape[0] if isinstance(network, Model) else None
+
     def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
         return self.draw(count, x, generator)
 
@@ -175,6 +199,24 @@ class NPEPosterior(SimulationPosterior):
             device = next(network.parameters()).device
             values.append(network.log_prob(safe.to(device), context.to(device)).cpu())  # pyright: ignore[reportCallIssue]
         return torch.where(inside, logmeanexp(torch.stack(values), 0), -math.inf)
+
+    @classmethod
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        result = super()._restore(prior, networks, scale, x_shape, options)
+        with torch.no_grad():
+            draws = result.draw(200, torch.zeros(len(scale.mean)), torch.Generator().manual_seed(0))
+        if not bool(prior.contains(prior.settle(draws)).all()):
+            raise InputError(
+                "the posterior has draws outside this prior, so it was not trained with it: give the prior of the training."
+            )
+        return result
 
     def held_out_log_prob(self) -> float:
         """Mean held-out log-density of the members, nats; NaN for a posterior from a file."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import time
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, TrainingError
-from pushforward.inference.method import SimulationMethod
+from pushforward.inference.data_scale import DataScale
+from pushforward.inference.method import SimulationMethod, is_fraction
 from pushforward.inference.nle import LikelihoodPosterior
+from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData
 from pushforward.networks import MLP
 from pushforward.numerics.checks import check_integer
@@ -58,11 +61,20 @@ class NRE(SimulationMethod["NREPosterior"]):
         if config.checkpoint is not None:
             raise ConfigError("NRE has no checkpoints: train NPE or NLE, or without checkpoint=.")
         u, x = self._arrays(data)
+        if not is_fraction(validation):
+            raise ConfigError(
+                f"NRE holds out a fraction of the simulations, 0 < validation < 1; got {validation!r:.80}."
+            )
+        center, spread = u.double().mean(0), u.double().std(0)
+        spread = torch.where(spread > 0, spread, 1.0)
+        u = ((u - center) / spread).float()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = MLP(self.prior.features + data.width, 1, self.hidden, residual=True)
-            result = self._train(network, u, x, float(validation), config)
-        return NREPosterior(self.prior, [network], data.scale, data.x_shape, [result])
+            result = self._train(network, u, x, validation, config)
+        return NREPosterior(
+            self.prior, [network], data.scale, data.x_shape, [result], center=center.tolist(), spread=spread.tolist()
+        )
 
     def _train(self, network: nn.Module, u: Tensor, x: Tensor, fraction: float, config: TrainingConfig) -> FitResult:
         order = torch.randperm(len(u), generator=torch.Generator().manual_seed(config.seed))
@@ -130,7 +142,34 @@ class NREPosterior(LikelihoodPosterior):
 
     method: ClassVar[str] = "nre"
 
+    def __init__(
+        self, *args: Any, center: Sequence[float] | None = None, spread: Sequence[float] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.center = torch.tensor([0.0] * self.features if center is None else list(center), dtype=torch.float64)
+        self.spread = torch.tensor([1.0] * self.features if spread is None else list(spread), dtype=torch.float64)
+
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """The log-ratio, up to a function of x."""
-        u = self.prior.inputs(theta)
+        u = ((self.prior.inputs(theta) - self.center) / self.spread).to(x.dtype)
         return self.networks[0](torch.cat((u, x.expand(len(theta), -1)), -1))[..., 0]
+
+    def _options(self) -> dict[str, Any]:
+        return super()._options() | {"center": self.center.tolist(), "spread": self.spread.tolist()}
+
+    @classmethod
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        result = super()._restore(prior, networks, scale, x_shape, options)
+        for name in ("center", "spread"):
+            values = torch.tensor([float(value) for value in options[name]], dtype=torch.float64)
+            if len(values) != prior.features:
+                raise ValueError("its scales do not fit the parameters")
+            setattr(result, name, values)
+        return result

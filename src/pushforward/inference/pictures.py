@@ -39,7 +39,7 @@ def check_figure(check: PosteriorCheck) -> Any:
     if check.predictive is not None and check.observation is not None:
         made, observed = check.predictive.flatten(1).numpy(), check.observation.flatten().numpy()
         shown = min(made.shape[1], 20)
-        low, middle, high = np.quantile(made[:, :shown], [0.05, 0.5, 0.95], axis=0)
+        low, middle, high = np.nanquantile(made[:, :shown], [0.05, 0.5, 0.95], axis=0)
         spread = np.where(high > low, high - low, 1.0)
         place, ax = np.arange(shown), axes[3]
         ax.fill_between(

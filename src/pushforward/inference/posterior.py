@@ -7,18 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import InputError, StorageError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.io import pack, read, unpack, write
 from pushforward.io.file_format import Path
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
-from pushforward.numerics.conversion import as_tensor
 from pushforward.training.result import FitResult
 
 __all__ = ["SimulationPosterior", "load_posterior"]
@@ -85,12 +84,15 @@ class SimulationPosterior(ABC):
     @final
     def sample_batched(self, count: int, x: Any, *, seed: int | None = None) -> Tensor:
         """Draws for several observations ``(m, *x_shape)``, as ``(m, count, D)``."""
-        rows = _tensor(x)
+        check_integer("count", count, 0)
+        rows = as_numbers(x, "the observations")
         if rows.dim() != len(self.x_shape) + 1:
             raise InputError(
                 f"several observations have the shape (m, {_text(self.x_shape)}); got {tuple(rows.shape)}."
             )
         generator = seeded_generator(seed)
+        if count == 0 or len(rows) == 0:
+            return torch.zeros(len(rows), count, self.features)
         with torch.no_grad():
             return torch.stack(
                 [self.prior.clamp(self._sample(count, self._observation(row), generator)) for row in rows]
@@ -109,7 +111,7 @@ class SimulationPosterior(ABC):
         Raises:
             InputError: for a wrong shape.
         """
-        rows = (theta if isinstance(theta, Tensor) else _tensor(theta)).float()
+        rows = (theta if isinstance(theta, Tensor) else as_numbers(theta, "theta")).float()
         if rows.dim() != 2 or rows.shape[1] != self.features:
             raise InputError(f"theta must have the shape (n, {self.features}); got {tuple(rows.shape)}.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
@@ -159,6 +161,11 @@ class SimulationPosterior(ABC):
         """What a file stores besides the networks, in JSON types."""
         return {}
 
+    @classmethod
+    def _width_of(cls, network: nn.Module) -> int | None:
+        """The number of parameters for which a network was built; None if it does not say."""
+        return None
+
     def _stored_networks(self) -> list[nn.Module]:
         """The networks that a file stores."""
         return self.networks
@@ -177,7 +184,7 @@ class SimulationPosterior(ABC):
 
     def _observation(self, x: Any, rows: int | None = None) -> Tensor:
         """An observation, flat and scaled: ``(width,)``, or ``(rows, width)``."""
-        value = _tensor(x)
+        value = as_numbers(x, "an observation").cpu()
         if value.shape == (1, *self.x_shape) and rows is None:
             value = value[0]
         if value.dim() == 0 and self.x_shape == (1,):
@@ -251,15 +258,14 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         if stored is None and prior is None:
             raise InputError(f"{path} has no prior, so it needs one: load_posterior(path, prior=...).")
         chosen = Prior(prior) if prior is not None else Prior.build(stored)
+        width = cls._width_of(networks[0])
+        if width is not None and width != chosen.features:
+            raise InputError(f"the posterior has {width} parameters and the prior {chosen.features}.")
         return cls._restore(chosen, networks, scale, x_shape, options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{path} contains no valid posterior: {str(error)[:300]}") from error
-
-
-def _tensor(value: Any) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else as_tensor(np.asarray(value))
 
 
 def _text(shape: tuple[int, ...]) -> str:

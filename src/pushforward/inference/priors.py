@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Prior:
             sequence of such objects, which are independent and are joined to one vector.
 
     Raises:
-        ConfigError: for something else, or a support that is neither a box nor a simplex.
+        ConfigError: for something else, a support that is neither a box nor a simplex, or draws that float32 cannot tell apart.
 
     Example:
         >>> import torch
@@ -67,8 +68,13 @@ class Prior:
         self.widths = [part.event_shape[0] for part in self.parts]
         self.features = sum(self.widths)
         bounds = [_bounds(part) for part in self.parts]
-        self.low = torch.cat([low for low, _ in bounds])
-        self.high = torch.cat([high for _, high in bounds])
+        self.low, self.high = (
+            torch.cat([
+                torch.as_tensor(pair[end]).float().expand(width) for pair, width in zip(bounds, self.widths, strict=True)
+            ])
+            for end in (0, 1)
+        )  # fmt: skip
+        self._check_resolution()
 
     def __repr__(self) -> str:
         return f"Prior({', '.join(map(str, self.parts))})"
@@ -77,7 +83,7 @@ class Prior:
         """Draws ``(count, D)``, float32; the caller's random state does not change."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return torch.cat([part.sample((count,)).float() for part in self.parts], -1)
+            return self.clamp(torch.cat([part.sample((count,)).float() for part in self.parts], -1))
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Log-density in nats, ``(*batch, D)`` to ``batch``; -inf outside the support."""
@@ -85,7 +91,8 @@ class Prior:
         safe = torch.where(inside[..., None], theta, self.middle().to(theta))
         pieces = safe.split(self.widths, -1)
         total = sum(part.log_prob(piece) for part, piece in zip(self.parts, pieces, strict=True))
-        return torch.where(inside, torch.as_tensor(total), -math.inf)
+        total = torch.as_tensor(total)
+        return torch.where(inside & ~torch.isnan(total), total, -math.inf)
 
     def contains(self, theta: Tensor) -> Tensor:
         """Whether each row lies in the support."""
@@ -104,14 +111,49 @@ class Prior:
     def clamp(self, theta: Tensor) -> Tensor:
         """Points that rounding put on the edge of the support, moved just inside, ``(*batch, D)``."""
         low, high = self.low.to(theta), self.high.to(theta)
+        low_step, high_step = self._edges(theta)
+        inside = torch.minimum(torch.maximum(theta, low + low_step), high - high_step)
         eps = torch.finfo(theta.dtype).eps
-        width = torch.where(torch.isfinite(high - low), high - low, low.abs().nan_to_num(posinf=0.0).clamp(min=1e-30))
-        inside = torch.minimum(torch.maximum(theta, low + eps * width), high - eps * width)
         for begin, stop in self._simplices():
             piece = inside[..., begin:stop]
             scale = ((1 - 8 * eps) / piece.sum(-1, keepdim=True)).clamp(max=1.0)
             inside = torch.cat((inside[..., :begin], piece * scale, inside[..., stop:]), -1)
         return inside
+
+    def settle(self, theta: Tensor) -> Tensor:
+        """Parameters of which rounding put some on the edge of the support, or just outside: these moved inside, ``(n, D)``."""
+        inside = self.clamp(theta)
+        near = (inside - theta).abs() <= 16 * torch.maximum(*self._edges(theta))
+        return torch.where(near, inside, theta)
+
+    def _edges(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """How far inside the lower and the upper bounds the type of ``theta`` can tell a number from them, ``(D,)`` each."""
+        low, high = self.low.to(theta), self.high.to(theta)
+        width = (high - low).nan_to_num(posinf=0.0)
+        lows, highs = (
+            torch.finfo(theta.dtype).eps * torch.maximum(end.abs().nan_to_num(posinf=0.0), width).clamp(min=1e-30)
+            for end in (low, high)
+        )
+        return lows, highs
+
+    def _check_resolution(self) -> None:
+        """Refuse a prior whose draws differ by little more than the spacing of float32 numbers, in which networks compute."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            draws = torch.cat([part.sample((256,)).double().cpu() for part in self.parts], -1)
+        quarter, middle, upper = torch.quantile(draws, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
+        coarse = upper - quarter < 100 * torch.finfo(torch.float32).eps * middle.abs()
+        if bool(coarse.any()):
+            index = int(coarse.nonzero()[0])
+            raise ConfigError(
+                f"parameter {index} is about {float(middle[index]):.6g} and varies by {float(upper[index] - quarter[index]):.2g}, "
+                "which float32 cannot resolve: subtract a constant in the prior and add it in the simulator."
+            )
+
+    @property
+    def has_proportions(self) -> bool:
+        """Whether some parameters are proportions with a Dirichlet distribution."""
+        return bool(self._simplices())
 
     def _simplices(self) -> list[tuple[int, int]]:
         """First and last coordinate, exclusive, of each part that is a simplex."""
@@ -199,7 +241,16 @@ def _as_vector(item: Any) -> td.Distribution:
         return _Proportions(item)
     if not item.batch_shape and not item.event_shape:
         item = item.expand((1,))
-    return item if item.event_shape else td.Independent(item, 1)
+    return _unchecked(item if item.event_shape else td.Independent(item, 1))
+
+
+def _unchecked(item: td.Distribution) -> td.Distribution:
+    """A distribution whose density is -inf or NaN outside its support, where torch's check would raise an error."""
+    item = copy.copy(item)
+    item._validate_args = False
+    inner = {name: _unchecked(value) for name, value in vars(item).items() if isinstance(value, td.Distribution)}
+    vars(item).update(inner)
+    return item
 
 
 class _Proportions(td.Distribution):
@@ -226,25 +277,75 @@ class _Proportions(td.Distribution):
         return torch.where(inside, self.base_dist.log_prob(safe), -math.inf)
 
 
-def _bounds(part: td.Distribution) -> tuple[Tensor, Tensor]:
-    width = part.event_shape[0]
-    support = part.support
-    while isinstance(support, constraints.independent):
+def _bounds(part: td.Distribution) -> tuple[Any, Any]:
+    """Lower and upper bounds of the draws, numbers or tensors."""
+    while isinstance(part, td.Independent):
+        part = part.base_dist
+    if isinstance(part, td.VonMises):  # torch states all reals as its support
+        return -math.pi, math.pi
+    if type(part) is td.TransformedDistribution:
+        return _transformed_bounds(part)
+    return _interval(part.support, type(part).__name__)
+
+
+def _interval(support: Any, name: str) -> tuple[Any, Any]:
+    """Lower and upper bounds of a support.
+
+    Raises:
+        ConfigError: for a support that is no box.
+    """
+    while isinstance(support, constraints.independent) or (
+        isinstance(support, constraints.MixtureSameFamilyConstraint) and not _has_tensors(support.base_constraint)
+    ):
         support = support.base_constraint
     if support in (constraints.real, constraints.real_vector):
-        low, high = -math.inf, math.inf
-    elif isinstance(support, (type(constraints.unit_interval), constraints.interval)):
-        low, high = support.lower_bound, support.upper_bound
-    elif isinstance(support, (constraints.greater_than, constraints.greater_than_eq)):
-        low, high = support.lower_bound, math.inf
-    elif isinstance(support, constraints.less_than):
-        low, high = -math.inf, support.upper_bound
-    else:
+        return -math.inf, math.inf
+    if isinstance(support, (type(constraints.unit_interval), constraints.interval)):
+        return support.lower_bound, support.upper_bound
+    if isinstance(support, (constraints.greater_than, constraints.greater_than_eq)):
+        return support.lower_bound, math.inf
+    if isinstance(support, constraints.less_than):
+        return -math.inf, support.upper_bound
+    if getattr(support, "is_discrete", False):
         raise ConfigError(
-            f"the support of the prior {type(part).__name__} is {support}, which is neither a box nor a simplex: use a prior "
-            "with lower and upper bounds of each parameter, or none, or a Dirichlet distribution."
+            f"the prior {name} is discrete, and posteriors here are densities: infer a continuous parameter, or train for each "
+            "value of the discrete one."
         )
-    return torch.as_tensor(low).float().expand(width).clone(), torch.as_tensor(high).float().expand(width).clone()
+    raise ConfigError(
+        f"the support of the prior {name} is {support}; it must be a box, with lower and upper bounds of each parameter or "
+        "none, or the simplex of a Dirichlet distribution."
+    )
+
+
+def _has_tensors(support: Any) -> bool:
+    """Whether bounds are tensors, which may differ from component to component."""
+    return any(isinstance(getattr(support, name, None), Tensor) for name in ("lower_bound", "upper_bound"))
+
+
+def _transformed_bounds(part: td.TransformedDistribution) -> tuple[Any, Any]:
+    """Bounds of a transformed distribution, through its transforms; torch states the codomain of the last one alone.
+
+    Raises:
+        ConfigError: for transforms that are not functions of single coordinates.
+    """
+    low, high = (torch.as_tensor(end).double().reshape(-1) for end in _bounds(part.base_dist))
+    pieces = [each for one in part.transforms for each in getattr(one, "parts", [one])]
+    for piece in pieces:
+        while isinstance(piece, td.transforms.IndependentTransform):
+            piece = piece.base_transform
+        whole = _interval(piece.codomain, type(part).__name__)
+        if not piece.bijective or piece.domain.event_dim or piece.codomain.event_dim:
+            low, high = (torch.as_tensor(end).double().reshape(-1) for end in whole)
+            continue
+        ends = torch.stack(torch.broadcast_tensors(low, high))
+        image: Any = piece(torch.where(torch.isfinite(ends), ends, 0.5))
+        mapped = torch.where(torch.isfinite(ends), image, torch.nan).double()
+        rising = torch.as_tensor(piece.sign) > 0
+        low = torch.where(rising, mapped[0], mapped[1]).nan_to_num(-math.inf, math.inf, -math.inf)
+        high = torch.where(rising, mapped[1], mapped[0]).nan_to_num(math.inf, math.inf, -math.inf)
+        low = torch.maximum(low, torch.as_tensor(whole[0]).double())
+        high = torch.minimum(high, torch.as_tensor(whole[1]).double())
+    return low, high
 
 
 def _block(kind: str, low: Tensor, high: Tensor) -> Transform:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pushforward.errors import InputError, PushforwardWarning
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.numerics.checks import check_integer, check_positive
-from pushforward.numerics.conversion import as_tensor
 from pushforward.training.seeds import mix
 
 __all__ = ["Simulations", "simulate"]
@@ -62,7 +62,7 @@ def simulate(
     prior: Any,
     simulations: int,
     *,
-    theta: Tensor | None = None,
+    theta: Any = None,
     seed: int = 0,
     batch_size: int = 1000,
     workers: int = 0,
@@ -78,7 +78,7 @@ def simulate(
             ``workers`` it must be a function that can be pickled, such as one at the top of a module.
         prior: a torch distribution, or a list of them.
         simulations: number of runs.
-        theta: parameters to use in place of draws of the prior.
+        theta: parameters ``(n, D)`` to use in place of draws of the prior.
         seed: of the draws and of torch's and NumPy's global generators while the simulator runs.
         batch_size: runs in each call.
         workers: number of processes; 0 runs in this process.
@@ -102,11 +102,16 @@ def simulate(
         raise InputError("a timeout needs processes: set workers=1 or more.")
     if theta is None:
         theta = (prior if isinstance(prior, Prior) else Prior(prior)).sample(simulations, seed=mix(seed, 300))
+    else:
+        theta = as_numbers(theta, "theta").float()
+        theta = theta[:, None] if theta.dim() == 1 else theta
+        if theta.dim() != 2:
+            raise InputError(f"theta must have the shape (n, D); got {tuple(theta.shape)}.")
     chunks = list(torch.arange(len(theta)).split(batch_size))
     tasks = [(simulator, theta[rows], mix(seed, 301, int(rows[0]))) for rows in chunks]
     results = _in_processes(tasks, workers, timeout) if workers else [_attempt(task) for task in tasks]
     retry = [
-        (row, (simulator, theta[row : row + 1], mix(seed, 301, int(row))))
+        (row, (simulator, theta[row : row + 1].clone(), mix(seed, 301, int(row))))
         for rows, result in zip(chunks, results, strict=True) if isinstance(result, str) and len(rows) > 1
         for row in rows.tolist()
     ]  # fmt: skip
@@ -130,10 +135,14 @@ def _collect(theta: Tensor, found: dict[int, Tensor], failures: dict[int, str]) 
     shapes = {tuple(x.shape) for x in found.values()}
     if not found:
         reason = next(iter(failures.values()), "no run")
-        raise InputError(f"every run of the simulator failed; the first: {reason}.")
+        raise InputError(
+            f"every run of the simulator failed; the first: {reason.rstrip('.')}. It gets parameters of the shape (n, {theta.shape[1]}), one "
+            "row for each run, and must return data of the shape (n, ...)."
+        )
     if len(shapes) > 1:
         raise InputError(f"the simulator returns data of different shapes: {sorted(shapes)[:3]}.")
-    x = torch.full((len(theta), *shapes.pop()), torch.nan)
+    wide = any(x.dtype is torch.float64 for x in found.values())
+    x = torch.full((len(theta), *shapes.pop()), torch.nan, dtype=torch.float64 if wide else torch.float32)
     for row, value in found.items():
         x[row] = value
     result = Simulations(theta, x, failures)
@@ -155,7 +164,7 @@ def _collect(theta: Tensor, found: dict[int, Tensor], failures: dict[int, str]) 
 
 
 def _attempt(task: tuple[Simulator, Tensor, int]) -> Tensor | str:
-    """The data of a batch, float32; or why there are none."""
+    """The data of a batch; or why there are none."""
     simulator, theta, seed = task
     try:
         state = np.random.get_state()  # noqa: NPY002  simulators may use the global generator
@@ -166,12 +175,12 @@ def _attempt(task: tuple[Simulator, Tensor, int]) -> Tensor | str:
                 x = simulator(theta)
             finally:
                 np.random.set_state(state)  # noqa: NPY002
-        x = as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
+        x = as_numbers(x, "what a simulator returns").cpu()
         if x.dim() == 1 and len(theta) > 1 and len(x) == len(theta):
             x = x[:, None]
         if x.dim() == 0 or len(x) != len(theta):
             return f"it returned the shape {tuple(x.shape)} for {len(theta)} parameters"
-        return x.detach().float().reshape(len(theta), *(x.shape[1:] or (1,)))
+        return x.reshape(len(theta), *(x.shape[1:] or (1,)))
     except Exception as error:  # a simulator may raise anything, and no other run may be lost
         return f"{type(error).__name__}: {str(error)[:200]}"
 

@@ -123,7 +123,15 @@ class Target:
 
     def _call(self, x: Tensor) -> Any:
         assert callable(self.log_density)
-        return self.log_density(x if self.parameters is None else self.parameters.unflatten(x))
+        try:
+            return self.log_density(x if self.parameters is None else self.parameters.unflatten(x))
+        except ValueError as error:
+            if "Expected value argument" not in str(error) and "Expected parameter" not in str(error):
+                raise
+            raise InputError(
+                "the log-density is not defined at every point that the flow tries: state the constraints of the parameters, such "
+                f"as parameters=Parameters(p=interval(0, 1)), or build its distributions with validate_args=False. {str(error)[:200]}"
+            ) from error
 
     def _find_dtype(self, x: Tensor) -> torch.dtype:
         """float64 if the function accepts it, else float32."""
@@ -146,6 +154,8 @@ class Target:
                 f"the log-density must return a tensor of shape ({rows},) for {rows} points; it returned a "
                 f"{type(values).__name__}."
             )
+        if values.is_complex():
+            raise InputError("the log-density must return real numbers; it returned complex ones.")
         if values.shape != (rows,):
             hint = ""
             if values.dim() == 0:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -16,8 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import Simulations, simulate
-from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["TrainingData", "finite_simulations", "training_data"]
 
@@ -70,7 +69,7 @@ def training_data(
 def finite_simulations(
     prior: Prior, theta: Any, x: Any, simulator: Callable[[Tensor], Any] | None, simulations: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Parameters and data of the simulations that are finite, float32.
+    """Parameters, float32, and data of the simulations that are finite.
 
     Raises:
         ConfigError: unless there are either simulations or a simulator.
@@ -83,16 +82,21 @@ def finite_simulations(
     if isinstance(theta, Simulations):
         theta, x = theta.theta, theta.x
     if x is None:
-        raise ConfigError("fit(theta, x) needs the data x of the parameters theta.")
-    theta, x = _tensor(theta).float(), _tensor(x).float()
+        hint = ": pass a simulator as simulator=" if callable(theta) else ""
+        raise ConfigError(f"fit(theta, x) needs the data x of the parameters theta{hint}.")
+    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
     if theta.dim() == 1 and prior.features == 1:
         theta = theta[:, None]
     if x.dim() == 1:
         x = x[:, None]
     if theta.dim() != 2 or theta.shape[1] != prior.features:
+        proportions = theta.dim() == 2 and theta.shape[1] > prior.features and prior.has_proportions
+        hint = ": leave out the last of the proportions, which is 1 minus the sum of the others" if proportions else ""
         raise InputError(
-            f"theta must have the shape (n, {prior.features}) of the prior's draws; got {tuple(theta.shape)}."
+            f"theta must have the shape (n, {prior.features}), one row for each simulation; got {tuple(theta.shape)}{hint}."
         )
+    if not x.flatten(1).shape[1]:
+        raise InputError(f"x must have at least one number for each simulation; got the shape {tuple(x.shape)}.")
     if len(theta) != len(x):
         raise InputError(
             f"there are {len(theta)} parameters and {len(x)} data: give one row of x for each row of theta."
@@ -107,7 +111,7 @@ def finite_simulations(
             PushforwardWarning,
             stacklevel=4,
         )
-    theta, x = theta[finite], x[finite]
+    theta, x = prior.settle(theta[finite]), x[finite]
     outside = ~prior.contains(theta)
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
@@ -150,7 +154,3 @@ class _Mapped(IterableDataset):
             finite = torch.isfinite(flat).all(1)
             if bool(finite.any()):
                 yield theta[finite].float(), self.scale(flat[finite].double())
-
-
-def _tensor(value: Any) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else as_tensor(np.asarray(value))
