@@ -198,19 +198,21 @@ def _mean(table: Table, likelihood: str, name: str, noise: str, score: str) -> f
 
 
 def _picture(experiment: Experiment, table: Table) -> None:
-    noises = {f"{label} {draws}": f"{label}\nnoise,\nK = {draws}" for label in ("shared", "own") for draws in DRAWS}
+    noises = {f"{label} {draws}": f"{label}\nK = {draws}" for label in ("shared", "own") for draws in DRAWS}
     values = [[_mean(table, *key, noise, "std") for noise in noises] for key in table]
-    figure = experiment.figure(6, 0.8 + 0.28 * len(table))
+    figure = experiment.figure(7.5, 1 + 0.28 * len(table))
+    axes = figure.subplots()
     rows = [f"{likelihood}, {name}" for likelihood, name in table]
     heat_map(
         values,
         rows,
         list(noises.values()),
-        ax=figure.subplots(),
+        ax=axes,
         name="AUROC of the std, percent",
         form=".1f",
         limits=(50, 100),
     )
+    axes.set_xlabel("noise of the bound, and its draws K")
     experiment.picture("causes", figure)
 
 
