@@ -260,7 +260,9 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         chosen = Prior(prior) if prior is not None else Prior.build(stored)
         width = cls._width_of(networks[0])
         if width is not None and width != chosen.features:
-            raise InputError(f"the posterior has {width} parameters and the prior {chosen.features}: give the prior of the training.")
+            raise InputError(
+                f"the posterior has {width} parameters and the prior {chosen.features}: give the prior of the training."
+            )
         return cls._restore(chosen, networks, scale, x_shape, options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         if isinstance(error, InputError):
