@@ -270,7 +270,7 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
         note=f"the claim is ours, not the paper's; {scale}",
     )
     if (CONVOLUTIONAL, ALONE) in table:
-        _report_convolutional(experiment, table, all_scores(CONVOLUTIONAL), f"{scale}; {authors}")
+        _report_convolutional(experiment, table, all_scores(CONVOLUTIONAL), scale, authors)
     changes = {
         (kind, name): [std(kind, name, noise) - std(kind, "SGHMC", noise) for noise in named]
         for kind in LIKELIHOODS for name in settings(experiment) if name not in (*REPEATED, ALONE)
@@ -286,7 +286,7 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
     )  # fmt: skip
 
 
-def _report_convolutional(experiment: Experiment, table: Table, scores: str, scale: str) -> None:
+def _report_convolutional(experiment: Experiment, table: Table, scores: str, scale: str, authors: str) -> None:
     few, many = f"shared {DRAWS[-1]}", f"own {DRAWS[-1]}"
     runs = [found for method in REPEATED for found in table[CONVOLUTIONAL, method]]
     shared = [found[few]["std"] for found in runs]
@@ -298,6 +298,7 @@ def _report_convolutional(experiment: Experiment, table: Table, scores: str, sca
     )
     experiment.report(
         "with convolutional networks the std of models with their own noise is the best score too, and one model many times has it as well",
+        paper=authors,
         ours=ours,
         confirmed=all(found[many]["std"] >= max(found[many][score] for score in SCORES) for found in runs)
         and alone > _mean(table, CONVOLUTIONAL, "SGHMC", many, "std") - 5,
