@@ -84,6 +84,9 @@ class RectangularFlow(ManifoldModel):
         >>> loss = model.loss(x)
         >>> model.solve.iterations <= 4, model.evaluate(x).kind.value
         (True, 'exact')
+        >>> images = RectangularFlow((1, 8, 8), latent=2, layers=2, hidden=(8,), latent_hidden=(16,))
+        >>> str(images.measure), images.sample(3).shape
+        ('Manifold(2, 64)', torch.Size([3, 1, 8, 8]))
     """
 
     def __init__(
