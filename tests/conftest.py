@@ -2,14 +2,28 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+
+
+def seed() -> None:
+    """Seed the generators that weights and an estimator without ``random_state`` use."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    """What several tests share does not depend on the tests before it."""
+    if fixturedef.scope != "function":
+        seed()
 
 
 @pytest.fixture(autouse=True)
 def same_start() -> Iterator[None]:
     """Weights, draws and speed of a test do not depend on earlier tests in the same process."""
-    torch.manual_seed(0)
+    seed()
     threads = torch.get_num_threads()
     yield
     if torch.get_num_threads() != threads:  # a benchmark that was run by a test sets it
