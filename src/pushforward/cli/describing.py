@@ -108,14 +108,20 @@ def diff(
 
 def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, Any]) -> Iterator[Any]:
     """Parts of a file for two guards; a column that they read in different types is read as text."""
-    from pushforward.cli.network import labeled_batches
+    from pushforward.cli.network import labeled_batches, numbers_of
     from pushforward.estimators import NetworkGuard
+    from pushforward.estimators.feature_names import in_order
     from pushforward.io import stream_table
 
     if isinstance(guards[0], NetworkGuard):
-        yield from (
-            inputs for inputs, _ in labeled_batches(table, min(rows, 1024), options, None, guards[0].reader_.dtype)
-        )
+        rows = min(rows, 1024)
+        if all(hasattr(guard, "feature_names_in_") for guard in guards):  # each finds its columns by name
+            names = dict.fromkeys(name for guard in guards for name in guard.feature_names_in_)
+            yield from (
+                numbers_of(in_order(names, chunk), table) for chunk in stream_table(table, rows=rows, **options)
+            )
+        else:
+            yield from (inputs for inputs, _ in labeled_batches(table, rows, options, None, guards[0]))
         return
     if guards[0].reads_images or guards[1].reads_images:
         yield from parts_of(guards[0], table, rows, options)

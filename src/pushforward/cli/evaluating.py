@@ -108,7 +108,7 @@ def _labeled(guard: Any, source: str, rows: int, options: dict[str, Any], label:
     from pushforward.estimators import NetworkGuard
 
     if isinstance(guard, NetworkGuard):
-        for inputs, given in labeled_batches(source, min(rows, 1024), options, label, guard.reader_.dtype):
+        for inputs, given in labeled_batches(source, min(rows, 1024), options, label, guard):
             yield inputs, None if given is None else given.tolist()
         return
     if label is None:

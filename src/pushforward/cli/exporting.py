@@ -83,7 +83,7 @@ def export(
             )
         if example is None:
             raise ConfigError("the guard of a network needs --example FILE, some of the network's inputs.")
-        guard.export(output, example_inputs(example, options, guard.reader_.dtype))
+        guard.export(output, example_inputs(example, options, guard))
     facts["megabytes"] = round(output.stat().st_size / 1e6, 3)
     if agreement is not None:
         facts |= {

@@ -99,16 +99,17 @@ def load_guard(path: Path, network: str | None, public_key: Path | None) -> Any:
     return NetworkGuard.load(path, load_network(network))
 
 
-def network_parts(source: str, rows: int, options: dict[str, Any], dtype: Any = None) -> Iterator[tuple[Any, Any]]:
+def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -> Iterator[tuple[Any, Any]]:
     """Parts of a file: a table to write, and the inputs of the network.
 
-    Images are given to the network in [0, 1], ``(n, channels, height, width)``, and tables as matrices, of the type of its weights.
+    Images are given to the network in [0, 1], ``(n, channels, height, width)``, and tables as matrices, of the type of its weights. Columns
+    are found by name if the guard was fitted on a table with names.
 
     Args:
         source: the file.
         rows: of a part.
         options: of :func:`~pushforward.io.stream_table`.
-        dtype: of the network's weights; None for float32.
+        guard: of the network.
 
     Raises:
         InputError: for a table with columns that are not numbers, or images that are not of 8 bits.
@@ -119,11 +120,11 @@ def network_parts(source: str, rows: int, options: dict[str, Any], dtype: Any = 
 
     if holds_images(Path(source)):
         starts = itertools.count(0, rows)
-        for first, x in zip(starts, _image_batches(source, rows, dtype), strict=False):
+        for first, x in zip(starts, _image_batches(source, rows, guard.reader_.dtype), strict=False):
             yield pa.table({"image": range(first, first + len(x))}), x
     else:
         for chunk in stream_table(source, rows=rows, **options):
-            yield chunk, matrix_of(chunk, source, dtype)
+            yield chunk, matrix_of(chunk, source, guard)
 
 
 def network_scores(guard: Any, inputs: Any) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def network_scores(guard: Any, inputs: Any) -> dict[str, Any]:
     return result | {"reason": list(out.reason)}
 
 
-def example_inputs(source: str, options: dict[str, Any], dtype: Any = None) -> Any:
+def example_inputs(source: str, options: dict[str, Any], guard: Any) -> Any:
     """Two inputs of a network from a file of images or of a table, as :func:`network_parts` gives them.
 
     Raises:
@@ -144,15 +145,15 @@ def example_inputs(source: str, options: dict[str, Any], dtype: Any = None) -> A
     from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
-        return next(_image_batches(source, 2, dtype))
+        return next(_image_batches(source, 2, guard.reader_.dtype))
     for chunk in stream_table(source, rows=2, **options):
         if chunk.num_rows:
-            return matrix_of(chunk, source, dtype)
+            return matrix_of(chunk, source, guard)
     raise InputError(f"{source} has no rows.")
 
 
 def labeled_batches(
-    source: str, rows: int, options: dict[str, Any], label: str | None, dtype: Any = None
+    source: str, rows: int, options: dict[str, Any], label: str | None, guard: Any
 ) -> Iterator[tuple[Any, Any]]:
     """Batches of a file for a network, as :func:`network_parts` makes them, each with its labels or None.
 
@@ -161,7 +162,7 @@ def labeled_batches(
         rows: of a batch.
         options: of :func:`~pushforward.io.stream_table`.
         label: the column with the classes, integers; for images, of a Parquet file.
-        dtype: of the network's weights; None for float32.
+        guard: of the network.
 
     Raises:
         InputError: for labels that are not integers, a table with columns that are not numbers, or images that are not of 8 bits.
@@ -177,7 +178,7 @@ def labeled_batches(
                 raise InputError(f"--label {label}: only a Parquet file of images has columns, and {source} is none.")
             labels = _labels(read_table(source, [label]).column(0), label)
         first = 0
-        for x in _image_batches(source, rows, dtype):
+        for x in _image_batches(source, rows, guard.reader_.dtype):
             yield x, None if labels is None else labels[first : first + len(x)]
             first += len(x)
         return
@@ -187,7 +188,7 @@ def labeled_batches(
             if label not in chunk.column_names:
                 raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
             labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
-        yield matrix_of(chunk, source, dtype), labels
+        yield matrix_of(chunk, source, guard), labels
 
 
 def _labels(column: Any, name: str) -> Any:
@@ -219,14 +220,32 @@ def _image_batches(source: str, rows: int, dtype: Any) -> Iterator[Any]:
         yield (part.float() / 255).to(dtype or torch.float32)
 
 
-def matrix_of(chunk: Any, source: str, dtype: Any = None) -> Any:
-    """A table as the network takes it, of the type of its weights; None for float32.
+def matrix_of(chunk: Any, source: str, guard: Any) -> Any:
+    """A table as the network of a guard takes it, of the type of its weights, or float32.
+
+    Raises:
+        InputError: for a table with columns that are not numbers.
+        SchemaError: if it lacks columns that the guard was fitted on.
+    """
+    import numpy as np
+    import torch
+
+    from pushforward.estimators.feature_names import in_order
+
+    table = numbers_of(in_order(getattr(guard, "feature_names_in_", None), chunk), source)
+    return torch.from_numpy(np.stack([column.to_numpy() for column in table.columns], 1)).to(
+        guard.reader_.dtype or torch.float32
+    )
+
+
+def numbers_of(chunk: Any, source: str) -> Any:
+    """A table of float64, of one whose numbers may be text, as those of a CSV file are.
 
     Raises:
         InputError: for a table with columns that are not numbers.
     """
     import numpy as np
-    import torch
+    import pyarrow as pa
 
     try:
         columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in chunk.columns]
@@ -234,15 +253,17 @@ def matrix_of(chunk: Any, source: str, dtype: Any = None) -> Any:
         raise InputError(
             f"{source} has a column that is not of numbers, which a network cannot take: {error}"
         ) from error
-    return torch.from_numpy(np.stack(columns, 1)).to(dtype or torch.float32)
+    return pa.table(columns, names=chunk.column_names)
 
 
 def summary(header: dict[str, Any]) -> dict[str, Any]:
     """The facts about the guard of a network that its file tells without the network."""
     options = header["options"]
     promise = f"at most {options['alpha']:.2%} ({options['guarantee']}{', each class' if options['per_class'] else ''})"
+    columns = {} if header.get("columns") is None else {"columns": ", ".join(header["columns"])}
     return {
         "network": f"digest {header['digest'][:12]}..., {header['classes']} classes",
+        **columns,
         "statistics": ", ".join(part["class"] for part in header["score"]),
         "inner layers": ", ".join(options["layers"]) or "none",
         "false alarms": promise if header["promised"] else "no promise: it was calibrated on training rows",

@@ -36,7 +36,7 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
     if isinstance(guard, NetworkGuard):
         from pushforward.cli.network import network_parts
 
-        yield from network_parts(table, rows, options, guard.reader_.dtype)
+        yield from network_parts(table, rows, options, guard)
     elif guard.reads_images:
         first = 0
         for part in stream_images(table, rows):
@@ -85,7 +85,7 @@ def score_part_of_table(
         if is_network:
             from pushforward.cli.network import matrix_of, network_scores
 
-            result = network_scores(guard, matrix_of(chunk, name, guard.reader_.dtype))
+            result = network_scores(guard, matrix_of(chunk, name, guard))
         else:
             result = guard.assess(chunk)
         yield with_scores(chunk, result, prefix, name), int(result["alarm"].sum())

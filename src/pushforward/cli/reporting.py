@@ -116,9 +116,7 @@ def _made(guard: Any, table: str, rows: int, options: dict[str, Any], label: str
     if isinstance(guard, NetworkGuard):
         from pushforward.cli.network import labeled_batches
 
-        return network_report(
-            guard, labeled_batches(table, min(rows, 1024), options, label, guard.reader_.dtype), shown
-        )
+        return network_report(guard, labeled_batches(table, min(rows, 1024), options, label, guard), shown)
     if label is not None:
         raise ConfigError("--label is for the guard of a network: other guards predict no class.")
     return guard_report(guard, parts_of(guard, table, rows, options), shown)

@@ -73,7 +73,7 @@ def selective(
     if not isinstance(guard, NetworkGuard):
         raise ConfigError(f"selective needs the guard of a network that classifies, and {guard_file} is none.")
     options = reading(format, encoding, delimiter, decimal)
-    held_out = labeled_batches(calibration, min(rows, _BATCH), options, label, guard.reader_.dtype)
+    held_out = labeled_batches(calibration, min(rows, _BATCH), options, label, guard)
     fitted = guard.selective(held_out, coverage=coverage, risk=error, delta=delta)
     total = alarms = accepted = 0
     with TableWriter(output, chosen) as writer:
@@ -112,7 +112,7 @@ def _answers(
     from pushforward.cli.network import network_parts
     from pushforward.cli.parts import with_scores
 
-    for chunk, inputs in network_parts(table, rows, options, guard.reader_.dtype):
+    for chunk, inputs in network_parts(table, rows, options, guard):
         out = guard(inputs)
         sets = fitted.sets(out.logits.double().nan_to_num().numpy())
         accept = ~out.alarm if fitted.rule is None else out.accept(fitted)

@@ -154,6 +154,7 @@ class _Inputs(_Side):
         self.calibration = None if guard.per_class else guard.calibrators_[None].n
 
     def answer(self, part: Any) -> _Answer:
+        part = self.guard._in_order(part)
         out = self.guard(part)
         score, p, alarm = (values.numpy() for values in (out.score, out.p_value, out.alarm))
         return _Answer(score, p, alarm, lambda k: one_input(self.guard, part, out, k))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from pushforward.data import as_table, is_frame
 from pushforward.data.schema import absent_columns
 from pushforward.errors import SchemaError
 
-__all__ = ["check_names"]
+__all__ = ["check_names", "in_order", "names_of"]
 
 _LISTED = 5
 
@@ -47,6 +49,40 @@ def check_names(estimator: Any, X: Any) -> None:
             "anomaly_score, p_value and assess match columns by name in any order."
         )
     raise SchemaError(text)
+
+
+def names_of(X: Any) -> list[str] | None:
+    """The names of the columns of a data frame; None for other data, and for names that are not text or not unique."""
+    if isinstance(X, (Mapping, np.ndarray)) or not is_frame(X):
+        return None
+    names = list(getattr(X, "columns", ())) if not hasattr(X, "column_names") else list(X.column_names)
+    return names if all(isinstance(name, str) for name in names) and len(set(names)) == len(names) else None
+
+
+def in_order(fitted: Iterable[str] | None, X: Any) -> Any:
+    """A data frame with the columns of ``fit`` alone, in their order, for what reads columns by position; other data as they are.
+
+    Args:
+        fitted: names of the columns of ``fit``; None if they had no names.
+        X: a data frame of pandas, polars or pyarrow, or something else.
+
+    Raises:
+        SchemaError: if columns are missing.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pushforward.estimators.feature_names import in_order
+        >>> in_order(["a", "b"], pd.DataFrame({"b": [1], "id": [7], "a": [2]}))
+           a  b
+        0  2  1
+    """
+    wanted = None if fitted is None else [str(name) for name in fitted]
+    given = None if wanted is None else names_of(X)
+    if wanted is None or given is None or given == wanted:
+        return X
+    if missing := [name for name in wanted if name not in set(given)]:
+        raise SchemaError(absent_columns(missing, given))
+    return X.select(wanted) if hasattr(X, "select") else X[wanted]
 
 
 def _listed(names: Iterable[str]) -> str:

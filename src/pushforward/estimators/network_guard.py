@@ -18,19 +18,19 @@ from pushforward.detection.network.examples import Examples, GuardOutput, Networ
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
 from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
-from pushforward.detection.network.reading import class_labels, length
+from pushforward.detection.network.reading import class_labels, length, plain_tensor
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.detection.smoothing import Smoothing
 from pushforward.display import card
 from pushforward.errors import CalibrationError, ConfigError, InputError, warn_caller
 from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
+from pushforward.estimators.feature_names import in_order, names_of
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
 from pushforward.estimators.network_selective import Labeled, selective_answers
 from pushforward.estimators.network_smoothing import NoisyNetwork, real_inputs, rows_of, smoothed_scores, smoothing_of
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
-from pushforward.numerics.conversion import as_tensor
 
 if TYPE_CHECKING:
     from pushforward.detection.selective import ClassifierCalibration
@@ -83,6 +83,8 @@ class NetworkGuard:
         promised_: whether the false-alarm rate is promised; False after ``calibration="train"``.
         digest_: of the network's weights.
         training_rows_: number of training rows; None after loading a file that does not state it.
+        feature_names_in_: names of the columns, if the training data are a data frame with names. Other frames are then read by name:
+            columns in another order or further ones do not matter, and a missing one is an error.
 
     Example:
         >>> import torch, pushforward as pf
@@ -96,6 +98,7 @@ class NetworkGuard:
     """
 
     score_: Combined
+    feature_names_in_: np.ndarray
     _labeled: tuple[Tensor, Tensor] | None = None
 
     def __init__(
@@ -168,6 +171,7 @@ class NetworkGuard:
         spare = isinstance(calibration, str)
         if spare:
             check_choice("calibration", calibration, ("train",))
+        self._set_names(names_of(train[0] if isinstance(train, (tuple, list)) and train else train))
         fitted = gather(
             self.reader_, self._batches(train, "the training data"), self._score_of, self.task,
             size=self.reservoir, seed=self.seed, spare=0.2 if spare else 0.0,
@@ -185,7 +189,20 @@ class NetworkGuard:
 
     def _batches(self, data: Any, what: str) -> Iterator[tuple[Any, Tensor | None]]:
         """Batches of data in all their forms, with their labels."""
-        return batches(data, self.batch_size, what, self.reader_.dtype)
+        if isinstance(data, (tuple, list)) and len(data) == 2:
+            data = type(data)((self._in_order(data[0]), data[1]))
+        return batches(self._in_order(data), self.batch_size, what, self.reader_.dtype)
+
+    def _set_names(self, names: Sequence[str] | None) -> None:
+        vars(self).pop("feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = np.asarray(names, dtype=object)
+
+    def _in_order(self, X: Any) -> Any:
+        """The matrix of a data frame, with the columns of ``fit`` in their order; other data as they are."""
+        if names_of(X) is None:
+            return X
+        return plain_tensor(in_order(getattr(self, "feature_names_in_", None), X), self.reader_.dtype)
 
     def _held_out(self, calibration: Any, labeled: Labeled) -> Iterator[Reading]:
         """Readings of the calibration data; logits and labels are kept for :meth:`selective`."""
@@ -427,7 +444,7 @@ class NetworkGuard:
             raise ConfigError(
                 "certificates need a guard with smoothing: fit NetworkGuard(net, smoothing=0.25), for example."
             )
-        inputs = real_inputs(as_tensor(x))
+        inputs = real_inputs(plain_tensor(self._in_order(x), self.reader_.dtype))
         return self.smoothing_, rows_of(inputs), NoisyNetwork(self, inputs)
 
     def explain(self, x: Any, *, neighbors: int = 3, gradient: bool = False) -> NetworkExplanation:
@@ -525,7 +542,7 @@ class NetworkGuard:
 
     def _read(self, inputs: Any, *, first: int = 0, finite: bool = True) -> Reading:
         self._require_score()
-        reading = read_for(self.reader_, self.score_, inputs, self.classes_ > 1)
+        reading = read_for(self.reader_, self.score_, self._in_order(inputs), self.classes_ > 1)
         if self.classes_ > 1:
             found = 0 if reading.logits is None else reading.logits.shape[1]
             if found != self.classes_:

@@ -41,6 +41,7 @@ def write_network_guard(guard: NetworkGuard, path: str | os.PathLike[str]) -> No
         "classes": guard.classes_,
         "promised": guard.promised_,
         "training_rows": guard.training_rows_,
+        "columns": None if (names := getattr(guard, "feature_names_in_", None)) is None else list(names),
         "score": description,
     }  # fmt: skip
     own = {"calibration": scores, "calibration classes": classes, **guard.examples_.pack("examples.")}
@@ -69,6 +70,7 @@ def read_network_guard(
         guard.classes_, guard.promised_ = int(header["classes"]), bool(header["promised"])
         rows = header.get("training_rows")
         guard.training_rows_ = None if rows is None else check_integer("training_rows", rows)
+        guard._set_names(_names(header.get("columns")))
         reader = header["reader"]
         guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
         guard.digest_ = header["digest"]
@@ -89,3 +91,9 @@ def read_network_guard(
         raise StorageError(f"{name} does not fit this network: {error}") from error
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
         raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
+
+
+def _names(columns: Any) -> list[str] | None:
+    if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        raise StorageError("its names of columns are not text.")
+    return columns
