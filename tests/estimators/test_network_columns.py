@@ -119,7 +119,7 @@ def test_a_file_without_names_is_read_by_position(guard, tmp_path: Path):
     pf.io.write(tmp_path / "old", header, tensors)
     assert not hasattr(pf.NetworkGuard.load(tmp_path / "old", network()), "feature_names_in_")
     pf.io.write(tmp_path / "wrong", header | {"columns": [1, 2]}, tensors)
-    with pytest.raises(StorageError, match="names of columns"):
+    with pytest.raises(StorageError, match="names of its columns"):
         pf.NetworkGuard.load(tmp_path / "wrong", network())
 
 

@@ -55,7 +55,7 @@ def names_of(X: Any) -> list[str] | None:
     """The names of the columns of a data frame; None for other data, and for names that are not text or not unique."""
     if isinstance(X, (Mapping, np.ndarray)) or not is_frame(X):
         return None
-    names = list(getattr(X, "columns", ())) if not hasattr(X, "column_names") else list(X.column_names)
+    names: list[Any] = list(X.column_names if hasattr(X, "column_names") else getattr(X, "columns", ()))
     return names if all(isinstance(name, str) for name in names) and len(set(names)) == len(names) else None
 
 

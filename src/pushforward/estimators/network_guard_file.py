@@ -95,5 +95,5 @@ def read_network_guard(
 
 def _names(columns: Any) -> list[str] | None:
     if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
-        raise StorageError("its names of columns are not text.")
+        raise StorageError("the names of its columns must be text.")
     return columns
