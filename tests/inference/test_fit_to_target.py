@@ -279,6 +279,18 @@ def test_a_target_in_large_units(center):
     assert float(fit.std()[0]) == pytest.approx(1e6, rel=0.05)
 
 
+@pytest.mark.parametrize("small", [1.0, 1e-4])
+def test_coordinates_in_units_that_differ(small):
+    """Standard deviations of 0.3 and 3e-5 beside 300, and the evidence 1 in each case."""
+    unit = torch.tensor([small, 1e3], dtype=torch.float64)
+    target = td.Independent(td.Normal(torch.tensor([0.5, -0.5]).double() * unit, 0.3 * unit), 1)
+    fit = inference.fit_to_target(2, lambda x: target.log_prob(x.double()), max_steps=20, seed=0, **QUIET)
+    assert fit.reliable
+    assert fit.log_evidence == pytest.approx(0.0, abs=0.01)
+    torch.testing.assert_close(fit.mean().cpu() / unit, torch.tensor([0.5, -0.5]).double(), atol=0.02, rtol=0)
+    torch.testing.assert_close(fit.std().cpu() / unit, torch.full((2,), 0.3).double(), atol=0, rtol=0.05)
+
+
 def test_a_slope_without_end_has_no_mode():
     with pytest.raises(InputError, match="grows without bound"):
         inference.fit_to_target(1, lambda x: 1e-7 * x.sum(-1), max_steps=1, **QUIET)

@@ -399,6 +399,19 @@ def test_scales_of_very_small_positive_data_keep_their_differences():
     assert len(scaled.unique()) == 4
 
 
+def test_a_posterior_does_not_depend_on_the_units_of_the_parameters():
+    """The same simulations with parameters in one unit and in units that differ by 1e12 have the same posterior."""
+    theta, x = simulations(1000)
+    unit = torch.tensor([1e-9, 1e3])
+    draws = []
+    for scale in (torch.tensor([1.0, 1e4]), unit):  # both are beyond the ratio at which units count
+        prior = td.Independent(td.Normal(torch.zeros(2), scale), 1)
+        post = inference.NPE(prior).fit(theta * scale, x, max_steps=100, seed=0, **QUIET)
+        draws.append(post.sample(2000, x=X, seed=0) / scale)
+    torch.testing.assert_close(draws[1], draws[0], atol=0.02, rtol=0.02)
+    assert_is_the_posterior(draws[1], 0.35)
+
+
 def test_ratios_do_not_depend_on_the_units_of_the_parameters(tmp_path):
     theta, x = simulations(300)
     one = inference.NRE(PRIOR).fit(theta, x, max_steps=30)

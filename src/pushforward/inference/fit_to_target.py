@@ -53,7 +53,7 @@ def default_flow(features: int) -> Flow:
     check_integer("features", features)
     layers = NSF(features, layers=6, hidden=(64, 64), tail_bound=8.0, standardize=False)
     start_at_identity(layers.chain)
-    return Flow(Chain(Whiten(features), *layers.chain), Normal(features))
+    return Flow(Chain(Whiten(features, units=True), *layers.chain), Normal(features))
 
 
 @with_options

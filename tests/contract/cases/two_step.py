@@ -18,6 +18,7 @@ CYCLE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": Tr
 TRANSFORMS: list[TransformCase] = [
     m("Whiten", "D=1", lambda: transforms.Whiten(1)),
     m("Whiten", "D=3", lambda: transforms.Whiten(3)),
+    m("Whiten", "units", lambda: transforms.Whiten(3, units=True)),
     m("Regression", "D=1", lambda: transforms.Regression(1, context=2)),
     m("Regression", "D=3", lambda: transforms.Regression(3, context=2)),
 ]

@@ -47,6 +47,31 @@ def test_fewer_rows_than_coordinates(count):
     torch.testing.assert_close(whiten.axes @ whiten.axes.mT, torch.eye(3, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 1e5, 1e12])
+def test_coordinates_in_other_units_in_float32(ratio):
+    """z and x of a float32 transform against those of the same rows in one unit, in float64."""
+    mix = torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.6, 0.3], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    plain = torch.randn(400, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) @ mix
+    units = torch.tensor([1.0, ratio**-0.5, ratio**0.5], dtype=torch.float64)
+    x = (plain * units).float()
+    whiten = Whiten(3, units=True)
+    z = whiten.initialize(x)
+    torch.testing.assert_close(torch.cov(z.mT, correction=0), torch.eye(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(whiten.decode(z), x, rtol=1e-4, atol=0)
+    expected = -0.5 * torch.linalg.slogdet(torch.cov(plain.mT, correction=0))[1] - units.log().sum()
+    torch.testing.assert_close(whiten.encode(x[:1]).contribution.double(), expected[None], atol=1e-4, rtol=0)
+
+
+def test_units_leave_constant_columns_and_similar_ones():
+    whiten = Whiten(3, units=True)
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.0, 1e-4, 1e4])
+    assert torch.isfinite(whiten.initialize(x)).all()
+    assert whiten.unit[0] == 1.0
+    torch.testing.assert_close(whiten.unit[1:], x[:, 1:].std(0, correction=0), rtol=1e-5, atol=0)
+    alike, plain = Whiten(3, units=True).double(), Whiten(3).double()
+    torch.testing.assert_close(alike.initialize(rows()), plain.initialize(rows()), rtol=0, atol=0)
+
+
 def test_errors_of_invalid_arguments():
     with pytest.raises(InputError, match="one row"):
         Whiten(3).initialize(torch.zeros(0, 3))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.numerics import Noise, full_precision, sum_event
+from pushforward.numerics import Noise, full_precision
 from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
@@ -56,7 +56,7 @@ class Regression(Transform):
         super().__init__(features)
         self.features, self.context = features, check_integer("context", context)
         width = vector_width(features, "Regression")
-        self.whiten = Whiten(width)
+        self.whiten = Whiten(width, units=True)
         self.register_buffer("slopes", torch.zeros(width, self.context))
         self.register_buffer("center", torch.zeros(self.context))
 
@@ -72,7 +72,7 @@ class Regression(Transform):
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
         """As ``decode``, with the contribution."""
-        return self.decode(z, context), -sum_event(self.whiten.scale.log(), 1).expand(self.batch_shape(z))
+        return self.decode(z, context), self.whiten.contribution.expand(self.batch_shape(z))
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:

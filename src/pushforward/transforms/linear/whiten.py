@@ -13,16 +13,21 @@ from pushforward.transforms.validation import vector_width
 
 __all__ = ["Whiten"]
 
+_ALIKE = 1e3
+"""Ratio of deviations up to which float32 turns coordinates without loss; it rounds to 6e-8 of the largest."""
+
 
 @register("transforms")
 class Whiten(Transform):
-    """z = S^-1 V^T (x - mean), where V S^2 V^T is the covariance of the training rows, so that their z have covariance I.
+    """z = S^-1 V^T U^-1 (x - mean), where U V S^2 V^T U is the covariance of the training rows, so that their z have covariance I.
 
-    Contribution: -sum log S_i. It is the identity until :meth:`initialize` is called. A direction that does not vary (its
-    standard deviation is below 1e-6 of the largest) keeps scale 1.
+    Contribution: -sum log S_i - sum log U_i. It is the identity until :meth:`initialize` is called. A direction that does not vary (its
+    standard deviation is below 1e-6 of the largest) keeps scale 1. The diagonal matrix U is I, or the units of the coordinates.
 
     Args:
         features: width D of the vectors.
+        units: whether small coordinates have small units, such as kilograms of a particle beside kilometers. If the standard deviations
+            of coordinates differ by more than 1e3, U has these deviations; without it, float32 rounds small coordinates away.
 
     Raises:
         ConfigError: if the event is not a vector.
@@ -40,27 +45,34 @@ class Whiten(Transform):
     mean: Tensor
     axes: Tensor
     scale: Tensor
+    unit: Tensor
     initialized: Tensor
 
-    def __init__(self, features: int | Shape) -> None:
+    def __init__(self, features: int | Shape, units: bool = False) -> None:
         super().__init__(features)
-        self.features = features
+        self.features, self.units = features, units
         width = vector_width(features, "Whiten")
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("axes", torch.eye(width))
         self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("unit", torch.ones(width))
         self.register_buffer("initialized", torch.tensor(False))
 
+    @property
+    def contribution(self) -> Tensor:
+        """-sum log S_i - sum log U_i."""
+        return -sum_event(self.scale.log() + self.unit.log(), 1)
+
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """S^-1 V^T (x - mean)."""
+        """S^-1 V^T U^-1 (x - mean)."""
         with full_precision(x):
-            z = (x - self.mean) @ self.axes / self.scale
-        return Step(z, -sum_event(self.scale.log(), 1).expand(self.batch_shape(x)))
+            z = ((x - self.mean) / self.unit) @ self.axes / self.scale
+        return Step(z, self.contribution.expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """V S z + mean."""
+        """U V S z + mean."""
         with full_precision(z):
-            return (z * self.scale) @ self.axes.mT + self.mean
+            return (z * self.scale) @ self.axes.mT * self.unit + self.mean
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -76,8 +88,12 @@ class Whiten(Transform):
                     "statistics of the training data need at least one row; got an empty batch. Pass the training rows."
                 )
             mean = rows.mean(0)
+            if self.units:
+                self.unit.copy_(_units(rows - mean))
             # From the singular values of the rows: forming the covariance would square the ratio of the deviations.
-            _, values, axes = torch.linalg.svd(rows - mean, full_matrices=len(rows) < rows.shape[1])
+            _, values, axes = torch.linalg.svd(
+                (rows - mean) / self.unit.double(), full_matrices=len(rows) < rows.shape[1]
+            )
             scale = torch.zeros_like(mean)
             scale[: len(values)] = values / len(rows) ** 0.5
             self.mean.copy_(mean)
@@ -85,3 +101,12 @@ class Whiten(Transform):
             self.scale.copy_(torch.where(scale > 1e-6 * scale.max().clamp(min=1e-30), scale, 1.0))
             self.initialized.fill_(True)
         return self.encode(x).z
+
+
+def _units(rows: Tensor) -> Tensor:
+    """Standard deviations of the coordinates of centered rows if they differ much, else 1; 1 for a constant coordinate."""
+    deviation = rows.square().mean(0).sqrt()
+    varies = deviation > 0
+    if not varies.any() or deviation[varies].max() <= _ALIKE * deviation[varies].min():
+        return torch.ones_like(deviation)
+    return torch.where(varies, deviation, 1.0)
