@@ -230,16 +230,24 @@ HEADLINES = (
         ("the inversion of likelihoods", "training on the first half", "small tables that are filled up"),
     ),
     Headline(
-        "two-step", "a likelihood on the whole space overfits a manifold", HELD, "circle, 3 seeds", ("a density on the plane has no highest likelihood",),
+        "two-step", "a likelihood on the whole space overfits a manifold", HELD, "circle, 10,000 steps, 5 seeds",
+        ("a density on the plane has no highest likelihood",),
     ),
     Headline(
-        "two-step", "an autoencoder and a density of its codes learn the distribution", NOT_SETTLED, "circle, 3 seeds",
-        ("two steps learn the distribution",), "total variation 0.050 against 0.063, within the spread. Open: longer runs, sphere and Swiss roll, five seeds.",
+        "two-step", "an autoencoder and a density of its codes learn the distribution", PARTLY, "a circle and an arc of 270 degrees, 10,000 steps, 5 seeds",
+        ("two steps learn the distribution of the angles",),
+        "on an arc the total variation is 0.015 (as many true samples have 0.013), where a flow on the plane has 0.038. On the circle it is 0.047 against 0.050: a code of one number tears the circle, and the "
+        "10,000 training rows have 0.031 themselves. "
+        "Open: five seeds of the sphere and the Swiss roll (the page of rectangular flows has two).",
+        later=("on an arc",), main="on an arc",
     ),
     Headline(
-        "two-step", "the second step makes better samples and detects other data", PARTLY, "MNIST and Fashion-MNIST, 3 seeds",
+        "two-step", "the second step makes better samples and detects other data", PARTLY, "MNIST and Fashion-MNIST, 10,000 steps, 3 seeds",
         ("trained on fashion-mnist, the density", "trained on mnist, the density", "a second step makes better samples"),
-        "detection from Fashion-MNIST to MNIST; not the reverse, and not samples for every first step.",
+        "samples with a flow of the codes are nearer to test images than those of each first step's prior, at 0.005 to 0.007 against 0.012 to 0.015. From Fashion-MNIST to MNIST the density on the manifold detects (AE+NF 0.93), "
+        "where a flow of couplings on pixels is inverted (0.03) and one of constant volume is not (0.95); with known anomalies and a stump WAE+NF has 93.3 % (the paper: 98.07 %). "
+        "Trained on MNIST both detect, and the flow on pixels better.",
+        later=("fashion-mnist against mnist with a decision stump",),
     ),
 )  # fmt: skip
 """In the order of the reproductions."""

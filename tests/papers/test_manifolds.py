@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.integrate
 import scipy.stats
 import torch
 
@@ -158,7 +159,19 @@ def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment,
     assert set(found) == {"ambient", "conformal", "exact", "free form", "M-flow", "two-step"}
     two_step_circle.study_circle(experiment)
     assert "until level" in experiment.findings[-1].note
-    assert "circle autoencoder 0 0 held out" in experiment._known
+    assert {"circle autoencoder 0 0 held out", "arc autoencoder 0 0 held out"} <= set(experiment._known)
+
+
+def test_the_arc_ends_and_its_total_variation_has_a_floor():
+    arc = two_step_circle.Curve.of("arc", 2.0, 20_000, (10,), 50_000)
+    angles = torch.atan2(arc.rows[:, 1], arc.rows[:, 0]).abs()
+    assert 1.98 < angles.max() <= 2.0
+    assert arc.floor() < 0.02
+    uniform = torch.linspace(-2, 2, 50_000)
+    rows = torch.stack((uniform.cos(), uniform.sin()), 1)
+    normalizer, _ = scipy.integrate.quad(lambda t: math.exp(math.cos(t)), -2, 2)
+    exact, _ = scipy.integrate.quad(lambda t: 0.5 * abs(math.exp(math.cos(t)) / normalizer - 0.25), -2, 2, limit=200)
+    assert two_step_circle._variation(rows, 2.0) == pytest.approx(exact, abs=0.02)
 
 
 def scripted(experiment, monkeypatch, losses):

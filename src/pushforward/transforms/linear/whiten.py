@@ -45,7 +45,7 @@ class Whiten(Transform):
     mean: Tensor
     axes: Tensor
     scale: Tensor
-    unit: Tensor
+    unit: Tensor | None
     initialized: Tensor
 
     def __init__(self, features: int | Shape, units: bool = False) -> None:
@@ -55,24 +55,29 @@ class Whiten(Transform):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("axes", torch.eye(width))
         self.register_buffer("scale", torch.ones(width))
-        self.register_buffer("unit", torch.ones(width))
+        self.register_buffer("unit", torch.ones(width) if units else None)
         self.register_buffer("initialized", torch.tensor(False))
 
     @property
     def contribution(self) -> Tensor:
         """-sum log S_i - sum log U_i."""
-        return -sum_event(self.scale.log() + self.unit.log(), 1)
+        logs = self.scale.log()
+        return -sum_event(logs if self.unit is None else logs + self.unit.log(), 1)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """S^-1 V^T U^-1 (x - mean)."""
         with full_precision(x):
-            z = ((x - self.mean) / self.unit) @ self.axes / self.scale
+            z = self._in_units(x - self.mean) @ self.axes / self.scale
         return Step(z, self.contribution.expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """U V S z + mean."""
         with full_precision(z):
-            return (z * self.scale) @ self.axes.mT * self.unit + self.mean
+            x = (z * self.scale) @ self.axes.mT
+            return (x if self.unit is None else x * self.unit) + self.mean
+
+    def _in_units(self, x: Tensor) -> Tensor:
+        return x if self.unit is None else x / self.unit
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -88,12 +93,10 @@ class Whiten(Transform):
                     "statistics of the training data need at least one row; got an empty batch. Pass the training rows."
                 )
             mean = rows.mean(0)
-            if self.units:
+            if self.unit is not None:
                 self.unit.copy_(_units(rows - mean))
             # From the singular values of the rows: forming the covariance would square the ratio of the deviations.
-            _, values, axes = torch.linalg.svd(
-                (rows - mean) / self.unit.double(), full_matrices=len(rows) < rows.shape[1]
-            )
+            _, values, axes = torch.linalg.svd(self._in_units(rows - mean), full_matrices=len(rows) < rows.shape[1])
             scale = torch.zeros_like(mean)
             scale[: len(values)] = values / len(rows) ** 0.5
             self.mean.copy_(mean)
