@@ -157,7 +157,7 @@ def _images(experiment: Experiment, name: str, latent: int) -> None:
     builders = _builders(experiment, shape, latent)
     models: dict[str, Callable[[], Model]] = {"AEF": builders.aef, "VAE": builders.vae}
     # More draws tighten both bounds (both models dequantize, and the VAE draws its code), so both get the same number.
-    draws = experiment.choose(smoke=2, quick=64, full=128)
+    draws = experiment.choose(smoke=2, quick=64, long=128, full=128)
     options = _options(experiment)
     bits: dict[str, list[float]] = {kind: [] for kind in models}
     single: dict[str, list[float]] = {kind: [] for kind in models}
