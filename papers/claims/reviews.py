@@ -352,7 +352,7 @@ def _equal_time(experiment: Experiment) -> None:
     vectors = [column.name for column in columns if column.group != "images"]
     ahead = [name for name in vectors if median(name, UNIVERSAL) < median(name, AFFINE)]
     time = experiment.choose(
-        smoke="steps", quick="", long="60 s of CPU time (images 300 s)", full="600 s (images one hour)"
+        smoke="steps", quick="", long="20 s of CPU time (images 150 s)", full="600 s (images one hour)"
     )
     experiment.report(
         "after equal time, universal transformers are ahead of affine ones on densities of vectors",
