@@ -56,8 +56,8 @@ def sample_distance(model: Model, images: Pictures, count: int = 1000) -> dict[s
 
 
 def limit_of(experiment: Experiment) -> Limit:
-    """35 minutes for each model in a long run, a day in a full one."""
-    return experiment.choose(smoke=Limit(steps=4), quick=Limit(60), long=Limit(35 * 60), full=Limit(24 * 3600))
+    """12 minutes for each model in a long run, a day in a full one."""
+    return experiment.choose(smoke=Limit(steps=4), quick=Limit(60), long=Limit(12 * 60), full=Limit(24 * 3600))
 
 
 @dataclass(frozen=True)

@@ -389,7 +389,7 @@ def test_pilots_choose_the_rate_and_a_repeated_run_trains_nothing(tmp_path, monk
     assert len(made) == 4
 
 
-def test_a_long_run_is_on_cifar_for_35_minutes(tmp_path, monkeypatch):
+def test_a_long_run_is_on_cifar_for_12_minutes(tmp_path, monkeypatch):
     asked: list[str] = []
 
     def load(name: str, *, train: bool, folder) -> torch.Tensor:
@@ -400,7 +400,7 @@ def test_a_long_run_is_on_cifar_for_35_minutes(tmp_path, monkeypatch):
     images = pictures(quiet(tmp_path, "long"))
     assert set(asked) == {"cifar10"}
     assert [len(images.train), len(images.held_out), len(images.test)] == [9500, 500, 9966]
-    assert limit_of(quiet(tmp_path, "long")).seconds == 2100
+    assert limit_of(quiet(tmp_path, "long")).seconds == 720
 
 
 @pytest.mark.parametrize("paper", [cef, funnels, glow, iresnet, nsf, nxn], ids=lambda module: module.__name__)
