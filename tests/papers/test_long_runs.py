@@ -168,7 +168,7 @@ def test_a_long_run_has_every_family_in_its_columns(tmp_path):
     )
     assert list(plane.families) == list(table.families) == list(VECTORS)
     assert list(last.families) == list(IMAGES)
-    assert [column.limit["long"] for column in (plane, table, last)] == [60, 60, 300]
+    assert [column.limit["long"] for column in (plane, table, last)] == [20, 20, 150]
     assert plane.families["MAF"]().shape == (3,)
 
 
