@@ -68,6 +68,16 @@ def test_labels_and_calibration_in_another_order(guard):
     np.testing.assert_array_equal(other.anomaly_score(table), guard.anomaly_score(table))
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_batches_of_frames_in_other_orders(guard, count):
+    table = people(600)
+    labels = (table["age"] > 0).astype(int).to_numpy()
+    parts = np.array_split(np.arange(300), count)
+    batches = [(table.iloc[p][NAMES if k == 0 else OTHER_ORDER], labels[p]) for k, p in enumerate(parts)]
+    other = pf.NetworkGuard(network(), 0.05).fit(batches, calibration=table[300:])
+    np.testing.assert_allclose(other.anomaly_score(table[OTHER_ORDER]), guard.anomaly_score(table), rtol=1e-4)
+
+
 def test_a_missing_column_is_named(guard):
     wrong = people(5).rename(columns={"height": "heights"})
     for call in (guard, guard.anomaly_score, guard.explain):

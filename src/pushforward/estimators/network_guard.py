@@ -171,7 +171,8 @@ class NetworkGuard:
         spare = isinstance(calibration, str)
         if spare:
             check_choice("calibration", calibration, ("train",))
-        self._set_names(names_of(train[0] if isinstance(train, (tuple, list)) and train else train))
+        first = train[0] if isinstance(train, list) and train else train  # a list of batches
+        self._set_names(names_of(first[0] if isinstance(first, tuple) and first else first))
         fitted = gather(
             self.reader_, self._batches(train, "the training data"), self._score_of, self.task,
             size=self.reservoir, seed=self.seed, spare=0.2 if spare else 0.0,
@@ -191,7 +192,8 @@ class NetworkGuard:
         """Batches of data in all their forms, with their labels."""
         if isinstance(data, (tuple, list)) and len(data) == 2:
             data = type(data)((self._in_order(data[0]), data[1]))
-        return batches(self._in_order(data), self.batch_size, what, self.reader_.dtype)
+        found = batches(self._in_order(data), self.batch_size, what, self.reader_.dtype)
+        return ((self._in_order(inputs), labels) for inputs, labels in found)
 
     def _set_names(self, names: Sequence[str] | None) -> None:
         vars(self).pop("feature_names_in_", None)
