@@ -1,6 +1,7 @@
 """The guard of a network reads data frames by the names of their columns."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,28 @@ def test_the_command_line(guard, tmp_path: Path, monkeypatch, capsys):
     np.testing.assert_allclose(scores, guard.anomaly_score(people(40, 1)), rtol=1e-5)
     assert main(["info", "first.pf"]) == 0
     assert "age, height, income, debt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "first.pf", "new.csv", "-o", "report.html", "--force"],
+        ["evaluate", "first.pf", "new.csv", "--label", "odd", "--anomaly", "1"],
+        ["export", "first.pf", "-o", "guard.pt2", "--example", "new.csv", "--force"],
+    ],
+    ids=["report", "evaluate", "export"],
+)
+def test_commands_take_the_same_rows_in_another_order(guard, words, tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "networks_of_three.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    guard.save("first.pf")
+    new = people(60, 1).assign(odd=np.arange(60) % 2)
+    told = []
+    for names in (NAMES, OTHER_ORDER):
+        new[[*names, "odd"]].to_csv("new.csv", index=False)
+        assert main([*words, "--network", "networks_of_three:network"]) == 0, capsys.readouterr().err
+        told.append(re.sub(r"seconds.*", "", capsys.readouterr().out))
+    assert told[0] == told[1]
 
 
 def test_the_difference_of_guards_whose_tables_have_other_orders(guard, tmp_path: Path, monkeypatch, capsys):
