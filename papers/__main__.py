@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from papers.measurements import SHARED, measurements_file
 from papers.report import Report, index, markdown, page, read_reports
 from papers.reproduction import Budget, checked
 from papers.run import reproduce, reproductions
@@ -37,13 +39,23 @@ def run(
         "runs/papers"
     ),
     seeds: Annotated[int | None, typer.Option(help="Seeds of measurements with a spread.")] = None,
+    hours: Annotated[
+        float,
+        typer.Option(
+            help="Begin no further measurement after this time, and report what is finished; the same command goes on."
+        ),
+    ] = math.inf,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the measurements of an earlier run to go on from, such as docs/papers."),
+    ] = None,
     write_page: Annotated[
         Path | None,
         typer.Option(
             "--page",
-            help="Index to write from the reports in --out, with one page for each paper in a folder of the same name. Reports "
-            "and pictures are copied to that folder, and earlier reports there keep their pages. Without a name or --all "
-            "nothing is run.",
+            help="Index to write from the reports in --out, with one page for each paper in a folder of the same name. Reports, "
+            "measurements of long runs and pictures are copied to that folder, and earlier reports there keep their pages. Without a "
+            "name or --all nothing is run.",
         ),
     ] = None,
 ) -> None:
@@ -62,7 +74,10 @@ def run(
     absent: list[str] = []
     for name in names if every else [paper] if paper else []:
         try:
-            show(reproduce(name, budget=checked(budget), out=out, data=data, seeds=seeds), out)
+            show(
+                reproduce(name, budget=checked(budget), out=out, data=data, seeds=seeds, hours=hours, resume=resume),
+                out,
+            )
         except StorageError as error:
             if not every:
                 raise
@@ -77,8 +92,9 @@ def run(
 def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> Path:
     """Write the index and one page for each report, in a folder with the name of the index, with its pictures.
 
-    Nothing is copied if the index is in ``out`` itself; the pages are then beside it. A reproduction without a report in ``out``
-    keeps its report in that folder.
+    Nothing is copied if the index is in ``out`` itself; the pages are then beside it. Else reports, pictures and the measurements of
+    long and full runs are copied, with which another machine can go on. A reproduction without a report in ``out`` keeps its report
+    in that folder.
 
     Raises:
         StorageError: if there is no report.
@@ -86,14 +102,19 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
     same_folder = target.parent.resolve() == out.resolve()
     folder = target.parent if same_folder else target.with_suffix("")
     new = read_reports(out, names, budget)
-    if new and not same_folder:
+    if not same_folder:
         folder.mkdir(parents=True, exist_ok=True)
         for report in new:
             for name in (report.file, *report.pictures):
                 shutil.copyfile(out / name, folder / name)
+        for file in (out / measurements_file(name, each) for name in (*names, SHARED) for each in ("long", "full")):
+            if file.exists():
+                shutil.copyfile(file, folder / file.name)
     reports = read_reports(folder, names, budget)
     if not reports:
-        raise StorageError(f"{out} has no report with this budget: run a reproduction first.")
+        raise StorageError(
+            f"{out} has no finished report with this budget: run a reproduction first, or go on with it."
+        )
     for report in reports:
         (folder / f"{report.name}.md").write_text(page(report))
     target.write_text(index(reports, "" if same_folder else f"{folder.name}/"))

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.common.results import machine
+
 __all__ = ["Cost", "Costs"]
 
 
@@ -19,30 +21,39 @@ class Cost:
         cpu: seconds, without those of the measurements inside it; None if it is not known.
         parts: names of the measurements inside it.
         complete: False if ``cpu`` is only a part of the time, as after an interruption.
+        machine: on which it was made; "" if it is not known.
     """
 
     cpu: float | None = None
     parts: list[str] = field(default_factory=list)
     complete: bool = True
+    machine: str = ""
 
     @classmethod
     def read(cls, entry: dict[str, Any]) -> Cost:
         """The cost of a line of measurements; lines of earlier versions have none."""
+        where = entry.get("machine", "")
         if "cpu" not in entry:
-            return cls(complete=False)
-        return cls(entry["cpu"], entry.get("parts", []), entry.get("complete", True))
+            return cls(complete=False, machine=where)
+        return cls(entry["cpu"], entry.get("parts", []), entry.get("complete", True), where)
 
     def entry(self) -> dict[str, Any]:
         """What :meth:`read` reads."""
         more = ({"parts": self.parts} if self.parts else {}) | ({} if self.complete else {"complete": False})
-        return {"cpu": self.cpu} | more
+        return {"cpu": self.cpu} | more | ({"machine": self.machine} if self.machine else {})
 
 
 class Costs:
-    """The costs of a run: each measurement counts once, for the first finding that uses it."""
+    """The costs of a run: each measurement counts once, for the first finding that uses it.
+
+    Attributes:
+        known: costs by the names of the measurements.
+        machines: on which the measurements were made that the run uses.
+    """
 
     def __init__(self) -> None:
         self.known: dict[str, Cost] = {}
+        self.machines: set[str] = set()
         self._running: list[tuple[Cost, list[float]]] = []
         self._counted: set[str] = set()
         self._new: list[Cost] = []
@@ -51,7 +62,7 @@ class Costs:
     @contextmanager
     def measuring(self, name: str) -> Iterator[Cost]:
         """Measure the CPU time of this block, less that of the measurements inside it."""
-        cost, before = Cost(0.0), time.process_time()
+        cost, before = Cost(0.0, machine=machine()), time.process_time()
         self._running.append((cost, inside := [0.0]))
         try:
             yield cost
@@ -65,6 +76,8 @@ class Costs:
 
     def use(self, name: str) -> None:
         """Count a measurement and those inside it for the next finding."""
+        if name in self.known and (where := self.known[name].machine):
+            self.machines.add(where)
         if self._running:
             self._running[-1][0].parts.append(name)
             return

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_images
-from benchmarks.common.results import append, spread
-from papers.costs import Cost, Costs
+from benchmarks.common.results import spread
+from papers.costs import Costs
+from papers.measurements import Measurements, measurements_file
 from papers.reproduction import Budget, Finding
-from pushforward.errors import StorageError
 from pushforward.training import TrainingConfig, fit
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PAPER_TRAINING",
     "Experiment",
+    "Trained",
+    "UnfinishedError",
     "all_hold",
     "bits_per_dim",
     "clearly_below",
@@ -46,6 +47,35 @@ PAPER_TRAINING = TrainingConfig(batch_size=512, ema=None, progress="silent")
 """Options of training in every paper: one batch size, and the weights themselves instead of their moving average."""
 
 
+class UnfinishedError(Exception):
+    """The time of a run is over; ``args[0]`` is the key of the measurement that comes next."""
+
+
+@dataclass
+class Trained(Generic[M]):
+    """A model that was trained once. Its file may be gone, as on another machine; then it is trained again when it is asked for.
+
+    Args:
+        experiment: the run.
+        key: name of the measurement.
+        read: function that reads the model or trains it.
+    """
+
+    experiment: Experiment
+    key: str
+    read: Callable[[], M]
+
+    @cached_property
+    def model(self) -> M:
+        """The model."""
+        return self.read()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What :meth:`Experiment.train` returns beside the model."""
+        return self.experiment.measure(self.key, dict)
+
+
 @dataclass
 class Experiment:
     """One run of one reproduction.
@@ -58,6 +88,7 @@ class Experiment:
         seeds: number of seeds of a measurement with a spread; None for the number of the budget.
         say: function that is called with each line of progress.
         costs: CPU time of the measurements; an experiment that measures for another one has those of that one.
+        end: time of ``time.monotonic`` after which no further measurement begins.
     """
 
     name: str
@@ -67,32 +98,15 @@ class Experiment:
     seeds: int | None = None
     say: Callable[[str], object] = print
     costs: Costs = field(default_factory=Costs)
+    end: float = math.inf
     findings: list[Finding] = field(default_factory=list, init=False)
     pictures: list[Path] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self.began = time.perf_counter()
-        self.marked = self.began
+        self.marked = time.perf_counter()
         self.out.mkdir(parents=True, exist_ok=True)
-        self._cache = self.out / f"{self.name}-{self.budget}.jsonl"
-        self._known: dict[str, Any] = {}
-        if self._cache.exists():
-            try:
-                for line in self._whole_lines():
-                    entry = json.loads(line)
-                    self._known[entry["key"]] = entry["value"]
-                    self.costs.known[self._name(entry["key"])] = Cost.read(entry)
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise StorageError(f"{self._cache} is damaged ({error}): delete it to start again.") from error
-
-    def _whole_lines(self) -> list[str]:
-        """The lines of the file of measurements, without the piece of a line that a killed process leaves at its end."""
-        text = self._cache.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            self.say(f"{self._cache.name}: the last line is not complete, so its measurement is made again")
-            os.truncate(self._cache, len(whole))
-        return whole.decode().splitlines()
+        self.measurements = Measurements(self.out / measurements_file(self.name, self.budget), self.say)
+        self.costs.known |= {self._name(key): cost for key, cost in self.measurements.costs.items()}
 
     def choose(self, *, smoke: T, quick: T, full: T, long: T | None = None) -> T:
         """The setting for the budget of this run; without one for a long run that of a quick one."""
@@ -123,8 +137,13 @@ class Experiment:
         """A measurement with plain JSON values. It is made once; a resumed run reads it from a file.
 
         If ``run`` also writes a ``file``, it is made again where that file is gone.
+
+        Raises:
+            UnfinishedError: if the time of the run is over and the measurement was not made.
         """
-        if key not in self._known or (file is not None and not file.exists()):
+        if not self.measured(key) or (file is not None and not file.exists()):
+            if time.monotonic() > self.end:
+                raise UnfinishedError(key)
             start = time.perf_counter()
             with self.costs.measuring(self._name(key)) as cost:
                 value: Any = run()
@@ -132,10 +151,9 @@ class Experiment:
             # A training that went on from its checkpoint took more: only the clock time of its earlier parts is known.
             cost.complete = not (isinstance(value, dict) and value.get("seconds", 0.0) > took + 1)
             self.say(f"{key}: {_short(value)} ({took:.0f} s)")
-            self._known[key] = value
-            append(self._cache, {"key": key, "value": value, **cost.entry()})
+            self.measurements.add(key, value, cost)
         self.costs.use(self._name(key))
-        return self._known[key]
+        return self.measurements.values[key]
 
     def _name(self, key: str) -> str:
         """The name of a measurement among those of all experiments."""
@@ -143,7 +161,7 @@ class Experiment:
 
     def measured(self, key: str) -> bool:
         """Whether a measurement was made, so that :meth:`measure` only reads it."""
-        return key in self._known
+        return key in self.measurements.values
 
     def train(
         self,
@@ -169,16 +187,41 @@ class Experiment:
             The model, and its parameters, steps and seconds of training; with ``curve`` also pairs of step and nats, and the
             step of the weights that were kept.
         """
+        trained = self.trained(key, make, rows, validation, seed=seed, **options)
+        return trained.model, trained.facts
+
+    def trained(
+        self,
+        key: str,
+        make: Callable[[], M],
+        rows: Tensor,
+        validation: Tensor | None,
+        *,
+        seed: int = 0,
+        **options: Any,
+    ) -> Trained[M]:
+        """As :meth:`train`, but a model that was trained on another machine is trained again only if it is asked for."""
+        trained = Trained(self, key, partial(self._train, key, make, rows, validation, seed, options))
+        if not self.measured(key):
+            _ = trained.model
+        return trained
+
+    def _train(
+        self,
+        key: str,
+        make: Callable[[], M],
+        rows: Tensor,
+        validation: Tensor | None,
+        seed: int,
+        options: dict[str, Any],
+    ) -> M:
         from pushforward.io import load, save
 
-        curve = options.pop("curve", False)
         kept, checkpoint = self.model_file(key), self.checkpoint_file(key)
-        if key in self._known and kept.exists():
-            self.costs.use(self._name(key))
-            return cast("M", load(kept)), self._known[key]
-        self._known.pop(key, None)  # its model was deleted
 
         def run() -> dict[str, Any]:
+            given = dict(options)
+            curve = given.pop("curve", False)
             torch.manual_seed(seed)
             model = make()
             result = fit(
@@ -188,7 +231,7 @@ class Experiment:
                 config=PAPER_TRAINING,
                 seed=seed,
                 checkpoint=checkpoint,
-                **options,
+                **given,
             )
             save(model, kept)
             facts = {"parameters": size(model), "steps": result.steps, "seconds": round(result.seconds, 1)}
@@ -197,9 +240,9 @@ class Experiment:
                 facts |= {"curve": points, "best_step": result.best_step}
             return facts
 
-        facts = self.measure(key, run)
+        self.measure(key, run, kept)
         checkpoint.unlink(missing_ok=True)  # after the line of the measurement: a run that is killed before it resumes
-        return cast("M", load(kept)), facts
+        return cast("M", load(kept))
 
     def forget(self, key: str) -> None:
         """Delete the model of a key, once everything that it is for has been measured; asking for it trains it again."""
@@ -324,6 +367,14 @@ class Experiment:
             axes.set(xticks=[], yticks=[])
             axes.set_ylabel(label, rotation=0, horizontalalignment="right", verticalalignment="center")
         self.picture(name, figure)
+
+    def keeps_picture(self, name: str, models: Iterable[Trained[Any]]) -> bool:
+        """Whether the picture of an earlier run stands, because the file of one of the models that it shows is gone."""
+        path = self.out / f"{self.name}-{name}.png"
+        if not path.exists() or all(self.model_file(trained.key).exists() for trained in models):
+            return False
+        self.pictures.append(path)
+        return True
 
     def picture(self, name: str, figure: Figure) -> None:
         """Save a picture in the folder of the findings."""

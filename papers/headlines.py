@@ -66,11 +66,15 @@ class Headline:
         ends = [text.rfind(mark, 0, most) for mark in ("; ", ", ", " ")]
         return text[: next((end for end in ends if end > most / 2), most)] + " …"
 
+    def missing(self, report: Report) -> str:
+        """The first beginning of a claim that a report does not have; "" if it has all."""
+        claims = [finding.claim for finding in report.findings]
+        return next((each for each in self.beginnings(report) if not any(c.startswith(each) for c in claims)), "")
+
     def contradiction(self, report: Report) -> str:
         """Why the report does not support the verdict; "" if it does."""
-        for begin in self.beginnings(report):
-            if not any(finding.claim.startswith(begin) for finding in report.findings):
-                return f"the report of {self.paper} has no claim that begins with {begin!r}"
+        if missing := self.missing(report):
+            return f"the report of {self.paper} has no claim that begins with {missing!r}"
         confirmed = [finding.confirmed is True for finding in self.findings(report)]
         wanted = {HELD: all(confirmed), PARTLY: any(confirmed) and not all(confirmed), NOT_HERE: not any(confirmed)}
         if not wanted.get(self.verdict, True):

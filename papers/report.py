@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -33,6 +33,7 @@ class Report:
         machine: processor, cores, versions.
         day: ISO date.
         command: command that repeats the run.
+        unfinished: name of the measurement that comes next, if the run was stopped before its end.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Report:
     machine: str
     day: str
     command: str
+    unfinished: str = ""
 
     @classmethod
     def of(
@@ -54,15 +56,18 @@ class Report:
         pictures: Sequence[Path],
         seconds: float,
         seeds: int | None = None,
+        machines: Collection[str] = (),
+        unfinished: str = "",
     ) -> Report:
-        """The report of a run that has just ended; ``seeds`` is the number that was asked for."""
+        """The report of a run that has just ended; ``seeds`` is the number that was asked for, ``machines`` are those of the measurements."""
         import pushforward
 
-        where = f"{machine()}, pushforward {pushforward.__version__}"
+        where = f"{'; '.join(sorted(machines)) or machine()}, pushforward {pushforward.__version__}"
         command = f"python -m papers {reproduction.name} --budget {budget}" + (f" --seeds {seeds}" if seeds else "")
         names = tuple(path.name for path in pictures)
         return cls(
-            reproduction.name, reproduction.title, budget, tuple(findings), names, round(seconds, 1), where, date.today().isoformat(), command
+            reproduction.name, reproduction.title, budget, tuple(findings), names, round(seconds, 1), where, date.today().isoformat(), command,
+            unfinished,
         )  # fmt: skip
 
     @property
@@ -142,6 +147,7 @@ def page(report: Report) -> str:
         *([headline_table([report]) + "\n"] if headlines_of(report.name) else []),
         *([summary, "## All findings\n"] if (summary := section(report)) else []),
         f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
+        *([f"This run is not finished: `{report.unfinished}` comes next.\n"] if report.unfinished else []),
         markdown(report) + "\n",
         *(f"![{name}]({name})\n" for name in report.pictures),
     ]
@@ -202,8 +208,16 @@ def index(reports: Sequence[Report], folder: str = "") -> str:
 def read_reports(folder: Path, names: Sequence[str], budget: Budget) -> list[Report]:
     """The reports of these reproductions in a folder, in the order of the names: of each the longest run that is there.
 
-    Runs with a smaller budget than this one do not count.
+    Runs with a smaller budget than this one do not count, nor does a run that was stopped before it had all headline claims.
     """
-    budgets = BUDGETS[BUDGETS.index(budget) :][::-1]
-    found = [[file for b in budgets if (file := folder / f"{name}-{b}.json").exists()] for name in names]
-    return [Report.read(files[0]) for files in found if files]
+    found = []
+    for name in names:
+        files = [folder / f"{name}-{each}.json" for each in BUDGETS[BUDGETS.index(budget) :][::-1]]
+        reports = (Report.read(file) for file in files if file.exists())
+        found += [next((report for report in reports if _has_headlines(report)), None)]
+    return [report for report in found if report is not None]
+
+
+def _has_headlines(report: Report) -> bool:
+    """Whether a run came to its end, or at least to all claims that headlines rest on."""
+    return not report.unfinished or all(not headline.missing(report) for headline in headlines_of(report.name))

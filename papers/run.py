@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import papers.claims  # noqa: F401  (each import registers a reproduction)
 from benchmarks.common.datasets import where
-from papers.experiment import Experiment
+from papers.experiment import Experiment, UnfinishedError
+from papers.measurements import SHARED, measurements_file
 from papers.report import Report
 from papers.reproduction import Budget, Reproduction, checked, registered
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, StorageError
 
 __all__ = ["find", "reproduce", "reproductions"]
 
@@ -41,6 +44,8 @@ def reproduce(
     out: str | os.PathLike[str] = "runs/papers",
     data: str | os.PathLike[str] | None = None,
     seeds: int | None = None,
+    hours: float = math.inf,
+    resume: str | os.PathLike[str] | None = None,
     say: Callable[[str], object] = print,
 ) -> Report:
     """Re-run a paper's claims on real data.
@@ -53,6 +58,10 @@ def reproduce(
         data: folder with the data sets; by default that of the environment variable ``PUSHFORWARD_DATA``.
         seeds: number of seeds of measurements with a spread; by default 3 (from 1 to 5 for some, 1 for smoke). One seed confirms no
             comparison of two models.
+        hours: no further measurement begins after this time. The report then has the claims that are finished, and a further call
+            goes on.
+        resume: folder with measurements and pictures of an earlier run, perhaps of another machine, such as "docs/papers". They
+            are copied to ``out`` if ``out`` has none of this reproduction and budget.
         say: function that is called with a line after each measurement.
 
     Returns:
@@ -60,15 +69,38 @@ def reproduce(
 
     Raises:
         ConfigError: for an unknown reproduction or budget.
-        StorageError: if data are missing; it says where to get them.
+        StorageError: if data are missing, or if ``resume`` has no measurements; it says what to do.
     """
     checked(budget)
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1; got {seeds}.")
+    if not hours > 0:
+        raise ConfigError(f"hours must be greater than 0; got {hours:g}.")
     entry = find(name)
-    experiment = Experiment(name, budget, Path(out), where(data), seeds, say)
-    start = time.perf_counter()
-    entry.run(experiment)
-    report = Report.of(entry, budget, experiment.findings, experiment.pictures, time.perf_counter() - start, seeds)
+    if resume is not None:
+        _copy(name, budget, Path(resume), Path(out))
+    start, end = time.perf_counter(), time.monotonic() + 3600 * hours
+    experiment = Experiment(name, budget, Path(out), where(data), seeds, say, end=end)
+    unfinished = ""
+    try:
+        entry.run(experiment)
+    except UnfinishedError as error:
+        unfinished = str(error)
+        say(f"stopped after {hours:g} hours, before {unfinished}: the same command goes on")
+    report = Report.of(
+        entry, budget, experiment.findings, experiment.pictures, time.perf_counter() - start, seeds,
+        experiment.costs.machines, unfinished,
+    )  # fmt: skip
     report.write(experiment.out)
     return report
+
+
+def _copy(name: str, budget: Budget, source: Path, out: Path) -> None:
+    """Copy measurements and pictures of an earlier run, those of the images that papers share among them."""
+    files = [source / measurements_file(each, budget) for each in (name, SHARED)]
+    if not files[0].exists() and not (out / files[0].name).exists():
+        raise StorageError(f"{source} has no {files[0].name} to go on from: run without resume.")
+    out.mkdir(parents=True, exist_ok=True)
+    for file in (*files, *source.glob(f"{name}-*.png")):
+        if file.exists() and not (out / file.name).exists():
+            shutil.copyfile(file, out / file.name)

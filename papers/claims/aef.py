@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.experiment import Experiment, all_hold, bits_per_dim, clearly_below, principal, spread
+from papers.experiment import Experiment, Trained, all_hold, bits_per_dim, clearly_below, principal, spread
 from papers.reproduction import reproduction
 from pushforward.distributions import Distribution
 from pushforward.models import AEF, MAF, AutoEncoder, Flow, Model
@@ -165,29 +165,38 @@ def _images(experiment: Experiment, name: str, latent: int) -> None:
     shells: dict[str, list[float]] = {kind: [] for kind in models}
     distances: dict[str, list[float]] = {kind: [] for kind in models}
     facts: dict[str, dict[str, float]] = {}
-    pictures: dict[str, Tensor] = {"test": test[:12]}
+    shown: dict[str, Trained[Model]] = {}
     shell = torch.ones(math.prod(shape), dtype=torch.bool)
     shell[core_of(shape, latent, "center")] = False
     features = principal(train)
     for seed in experiment.repeats:
         for kind, build in models.items():
             key = f"{name} {latent} {kind} {seed}"
-            model, facts[kind] = experiment.train(key, build, train, held_out, seed=seed, **options)
-            bits[kind].append(
-                experiment.measure(f"{key} bits of {draws}", partial(bits_per_dim, model, test, samples=draws))
-            )
-            single[kind].append(experiment.measure(f"{key} bits of 1", partial(bits_per_dim, model, test)))
-            whole, outside = experiment.measure(f"{key} errors", partial(_errors, model, test, shell))
-            errors[kind].append(whole)
-            shells[kind].append(outside)
-            drawn = _new(model, latent, len(test))
-            distances[kind].append(
-                experiment.measure(f"{key} distance", lambda drawn=drawn: mmd(features(drawn), features(test)).item())
-            )
+            trained = experiment.trained(key, build, train, held_out, seed=seed, **options)
+            facts[kind] = trained.facts
+            tests: dict[str, Callable[[Model], Any]] = {
+                f"bits of {draws}": partial(bits_per_dim, images=test, samples=draws),
+                "bits of 1": partial(bits_per_dim, images=test),
+                "errors": partial(_errors, images=test, shell=shell),
+                "distance": lambda model: mmd(features(_new(model, latent, len(test))), features(test)).item(),
+            }
+            found = {
+                what: experiment.measure(f"{key} {what}", lambda trained=trained, score=score: score(trained.model))
+                for what, score in tests.items()
+            }
+            bits[kind].append(found[f"bits of {draws}"])
+            single[kind].append(found["bits of 1"])
+            errors[kind].append(found["errors"][0])
+            shells[kind].append(found["errors"][1])
+            distances[kind].append(found["distance"])
             if seed == 0:
-                pictures[f"{kind} back"] = _clean(model, test[:12])
-                pictures[f"{kind} new"] = drawn[:12]
-    experiment.strip(f"{name}-{latent}", pictures)
+                shown[kind] = trained
+    if not experiment.keeps_picture(f"{name}-{latent}", shown.values()):
+        pictures: dict[str, Tensor] = {"test": test[:12]}
+        for kind, trained in shown.items():
+            pictures[f"{kind} back"] = _clean(trained.model, test[:12])
+            pictures[f"{kind} new"] = _new(trained.model, latent, len(test))[:12]
+        experiment.strip(f"{name}-{latent}", pictures)
     floor = mmd(features(train[-len(test) :]), features(test)).item()
     sizes = ", ".join(f"{kind} {found['parameters']:,.0f} parameters" for kind, found in facts.items())
     experiment.report(
@@ -230,23 +239,34 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
         "AEF": builders.aef, "linear AEF": partial(builders.aef, "linear"), "VAE": builders.vae, "autoencoder": builders.autoencoder,
     }  # fmt: skip
     levels = experiment.choose(smoke=(0.5,), quick=(0.5,), long=(0.5,), full=(0.25, 0.5, 0.75, 1.0))
-    texts, better, pictures = [], [], {"test": test[:12]}
+    texts, better, shown = [], [], {}
     for level in levels:
         parts = [noisy(part, 255 * level, 10 + index) for index, part in enumerate((train, held_out, test))]
         errors: dict[str, list[float]] = {kind: [] for kind in models}
         for seed in experiment.few(1, long=3):
             for kind, build in models.items():
                 key = f"{name} {latent} noise {level} {kind} {seed}"
-                model, _ = experiment.train(key, build, *parts[:2], seed=seed, **_options(experiment))
-                errors[kind].append(experiment.measure(f"{key} error", partial(_distance, model, parts[2], test)))
+                trained = experiment.trained(key, build, *parts[:2], seed=seed, **_options(experiment))
+                errors[kind].append(
+                    experiment.measure(
+                        f"{key} error",
+                        lambda trained=trained, rows=parts[2]: _distance(trained.model, rows, test),
+                    )
+                )
                 if seed == 0 and level == 0.5:
-                    pictures |= {"noisy": parts[2][:12], kind: _clean(model, parts[2][:12])}
+                    shown[kind] = trained
         own = (parts[2].double() - test).square().mean().sqrt().item()
         texts.append(
             f"noise {level:g}: {', '.join(f'{kind} {spread(values, 1)}' for kind, values in errors.items())}, the noisy images {own:.1f}"
         )
         better.append(clearly_below(errors["linear AEF"], errors["VAE"]))
-    experiment.strip(f"noise-{name}-{latent}", pictures)
+    if not experiment.keeps_picture(f"noise-{name}-{latent}", shown.values()):
+        noised = noisy(test, 255 * 0.5, 12)[:12]
+        pictures = {"test": test[:12], "noisy": noised}
+        experiment.strip(
+            f"noise-{name}-{latent}",
+            pictures | {kind: _clean(trained.model, noised) for kind, trained in shown.items()},
+        )
     experiment.report(
         f"the linear form removes noise better than a VAE at {latent} latents, on {name}",
         paper="a table of distances in features of an Inception network",

@@ -7,7 +7,7 @@ import statistics
 
 from papers.autoencoders.image_posteriors import compare_posteriors
 from papers.autoencoders.vae_setting import log_likelihood, vae_setting, with_he_weights
-from papers.experiment import Experiment, clearly_below, spread
+from papers.experiment import Experiment, Trained, clearly_below, spread
 from papers.reproduction import reproduction
 from pushforward.models import VAE, Model
 
@@ -53,14 +53,13 @@ def compare_on_digits(experiment: Experiment) -> None:
     part = held_out[: experiment.choose(smoke=20, quick=500, full=10_000)]
     frees = experiment.choose(smoke=FREE_BITS[:1], quick=FREE_BITS, full=FREE_BITS)
 
-    def trained(kind: str, free: float, seed: int) -> Model:
+    def trained(kind: str, free: float, seed: int) -> Trained[Model]:
         """Train a model with this posterior, free bits and seed."""
-        model, _ = experiment.train(
+        return experiment.trained(
             f"{kind} {free} {seed}",
             lambda: with_he_weights(VAE(**setting.vae, free_bits=free, **flows[kind])),
             train, held_out, seed=seed, **options,
         )  # fmt: skip
-        return model
 
     # The first seed's held-out images choose the free bits of each posterior.
     chosen_by: dict[str, dict[float, float]] = {kind: {} for kind in flows}
@@ -69,7 +68,7 @@ def compare_on_digits(experiment: Experiment) -> None:
         for free in frees:
             model = trained(kind, free, 0)
             scores[free] = experiment.measure(
-                f"{kind} {free} held out nats", lambda model=model: log_likelihood(model, part, samples)
+                f"{kind} {free} held out nats", lambda model=model: log_likelihood(model.model, part, samples)
             )
     best = {kind: max(scores, key=lambda free, scores=scores: scores[free]) for kind, scores in chosen_by.items()}
     for seed in range(experiment.seeds or experiment.choose(smoke=1, quick=3, long=5, full=5)):  # five in the paper
@@ -77,7 +76,8 @@ def compare_on_digits(experiment: Experiment) -> None:
             model = trained(kind, best[kind], seed)
             values.append(
                 experiment.measure(
-                    f"{kind} {best[kind]} {seed} test nats", lambda model=model: log_likelihood(model, test, samples)
+                    f"{kind} {best[kind]} {seed} test nats",
+                    lambda model=model: log_likelihood(model.model, test, samples),
                 )
             )
     ours, theirs = found["IAF"], found["diagonal"]

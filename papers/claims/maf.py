@@ -77,12 +77,12 @@ def _order(experiment: Experiment) -> None:
     gaps: dict[int, list[float]] = {1: [], 5: []}
     for layers, values in gaps.items():
         for seed in experiment.repeats:
-            model, _ = experiment.train(
-                f"banana {layers} {seed}", lambda layers=layers: MAF(2, layers=layers, hidden=(64, 64)), train, held_out,
-                seed=seed, max_steps=steps,
+            key = f"banana {layers} {seed}"
+            trained = experiment.trained(
+                key, lambda layers=layers: MAF(2, layers=layers, hidden=(64, 64)), train, held_out, seed=seed, max_steps=steps,
             )  # fmt: skip
-            with torch.no_grad():
-                values.append(-model.log_prob(test).double().mean().item() - entropy)
+            nats = experiment.measure(f"{key} test", lambda trained=trained: _mean(trained.model, test))
+            values.append(-nats - entropy)
     experiment.report(
         "one MADE in the wrong order cannot fit fig. 1's density, a stack of five can",
         ours=f"{spread(gaps[1])} and {spread(gaps[5])} nats above the entropy",
@@ -120,9 +120,11 @@ def compare_tables(experiment: Experiment) -> None:
                 else:
                     limit = {"max_steps": experiment.choose(smoke=3, quick=600, full=600)}
                     options = limit | {"patience": None}
-                model, facts = experiment.train(f"{table} {name} {seed}", build, train, held_out, seed=seed, **options)
-                stopped.append(facts["steps"] < limit.get("max_steps", math.inf))
-                found[table][name].append(_mean(model, test))
+                key = f"{table} {name} {seed}"
+                trained = experiment.trained(key, build, train, held_out, seed=seed, **options)
+                stopped.append(trained.facts["steps"] < limit.get("max_steps", math.inf))
+                nats = experiment.measure(f"{key} test", lambda trained=trained, test=test: _mean(trained.model, test))
+                found[table][name].append(nats)
     ahead = [table for table, nats in found.items() if _clearly_above(nats["MAF"], nats["Real NVP"])]
     behind = [table for table, nats in found.items() if _clearly_above(nats["Real NVP"], nats["MAF"])]
     note = "not the paper's tables; ahead or behind by more than two standard errors over splits"
@@ -237,15 +239,15 @@ def _fit_patches(experiment: Experiment, split: Split, name: str, recipe: Recipe
         batch_size=recipe.options["batch_size"],
     )  # fmt: skip
     one_pass = math.ceil(len(split.train) / recipe.options["batch_size"])
-    model, facts = experiment.train(
+    trained = experiment.trained(
         f"BSDS300 {name}", recipe.build, split.train, split.validation, curve=True,
         patience=experiment.choose(smoke=None, quick=None, full=30),
         evaluate_every=max(1, limit["max_steps"] // 40) if "max_steps" in limit else one_pass, **recipe.options, **limit,
     )  # fmt: skip
     nats, interval = experiment.measure(
-        f"BSDS300 {name} test", lambda: _mean_and_interval(model, split.test, split.offset)
+        f"BSDS300 {name} test", lambda: _mean_and_interval(trained.model, split.test, split.offset)
     )
-    return Fit(facts, nats, interval)
+    return Fit(trained.facts, nats, interval)
 
 
 def _report_rivals(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import fmean
 
@@ -14,9 +15,9 @@ from papers.experiment import PAPER_TRAINING, Experiment, spread
 from papers.reproduction import reproduction
 from papers.surfaces.manifolds import ManifoldDistribution, circle, compare, rotated, sphere, swiss_roll
 from papers.surfaces.rectangular_images import SETS, study_images
-from papers.surfaces.rectangular_methods import Methods, how_long, steps_needed
+from papers.surfaces.rectangular_methods import Methods, Trained, how_long, steps_needed
 from papers.surfaces.rectangular_tables import TABLES, study_tables
-from pushforward.models import Model, RealNVP, RectangularFlow
+from pushforward.models import RealNVP, RectangularFlow
 from pushforward.training import fit
 
 __all__ = ["run"]
@@ -128,21 +129,21 @@ def _draw_overfitting(
 
 def _surface(experiment: Experiment, target: ManifoldDistribution) -> Found:
     """Total variation, density and distance of every method, after an equal number of steps or until level."""
-    methods = Methods(experiment, target)
-    found: Found = {method: [] for method in methods.all()}
+    methods = Methods(experiment, target).all()
+    found: Found = {method: [] for method in methods}
+
+    def judge(train: Callable[[int], Trained], seed: int) -> dict[str, float]:
+        model, facts = train(seed)
+        return {**compare(target, model, cells=_cells(target), seed=seed, **_sizes(experiment)), **facts}
+
     for seed in experiment.few(1, long=5):
-        for method, train in methods.all().items():
-            model = train(seed)
-            found[method].append(
-                experiment.measure(
-                    f"{target.name} {method} {seed} compared",
-                    partial(compare, target, model, cells=_cells(target), seed=seed, **_sizes(experiment)),
-                )
-            )
-    needed = steps_needed(methods.lengths)  # before the picture, which reads models again
+        for method, train in methods.items():
+            key = f"{target.name} {method} {seed} compared"
+            found[method].append(experiment.measure(key, partial(judge, train, seed)))
     if target.ambient < 4:
-        _picture(experiment, target, {method: train(0) for method, train in methods.all().items()})
-    _report_surface(experiment, target, found, how_long(experiment) + needed)
+        density = partial(_densities, experiment, target, methods)
+        _picture(experiment, target, experiment.measure(f"{target.name} densities", density))
+    _report_surface(experiment, target, found, how_long(experiment) + steps_needed(found))
     return found
 
 
@@ -208,17 +209,31 @@ def _bars(experiment: Experiment, surfaces: dict[str, Found]) -> None:
     )  # fmt: skip
 
 
-def _picture(experiment: Experiment, target: ManifoldDistribution, models: dict[str, Model]) -> None:
-    """Log-density over the chart, of the truth and of each model on the true surface."""
-    models = {method: model for method, model in models.items() if method != "ambient"}
-    u, _ = target.grid(
-        experiment.choose(smoke=8, quick=400 if target.dim == 1 else 60, full=1000 if target.dim == 1 else 150)
-    )
-    x = target.point(u).float()
-    with torch.no_grad():
-        density = {"truth": target.log_density(x).exp()} | {
-            method: model.evaluate(x).value.double().exp() for method, model in models.items()
-        }
+def _points(experiment: Experiment, target: ManifoldDistribution) -> Tensor:
+    """Coordinates of the grid of the picture."""
+    lines = experiment.choose(smoke=8, quick=400 if target.dim == 1 else 60, full=1000 if target.dim == 1 else 150)
+    return target.grid(lines)[0]
+
+
+def _densities(
+    experiment: Experiment, target: ManifoldDistribution, methods: Mapping[str, Callable[[int], Trained]]
+) -> dict[str, list[float]]:
+    """Densities of the first seed's models at points of the true surface, with four digits."""
+    x = target.point(_points(experiment, target)).float()
+    found: dict[str, list[float]] = {}
+    for method, train in methods.items():
+        if method != "ambient":
+            with torch.no_grad():
+                values = train(0)[0].evaluate(x).value.double().exp()
+            found[method] = [float(f"{value:.4g}") for value in values.tolist()]
+    return found
+
+
+def _picture(experiment: Experiment, target: ManifoldDistribution, found: Mapping[str, list[float]]) -> None:
+    """Density over the chart, of the truth and of each model on the true surface."""
+    u = _points(experiment, target)
+    density = {"truth": target.log_density(target.point(u).float()).exp()}
+    density |= {method: torch.tensor(values) for method, values in found.items()}
     if target.dim == 1:
         figure = experiment.figure(5, 3)
         axes = figure.subplots()

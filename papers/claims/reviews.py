@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
-from papers.experiment import Experiment, bits_per_dim, spread
+from papers.experiment import Experiment, Trained, bits_per_dim, spread
 from papers.flows.equal_time import AFFINE, UNIVERSAL, Parts, columns_of, draw, ranks, run_column
 from papers.reproduction import reproduction
 from pushforward.distributions import Normal
@@ -279,19 +279,23 @@ def _autoregressive(experiment: Experiment) -> None:
     seconds = experiment.choose(smoke=1, quick=20, long=300, full=24 * 3600)
     bits: dict[str, float] = {}
     taken: dict[str, float] = {}
-    rows = {"test": test[:12]}
+    shown: dict[str, Trained[Model]] = {}
     for name, build in models.items():
         limit = experiment.time_limit(
             f"images {name}", build, train, smoke=2, quick=seconds, full=seconds, batch_size=64
         )
-        model, facts = experiment.train(
+        shown[name] = trained = experiment.trained(
             f"images {name}", build, train, held_out, batch_size=64, patience=None,
             evaluate_every=experiment.choose(smoke=2, quick=200, full=1000), **limit,
         )  # fmt: skip
-        taken[name] = facts["steps"]
-        bits[name] = experiment.measure(f"images {name} bits", lambda model=model: bits_per_dim(model, test, batch=50))
-        rows[name] = model.sample(experiment.choose(smoke=2, quick=12, full=12), seed=0)
-    experiment.strip("images", rows)
+        taken[name] = trained.facts["steps"]
+        bits[name] = experiment.measure(
+            f"images {name} bits", lambda trained=trained: bits_per_dim(trained.model, test, batch=50)
+        )
+    if not experiment.keeps_picture("images", shown.values()):
+        count = experiment.choose(smoke=2, quick=12, full=12)
+        drawn = {name: trained.model.sample(count, seed=0) for name, trained in shown.items()}
+        experiment.strip("images", {"test": test[:12]} | drawn)
     experiment.report(
         "an autoregressive model of pixels is ahead of all flows in likelihood",
         paper="2.92 bits/dim (PixelCNN++) against 3.35 (Glow) on CIFAR-10",

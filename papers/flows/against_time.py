@@ -16,6 +16,7 @@ from papers.experiment import Experiment, all_hold, clearly_below, principal, sp
 from papers.flows.equal_time import best_rate
 from papers.flows.image_peers import installed
 from papers.flows.timed_training import Contender, Limit, Pictures, possible, train_for
+from papers.measurements import SHARED
 from pushforward.models import Model
 from pushforward.models.latent.autoencoder import mmd
 from pushforward.training.seeds import preserved, seed_loading
@@ -141,11 +142,10 @@ class Found:
 def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> Found:
     """Train and score all models, with the seeds of the experiment.
 
-    The results are kept under the name "images-against-time", so that papers share the models that they have in common.
+    The results are kept under a name of their own, so that papers share the models that they have in common.
     """
     shared = Experiment(
-        "images-against-time", experiment.budget, experiment.out, experiment.data, experiment.seeds, experiment.say,
-        experiment.costs,
+        SHARED, experiment.budget, experiment.out, experiment.data, experiment.seeds, experiment.say, experiment.costs, experiment.end,
     )  # fmt: skip
     images, limit = pictures(experiment), limit_of(experiment)
     runs: dict[str, list[dict[str, Any]]] = {}

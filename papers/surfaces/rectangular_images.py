@@ -131,8 +131,10 @@ def study_images(experiment: Experiment) -> None:
                 for method, phases in setting.phases.items():
                     make = partial(RectangularFlow, setting.shape, sizes.width, **setting.options)
                     key = f"{inside} {setting.network}{method} {seed}"
-                    model = train_in_phases(experiment, key, make, train, phases, seed=seed, batch_size=setting.batch)
-                    judge = partial(_judge, model, seed, held, near, far, features)
+                    fit = partial(
+                        train_in_phases, experiment, key, make, train, phases, seed=seed, batch_size=setting.batch
+                    )
+                    judge = partial(_judge, fit, seed, held, near, far, features)
                     facts = experiment.measure(f"{key} judged", judge)
                     all_facts[inside][method].append(facts)
                     if seed == 0:
@@ -159,9 +161,15 @@ def _gray(rows: Tensor) -> Tensor:
 
 
 def _judge(
-    model: Model, seed: int, kept: Tensor, inside: Tensor, outside: Tensor, features: Callable[[Tensor], Tensor]
+    fit: Callable[[], Model],
+    seed: int,
+    kept: Tensor,
+    inside: Tensor,
+    outside: Tensor,
+    features: Callable[[Tensor], Tensor],
 ) -> dict[str, Any]:
     """Distance of samples from test images, error of reconstructions, AUROC by density, residual and both, and some samples."""
+    model = fit()
     drawn = model.sample(len(inside), seed=seed).clamp(-0.5, 0.5).flatten(1)
     scores: dict[str, Score] = {
         "density": Likelihood(model), "residual": ManifoldDistance(model), "both": DensityAndDistance(model).fit(kept[:256]),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -26,10 +25,13 @@ from pushforward.models import (
 from pushforward.training import fit_two_step
 from pushforward.transforms import SplineTransformer
 
-__all__ = ["Lengths", "Methods", "how_long", "level_of", "steps_needed"]
+__all__ = ["Lengths", "Methods", "Trained", "how_long", "level_of", "steps_needed"]
 
-Lengths = defaultdict[str, list[dict[str, Any]]]
+Lengths = Mapping[str, Sequence[Mapping[str, Any]]]
 """For each method and seed the steps of a training until level, and the number of phases that reached their limit."""
+
+Trained = tuple[Model, dict[str, Any]]
+"""A model, and after a training until level these two figures."""
 
 
 def level_of(experiment: Experiment) -> Level | None:
@@ -41,6 +43,8 @@ def steps_needed(lengths: Lengths) -> str:
     """How many steps each method needed; "" if the number was given."""
     texts = []
     for method, runs in lengths.items():
+        if "steps" not in runs[0]:
+            return ""
         steps, open_ends = [facts["steps"] for facts in runs], sum(facts["unfinished"] for facts in runs)
         texts.append(
             f"{method} {min(steps):,.0f} to {max(steps):,.0f}"
@@ -73,14 +77,10 @@ class Methods:
     Args:
         experiment: the run.
         target: the distribution.
-
-    Attributes:
-        lengths: steps of the trainings until level.
     """
 
     def __init__(self, experiment: Experiment, target: ManifoldDistribution) -> None:
         self.experiment, self.target = experiment, target
-        self.lengths: Lengths = defaultdict(list)
         self.level = level_of(experiment)
         self.steps = experiment.choose(smoke=3, quick=1500, full=12_000)
         self.width = experiment.choose(smoke=(8,), quick=(32, 32), long=(64, 64), full=(64, 64))
@@ -89,14 +89,14 @@ class Methods:
         self.held_out = target.sample(2000, 500)
         self.code_transformer = SplineTransformer(8)
 
-    def all(self) -> dict[str, Callable[[int], Model]]:
+    def all(self) -> dict[str, Callable[[int], Trained]]:
         """Functions of a seed that train each method."""
         # The likelihood alone prefers a small surface to the right one, so its phase begins when there is a surface (the paper's warm-up),
         # but for the circle, where a curve trained without a likelihood covers the circle in both directions and does not recover.
         warm = {"manifold": self.steps // 3, "joint": self.steps - self.steps // 3}
         joint = {"joint": self.steps} if self.target.dim == 1 else warm
         halves = {"manifold": self.steps // 2, "density": self.steps - self.steps // 2}
-        methods: dict[str, Callable[[int], Model]] = {
+        methods: dict[str, Callable[[int], Trained]] = {
             "ambient": self.ambient,
             "conformal": partial(self.conformal, phases=warm),
             "exact": partial(self.rectangular, phases=joint, method="exact"),
@@ -114,18 +114,16 @@ class Methods:
         methods["two-step"] = self.two_step
         return methods
 
-    def ambient(self, seed: int) -> Model:
+    def ambient(self, seed: int) -> Trained:
         """A flow of the whole space."""
         key = f"{self.target.name} ambient {seed}"
         make = partial(RealNVP, self.target.ambient, layers=8, hidden=self.width)
         shared: dict[str, Any] = {"seed": seed, "batch_size": self.batch, "learning_rate": 3e-3}
         if self.level is None:
-            return self.experiment.train(key, make, self.rows, None, max_steps=self.steps, **shared)[0]
-        model, facts = train_until_level(self.experiment, key, make, self.rows, self.held_out, self.level, **shared)
-        self.lengths["ambient"].append(facts)
-        return model
+            return self.experiment.train(key, make, self.rows, None, max_steps=self.steps, **shared)[0], {}
+        return train_until_level(self.experiment, key, make, self.rows, self.held_out, self.level, **shared)
 
-    def conformal(self, seed: int, phases: dict[str, int]) -> Model:
+    def conformal(self, seed: int, phases: dict[str, int]) -> Trained:
         """A conformal embedding flow."""
         ambient, dim = self.target.ambient, self.target.dim
 
@@ -138,7 +136,7 @@ class Methods:
 
         return self._in_phases("conformal", make, seed, phases)
 
-    def rectangular(self, seed: int, phases: dict[str, int], method: str, **more: Any) -> Model:
+    def rectangular(self, seed: int, phases: dict[str, int], method: str, **more: Any) -> Trained:
         """A rectangular flow, with more options than those that all of them share."""
         options: dict[str, Any] = {
             "layers": self.experiment.choose(smoke=2, quick=4, long=6, full=6), "hidden": self.width, "latent_hidden": self.width,
@@ -149,19 +147,17 @@ class Methods:
 
     def _in_phases(
         self, method: str, make: Callable[[], ManifoldModel], seed: int, phases: dict[str, int]
-    ) -> Model:  # fmt: skip
+    ) -> Trained:  # fmt: skip
         """Train in phases of so many steps, or each until it is level."""
         key = f"{self.target.name} {method} {seed}"
         shared: dict[str, Any] = {"seed": seed, "batch_size": self.batch, "learning_rate": 3e-3}
         if self.level is None:
-            return train_in_phases(self.experiment, key, make, self.rows, phases, **shared)
-        model, facts = train_until_level(
+            return train_in_phases(self.experiment, key, make, self.rows, phases, **shared), {}
+        return train_until_level(
             self.experiment, key, make, self.rows, self.held_out, self.level, phases=tuple(phases), **shared
         )
-        self.lengths[method].append(facts)
-        return model
 
-    def two_step(self, seed: int) -> Model:
+    def two_step(self, seed: int) -> Trained:
         """An autoencoder, and then a density of its codes."""
         key = f"{self.target.name} two-step {seed}"
         file = self.experiment.model_file(key)
@@ -174,9 +170,7 @@ class Methods:
             return facts
 
         facts = self.experiment.measure(key, run, file)
-        if self.level is not None:
-            self.lengths["two-step"].append(facts)
-        return cast("Model", load(file))
+        return cast("Model", load(file)), {} if self.level is None else facts
 
     def _two_step_by_steps(self, seed: int) -> tuple[TwoStep, dict[str, float]]:
         """Train both steps for half of the number of steps each."""

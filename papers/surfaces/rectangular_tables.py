@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.common.datasets import load_table
 from papers.experiment import Experiment, all_hold, clearly_below, spread
 from papers.surfaces.manifolds import train_in_phases, train_until_level
-from papers.surfaces.rectangular_methods import Lengths, how_long, level_of, steps_needed
+from papers.surfaces.rectangular_methods import how_long, level_of, steps_needed
 from pushforward.models import Model, RectangularFlow
 
 __all__ = ["TABLES", "frechet", "study_tables"]
@@ -22,7 +22,7 @@ TABLES = ("protein", "kin40k")
 
 def study_tables(experiment: Experiment) -> None:
     """UCI tables at half their width: samples compared with test rows."""
-    lengths: Lengths = defaultdict(list)
+    lengths: dict[str, list[dict[str, Any]]] = defaultdict(list)
     found = {name: _distances(experiment, name, lengths) for name in TABLES}
     experiment.report(
         "trained jointly, samples are nearer to held-out rows of tables than those of the two phases of M-flow",
@@ -37,7 +37,7 @@ def study_tables(experiment: Experiment) -> None:
     )
 
 
-def _distances(experiment: Experiment, name: str, lengths: Lengths) -> dict[str, list[float]]:
+def _distances(experiment: Experiment, name: str, lengths: dict[str, list[dict[str, Any]]]) -> dict[str, list[float]]:
     """Of the samples of each method, and of as many training rows, by seed."""
     steps = experiment.choose(smoke=3, quick=600, full=20_000)
     phases = {

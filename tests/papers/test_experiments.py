@@ -144,7 +144,7 @@ def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys):
 def test_a_page_of_earlier_reports_runs_nothing_and_copies_the_pictures(toy, tmp_path, capsys):
     docs = tmp_path / "docs" / "papers.md"
     assert main(["--out", str(tmp_path / "runs"), "--page", str(docs)]) != 0
-    assert "has no report" in capsys.readouterr().err
+    assert "has no finished report" in capsys.readouterr().err
     assert main(["toy", "--out", str(tmp_path / "runs")]) == 0
     made = len(toy)
     assert main(["--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0

@@ -125,7 +125,9 @@ def test_training_ends_when_its_loss_is_level(experiment):
     assert train("short", 2, 1e-9)[1] == {"steps": 4, "unfinished": 1}
     model, _ = train("moving", 4, 0.3)
     losses = [
-        value for key, value in experiment._known.items() if key.startswith("moving") and key.endswith("held out")
+        value
+        for key, value in experiment.measurements.values.items()
+        if key.startswith("moving") and key.endswith("held out")
     ]
     assert held_out_loss(model, held_out) == pytest.approx(min(losses), abs=1e-6)
 
@@ -159,7 +161,7 @@ def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment,
     assert set(found) == {"ambient", "conformal", "exact", "free form", "M-flow", "two-step"}
     two_step_circle.study_circle(experiment)
     assert "until level" in experiment.findings[-1].note
-    assert {"circle autoencoder 0 0 held out", "arc autoencoder 0 0 held out"} <= set(experiment._known)
+    assert {"circle autoencoder 0 0 held out", "arc autoencoder 0 0 held out"} <= set(experiment.measurements.values)
 
 
 def test_the_arc_ends_and_its_total_variation_has_a_floor():
@@ -250,7 +252,9 @@ def test_every_measurement_has_the_seeds_that_were_asked_for(tmp_path, monkeypat
     monkeypatch.setattr(rectangular_tables, "load_table", lambda name, *, seed, folder: parts)
     rectangular._overfitting(experiment, {method: [{"tv": 0.1}] for method in ("exact", "two-step")})
     rectangular_tables.study_tables(experiment)
-    assert {"ambient 0", "ambient 1", "protein RNF 0", "protein RNF 1", "kin40k M-flow 1"} <= set(experiment._known)
+    assert {"ambient 0", "ambient 1", "protein RNF 0", "protein RNF 1", "kin40k M-flow 1"} <= set(
+        experiment.measurements.values
+    )
 
 
 def test_a_rise_of_the_total_variation_counts_above_the_floor(tmp_path):
@@ -262,6 +266,6 @@ def test_a_rise_of_the_total_variation_counts_above_the_floor(tmp_path):
             for k in range(5)
         ]
         for seed in (0, 1):
-            experiment._known[f"ambient {seed}"] = stages
+            experiment.measurements.values[f"ambient {seed}"] = stages
         rectangular._overfitting(experiment, {method: [{"tv": 0.1}] for method in ("exact", "two-step")})
         assert experiment.findings[-1].confirmed is expected

@@ -1,0 +1,61 @@
+"""The file of a run's measurements, from which a stopped run goes on, also on another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.results import append
+from papers.costs import Cost
+from pushforward.errors import StorageError
+
+__all__ = ["SHARED", "Measurements", "measurements_file"]
+
+SHARED = "images-against-time"
+"""The name under which papers keep the measurements that they have in common (`papers/flows/against_time.py`)."""
+
+
+def measurements_file(name: str, budget: str) -> str:
+    """The name of the file of measurements of a reproduction and a budget."""
+    return f"{name}-{budget}.jsonl"
+
+
+class Measurements:
+    """Measurements by key, one JSON line each; of two lines with the same key the last one counts.
+
+    Args:
+        file: the file, which need not exist.
+        say: function that is called with a line if the end of the file is not complete.
+
+    Raises:
+        StorageError: if a line is damaged.
+    """
+
+    def __init__(self, file: Path, say: Callable[[str], object]) -> None:
+        self.file = file
+        self.values: dict[str, Any] = {}
+        self.costs: dict[str, Cost] = {}
+        try:
+            for line in self._whole_lines(say) if file.exists() else []:
+                entry = json.loads(line)
+                self.values[entry["key"]] = entry["value"]
+                self.costs[entry["key"]] = Cost.read(entry)
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise StorageError(f"{file} is damaged ({error}): delete it to start again.") from error
+
+    def add(self, key: str, value: Any, cost: Cost) -> None:
+        """Keep a measurement, and write it at once."""
+        self.values[key], self.costs[key] = value, cost
+        append(self.file, {"key": key, "value": value, **cost.entry()})
+
+    def _whole_lines(self, say: Callable[[str], object]) -> list[str]:
+        """The lines without the piece of a line that a killed process leaves at the end of the file."""
+        text = self.file.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            say(f"{self.file.name}: the last line is not complete, so its measurement is made again")
+            os.truncate(self.file, len(whole))
+        return whole.decode().splitlines()
