@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.experiment import Experiment
+from papers.experiment import Experiment, Trained
 from papers.other_data.constant_volume import (
     BASES,
     CONCAVE,
@@ -61,7 +61,7 @@ def run(experiment: Experiment) -> None:
             model = _trained(experiment, kind, train_set)
             for name, images in test.items():
                 found = experiment.measure(
-                    f"{kind} of {train_set} on {name}", lambda m=model, x=images: _likelihoods(m, x)
+                    f"{kind} of {train_set} on {name}", lambda m=model, x=images: _likelihoods(m.model, x)
                 )
                 values.setdefault(f"{kind} of {train_set}", {})[name] = found
         _direction(experiment, kind, values)
@@ -78,7 +78,7 @@ def run(experiment: Experiment) -> None:
         follow_photographs(experiment, CURVE_MODELS, *color_photographs(experiment))
 
 
-def _trained(experiment: Experiment, kind: str, train_set: str, seed: int = 0) -> Model:
+def _trained(experiment: Experiment, kind: str, train_set: str, seed: int = 0) -> Trained[Model]:
     sizes: dict[str, Any] = experiment.choose(
         smoke={"flow": {"scales": 1, "layers": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
         quick={"flow": {"scales": 2, "layers": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
@@ -106,11 +106,10 @@ def _trained(experiment: Experiment, kind: str, train_set: str, seed: int = 0) -
         steps = experiment.time_limit(
             kind, make, images, smoke=2, quick=seconds, long=seconds, full=seconds, batch_size=batch
         )["max_steps"]
-    model, _ = experiment.train(
+    return experiment.trained(
         f"{kind} of {train_set} {seed}", make, images[:-n_held_out], images[-n_held_out:], seed=seed, max_steps=steps, batch_size=batch,
         learning_rate=rate, patience=None, evaluate_every=max(1, steps // experiment.choose(smoke=5, quick=5, long=20, full=5)),
     )  # fmt: skip
-    return model
 
 
 def _likelihoods(model: Model, images: Tensor) -> list[float]:
@@ -196,10 +195,10 @@ def _terms(experiment: Experiment, test: dict[str, Tensor]) -> None:
     for kind in (HEAVY, "affine flow"):
         model = _trained(experiment, kind, "Fashion-MNIST")
 
-        def both(model: Model = model) -> dict[str, list[float]]:
+        def both(model: Trained[Model] = model) -> dict[str, list[float]]:
             result: dict[str, list[float]] = {}
             for name, images in test.items():
-                terms = likelihood_terms(model, images)
+                terms = likelihood_terms(model.model, images)
                 result[f"base {name}"], result[f"volume {name}"] = terms.base.tolist(), terms.volume.tolist()
             return result
 
@@ -238,8 +237,8 @@ def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
     for kind in (*BASES, "affine flow"):
         model = _trained(experiment, kind, "Fashion-MNIST")
 
-        def all_gaps(model: Model = model) -> dict[str, list[float]]:
-            gaps = {name: second_order_gap(model, fashion, images) for name, images in others.items()}
+        def all_gaps(model: Trained[Model] = model) -> dict[str, list[float]]:
+            gaps = {name: second_order_gap(model.model, fashion, images) for name, images in others.items()}
             return {name: [gap.predicted, gap.observed, gap.first, gap.second] for name, gap in gaps.items()}
 
         gaps = experiment.measure(f"gaps of the {kind}", all_gaps)
@@ -271,9 +270,9 @@ def _gray(experiment: Experiment, test: dict[str, Tensor]) -> None:
     for axes, kind in zip(figure.subplots(2, 2).flat, (*BASES, "affine flow"), strict=True):
         model = _trained(experiment, kind, "Fashion-MNIST")
 
-        def curves(model: Model = model) -> dict[str, list[float]]:
+        def curves(model: Trained[Model] = model) -> dict[str, list[float]]:
             return {
-                name: [float(np.mean(_likelihoods(model, graying(images, t, mean)))) for t in GRAYED]
+                name: [float(np.mean(_likelihoods(model.model, graying(images, t, mean)))) for t in GRAYED]
                 for name, images in test.items()
             }
 
@@ -297,8 +296,9 @@ def _ensemble(experiment: Experiment, test: dict[str, Tensor]) -> None:
     count = experiment.choose(smoke=2, quick=3, full=5)
     members = [_trained(experiment, "affine flow", "Fashion-MNIST", seed) for seed in range(count)]
 
-    def area(models: list[Model]) -> float:
-        surprise = {name: -mixture_log_likelihood(models, images).numpy() for name, images in test.items()}
+    def area(models: list[Trained[Model]]) -> float:
+        flows = [trained.model for trained in models]
+        surprise = {name: -mixture_log_likelihood(flows, images).numpy() for name, images in test.items()}
         return auroc(surprise["Fashion-MNIST"], surprise["MNIST"])
 
     alone = experiment.measure("members alone", lambda: [area([model]) for model in members])
@@ -328,7 +328,7 @@ def _swapped(experiment: Experiment, test: Mapping[str, Tensor]) -> None:
     """Fit several bases to the latents of each flow of constant volume."""
     train = experiment.images("fashion-mnist", train=True, rows=experiment.choose(smoke=60, quick=10_000, full=50_000))
     kinds = experiment.choose(smoke=(NORMAL,), quick=tuple(BASES), full=tuple(BASES))
-    flows = {kind: _trained(experiment, kind, "Fashion-MNIST") for kind in kinds}
+    flows = {kind: lambda kind=kind: _trained(experiment, kind, "Fashion-MNIST").model for kind in kinds}
     steps = experiment.choose(smoke=2, quick=500, long=2000, full=5000)
     fashion = test["Fashion-MNIST"]
     swap_bases(experiment, flows, train, fashion, {"MNIST": test["MNIST"], **altered(fashion)}, steps=steps)

@@ -15,7 +15,7 @@ from papers.experiment import PAPER_TRAINING, Experiment, spread
 from papers.reproduction import reproduction
 from papers.surfaces.manifolds import ManifoldDistribution, circle, compare, rotated, sphere, swiss_roll
 from papers.surfaces.rectangular_images import SETS, study_images
-from papers.surfaces.rectangular_methods import Methods, Trained, how_long, steps_needed
+from papers.surfaces.rectangular_methods import Methods, Outcome, how_long, steps_needed
 from papers.surfaces.rectangular_tables import TABLES, study_tables
 from pushforward.models import RealNVP, RectangularFlow
 from pushforward.training import fit
@@ -132,7 +132,7 @@ def _surface(experiment: Experiment, target: ManifoldDistribution) -> Found:
     methods = Methods(experiment, target).all()
     found: Found = {method: [] for method in methods}
 
-    def judge(train: Callable[[int], Trained], seed: int) -> dict[str, float]:
+    def judge(train: Callable[[int], Outcome], seed: int) -> dict[str, float]:
         model, facts = train(seed)
         return {**compare(target, model, cells=_cells(target), seed=seed, **_sizes(experiment)), **facts}
 
@@ -216,7 +216,7 @@ def _points(experiment: Experiment, target: ManifoldDistribution) -> Tensor:
 
 
 def _densities(
-    experiment: Experiment, target: ManifoldDistribution, methods: Mapping[str, Callable[[int], Trained]]
+    experiment: Experiment, target: ManifoldDistribution, methods: Mapping[str, Callable[[int], Outcome]]
 ) -> dict[str, list[float]]:
     """Densities of the first seed's models at points of the true surface, with four digits."""
     x = target.point(_points(experiment, target)).float()

@@ -329,7 +329,7 @@ def report_summary(experiment: Experiment, results: Mapping[str, Sequence[Values
 
 def swap_bases(
     experiment: Experiment,
-    flows: Mapping[str, Model],
+    flows: Mapping[str, Callable[[], Model]],
     train: Tensor,
     test: Tensor,
     others: Mapping[str, Tensor],
@@ -342,7 +342,7 @@ def swap_bases(
 
     Args:
         experiment: the run.
-        flows: trained flows of ``constant_volume_flow``, by name.
+        flows: functions that return trained flows of ``constant_volume_flow``, by name.
         train: images that bases are fitted to.
         test: test images.
         others: other data; areas are those of the first.
@@ -353,10 +353,11 @@ def swap_bases(
     """  # fmt: skip
     first = next(iter(others))
     found: dict[str, dict[str, Values]] = {}
-    for name, flow in flows.items():
-        layers = Flow(flow.chain[:-1], Normal(flow.base.shape))
+    for name, read in flows.items():
 
-        def refit(name: str = name, layers: Model = layers) -> dict[str, Values]:
+        def refit(name: str = name, read: Callable[[], Model] = read) -> dict[str, Values]:
+            flow = read()
+            layers = Flow(flow.chain[:-1], Normal(flow.base.shape))
             with torch.no_grad():
                 latents = torch.cat([layers.encode(part) for part in train.split(250)])
             return {base: _refitted(experiment, f"{base} for {name}", layers, make, latents, test, others, steps)

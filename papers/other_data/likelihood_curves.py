@@ -17,13 +17,13 @@ from pushforward.errors import StorageError
 from pushforward.models import Model
 from pushforward.training import TrainingEvent
 
-__all__ = ["Trained", "draw_curves", "follow", "report_curves"]
+__all__ = ["CurveModel", "draw_curves", "follow", "report_curves"]
 
 Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Trained:
+class CurveModel:
     """A model of images and its training.
 
     Attributes:
@@ -57,7 +57,7 @@ def _scores(model: Model, sets: Mapping[str, Tensor], rows: int | None) -> Value
 
 
 def follow(
-    experiment: Experiment, trained: Trained, train: Tensor, held_out: Tensor, sets: Mapping[str, Tensor], *, seed: int,
+    experiment: Experiment, trained: CurveModel, train: Tensor, held_out: Tensor, sets: Mapping[str, Tensor], *, seed: int,
     seconds: float, looks: int, rows: int,
 ) -> Values:  # fmt: skip
     """Train a model for a given time, and score all sets at equal intervals and at the end.
@@ -99,14 +99,16 @@ def follow(
         )
 
     every = 1000 if steps is None else max(1, steps // looks)
-    model, facts = experiment.train(
+    fitted = experiment.trained(
         key, make, train, held_out, seed=seed, patience=None, evaluate_every=every, curve=True, callback=look,
         **trained.options, **limit,
     )  # fmt: skip
     curve = [
-        experiment.measure(f"{key} at step {step}", lambda step=step: _lost(key, step)) for step, _ in facts["curve"]
+        experiment.measure(f"{key} at step {step}", lambda step=step: _lost(key, step))
+        for step, _ in fitted.facts["curve"]
     ]
-    end = experiment.measure(f"{key} at the end", lambda: _scores(model, sets, None))
+    end = experiment.measure(f"{key} at the end", lambda: _scores(fitted.model, sets, None))
+    facts = fitted.facts
     return {"curve": curve, "end": end, "parameters": facts["parameters"], "best": facts["best_step"], "steps": facts["steps"]}  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def _lost(key: str, step: int) -> Values:
     )
 
 
-def report_curves(experiment: Experiment, trained: Trained, found: list[Values], other: str) -> None:
+def report_curves(experiment: Experiment, trained: CurveModel, found: list[Values], other: str) -> None:
     """Report whether other data have fewer bits than test images at the end, and whether training takes that away."""
     name = next(iter(found[0]["end"]["bits"]))
     ends = [run["end"] for run in found]

@@ -20,7 +20,7 @@ from papers.other_data.constant_volume import (
     report_summary,
     run_variant,
 )
-from papers.other_data.likelihood_curves import Trained, draw_curves, follow, report_curves
+from papers.other_data.likelihood_curves import CurveModel, draw_curves, follow, report_curves
 from papers.reproduction import Budget
 from pushforward.models import Glow, Model, PixelCNN
 
@@ -44,12 +44,12 @@ PHOTOGRAPHS = "photographs"
 """CIFAR-10. In gray it is cut to 28 x 28, and the X-rays of PneumoniaMNIST have its mean and less than a third of its variance."""
 XRAYS, SIGNS = "X-rays", "traffic signs"
 """GTSRB stands in for SVHN, which is not available. Its pixels vary more than those of CIFAR-10, which is not so for SVHN."""
-CURVE_MODELS: dict[str, Trained] = {
-    "Glow": Trained(
+CURVE_MODELS: dict[str, CurveModel] = {
+    "Glow": CurveModel(
         "Glow", lambda: Glow(COLOR, alpha=None, scales=3, layers=8, hidden=(128, 128)), {"batch_size": 32, "learning_rate": 1e-3},
         "3.46 and 2.39 bits/dim on CIFAR-10 and SVHN",
     ),
-    "PixelCNN++": Trained(
+    "PixelCNN++": CurveModel(
         "PixelCNN++",
         lambda: PixelCNN(COLOR, output="logistic", network="plusplus", components=10, filters=32, layers=2, dropout=0.1),
         {"batch_size": 16, "learning_rate": 1e-3},
@@ -143,7 +143,11 @@ def color_photographs(experiment: Experiment) -> tuple[Tensor, Tensor, dict[str,
 
 
 def follow_photographs(
-    experiment: Experiment, models: Mapping[str, Trained], train: Tensor, held_out: Tensor, sets: Mapping[str, Tensor]
+    experiment: Experiment,
+    models: Mapping[str, CurveModel],
+    train: Tensor,
+    held_out: Tensor,
+    sets: Mapping[str, Tensor],
 ) -> None:
     """Train models of photographs for up to two hours each, and follow the likelihoods of test images and of other data."""
     hours = experiment.choose(smoke=1 / 3600, quick=0.1, long=1.8, full=48.0)

@@ -25,12 +25,12 @@ from pushforward.models import (
 from pushforward.training import fit_two_step
 from pushforward.transforms import SplineTransformer
 
-__all__ = ["Lengths", "Methods", "Trained", "how_long", "level_of", "steps_needed"]
+__all__ = ["Lengths", "Methods", "Outcome", "how_long", "level_of", "steps_needed"]
 
 Lengths = Mapping[str, Sequence[Mapping[str, Any]]]
 """For each method and seed the steps of a training until level, and the number of phases that reached their limit."""
 
-Trained = tuple[Model, dict[str, Any]]
+Outcome = tuple[Model, dict[str, Any]]
 """A model, and after a training until level these two figures."""
 
 
@@ -89,14 +89,14 @@ class Methods:
         self.held_out = target.sample(2000, 500)
         self.code_transformer = SplineTransformer(8)
 
-    def all(self) -> dict[str, Callable[[int], Trained]]:
+    def all(self) -> dict[str, Callable[[int], Outcome]]:
         """Functions of a seed that train each method."""
         # The likelihood alone prefers a small surface to the right one, so its phase begins when there is a surface (the paper's warm-up),
         # but for the circle, where a curve trained without a likelihood covers the circle in both directions and does not recover.
         warm = {"manifold": self.steps // 3, "joint": self.steps - self.steps // 3}
         joint = {"joint": self.steps} if self.target.dim == 1 else warm
         halves = {"manifold": self.steps // 2, "density": self.steps - self.steps // 2}
-        methods: dict[str, Callable[[int], Trained]] = {
+        methods: dict[str, Callable[[int], Outcome]] = {
             "ambient": self.ambient,
             "conformal": partial(self.conformal, phases=warm),
             "exact": partial(self.rectangular, phases=joint, method="exact"),
@@ -114,7 +114,7 @@ class Methods:
         methods["two-step"] = self.two_step
         return methods
 
-    def ambient(self, seed: int) -> Trained:
+    def ambient(self, seed: int) -> Outcome:
         """A flow of the whole space."""
         key = f"{self.target.name} ambient {seed}"
         make = partial(RealNVP, self.target.ambient, layers=8, hidden=self.width)
@@ -123,7 +123,7 @@ class Methods:
             return self.experiment.train(key, make, self.rows, None, max_steps=self.steps, **shared)[0], {}
         return train_until_level(self.experiment, key, make, self.rows, self.held_out, self.level, **shared)
 
-    def conformal(self, seed: int, phases: dict[str, int]) -> Trained:
+    def conformal(self, seed: int, phases: dict[str, int]) -> Outcome:
         """A conformal embedding flow."""
         ambient, dim = self.target.ambient, self.target.dim
 
@@ -136,7 +136,7 @@ class Methods:
 
         return self._in_phases("conformal", make, seed, phases)
 
-    def rectangular(self, seed: int, phases: dict[str, int], method: str, **more: Any) -> Trained:
+    def rectangular(self, seed: int, phases: dict[str, int], method: str, **more: Any) -> Outcome:
         """A rectangular flow, with more options than those that all of them share."""
         options: dict[str, Any] = {
             "layers": self.experiment.choose(smoke=2, quick=4, long=6, full=6), "hidden": self.width, "latent_hidden": self.width,
@@ -147,7 +147,7 @@ class Methods:
 
     def _in_phases(
         self, method: str, make: Callable[[], ManifoldModel], seed: int, phases: dict[str, int]
-    ) -> Trained:  # fmt: skip
+    ) -> Outcome:  # fmt: skip
         """Train in phases of so many steps, or each until it is level."""
         key = f"{self.target.name} {method} {seed}"
         shared: dict[str, Any] = {"seed": seed, "batch_size": self.batch, "learning_rate": 3e-3}
@@ -157,7 +157,7 @@ class Methods:
             self.experiment, key, make, self.rows, self.held_out, self.level, phases=tuple(phases), **shared
         )
 
-    def two_step(self, seed: int) -> Trained:
+    def two_step(self, seed: int) -> Outcome:
         """An autoencoder, and then a density of its codes."""
         key = f"{self.target.name} two-step {seed}"
         file = self.experiment.model_file(key)

@@ -26,7 +26,7 @@ from papers.other_data.constant_volume import (
     run_variant,
     swap_bases,
 )
-from papers.other_data.likelihood_curves import Trained, follow, report_curves
+from papers.other_data.likelihood_curves import CurveModel, follow, report_curves
 from papers.other_data.photographs import CURVE_MODELS, compare_variants, follow_photographs, gray_photographs
 from pushforward.distributions import Normal
 from pushforward.errors import StorageError
@@ -158,7 +158,7 @@ def test_bases_are_fitted_to_the_latents_of_trained_layers(tmp_path):
     flow.initialize(dense)
     experiment = quiet(tmp_path, "quick")
     others = {"sparse": sparse, "noise": pixels(200)}
-    found = swap_bases(experiment, {"made": flow}, dense[:400], dense[400:], others, steps=150)["made"]
+    found = swap_bases(experiment, {"made": lambda: flow}, dense[:400], dense[400:], others, steps=150)["made"]
     assert list(found) == list(REFITTED)
     assert found["Student-t, df 1"]["auroc"] < 0.1
     assert found["normal"]["auroc"] > 0.9
@@ -169,8 +169,8 @@ def test_bases_are_fitted_to_the_latents_of_trained_layers(tmp_path):
 
 
 MADE = {
-    "Glow": lambda: Trained("Glow", lambda: Glow(SMALL, alpha=None, **TINY), {"batch_size": 8}),
-    "PixelCNN++": lambda: Trained(
+    "Glow": lambda: CurveModel("Glow", lambda: Glow(SMALL, alpha=None, **TINY), {"batch_size": 8}),
+    "PixelCNN++": lambda: CurveModel(
         "PixelCNN++",
         lambda: PixelCNN(SMALL, output="logistic", network="plusplus", components=2, filters=4, layers=1, dropout=0.1),
         {"batch_size": 8},
