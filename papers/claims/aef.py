@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,9 +32,11 @@ __all__ = ["gaussian_pair", "noisy", "run"]
 def run(experiment: Experiment) -> None:
     """Compare the linear form with the true density, and both forms with a VAE of the same networks, flows and steps."""
     _linear(experiment)
-    for name in ("mnist", "fashion-mnist"):
-        for latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 8, 32), full=(2, 8, 32)):
-            _images(experiment, name, latent)
+    latents = experiment.choose(smoke=(2,), quick=(8,), long=(2, 8, 32), full=(2, 8, 32))
+    curves = {
+        (name, latent): _images(experiment, name, latent) for name in ("mnist", "fashion-mnist") for latent in latents
+    }
+    _draw_curves(experiment, curves)
     for name in experiment.choose(smoke=("mnist",), quick=("mnist",), full=("mnist", "fashion-mnist")):
         for latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 32), full=(2, 32)):
             _denoising(experiment, name, latent)
@@ -151,7 +153,11 @@ def _parts(experiment: Experiment, name: str) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _images(experiment: Experiment, name: str, latent: int) -> None:
+Curves = dict[str, list[list[tuple[int, float]]]]
+"""For each model and seed the bits/dim of held-out images, from one draw, after so many steps."""
+
+
+def _images(experiment: Experiment, name: str, latent: int) -> Curves:
     train, held_out, test = _parts(experiment, name)
     shape = tuple(test.shape[1:])
     builders = _builders(experiment, shape, latent)
@@ -165,6 +171,7 @@ def _images(experiment: Experiment, name: str, latent: int) -> None:
     shells: dict[str, list[float]] = {kind: [] for kind in models}
     distances: dict[str, list[float]] = {kind: [] for kind in models}
     facts: dict[str, dict[str, float]] = {}
+    curves: Curves = {kind: [] for kind in models}
     shown: dict[str, Trained[Model]] = {}
     shell = torch.ones(math.prod(shape), dtype=torch.bool)
     shell[core_of(shape, latent, "center")] = False
@@ -172,8 +179,11 @@ def _images(experiment: Experiment, name: str, latent: int) -> None:
     for seed in experiment.repeats:
         for kind, build in models.items():
             key = f"{name} {latent} {kind} {seed}"
-            trained = experiment.trained(key, build, train, held_out, seed=seed, **options)
+            trained = experiment.trained(key, build, train, held_out, seed=seed, curve=True, **options)
             facts[kind] = trained.facts
+            curves[kind].append(
+                [(step, -nats / math.prod(shape) / math.log(2)) for step, nats in trained.facts["curve"]]
+            )
             tests: dict[str, Callable[[Model], Any]] = {
                 f"bits of {draws}": partial(bits_per_dim, images=test, samples=draws),
                 "bits of 1": partial(bits_per_dim, images=test),
@@ -205,7 +215,8 @@ def _images(experiment: Experiment, name: str, latent: int) -> None:
         ours=f"{spread(bits['AEF'])} against {spread(bits['VAE'])} bits/dim",
         confirmed=clearly_below(bits["AEF"], bits["VAE"]),
         note=f"both are lower bounds on the probability of the same 8-bit images, from {draws} draws each; from one draw "
-        f"{spread(single['AEF'])} against {spread(single['VAE'])}; {options['max_steps']:,} steps of 128; {sizes}",
+        f"{spread(single['AEF'])} against {spread(single['VAE'])}; {options['max_steps']:,} steps of 128; lead of the AEF on held-out images, from one "
+        f"draw, {_leads(curves)}; {sizes}",
     )
     experiment.report(
         f"its reconstructions are sharper at {latent} latents, on {name}",
@@ -223,6 +234,39 @@ def _images(experiment: Experiment, name: str, latent: int) -> None:
         note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor:.4f}; decoder means of "
         "codes from the prior",
     )
+    return curves
+
+
+def _leads(curves: Curves) -> str:
+    """By how much the AEF is ahead of the VAE after a tenth, a half, and the whole of the training."""
+    count = len(curves["AEF"][0])
+    texts = []
+    for index in sorted({max(1, (count - 1) // 10), (count - 1) // 2, count - 1} - {0}):
+        leads = [vae[index][1] - aef[index][1] for aef, vae in zip(curves["AEF"], curves["VAE"], strict=True)]
+        texts.append(f"{spread(leads)} after {curves['AEF'][0][index][0]:,} steps")
+    return ", ".join(texts) + " (bits/dim)"
+
+
+def _draw_curves(experiment: Experiment, found: Mapping[tuple[str, int], Curves]) -> None:
+    """Draw the bits/dim of held-out images against the steps of training, one panel for each set and number of latents."""
+    names = list(dict.fromkeys(name for name, _ in found))
+    latents = list(dict.fromkeys(latent for _, latent in found))
+    figure = experiment.figure(2.6 * len(latents) + 0.4, 2.4 * len(names))
+    grid = figure.subplots(len(names), len(latents), squeeze=False)
+    for (name, latent), curves in found.items():
+        axes = grid[names.index(name), latents.index(latent)]
+        for color, (kind, runs) in zip(("C0", "C1"), curves.items(), strict=True):
+            for seed, run in enumerate(runs):
+                steps, bits = zip(*run[1:], strict=True)  # without the start
+                axes.plot(steps, bits, ".-", color=color, lw=0.8, ms=3, label=kind if seed == 0 else None)
+        axes.set_title(f"{name}, {latent} latents", fontsize=8)
+        axes.tick_params(labelsize=7)
+    for axes in grid[-1]:
+        axes.set_xlabel("steps", fontsize=8)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("held-out bits/dim", fontsize=8)
+    grid[0, 0].legend(fontsize=7)
+    experiment.picture("curves", figure)
 
 
 def noisy(images: Tensor, level: float, seed: int) -> Tensor:
