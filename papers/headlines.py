@@ -87,7 +87,7 @@ def of(paper: str) -> Sequence[Headline]:
     return [headline for headline in HEADLINES if headline.paper == paper]
 
 
-_DIGITS = "Fashion-MNIST and MNIST, minutes"
+_DIGITS = "Fashion-MNIST and MNIST, minutes, one seed"
 
 HEADLINES = (
     Headline(
@@ -225,7 +225,7 @@ HEADLINES = (
         "cheaper only where the manifold has many dimensions.",
     ),
     Headline(
-        "reviews", "coupling and autoregressive families compared", PARTLY, "two densities in the plane, Fashion-MNIST, equal time",
+        "reviews", "coupling and autoregressive families compared", PARTLY, "two densities in the plane, 300 steps, 3 seeds; Fashion-MNIST, 20 s of CPU time, one seed",
         ("on checkerboard", "on spirals", "flow matching trains", "an autoregressive model of pixels"),
         "PixelCNN needs longer than this budget to pass the flows.",
     ),
