@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,10 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("workers")
     rng = np.random.default_rng(0)
     table = pa.table({"a": rng.normal(size=1050), "b": rng.integers(0, 9, 1050), "c": rng.choice(["u", "v"], 1050)})
-    pf.Guard(0.05, effort="fast", random_state=0).fit(table.slice(0, 400)).save(path / "g")
+    with warnings.catch_warnings():
+        # On some processors three of the 100 calibration scores are just far enough from the others for a warning.
+        warnings.filterwarnings("ignore", "3 of 100 calibration scores", pf.errors.PushforwardWarning)
+        pf.Guard(0.05, effort="fast", random_state=0).fit(table.slice(0, 400)).save(path / "g")
     pyarrow.csv.write_csv(table, path / "x.csv")
     pq.write_table(table, path / "x.parquet", row_group_size=170)
     (path / "parts").mkdir()
