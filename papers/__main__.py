@@ -32,7 +32,7 @@ def run(
     listing: Annotated[bool, typer.Option("--list", help="List the reproductions and stop.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Run every reproduction, then write the pages of all.")] = False,
     budget: Annotated[
-        str, typer.Option(help="quick (ten minutes at most), long (hours), full (the paper's setting) or smoke.")
+        str, typer.Option(help="quick (half an hour at most), long (hours), full (the paper's setting) or smoke.")
     ] = "quick",
     data: Annotated[Path | None, typer.Option(help="Data folder; else that of PUSHFORWARD_DATA.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for reports, pictures and measurements.")] = Path(

@@ -215,6 +215,7 @@ class Experiment:
         seed: int,
         options: dict[str, Any],
     ) -> M:
+        """Read the model of a key, or train it, from its checkpoint if there is one."""
         from pushforward.io import load, save
 
         kept, checkpoint = self.model_file(key), self.checkpoint_file(key)

@@ -15,7 +15,7 @@ __all__ = ["BUDGETS", "Budget", "Finding", "Reproduction", "checked", "registere
 
 Budget = Literal["smoke", "quick", "long", "full"]
 BUDGETS: tuple[Budget, ...] = ("smoke", "quick", "long", "full")
-"""smoke: seconds, to see that a reproduction runs; quick: at most ten minutes on two cores; long: hours on two cores, in parts that
+"""smoke: seconds, to see that a reproduction runs; quick: minutes, at most half an hour on one core; long: hours, in parts that
 resume; full: the paper's own setting."""
 
 

@@ -52,7 +52,7 @@ def reproduce(
 
     Args:
         name: name of the reproduction, such as "glow".
-        budget: "quick" (at most ten minutes on two cores), "long" (hours on two cores; a stopped run goes on), "full" (the
+        budget: "quick" (minutes, at most half an hour on one core), "long" (hours; a stopped run goes on), "full" (the
             paper's setting), or "smoke" (seconds; decides nothing).
         out: folder for the report, the pictures, and the measurements from which a stopped run resumes.
         data: folder with the data sets; by default that of the environment variable ``PUSHFORWARD_DATA``.
@@ -60,8 +60,8 @@ def reproduce(
             comparison of two models.
         hours: no further measurement begins after this time. The report then has the claims that are finished, and a further call
             goes on.
-        resume: folder with measurements and pictures of an earlier run, perhaps of another machine, such as "docs/papers". They
-            are copied to ``out`` if ``out`` has none of this reproduction and budget.
+        resume: folder with measurements and pictures of an earlier run, perhaps of another machine, such as "docs/papers". Those that
+            ``out`` does not have are copied there. Without measurements of this reproduction and budget the run starts anew.
         say: function that is called with a line after each measurement.
 
     Returns:
@@ -69,7 +69,7 @@ def reproduce(
 
     Raises:
         ConfigError: for an unknown reproduction or budget.
-        StorageError: if data are missing, or if ``resume`` has no measurements; it says what to do.
+        StorageError: if data are missing, or if ``resume`` is not a folder; it says what to do.
     """
     checked(budget)
     if seeds is not None and seeds < 1:
@@ -78,7 +78,7 @@ def reproduce(
         raise ConfigError(f"hours must be greater than 0; got {hours:g}.")
     entry = find(name)
     if resume is not None:
-        _copy(name, budget, Path(resume), Path(out))
+        _copy(name, budget, Path(resume), Path(out), say)
     start, end = time.perf_counter(), time.monotonic() + 3600 * hours
     experiment = Experiment(name, budget, Path(out), where(data), seeds, say, end=end)
     unfinished = ""
@@ -95,11 +95,13 @@ def reproduce(
     return report
 
 
-def _copy(name: str, budget: Budget, source: Path, out: Path) -> None:
-    """Copy measurements and pictures of an earlier run, those of the images that papers share among them."""
+def _copy(name: str, budget: Budget, source: Path, out: Path, say: Callable[[str], object]) -> None:
+    """Copy measurements of an earlier run, those that papers share among them, and its pictures."""
+    if not source.is_dir():
+        raise StorageError(f"{source} is not a folder: give resume a folder with measurements, such as docs/papers.")
     files = [source / measurements_file(each, budget) for each in (name, SHARED)]
-    if not files[0].exists() and not (out / files[0].name).exists():
-        raise StorageError(f"{source} has no {files[0].name} to go on from: run without resume.")
+    if not any((folder / files[0].name).exists() for folder in (source, out)):
+        say(f"{source} has no {files[0].name}: the run starts anew")
     out.mkdir(parents=True, exist_ok=True)
     for file in (*files, *source.glob(f"{name}-*.png")):
         if file.exists() and not (out / file.name).exists():

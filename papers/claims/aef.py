@@ -201,12 +201,7 @@ def _images(experiment: Experiment, name: str, latent: int) -> Curves:
             distances[kind].append(found["distance"])
             if seed == 0:
                 shown[kind] = trained
-    if not experiment.keeps_picture(f"{name}-{latent}", shown.values()):
-        pictures: dict[str, Tensor] = {"test": test[:12]}
-        for kind, trained in shown.items():
-            pictures[f"{kind} back"] = _clean(trained.model, test[:12])
-            pictures[f"{kind} new"] = _new(trained.model, latent, len(test))[:12]
-        experiment.strip(f"{name}-{latent}", pictures)
+    _draw_images(experiment, f"{name}-{latent}", shown, test, latent)
     floor = mmd(features(train[-len(test) :]), features(test)).item()
     sizes = ", ".join(f"{kind} {found['parameters']:,.0f} parameters" for kind, found in facts.items())
     experiment.report(
@@ -235,6 +230,19 @@ def _images(experiment: Experiment, name: str, latent: int) -> Curves:
         "codes from the prior",
     )
     return curves
+
+
+def _draw_images(
+    experiment: Experiment, name: str, shown: Mapping[str, Trained[Model]], test: Tensor, latent: int
+) -> None:
+    """Draw test images, and of each model their reconstructions and samples."""
+    if experiment.keeps_picture(name, shown.values()):
+        return
+    pictures: dict[str, Tensor] = {"test": test[:12]}
+    for kind, trained in shown.items():
+        pictures[f"{kind} back"] = _clean(trained.model, test[:12])
+        pictures[f"{kind} new"] = _new(trained.model, latent, len(test))[:12]
+    experiment.strip(name, pictures)
 
 
 def _leads(curves: Curves) -> str:
@@ -283,7 +291,8 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
         "AEF": builders.aef, "linear AEF": partial(builders.aef, "linear"), "VAE": builders.vae, "autoencoder": builders.autoencoder,
     }  # fmt: skip
     levels = experiment.choose(smoke=(0.5,), quick=(0.5,), long=(0.5,), full=(0.25, 0.5, 0.75, 1.0))
-    texts, better, shown = [], [], {}
+    texts, better, noised = [], [], test[:0]
+    shown: dict[str, Trained[Model]] = {}
     for level in levels:
         parts = [noisy(part, 255 * level, 10 + index) for index, part in enumerate((train, held_out, test))]
         errors: dict[str, list[float]] = {kind: [] for kind in models}
@@ -298,19 +307,15 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
                     )
                 )
                 if seed == 0 and level == 0.5:
-                    shown[kind] = trained
+                    shown[kind], noised = trained, parts[2][:12]
         own = (parts[2].double() - test).square().mean().sqrt().item()
         texts.append(
             f"noise {level:g}: {', '.join(f'{kind} {spread(values, 1)}' for kind, values in errors.items())}, the noisy images {own:.1f}"
         )
         better.append(clearly_below(errors["linear AEF"], errors["VAE"]))
     if not experiment.keeps_picture(f"noise-{name}-{latent}", shown.values()):
-        noised = noisy(test, 255 * 0.5, 12)[:12]
-        pictures = {"test": test[:12], "noisy": noised}
-        experiment.strip(
-            f"noise-{name}-{latent}",
-            pictures | {kind: _clean(trained.model, noised) for kind, trained in shown.items()},
-        )
+        cleaned = {kind: _clean(trained.model, noised) for kind, trained in shown.items()}
+        experiment.strip(f"noise-{name}-{latent}", {"test": test[:12], "noisy": noised} | cleaned)
     experiment.report(
         f"the linear form removes noise better than a VAE at {latent} latents, on {name}",
         paper="a table of distances in features of an Inception network",

@@ -131,15 +131,24 @@ def test_pages_keep_the_measurements_of_long_runs_with_which_another_machine_goe
     assert made == ["two", "one", "two"]
 
 
-def test_going_on_keeps_what_the_folder_has_already_and_needs_measurements(made, tmp_path):
-    with pytest.raises(StorageError, match=r"has no toy-long\.jsonl to go on from"):
-        reproduce("toy", budget="long", out=tmp_path / "new", resume=tmp_path, say=silent)
+def test_going_on_keeps_what_the_folder_has_already(made, tmp_path):
     (tmp_path / "toy-long.jsonl").write_text(json.dumps({"key": "one", "value": 9.0}) + "\n")
     reproduce("toy", budget="long", out=tmp_path / "new", say=silent)
     again = reproduce("toy", budget="long", out=tmp_path / "new", resume=tmp_path, say=silent)
     assert again.findings[0].ours == "1"
     other = reproduce("toy", budget="long", out=tmp_path / "other", resume=tmp_path, say=silent)
     assert other.findings[0].ours == "9"
+
+
+def test_going_on_from_a_folder_without_measurements_starts_anew_and_says_so(made, tmp_path):
+    said: list[str] = []
+    reproduce("toy", budget="long", out=tmp_path / "new", resume=tmp_path, say=said.append)
+    assert said[0].endswith("has no toy-long.jsonl: the run starts anew")
+    assert made == ["one", "two"]
+    arguments = ["--all", "--budget", "long", "--out", str(tmp_path / "all"), "--resume"]
+    assert main([*arguments, str(tmp_path)]) == 0
+    with pytest.raises(StorageError, match="is not a folder"):
+        reproduce("toy", out=tmp_path / "new", resume=tmp_path / "none", say=silent)
 
 
 def test_a_report_names_the_machines_of_its_measurements(made, tmp_path):
