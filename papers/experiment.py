@@ -202,7 +202,9 @@ class Experiment:
     ) -> Trained[M]:
         """As :meth:`train`, but a model that was trained on another machine is trained again only if it is asked for."""
         trained = Trained(self, key, partial(self._train, key, make, rows, validation, seed, options))
-        if not self.measured(key):
+        if self.measured(key):
+            self.costs.use(self._name(key))  # also if only what was measured from the model is read
+        else:
             _ = trained.model
         return trained
 

@@ -320,6 +320,7 @@ def _histograms(experiment: Experiment, values: dict[str, dict[str, list[float]]
         for name, log_p in sets.items():
             axes.hist(np.clip(log_p, low, None), bins=edges, alpha=0.6, label=name)
         axes.set(title=model, xlabel="log p, nats", yticks=[])
+        axes.locator_params(axis="x", nbins=5)  # labels do not overlap
     figure.axes[0].legend()
     experiment.picture("histograms", figure)
 

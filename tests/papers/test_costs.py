@@ -3,10 +3,13 @@
 import json
 import time
 
+import torch
+
 from papers.experiment import Experiment
 from papers.headlines import HELD, Headline
 from papers.report import Report, cpu_seconds, markdown
 from papers.reproduction import Finding
+from pushforward.models import RealNVP
 
 
 def busy(seconds: float) -> float:
@@ -52,6 +55,21 @@ def test_a_later_run_reads_the_cpu_time_from_the_file(tmp_path):
     second.measure("a", lambda: busy(9.0))
     second.report("one", ours="", confirmed=True)
     assert cpu(second) == cpu(first)
+
+
+def test_a_model_counts_also_where_only_what_was_measured_from_it_is_read(tmp_path):
+    def run(folder) -> Experiment:
+        one = experiment(folder)
+        rows = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+        made = lambda: busy(0.2) and RealNVP(3, layers=2, hidden=(4,))  # noqa: E731
+        trained = one.trained("a run", made, rows, None, max_steps=2)
+        one.measure("score", lambda: trained.model.log_prob(rows).mean().item())
+        one.report("one", ours="", confirmed=True)
+        return one
+
+    first, again = run(tmp_path), run(tmp_path)
+    assert cpu(first)[0] >= 0.2
+    assert cpu(again) == cpu(first)
 
 
 def test_a_measurement_inside_another_counts_once(tmp_path):
