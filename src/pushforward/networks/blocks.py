@@ -47,6 +47,13 @@ class BlockLayer(nn.Module):
         log_scale = soft_clamp(self.gain, _LIMIT) - 0.5 * weight.square().sum((-1, -2)).log()
         return weight * log_scale.exp()[..., None, None], log_diagonal + log_scale.unsqueeze(-1)
 
+    @torch.no_grad()
+    def rescale(self, factor: Tensor, bias: Tensor) -> None:
+        """Multiply the weights of each coordinate's outputs by a factor ``(D,)``, as far as the bound on them allows, and set the bias ``(D,)``."""
+        gain = soft_clamp(self.gain, _LIMIT) + factor.log().unsqueeze(-1)
+        self.gain.copy_(_LIMIT * torch.atanh((gain / _LIMIT).clamp(-0.99, 0.99)))
+        self.bias.copy_(bias.unsqueeze(-1).expand_as(self.bias))
+
 
 class BlockNetwork(nn.Module):
     """Block layers with tanh between them. The outputs are bounded, as the inputs of the last layer are in (-1, 1).

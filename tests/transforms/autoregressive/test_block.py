@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pushforward.errors import ConfigError
-from pushforward.networks.blocks import BlockLayer, log_matmul, log_tanh_slope
+from pushforward.networks.blocks import BlockLayer, BlockNetwork, log_matmul, log_tanh_slope
 from pushforward.transforms import BlockAutoregressive, Inverse
 
 
@@ -97,3 +97,27 @@ def test_impossible_arguments_are_refused():
         BlockAutoregressive(2, hidden=())
     with pytest.raises(ConfigError, match="vectors"):
         BlockAutoregressive((1, 2, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("width", "hidden", "context"), [(1, (4,), 0), (2, (10, 10), 0), (2, (40, 40), 3), (12, (8, 8), 0)]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_transform_keeps_a_standard_normal_near_mean_0_and_variance_1(width, hidden, context, seed):
+    torch.manual_seed(seed)
+    transform = BlockAutoregressive(width, hidden=hidden, context=context)
+    x = torch.randn(4000, width)
+    z = transform.encode(x, torch.zeros(4000, context) if context else None).z
+    assert z.mean(0).abs().max() < 0.15
+    assert z.var(0).min() > 0.8
+    assert z.var(0).max() < 1.2
+
+
+def test_making_one_takes_no_numbers_from_the_global_generator_beyond_its_weights():
+    torch.manual_seed(0)
+    transform = BlockAutoregressive(3, hidden=(4,))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    BlockNetwork(3, (4,))
+    assert torch.equal(after, torch.rand(1))
+    assert all(parameter.requires_grad for parameter in transform.parameters())

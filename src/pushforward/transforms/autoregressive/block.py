@@ -30,6 +30,8 @@ class BlockAutoregressive(Transform):
     and net is bounded (its last layer reads values of tanh), so z_i goes to -inf and inf with x_i. Slopes are at least a_i,
     and at most a_i + (1 - a_i) times the product of the blocks, whose rows have bounded length.
 
+    At the start the z of a standard normal x have mean 0 and variance 1, so a stack of these layers begins near standardized data.
+
     Encoding takes one pass. Decoding solves one equation after the other, one for each coordinate, by bracketed root finding.
     Each of its steps evaluates only the blocks of that coordinate.
 
@@ -63,6 +65,23 @@ class BlockAutoregressive(Transform):
         self.gate = nn.Parameter(torch.zeros(features))
         self.autoregressive_order = tuple(range(features))
         self.decode_passes = features
+        self._normalize_start()
+
+    @torch.no_grad()
+    def _normalize_start(self) -> None:
+        """Scale and shift the last layer so that the z of 512 normal rows have mean 0 and variance 1."""
+        x = torch.randn(512, self.features, device="cpu", generator=torch.Generator().manual_seed(0)).to(self.gate)
+        last = self.network.layers[-1]
+        y = self.network(x, x.new_zeros(len(x), self.context) if self.context else None)[0] - last.bias.squeeze(-1)
+        mean = y.mean(0)
+        x, y = x - x.mean(0), y - mean
+        gate, rest = torch.sigmoid(self.gate), torch.sigmoid(-self.gate)
+        # The factor k of y that solves var(gate x + rest k y) = 1; gate < 1, so one solution is positive.
+        a, b, c = (
+            (rest * y).square().mean(0), (gate * rest * x * y).mean(0), 1 - (gate * x).square().mean(0).clamp(max=0.9)
+        )  # fmt: skip
+        factor = c / (b + (b.square() + a * c).sqrt())
+        last.rescale(factor, -mean * factor)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
