@@ -34,9 +34,19 @@ def test_independent_metropolis_draws_from_the_target():
     assert float(chains.draws.std()) == pytest.approx(math.sqrt(3), rel=0.1)
     assert chains.r_hat < 1.01
     assert chains.ess > 1000
-    assert set(chains.to_arviz(["s"])) == {"s"}
+    assert {name: value.shape for name, value in chains.to_arviz().items()} == {"s": (4, 2000)}
+    assert set(chains.to_arviz(["scale"])) == {"scale"}
     with pytest.raises(ConfigError, match="1 coordinates and 2 names"):
         chains.to_arviz(["a", "b"])
+
+
+def test_arrays_for_arviz_have_the_names_and_shapes_of_the_parameters():
+    space = inference.Parameters(s=inference.positive(), p=inference.simplex(3))
+    draws = torch.rand(2, 5, 3, dtype=torch.float64) / 3
+    arrays = inference.ChainDraws(draws, 1.0, 1.0, 10.0, parameters=space).to_arviz()
+    assert {name: value.shape for name, value in arrays.items()} == {"s": (2, 5), "p": (2, 5, 3)}
+    assert arrays["p"].sum(-1) == pytest.approx(1)
+    assert inference.ChainDraws(draws, 1.0, 1.0, 10.0).to_arviz()["x"].shape == (2, 5, 3)
 
 
 def test_a_flow_that_misses_the_target_has_a_bad_r_hat():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, PushforwardWarning
+from pushforward.inference.parameters import Parameters
 from pushforward.inference.result import TargetFit
 from pushforward.numerics.checks import check_integer, check_number
 from pushforward.training.seeds import mix
@@ -28,6 +29,7 @@ class ChainDraws:
         r_hat: largest rank-normalized split R-hat of the coordinates (Vehtari et al. 2021); below 1.01 the chains agree.
         ess: smallest bulk effective sample size of the coordinates.
         divergences: number of divergent transitions; 0 for independent Metropolis.
+        parameters: names and constraints of the parameters; None if the fit has none.
 
     Example:
         >>> import torch, pushforward as pf
@@ -42,14 +44,27 @@ class ChainDraws:
     r_hat: float
     ess: float
     divergences: int = 0
+    parameters: Parameters | None = field(default=None, repr=False)
 
     def to_arviz(self, names: list[str] | None = None) -> dict[str, Any]:
-        """A dictionary of arrays ``(chain, draw)`` by name, as ``arviz.from_dict({"posterior": ...})`` reads it."""
+        """A dictionary of arrays by name, as ``arviz.from_dict({"posterior": ...})`` reads it.
+
+        Args:
+            names: a name for each coordinate, whose array is ``(chain, draw)``. None takes the parameters of the fit, each
+                ``(chain, draw, *shape)``; without parameters all coordinates are one array "x", ``(chain, draw, D)``.
+
+        Raises:
+            ConfigError: for another number of names than coordinates.
+        """
+        if names is None:
+            values = {"x": self.draws} if self.parameters is None else self.parameters.unflatten(self.draws)
+            return {name: value.numpy() for name, value in values.items()}
         width = self.draws.shape[-1]
-        labels = [f"x[{index}]" for index in range(width)] if names is None else names
-        if len(labels) != width:
-            raise ConfigError(f"there are {width} coordinates and {len(labels)} names.")
-        return {name: self.draws[..., index].numpy() for index, name in enumerate(labels)}
+        if len(names) != width:
+            raise ConfigError(
+                f"there are {width} coordinates and {len(names)} names: give one name for each coordinate."
+            )
+        return {name: self.draws[..., index].numpy() for index, name in enumerate(names)}
 
     def __repr__(self) -> str:
         chains, count, width = self.draws.shape
@@ -190,7 +205,7 @@ def _result(fit: TargetFit, unconstrained: Tensor, acceptance: float, divergence
             PushforwardWarning,
             stacklevel=3,
         )
-    return ChainDraws(draws, acceptance, r_hat, ess, divergences)
+    return ChainDraws(draws, acceptance, r_hat, ess, divergences, fit.parameters)
 
 
 def _diagnose(draws: Tensor) -> tuple[float, float]:
