@@ -65,6 +65,12 @@ class DataScale(nn.Module):
         """Scaled data, ``(*batch, width)``, float32."""
         return ((self._shape(x.double()) - self.mean) / self.scale).float()
 
+    def inverse(self, x: Tensor) -> Tensor:
+        """The data of scaled data ``(*batch, width)``, float64."""
+        shaped = x.double() * self.scale + self.mean
+        tailed = torch.sinh(shaped) * self.spread + self.center
+        return torch.where(self.logarithm, shaped.exp(), torch.where(self.tail, tailed, shaped))
+
     def _shape(self, x: Tensor) -> Tensor:
         logged = torch.where(self.logarithm, x, 1.0).clamp(min=1e-300).log()
         tailed = torch.asinh((x - self.center) / self.spread)

@@ -122,8 +122,8 @@ class LikelihoodPosterior(SimulationPosterior):
 class NLE(SimulationMethod["NLEPosterior"]):
     """Neural likelihood estimation (Papamakarios, Sterratt, Murray 2019): fit q(x | theta), then sample prior times likelihood.
 
-    Columns of the data that hold only integers get uniform noise of width 1 in training (dequantization), and the
-    likelihood is evaluated in the middle of the cell.
+    Columns of the data that hold only integers get uniform noise of width 1 in training (dequantization), before they are
+    scaled, and the likelihood is evaluated in the middle of the cell.
 
     Args:
         prior: a torch distribution of vectors, or a list of independent ones.
@@ -150,7 +150,9 @@ class NLE(SimulationMethod["NLEPosterior"]):
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NLEPosterior:
         context, x = self._arrays(data)
-        rows, steps = _dequantize(x, data.scale, config.seed)
+        assert data.counts is not None
+        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(config.seed + 1))
+        rows = _in_cell(x, noise, data.counts, data.scale)
 
         def build(regression: bool) -> Model:
             return conditional_flow(self.flow, data.width, self.prior.features, regression=regression)
@@ -159,7 +161,7 @@ class NLE(SimulationMethod["NLEPosterior"]):
             functools.partial(build, choice) for choice in ((True, False) if isinstance(self.flow, str) else (True,))
         ]
         models, results = train_members(builds, (rows, context), validation, self.members, config)
-        return NLEPosterior(self.prior, models, data.scale, data.x_shape, results, half_steps=(steps / 2).tolist())
+        return NLEPosterior(self.prior, models, data.scale, data.x_shape, results, counts=data.counts.tolist())
 
 
 class NLEPosterior(LikelihoodPosterior):
@@ -182,20 +184,20 @@ class NLEPosterior(LikelihoodPosterior):
     def _width_of(cls, network: nn.Module) -> int | None:
         return network.context_features if isinstance(network, Model) else None
 
-    def __init__(self, *args: Any, half_steps: Sequence[float] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, counts: Sequence[bool] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         width = math.prod(self.x_shape)
-        self.half_steps = torch.tensor([0.0] * width if half_steps is None else list(half_steps), dtype=torch.float32)
+        self.counts = torch.tensor([False] * width if counts is None else list(counts))
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of a scaled observation ``(width,)``, or of one for each row."""
         context = self.prior.inputs(theta)
-        rows = (x + self.half_steps).expand(len(theta), -1)
+        rows = _in_cell(x, 0.5, self.counts, self.scale).expand(len(theta), -1)
         values = [network(rows, context) for network in self.networks]
         return logmeanexp(torch.stack(values), 0) if len(values) > 1 else values[0]
 
     def _options(self) -> dict[str, Any]:
-        return super()._options() | {"half_steps": self.half_steps.double().tolist()}
+        return super()._options() | {"counts": self.counts.tolist()}
 
     @classmethod
     def _restore(
@@ -207,19 +209,16 @@ class NLEPosterior(LikelihoodPosterior):
         options: Mapping[str, Any],
     ) -> Self:
         result = super()._restore(prior, networks, scale, x_shape, options)
-        steps = [float(step) for step in options["half_steps"]]
-        if len(steps) != math.prod(x_shape):
-            raise ValueError("its widths of cells do not fit the data")
-        result.half_steps = torch.tensor(steps, dtype=torch.float32)
+        # Earlier files have the half widths of the cells, 0 for columns that are no counts.
+        counts = [bool(count) for count in options["counts" if "counts" in options else "half_steps"]]
+        if len(counts) != math.prod(x_shape):
+            raise ValueError("its counts do not fit the data")
+        result.counts = torch.tensor(counts)
         return result
 
 
-def _dequantize(x: Tensor, scale: DataScale, seed: int) -> tuple[Tensor, Tensor]:
-    """Scaled data with uniform noise in columns of integers, and the width of the noise in each column."""
-    plain = ~(scale.logarithm | scale.tail)
-    raw = x.double() * scale.scale + scale.mean
-    nearest = raw.round()  # numbers that are all below 1e-3 are near one integer, and are no counts
-    integer = plain & ((raw - nearest).abs() < 1e-3).all(0) & (nearest.max(0).values > nearest.min(0).values)
-    steps = torch.where(integer, 1 / scale.scale, 0.0).float()
-    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed + 1))
-    return x + steps * noise, steps
+def _in_cell(x: Tensor, place: Tensor | float, counts: Tensor, scale: DataScale) -> Tensor:
+    """Scaled data with ``place``, between 0 and 1, added to the columns of counts before the scaling."""
+    if not bool(counts.any()):
+        return x
+    return torch.where(counts, scale(scale.inverse(x) + place), x)

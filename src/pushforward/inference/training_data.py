@@ -34,6 +34,7 @@ class TrainingData:
         x_shape: shape of one simulation.
         loader: of training pairs.
         validation: of held-out pairs.
+        counts: which columns hold only integers, and more than one, ``(width,)``; None with a loader.
     """
 
     theta: Tensor | None
@@ -42,6 +43,7 @@ class TrainingData:
     x_shape: tuple[int, ...]
     loader: DataLoader | None = None
     validation: DataLoader | None = None
+    counts: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -62,8 +64,10 @@ def training_data(
     if isinstance(theta, DataLoader):
         return _from_loader(prior, theta, validation)
     theta, x = finite_simulations(prior, theta, x, simulator, simulations, seed)
-    scale = DataScale.of(x.flatten(1))
-    return TrainingData(theta, scale(x.flatten(1)), scale, tuple(x.shape[1:]))
+    flat = x.flatten(1)
+    scale = DataScale.of(flat)
+    counts = (flat == flat.round()).all(0) & (flat.amax(0) > flat.amin(0))
+    return TrainingData(theta, scale(flat), scale, tuple(x.shape[1:]), counts=counts)
 
 
 def finite_simulations(
