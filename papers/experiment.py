@@ -380,10 +380,11 @@ class Experiment:
         return True
 
     def picture(self, name: str, figure: Figure) -> None:
-        """Save a picture in the folder of the findings."""
+        """Save a picture in the folder of the findings; one with the name of an earlier one takes its place."""
         path = self.out / f"{self.name}-{name}.png"
         figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)  # do not cut off labels
-        self.pictures.append(path)
+        if path not in self.pictures:
+            self.pictures.append(path)
 
 
 def bits_per_dim(model: Model, images: Tensor, *, batch: int = 250, samples: int = 1) -> float:

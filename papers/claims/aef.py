@@ -32,14 +32,15 @@ __all__ = ["gaussian_pair", "noisy", "run"]
 def run(experiment: Experiment) -> None:
     """Compare the linear form with the true density, and both forms with a VAE of the same networks, flows and steps."""
     _linear(experiment)
-    latents = experiment.choose(smoke=(2,), quick=(8,), long=(2, 8, 32), full=(2, 8, 32))
-    curves = {
-        (name, latent): _images(experiment, name, latent) for name in ("mnist", "fashion-mnist") for latent in latents
-    }
-    _draw_curves(experiment, curves)
-    for name in experiment.choose(smoke=("mnist",), quick=("mnist",), full=("mnist", "fashion-mnist")):
-        for latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 32), full=(2, 32)):
-            _denoising(experiment, name, latent)
+    denoised = experiment.choose(smoke=("mnist",), quick=("mnist",), full=("mnist", "fashion-mnist"))
+    curves: dict[tuple[str, int], Curves] = {}
+    for latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 8, 32), full=(2, 8, 32)):
+        for name in ("mnist", "fashion-mnist"):
+            curves[name, latent] = _images(experiment, name, latent)
+        _draw_curves(experiment, curves)  # again after each width, for a run that is stopped
+        if latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 32), full=(2, 32)):
+            for name in denoised:
+                _denoising(experiment, name, latent)
 
 
 def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
