@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.blocks import BlockNetwork
+from pushforward.networks.blocks import BlockLayer, BlockNetwork
 from pushforward.numerics import Noise, full_precision, monotone_root, soft_clamp, sum_event
 from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
@@ -72,6 +72,7 @@ class BlockAutoregressive(Transform):
         """Scale and shift the last layer so that the z of 512 normal rows have mean 0 and variance 1."""
         x = torch.randn(512, self.features, device="cpu", generator=torch.Generator().manual_seed(0)).to(self.gate)
         last = self.network.layers[-1]
+        assert isinstance(last, BlockLayer)
         y = self.network(x, x.new_zeros(len(x), self.context) if self.context else None)[0] - last.bias.squeeze(-1)
         mean = y.mean(0)
         x, y = x - x.mean(0), y - mean
