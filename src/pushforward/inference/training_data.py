@@ -142,8 +142,8 @@ def _from_loader(prior: Prior, loader: DataLoader, validation: Any) -> TrainingD
         raise InputError("the DataLoader yields no batch: give one with at least one row.")
     some = torch.cat(rows)
     scale = DataScale.of(some[torch.isfinite(some).all(1)])
-    mapped = [DataLoader(_Mapped(each, scale), batch_size=None) for each in (loader, validation)]
-    return TrainingData(None, None, scale, x_shape, *mapped)
+    own, held_out = (DataLoader(_Mapped(each, scale), batch_size=None) for each in (loader, validation))
+    return TrainingData(None, None, scale, x_shape, own, held_out)
 
 
 class _Mapped(IterableDataset):
