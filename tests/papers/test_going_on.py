@@ -186,3 +186,30 @@ def test_a_picture_stands_while_the_models_that_it_shows_are_gone(tmp_path):
     again.forget("a run")
     assert again.keeps_picture("plot", [shown])
     assert again.pictures == [tmp_path / "toy-plot.png"]
+
+
+def test_denoising_reports_the_seeds_that_are_finished(tmp_path, monkeypatch):
+    from papers.claims import aef
+
+    parts = [torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8) for count in (40, 20, 20)]
+    monkeypatch.setattr(aef, "_parts", lambda experiment, name: parts)
+    measured = Experiment.measure
+
+    def measure(self, key, *rest):
+        if key == "made 2 noise 0.5 VAE 1":
+            raise UnfinishedError(key)
+        return measured(self, key, *rest)
+
+    monkeypatch.setattr(Experiment, "measure", measure)
+    experiment = Experiment("aef", "smoke", tmp_path, seeds=2, say=silent)
+    with pytest.raises(UnfinishedError, match="VAE 1"):
+        aef._denoising(experiment, "made", 2)
+    (finding,) = experiment.findings
+    assert finding.note.endswith("; the other seeds are not finished")
+    assert "±" not in finding.ours
+    monkeypatch.undo()
+    monkeypatch.setattr(aef, "_parts", lambda experiment, name: parts)
+    aef._denoising(experiment, "made", 2)
+    assert "±" in experiment.findings[-1].ours
+    assert not experiment.findings[-1].note.endswith("not finished")
+    assert len(experiment.pictures) == 1
