@@ -43,13 +43,14 @@ def run(experiment: Experiment) -> None:
     _linear(experiment)
     denoised = experiment.choose(smoke=("mnist",), quick=("mnist",), full=("mnist", "fashion-mnist"))
     curves: dict[tuple[str, int], Curves] = {}
-    for latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 8, 32), full=(2, 8, 32)):
+    widths = ((2, None), (8, 2), (32, 32))  # latents of images, then latents of denoising
+    for latent, cleaned in experiment.choose(smoke=((2, 2),), quick=((8, 8),), long=widths, full=widths):
         for name in ("mnist", "fashion-mnist"):
             curves[name, latent] = _images(experiment, name, latent)
         _draw_curves(experiment, curves)  # again after each width, for a run that is stopped
-        if latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 32), full=(2, 32)):
+        if cleaned is not None:
             for name in denoised:
-                _denoising(experiment, name, latent)
+                _denoising(experiment, name, cleaned)
 
 
 def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
