@@ -150,7 +150,6 @@ class NLE(SimulationMethod["NLEPosterior"]):
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NLEPosterior:
         context, x = self._arrays(data)
-        assert data.counts is not None
         noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(config.seed + 1))
         rows = _in_cell(x, noise, data.counts, data.scale)
 

@@ -31,19 +31,19 @@ class TrainingData:
         theta: ``(n, D)``; None with a loader.
         x: ``(n, width)``; None with a loader.
         scale: the scaling.
+        counts: which columns hold only integers, and more than one, ``(width,)``; of a loader, in the rows that were read.
         x_shape: shape of one simulation.
         loader: of training pairs.
         validation: of held-out pairs.
-        counts: which columns hold only integers, and more than one, ``(width,)``; None with a loader.
     """
 
     theta: Tensor | None
     x: Tensor | None
     scale: DataScale
+    counts: Tensor
     x_shape: tuple[int, ...]
     loader: DataLoader | None = None
     validation: DataLoader | None = None
-    counts: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -66,8 +66,12 @@ def training_data(
     theta, x = finite_simulations(prior, theta, x, simulator, simulations, seed)
     flat = x.flatten(1)
     scale = DataScale.of(flat)
-    counts = (flat == flat.round()).all(0) & (flat.amax(0) > flat.amin(0))
-    return TrainingData(theta, scale(flat), scale, tuple(x.shape[1:]), counts=counts)
+    return TrainingData(theta, scale(flat), scale, _counts(flat), tuple(x.shape[1:]))
+
+
+def _counts(x: Tensor) -> Tensor:
+    """Which columns hold only integers, and more than one."""
+    return (x == x.round()).all(0) & (x.amax(0) > x.amin(0))
 
 
 def finite_simulations(
@@ -141,9 +145,10 @@ def _from_loader(prior: Prior, loader: DataLoader, validation: Any) -> TrainingD
     if not rows:
         raise InputError("the DataLoader yields no batch: give one with at least one row.")
     some = torch.cat(rows)
-    scale = DataScale.of(some[torch.isfinite(some).all(1)])
+    some = some[torch.isfinite(some).all(1)]
+    scale = DataScale.of(some)
     own, held_out = (DataLoader(_Mapped(each, scale), batch_size=None) for each in (loader, validation))
-    return TrainingData(None, None, scale, x_shape, own, held_out)
+    return TrainingData(None, None, scale, _counts(some), x_shape, own, held_out)
 
 
 class _Mapped(IterableDataset):
