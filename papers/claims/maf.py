@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.common.datasets import load_power, load_table
 from benchmarks.quality.data import Split, load
-from papers.experiment import Experiment, clearly_below, spread
+from papers.experiment import Experiment, UnfinishedError, clearly_below, spread
 from papers.reproduction import reproduction
 from pushforward.distributions import MADEMixture
 from pushforward.errors import StorageError
@@ -166,13 +166,13 @@ class Recipe:
 
 NETWORK: dict[str, Any] = {"hidden": (512, 512), "batch_norm": True}
 RECIPES: dict[str, Recipe] = {
+    "MAF (5)": Recipe(lambda: MAF(WIDTH, layers=5, **NETWORK), PAPER_OPTIONS, 155.69, 0.28),
+    "Real NVP (5)": Recipe(lambda: RealNVP(WIDTH, layers=5, **NETWORK), PAPER_OPTIONS, 152.97, 0.28),
     "MADE MoG": Recipe(
         lambda: Flow(Standardize(WIDTH), MADEMixture(WIDTH, components=10, hidden=(512, 512))),
         PAPER_OPTIONS | {"learning_rate": 1e-3}, 153.71, 0.28,
     ),
-    "Real NVP (5)": Recipe(lambda: RealNVP(WIDTH, layers=5, **NETWORK), PAPER_OPTIONS, 152.97, 0.28),
     "Real NVP (10)": Recipe(lambda: RealNVP(WIDTH, layers=10, **NETWORK), PAPER_OPTIONS, 153.28, 1.78),
-    "MAF (5)": Recipe(lambda: MAF(WIDTH, layers=5, **NETWORK), PAPER_OPTIONS, 155.69, 0.28),
     "MAF MoG (5)": Recipe(lambda: MAF(WIDTH, layers=5, components=10, **NETWORK), PAPER_OPTIONS, 156.36, 0.28),
     "RQ-NSF (C)": Recipe(
         lambda: NSF(WIDTH, layers=20, hidden=(128, 128), bins=8, tail_bound=3.0, dropout=0.2, unconditional=True),
@@ -219,9 +219,22 @@ def compare_patches(experiment: Experiment, split: Split, recipes: Mapping[str, 
         experiment: the run.
         split: patches; log-likelihoods are those of the rows plus ``split.offset``.
         recipes: models by name, with "MAF (5)" and others whose names begin with "Real NVP".
+
+    Raises:
+        UnfinishedError: if the time of the run is over, after a report of the models that are finished, if "MAF (5)" and
+            "Real NVP (5)" are among them.
     """
     minutes = experiment.choose(smoke=1, quick=40, long=40, full=24 * 60)
-    fits = {name: _fit_patches(experiment, split, name, recipe, minutes) for name, recipe in recipes.items()}
+    fits: dict[str, Fit] = {}
+    unfinished: UnfinishedError | None = None
+    for name, recipe in recipes.items():
+        try:
+            fits[name] = _fit_patches(experiment, split, name, recipe, minutes)
+        except UnfinishedError as error:
+            if not {"MAF (5)", "Real NVP (5)"} <= fits.keys():
+                raise
+            unfinished = error  # report the models that are finished
+            break
     curves: dict[str, list[tuple[float, float]]] = {}
     for name, fit in fits.items():
         took = fit.facts["seconds"] / 60 if experiment.budget == "full" else minutes
@@ -230,6 +243,8 @@ def compare_patches(experiment: Experiment, split: Split, recipes: Mapping[str, 
     _report_rivals(experiment, fits, recipes, minutes)
     _report_order(experiment, fits, recipes)
     _report_nats(experiment, fits, recipes)
+    if unfinished:
+        raise unfinished
 
 
 def _fit_patches(experiment: Experiment, split: Split, name: str, recipe: Recipe, minutes: int) -> Fit:
@@ -253,7 +268,7 @@ def _fit_patches(experiment: Experiment, split: Split, name: str, recipe: Recipe
 def _report_rivals(
     experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapping[str, Recipe], minutes: int
 ) -> None:
-    rivals = [name for name in recipes if name.startswith("Real NVP")]
+    rivals = [name for name in fits if name.startswith("Real NVP")]
     experiment.report(
         "MAF beats Real NVP on patches of photographs (BSDS300)",
         paper=", ".join(f"{name} {recipes[name].published:.2f}" for name in ("MAF (5)", *rivals)) + " nats",
@@ -264,7 +279,7 @@ def _report_rivals(
 
 
 def _report_order(experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapping[str, Recipe]) -> None:
-    order = sorted(recipes, key=lambda name: recipes[name].published)
+    order = sorted(fits, key=lambda name: recipes[name].published)
     pairs = [
         (low, high)
         for low, high in combinations(order, 2)
@@ -276,18 +291,19 @@ def _report_order(experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapp
         paper=" < ".join(order),
         ours=f"{len(pairs) - len(wrong)} of {len(pairs)} pairs"
         + (f"; not clearly so: {', '.join(wrong)}" if wrong else ""),
-        confirmed=not wrong,
+        confirmed=False if wrong else True if len(fits) == len(recipes) else None,
         note="pairs whose published intervals do not overlap, and whose order is clear here by two standard errors",
     )
 
 
 def _report_nats(experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapping[str, Recipe]) -> None:
     gaps = {name: fit.nats - recipes[name].published for name, fit in fits.items()}
+    far = any(abs(gap) > ACCEPTED for gap in gaps.values())
     experiment.report(
         f"the published nats on BSDS300 are reached within {ACCEPTED:g}",
-        paper=", ".join(f"{name} {recipe.published:.2f}" for name, recipe in recipes.items()),
+        paper=", ".join(f"{name} {recipes[name].published:.2f}" for name in fits),
         ours=", ".join(f"{name} {fits[name].text()} ({gap:+.2f})" for name, gap in gaps.items()),
-        confirmed=all(abs(gap) <= ACCEPTED for gap in gaps.values()),
+        confirmed=False if far else True if len(fits) == len(recipes) else None,
         note="patches drawn anew from the photographs, as many as in the papers: their own file and conversion to gray are not available; "
         + "; ".join(
             f"{name} {fit.facts['parameters']:,} parameters, {fit.facts['steps']:,} steps, validation better by "

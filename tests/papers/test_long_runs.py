@@ -2,8 +2,10 @@
 
 import gzip
 import math
+import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from benchmarks.common.datasets import load_power
 from benchmarks.quality.data import Split
 from papers.claims import maf
 from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches, compare_tables
-from papers.experiment import Experiment
+from papers.experiment import Experiment, UnfinishedError
 from papers.flows.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, columns_of, gaps, ranks, run_column
 from pushforward.errors import StorageError, TrainingError
 from pushforward.models import MAF, NICE, Model, RealNVP
@@ -113,6 +115,48 @@ def test_the_comparison_on_patches_reports_order_distance_and_a_picture(tmp_path
     assert f"MAF (5) {value:.2f}" in reached.ours
     assert f"({value - 95.9:+.2f})" in reached.ours
     assert experiment.pictures[0].stat().st_size > 1000
+
+
+def test_a_stopped_comparison_on_patches_reports_the_models_that_are_finished(tmp_path, monkeypatch):
+    split = Split("noise", rows(200), rows(50, seed=1), rows(60, seed=2), offset=100.0)
+    tiny = {"layers": 1, "hidden": (4,)}
+    recipes = {
+        "MAF (5)": Recipe(lambda: MAF(3, **tiny), PAPER_OPTIONS, 90.0, 0.1),
+        "Real NVP (5)": Recipe(lambda: RealNVP(3, **tiny), PAPER_OPTIONS, 50.0, 0.1),
+        "late": Recipe(lambda: MAF(3, **tiny), PAPER_OPTIONS, 99.0, 0.1),
+    }
+    fit = maf._fit_patches
+
+    def stops(stop: str) -> Experiment:
+        """A comparison whose time is over when this model comes."""
+
+        def until(experiment: Experiment, split: Split, name: str, *args: Any) -> maf.Fit:
+            if name == stop:
+                raise UnfinishedError(name)
+            return fit(experiment, split, name, *args)
+
+        monkeypatch.setattr(maf, "_fit_patches", until)
+        experiment = quiet(tmp_path, "smoke")
+        with pytest.raises(UnfinishedError, match=re.escape(stop)):
+            compare_patches(experiment, split, recipes)
+        return experiment
+
+    assert not stops("Real NVP (5)").findings
+    beats, order, reached = stops("late").findings
+    assert beats.paper == "MAF (5) 90.00, Real NVP (5) 50.00 nats"
+    assert order.paper == "Real NVP (5) < MAF (5)"
+    assert "late" not in reached.ours
+
+
+@pytest.mark.parametrize(
+    ("second", "named", "expected"), [(48.0, 2, True), (48.0, 3, None), (52.0, 2, False), (52.0, 3, False)]
+)
+def test_the_order_of_a_part_of_the_models_is_not_confirmed(tmp_path, second, named, expected):
+    recipes = {name: Recipe(list, {}, published, 0.1) for name, published in (("a", 50.0), ("b", 40.0), ("c", 30.0))}  # pyright: ignore[reportArgumentType]
+    experiment = quiet(tmp_path)
+    fits = {"a": maf.Fit({}, 50.0, 0.1), "b": maf.Fit({}, second, 0.1)}
+    maf._report_order(experiment, fits, dict(list(recipes.items())[:named]))
+    assert experiment.findings[0].confirmed is expected
 
 
 def test_a_long_run_on_tables_trains_by_the_papers_recipe(tmp_path, monkeypatch):
