@@ -14,7 +14,7 @@ import torch
 import pushforward as pf
 from benchmarks.common.datasets import load_power
 from benchmarks.quality.data import Split
-from papers.claims import maf
+from papers.claims import maf, reviews
 from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches, compare_tables
 from papers.experiment import Experiment, UnfinishedError
 from papers.flows.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, columns_of, gaps, ranks, run_column
@@ -223,6 +223,34 @@ def test_distances_and_ranks_are_paired_by_seed():
     assert found["b"] == (pytest.approx(-0.4), pytest.approx(math.sqrt(0.02)))
     assert found["c"] is None
     assert ranks(cells) == {"a": 1, "b": 2, "c": 4, "d": 3}
+
+
+def test_a_stopped_comparison_of_families_reports_the_columns_that_are_finished(tmp_path, monkeypatch):
+    """Hand-made cells of three seeds, in which universal families are ahead."""
+    measured: list[str] = []
+    limit = {"columns": 0}
+
+    def cells(experiment: Experiment, column: Column) -> dict[str, list[float]]:
+        if len(measured) == limit["columns"]:
+            raise UnfinishedError(column.name)
+        measured.append(column.name)
+        return {family: [-3.0 - (family in AFFINE)] * 3 for family in VECTORS}
+
+    monkeypatch.setattr(reviews, "run_column", cells)
+    monkeypatch.setattr(reviews, "load_table", lambda *args, **options: (rows(9), rows(9), rows(9)))
+    experiment = quiet(tmp_path)
+    with pytest.raises(UnfinishedError, match="checkerboard"):
+        reviews._equal_time(experiment)
+    assert not experiment.findings
+    limit["columns"] = 5
+    with pytest.raises(UnfinishedError, match="kin40k"):
+        reviews._equal_time(experiment)
+    assert measured == [*reviews.EQUAL_TIME_TARGETS, "protein"]
+    (finding,) = experiment.findings
+    assert finding.ours.startswith("ahead by the median rank in 5 of 5")
+    assert finding.ours.endswith("on Fashion-MNIST: open")
+    assert finding.confirmed is None
+    assert experiment.pictures[0].stat().st_size > 1000
 
 
 class Failing(Model):
