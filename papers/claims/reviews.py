@@ -384,11 +384,10 @@ def _equal_time(experiment: Experiment) -> None:
         try:
             found[column.name] = run_column(experiment, column)
         except UnfinishedError as error:
-            if not found:
-                raise
-            unfinished = error  # report the columns that are finished
-            break
-    columns = columns[: len(found)]
+            unfinished = unfinished or error
+    if unfinished and not found:
+        raise unfinished
+    columns = [column for column in columns if column.name in found]  # a stopped run reports those that are finished
     draw(experiment, columns, found, "equal-time")
     places = {name: ranks(cells) for name, cells in found.items()}
 
