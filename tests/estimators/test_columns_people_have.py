@@ -1,4 +1,4 @@
-"""Tables as people have them: instants, identifiers, strict columns, rows that depend on each other."""
+"""Tables as people have them: instants, identifiers, strict columns."""
 
 import warnings
 
@@ -10,7 +10,6 @@ import pushforward as pf
 from pushforward.data.calendar import calendar_columns, periods_of
 from pushforward.detection import realized_interval
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, SchemaError, SchemaWarning
-from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
 
 def shop(n: int, seed: int, first_day: int = 0, days: int = 60) -> pd.DataFrame:
@@ -209,88 +208,18 @@ def test_strict_raises_an_alarm_for_every_cell_that_no_training_row_has(tmp_path
         pf.Guard(strict="yes").fit(train)
 
 
-# -- rows that depend on each other --
-
-
-def walks(groups: int, length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a group are near its own center."""
-    rng = np.random.default_rng(seed)
-    center = np.repeat(3 * rng.normal(size=(groups, 3)), length, axis=0)
-    return center + 0.3 * rng.normal(size=center.shape), np.repeat(np.arange(groups), length)
-
-
-@pytest.mark.slow
-def test_the_promise_for_new_groups_needs_calibration_by_group() -> None:
-    """A random choice has other rows of each calibration group among the training rows, so new groups raise alarms."""
-    rates: dict[str, list[float]] = {"random": [], "groups": []}
-    for seed in range(8):
-        x, label = walks(160, 10, seed)
-        new, _ = walks(400, 10, 100 + seed)
-        for how, given in (("random", None), ("groups", label)):
-            guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=seed).fit(x, groups=given)
-            rates[how].append(float((guard.predict(new) == -1).mean()))
-    assert np.mean(rates["random"]) > 0.2
-    assert np.mean(rates["groups"]) < 0.14
-
-
-def test_whole_groups_calibrate() -> None:
-    x, label = walks(60, 5, 0)
-    guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PushforwardWarning)
-        guard.fit(x, groups=label)
-    assert guard.calibrator_.n % 5 == 0
-    assert (
-        str(guard.calibration_)
-        == "rows of new groups like those of the training rows (75 rows of 15 groups were kept for calibration)"
-    )
-    with pytest.warns(PushforwardWarning, match="15 groups calibrate"):
-        fitted, kept, count = rows_of_groups(label, 75, seed=0)
-    assert count == 15
-    assert not set(label[fitted]) & set(label[kept])
-
-
-def test_the_latest_rows_calibrate(tmp_path) -> None:
-    table = shop(1000, 8)
-    guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        guard.fit(table, time="when")
-    assert guard.table_features_.instants[0][2] < table["when"].sort_values().iloc[-240].timestamp()
-    assert str(guard.calibration_).startswith("rows like the latest training rows (250 of them")
-    guard.save(tmp_path / "g")
-    assert pf.Guard.load(tmp_path / "g").calibration_ == guard.calibration_
-    fitted, kept = rows_of_time(np.array([3, 1, 2, 2, 0]), 2)
-    assert (fitted.tolist(), kept.tolist()) == ([1, 4], [0, 2, 3])
-
-
-def test_a_column_of_instants_whose_rows_are_alike_suggests_time() -> None:
+def test_strict_with_many_new_categories_raises_no_alarm_and_says_why() -> None:
+    """Three of 100 calibration rows have a category that no row has which fitted the guard, more than alpha allows."""
     rng = np.random.default_rng(0)
-    drift = np.cumsum(rng.normal(size=600))
-    table = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=600, freq="h"), "level": drift})
-    with pytest.warns(PushforwardWarning, match=r"follow each other in 'when' are alike .*fit\(X, time='when'\)"):
-        pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(table.sample(frac=1, random_state=0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(
-            table.assign(level=rng.normal(size=600))
-        )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        ({"groups": "nope"}, InputError, "names no column"),
-        ({"groups": [1, 2]}, InputError, "one label for each of the 100 rows"),
-        ({"groups": "shop"}, InputError, "one group"),
-        ({"time": "shop"}, InputError, "same in all rows"),
-        ({"time": [None] + [1.0] * 99}, InputError, "missing in 1 rows"),
-        ({"time": "items", "groups": "kind"}, ConfigError, "not both"),
-    ],
-)
-def test_impossible_groups_and_times(arguments, error, words) -> None:
-    with pytest.raises(error, match=words):
-        pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(shop(100, 9), **arguments)
+    rare = pd.DataFrame({"a": rng.normal(size=400), "c": np.char.add("c", rng.integers(0, 120, 400).astype(str))})
+    guard = pf.Guard(alpha=0.02, effort="fast", strict=True, random_state=0)
+    with pytest.warns(PushforwardWarning) as found:
+        guard.fit(rare)
+    texts = [str(each.message) for each in found]
+    assert any("of 100 calibration scores are +inf (with strict=True" in text for text in texts)
+    assert not any("max_contamination" in text for text in texts)
+    assert (guard.level_, guard.offset_) == (0.0, -np.inf)
+    assert np.isposinf(guard.decision_function(rare[:1])).all()
 
 
 def test_the_promise_is_kept_with_instants_categories_and_missing_cells() -> None:

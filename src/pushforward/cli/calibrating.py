@@ -22,6 +22,10 @@ def recalibrate(
     table: Annotated[str, typer.Argument(help="New normal rows, which the guard has not seen; read as by `fit`.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Guard file to write; - for standard output.")],
     note: Annotated[str, typer.Option(help="What the rows are; it is stored in the file.")] = "",
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Column of groups whose rows depend on each other: one row of each group calibrates."),
+    ] = None,
     format: Format = None,
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
@@ -40,7 +44,7 @@ def recalibrate(
     guard = Guard.load(guard_file, public_key=public_key)
     images = guard.reads_images and local(table)
     rows: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
-    save(guard.recalibrate(rows, note), output)
+    save(guard.recalibrate(rows, note, groups=groups), output)
     if as_json or not quiet:
         facts = {**facts_of(guard), "output": output}
         report(f"guard written to {output}", facts, as_json=as_json, output=output, plain=summary(guard))
@@ -52,6 +56,13 @@ def update(
     table: Annotated[str, typer.Argument(help="New normal rows, which the guard has not seen; read as by `fit`.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Guard file to write; - for standard output.")],
     note: Annotated[str, typer.Option(help="What the rows are; it is stored in the file.")] = "",
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Column of groups whose rows depend on each other: whole groups calibrate, as in `fit`."),
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", help="Column with the order of time: the latest rows calibrate.")
+    ] = None,
     format: Format = None,
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
@@ -72,7 +83,7 @@ def update(
     if guard.reads_images:
         raise ConfigError(f"{guard_file} is a guard of images: update adds rows to guards of tables.")
     rows = read_table(table, **reading(format, encoding, delimiter, decimal))
-    save(guard.update(rows, note), output)
+    save(guard.update(rows, note, groups=groups, time=time_column), output)
     if as_json or not quiet:
         facts = {**facts_of(guard), "output": output}
         report(f"guard written to {output}", facts, as_json=as_json, output=output, plain=summary(guard))

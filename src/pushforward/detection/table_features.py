@@ -165,7 +165,8 @@ class TableFeatures:
                     instant = column.decode(np.array([end]))[0].as_py()
                     found.append(
                         f"column {column.name!r}: rows are {word} the training rows ({'the last' if word == 'after' else 'the first'} is "
-                        f"{instant}); their distance in time is not news, so only day, week and year are compared."
+                        f"{instant}); their distance in time is not news, so only day, week and year are compared. The promise is for "
+                        f"later rows only if the latest rows calibrated: fit(X, time={column.name!r}), on the command line --time."
                     )
         return found
 

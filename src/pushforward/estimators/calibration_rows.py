@@ -12,7 +12,7 @@ import torch
 from pushforward.data import split_indices
 from pushforward.detection import Guarantee, rows_needed
 from pushforward.detection.conformal.trimming import far_scores
-from pushforward.errors import CalibrationError, warn_caller
+from pushforward.errors import CalibrationError, InputError, warn_caller
 from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
 __all__ = ["score_in_time", "split_rows", "take", "trim"]
@@ -42,13 +42,13 @@ def split_rows(
 
     Args:
         rows: their number.
-        calibration: fraction or number of rows for calibration; None for a tenth, but at least 100 or, of fewer than 400
-            rows, a quarter. A fraction is raised to what ``alpha`` needs, if half of the rows are enough for that.
+        calibration: fraction or number of rows for calibration, of groups if there are any; None for a tenth, but at least 100
+            or, of fewer than 400, a quarter. A fraction is raised to what ``alpha`` needs, if half of them are enough for that.
         alpha: promised false-alarm rate.
         guarantee: see :func:`~pushforward.detection.rows_needed`.
         delta: see :func:`~pushforward.detection.rows_needed`.
         seed: of the division.
-        groups: label of each row; whole groups calibrate.
+        groups: label of each row; one row of each of some groups calibrates, and no row of these groups fits.
         time: of each row; the last rows calibrate.
 
     Returns:
@@ -56,30 +56,19 @@ def split_rows(
 
     Raises:
         CalibrationError: if fewer than two rows are left to fit the score.
+        InputError: with one group.
     """
-    needed = rows_needed(alpha, guarantee, delta)
-    if calibration is not None and calibration >= 1:
-        count = int(calibration)
-    else:
-        wanted = min(rows / 4, max(rows / 10, _LEAST)) if calibration is None else calibration * rows
-        count = min(round(min(wanted, _MOST)), rows // 2)
-        if count < needed <= rows // 2:  # where half is not enough, there are no alarms, and the score gets the rows
-            count = needed
-    if rows - count < 2 or count < 1:
-        raise CalibrationError(
-            f"of n_samples = {rows} rows, {count} calibrate and {rows - count} fit: give at least 4 rows, and at "
-            "least 2 more than calibrate."
-        )
-    if count < needed:
-        by_number = calibration is not None and calibration >= 1
-        rows_to_give = f"calibration={needed}" if by_number else f"at least {max(2 * needed, needed + 2)} rows"
-        warn_caller(
-            f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration rows, and there are "
-            f"{count}: predict raises no alarm, which keeps the promise. Give {rows_to_give}, or a larger alpha."
-        )
+    units, noun = rows, "rows"
     if groups is not None:
-        fitted, kept, chosen = rows_of_groups(groups, count, seed)
-        how = f"{chosen} groups"
+        names, groups = np.unique(groups, return_inverse=True)
+        units, noun = len(names), "groups"
+    if noun == "groups" and units < 2:
+        raise InputError(
+            "groups has one group, and calibration needs rows of groups that the score was not fitted on: give at least two."
+        )
+    count = _count(units, noun, calibration, alpha, guarantee, delta)
+    if groups is not None:
+        (fitted, kept), how = rows_of_groups(groups, count, seed), f"{count} groups"
     elif time is not None:
         (fitted, kept), how = rows_of_time(time, count), "latest"
     else:
@@ -89,6 +78,43 @@ def split_rows(
             f"{len(kept)} of {rows} rows calibrate and {len(fitted)} fit: use more or smaller groups."
         )
     return fitted, kept, how
+
+
+def _count(
+    units: int, noun: str, calibration: float | int | None, alpha: float, guarantee: Guarantee, delta: float
+) -> int:
+    """How many rows or groups calibrate.
+
+    Raises:
+        CalibrationError: if no row, or fewer than two rows or one group, would be left to fit the score.
+
+    Warns:
+        PushforwardWarning: if they are too few for an alarm.
+    """
+    needed = rows_needed(alpha, guarantee, delta)
+    by_number = calibration is not None and calibration >= 1
+    if by_number:
+        count = int(calibration)
+    else:
+        wanted = min(units / 4, max(units / 10, _LEAST)) if calibration is None else calibration * units
+        count = min(round(min(wanted, _MOST)), units // 2)
+        if count < needed <= units // 2:  # where half is not enough, there are no alarms, and the score gets the rows
+            count = needed
+    left = 2 if noun == "rows" else 1
+    if noun == "groups" and not by_number:
+        count = max(1, count)
+    if units - count < left or count < 1:
+        raise CalibrationError(
+            f"of {'n_samples = ' if noun == 'rows' else ''}{units} {noun}, {count} calibrate and {units - count} fit: give at least "
+            f"{2 * left} {noun}, and at least {left} more than calibrate."
+        )
+    if count < needed:
+        to_give = f"calibration={needed}" if by_number else f"at least {max(2 * needed, needed + 2)} {noun}"
+        warn_caller(
+            f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration {noun}, and there are "
+            f"{count}: predict raises no alarm, which keeps the promise. Give {to_give}, or a larger alpha."
+        )
+    return count
 
 
 def score_in_time(
@@ -130,7 +156,7 @@ def trim(scores: np.ndarray, contamination: float) -> tuple[np.ndarray, int]:
         PushforwardWarning: if nothing is to be left out, and at least three scores and 1 % are very far.
     """
     if not contamination:
-        far = far_scores(scores, 2.0)
+        far = far_scores(scores[scores < np.inf], 2.0)  # +inf is the score of a cell that strict=True does not allow
         if far >= max(3, 0.01 * len(scores)):
             warn_caller(
                 f"{far} of {len(scores)} calibration scores are far beyond the others, as those of anomalies would be: the "

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.display import card
+from pushforward.errors import warn_caller
 from pushforward.estimators.evaluating import evaluate_guard
 from pushforward.estimators.feature_names import check_names
 from pushforward.estimators.validation import require_fitted
@@ -151,7 +152,7 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
     def _calibrate(self, scores: np.ndarray) -> Self:
         """Set the calibration scores and the threshold that follows from them."""
         calibrator = ConformalCalibrator(scores)
-        if calibrator.n < self._rows_needed():
+        if calibrator.n < self._rows_needed() or self._infinitely_many(calibrator):
             self.calibrator_, self.level_, self.offset_ = calibrator, 0.0, -math.inf
             return self
         level = calibrator.threshold(self.alpha, self.guarantee, self.delta)
@@ -160,6 +161,23 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
         self.calibrator_, self.level_ = calibrator, level  # after the errors, which leave the estimator as it was
         self.offset_ = float(np.nextafter(-alarm_at, np.inf))
         return self
+
+    def _infinitely_many(self, calibrator: ConformalCalibrator) -> bool:
+        """Whether so many calibration scores are +inf that no score could raise an alarm at the promised rate.
+
+        Warns:
+            PushforwardWarning: if so, with what to do.
+        """
+        infinite = int(np.isposinf(calibrator.scores).sum())
+        level = calibrator.threshold(self.alpha, self.guarantee, self.delta)
+        if infinite < round(level * (calibrator.n + 1)):
+            return False
+        warn_caller(
+            f"{infinite} of {calibrator.n} calibration scores are +inf (with strict=True, those of cells that no row had which fitted the "
+            f"guard), so at alpha={self.alpha:g} predict raises no alarm, which keeps the promise: fit without strict=True, leave such "
+            "columns out with ignore=, or give more rows or a larger alpha."
+        )
+        return True
 
     def _decide(self, samples: np.ndarray) -> np.ndarray:
         """Decision function of the values of ``score_samples``; +inf everywhere if there can be no alarm."""

@@ -9,14 +9,21 @@ import numpy as np
 from scipy.stats import rankdata
 
 from pushforward.data import Schema, as_table, is_frame
-from pushforward.data.arrow import compute, is_text
+from pushforward.data.arrow import compute, is_text, value_type
 from pushforward.data.column import CODED
 from pushforward.data.text import date_order, parse_numbers
 from pushforward.errors import InputError, warn_caller
 
-__all__ = ["labels_of", "rows_of_groups", "rows_of_time", "warn_of_dependence"]
+__all__ = [
+    "check_same_kind",
+    "column_apart",
+    "labels_of",
+    "one_of_each",
+    "rows_of_groups",
+    "rows_of_time",
+    "warn_of_dependence",
+]
 
-_FEW_GROUPS = 20
 _LOOKED_AT = 5000
 _STRONG = 0.25  # correlation of a column's ranks in one row and the next
 
@@ -69,39 +76,62 @@ def _in_order(text: Any) -> Any:
     return text if unreadable.any() else pa.array(numbers)
 
 
-def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Rows that fit and rows that calibrate, whole groups in random order until at least ``count`` rows calibrate.
+def column_apart(name: Any, X: Any) -> tuple[str, ...]:
+    """The column that ``groups`` or ``time`` names, if the score must not read it; none for an array of labels.
+
+    New groups and later instants are beyond all training rows in such a column, so every new row would be unlike them. Instants
+    are read by their time of day and week too, so they stay.
+    """
+    if not isinstance(name, str) or not is_frame(X) or name not in (table := as_table(X)).column_names:
+        return ()
+    import pyarrow as pa
+
+    return () if pa.types.is_temporal(value_type(table.column(name).type)) else (name,)
+
+
+def check_same_kind(chosen: str, groups: Any, time: Any) -> None:
+    """Refuse rows without groups or time for a guard whose promise rests on them.
+
+    Args:
+        chosen: how the rows were chosen that calibrated the guard, see ``CalibrationRecord``.
+        groups: of the new rows; None for none.
+        time: of the new rows; None for none.
+
+    Raises:
+        InputError: it says what to give.
+    """
+    if chosen.endswith(" groups") and groups is None:
+        raise InputError(
+            "the promise of this guard is for rows of new groups, and these rows have none: give groups=, one label for each row or the "
+            "name of a column (on the command line --groups COLUMN)."
+        )
+    if chosen == "latest" and groups is None and time is None:
+        raise InputError(
+            "the promise of this guard is for later rows, and these rows have no time: give time=, an instant or number for each row or "
+            "the name of a column (on the command line --time COLUMN)."
+        )
+
+
+def one_of_each(labels: np.ndarray, chosen: np.ndarray, seed: int) -> np.ndarray:
+    """The index of one random row of each of the ``chosen`` groups, in ascending order.
+
+    These rows and a row of a new group are exchangeable, so ranks among them keep the promise; ranks among all rows do not, because
+    the rows of a group are alike ("subsampling once", Dunn, Wasserman and Ramdas 2022).
+    """
+    index = np.random.default_rng(seed).permutation(np.flatnonzero(np.isin(labels, chosen)))
+    return np.sort(index[np.unique(labels[index], return_index=True)[1]])
+
+
+def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that fit, and one row of each of ``count`` other groups, chosen at random, which calibrate.
 
     Args:
         labels: of the group of each row.
-        count: number of rows for calibration.
-        seed: of the order.
-
-    Returns:
-        Both indices, and the number of groups that calibrate.
-
-    Raises:
-        InputError: with fewer than two groups.
-
-    Warns:
-        PushforwardWarning: if fewer than 20 groups calibrate.
+        count: number of groups for calibration, less than that of groups.
+        seed: of the choice.
     """
-    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        raise InputError(
-            "groups has one group, and calibration needs rows of groups that the score was not fitted on: give at least two."
-        )
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    needed = int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1
-    chosen = order[: min(needed, len(sizes) - 1)]
-    kept = np.isin(group, chosen)
-    if len(chosen) < _FEW_GROUPS:
-        few = len(chosen)
-        warn_caller(
-            f"{few} group{'s calibrate' if few > 1 else ' calibrates'}: rows of one group depend on each other, so the realized rate of "
-            f"false alarms varies as with {few} row{'s' if few > 1 else ''}. Use more groups, or a larger alpha."
-        )
-    return np.flatnonzero(~kept), np.flatnonzero(kept), len(chosen)
+    chosen = np.random.default_rng(seed).permutation(np.unique(labels))[:count]
+    return np.flatnonzero(~np.isin(labels, chosen)), one_of_each(labels, chosen, seed)
 
 
 def rows_of_time(instants: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,13 @@ from pushforward.display import table
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
-from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
+from pushforward.estimators.dependent_rows import (
+    check_same_kind,
+    column_apart,
+    labels_of,
+    one_of_each,
+    warn_of_dependence,
+)
 from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
 from pushforward.estimators.guard_inputs import read_rows
@@ -257,9 +263,12 @@ class Guard(ConformalDetector):
             X: a table ``(rows, columns)`` or a stack of images, see above.
             y: ignored; scikit-learn passes it.
             groups: where rows of one group (a patient, a machine) depend on each other: one label for each row, or the name
-                of a column. Whole groups calibrate, so the promise is for rows of new groups.
-            time: where rows depend on those before: an instant or number for each row, or the name of a column. The latest
-                rows calibrate, so the promise is for rows like these. A random choice would promise too much.
+                of a column, which is then set aside. One row of each of some groups calibrates, and no row of these groups fits
+                the score, so the promise is for a row of a new group (Dunn, Wasserman and Ramdas 2022, "subsampling once");
+                ``calibration`` counts groups, and alarms at 5 % and 1 % need 19 and 99 of them.
+            time: where rows depend on those before: an instant or number for each row, or the name of a column, which is set
+                aside unless it has instants. The latest rows calibrate, so the promise is for rows like these. A random choice
+                would promise too much.
             checkpoint: folder for the state of the training of flows (of images, or with ``density=True``), written every minute
                 and after Ctrl-C. The same call goes on from there, to the same guard. A fit without flows takes seconds and
                 writes nothing.
@@ -276,7 +285,8 @@ class Guard(ConformalDetector):
             raise ConfigError("give groups or time, and not both.")
         start = clock.monotonic()
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
-        rows, seed = self._read(X, reset=True), seed_from(self.random_state)
+        apart = column_apart(groups, X) + column_apart(time, X)
+        rows, seed = read_rows(self, X, True, apart), seed_from(self.random_state)
         if isinstance(rows, torch.Tensor):
             check_image_options(options)
         share = _IMAGES if self.calibration is None and isinstance(rows, torch.Tensor) else self.calibration
@@ -329,7 +339,7 @@ class Guard(ConformalDetector):
             )
         return scores
 
-    def recalibrate(self, X: Any, note: str = "") -> Self:
+    def recalibrate(self, X: Any, note: str = "", *, groups: Any = None) -> Self:
         """Calibrate on new normal rows, without training; the promise then refers to rows like these.
 
         For a guard whose normal rows have changed a little, or that moves to another place. The score stays as it is, so
@@ -338,10 +348,11 @@ class Guard(ConformalDetector):
         Args:
             X: normal rows that nothing of the guard has seen, as for :meth:`fit`, at least as many as ``alpha`` needs.
             note: what these rows are; it is stored with the guard.
+            groups: as for :meth:`fit`, one label for each row or the name of a column: one random row of each group calibrates.
 
         Raises:
-            CalibrationError: if the rows are too few; it says how many are needed. The guard is then unchanged.
-            InputError: for rows that do not fit the guard.
+            CalibrationError: if the rows (or groups) are too few; it says how many are needed. The guard is then unchanged.
+            InputError: for rows that do not fit the guard, or without ``groups`` for a guard that was fitted with them.
 
         Example:
             >>> import numpy as np, pushforward as pf
@@ -351,19 +362,25 @@ class Guard(ConformalDetector):
             rows like the 300 rows of the last recalibration (sensor 2), and no longer rows like the training rows
         """
         require_fitted(self)
-        score = self.score_.uncompiled()
-        scores = score.score(self._read(X))
+        rows, times, chosen = self._read(X), self.calibration_.times + 1, self.calibration_.chosen
+        check_same_kind(chosen, groups, True)
+        labels = None if groups is None else labels_of("groups", X, groups)
+        if labels is not None:
+            rows = take(rows, one_of_each(labels, np.unique(labels), self.seed_ + times))
+            chosen = f"{len(rows)} groups"
         needed = self._rows_needed()
-        if len(scores) < needed:
+        if len(rows) < needed:
             raise CalibrationError(
-                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs at least {needed} calibration rows; got {len(scores)}."
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs at least {needed} calibration "
+                f"{'rows' if labels is None else 'groups'}; got {len(rows)}."
             )
-        self._calibrate(scores)
+        score = self.score_.uncompiled()
+        self._calibrate(score.score(rows))
         self.score_ = score
-        self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, times, str(note), chosen)
         return self
 
-    def update(self, X: Any, note: str = "") -> Self:
+    def update(self, X: Any, note: str = "", *, groups: Any = None, time: Any = None) -> Self:
         """Add normal rows to a guard of a table: some become neighbors of its score, and the others calibrate it again.
 
         No row does both. Columns, spaces and weights stay those of ``fit``, and a density stays as it is. The promise then
@@ -372,11 +389,13 @@ class Guard(ConformalDetector):
         Args:
             X: normal rows that nothing of the guard has seen, at least two more than ``alpha`` needs for calibration.
             note: what these rows are; it is stored with the guard.
+            groups: as for :meth:`fit`; no row of the groups that calibrate becomes a neighbor.
+            time: as for :meth:`fit`; the latest rows calibrate.
 
         Raises:
-            CalibrationError: if the rows are too few; it says how many are needed. The guard is then unchanged.
+            CalibrationError: if the rows (or groups) are too few; it says how many are needed. The guard is then unchanged.
             ConfigError: for a guard of images, with smoothing or ``score``, or fitted with ``store_rows=False``.
-            InputError: for rows that do not fit the guard.
+            InputError: for rows that do not fit the guard, or without ``groups`` or ``time`` for a guard that was fitted with it.
 
         Example:
             >>> import numpy as np, pushforward as pf
@@ -390,18 +409,26 @@ class Guard(ConformalDetector):
             raise ConfigError(
                 "update adds rows to the score that a guard of a table fits itself, without smoothing: fit this one again."
             )
-        rows, needed = self._read(X), self._rows_needed()
-        if len(rows) < needed + 2:
+        if groups is not None and time is not None:
+            raise ConfigError("give groups or time, and not both.")
+        check_same_kind(self.calibration_.chosen, groups, time)
+        rows, needed, times = self._read(X), self._rows_needed(), self.calibration_.times + 1
+        labels = None if groups is None else labels_of("groups", X, groups)
+        units, noun = (len(rows), "rows") if labels is None else (len(np.unique(labels)), "groups")
+        if units < needed + 2:
             raise CalibrationError(
-                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} of the new rows for calibration, "
-                f"so give at least {needed + 2}; got {len(rows)}."
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} of the new {noun} for calibration, "
+                f"so give at least {needed + 2}; got {units}."
             )
-        seed = self.seed_ + self.calibration_.times + 1
-        added, calibration, _ = split_rows(len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed)
+        seed = self.seed_ + times
+        added, calibration, chosen = split_rows(
+            len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed, groups=labels,
+            time=None if time is None else labels_of("time", X, time),
+        )  # fmt: skip
         score, _ = self.score_.with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
         self._calibrate(score.score(take(rows, calibration)))
         self.score_ = score
-        self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, times, str(note), chosen)
         return self
 
     # -- answers ----------------------------------------------------------------------------------------------------
@@ -703,8 +730,8 @@ class Guard(ConformalDetector):
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _read(self, X: Any, *, reset: bool = False) -> Any:
-        return read_rows(self, X, reset)
+    def _read(self, X: Any) -> Any:
+        return read_rows(self, X, False)
 
     def _smoothed(self, method: str) -> SmoothedScore:
         require_fitted(self)

@@ -78,8 +78,12 @@ def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, A
     versions = current_versions()
     facts = {"Guard": f"{file} ({nouns_of(guard)})" if file else nouns_of(guard), **more}
     if training is not None:
-        fitted = training.rows - n - guard.calibration_.trimmed if guard.calibration_.times == 0 else None
-        divided = f", of which {fitted:,} fitted the score and {n:,} calibrated the alarm" if fitted is not None else ""
+        divided = ""
+        if guard.calibration_.times == 0 and guard.calibration_.by_group:
+            divided = f", of which {n:,} calibrated the alarm, of {guard.calibration_.chosen} that fitted nothing"
+        elif guard.calibration_.times == 0:
+            fitted = training.rows - n - guard.calibration_.trimmed
+            divided = f", of which {fitted:,} fitted the score and {n:,} calibrated the alarm"
         facts["Training data"] = f"{training.rows:,} {nouns}{divided}"
         facts["Digest of the training data"] = f"sha256 {training.digest}"
         facts["Fitted with"] = ", ".join(f"{name} {version}" for name, version in training.versions.items())

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["read_rows"]
 
 
-def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
+def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) -> Any:
     """X as the score of a guard reads it: a tensor of images, a pyarrow table, or a float64 matrix.
 
     Args:
         guard: whose rows they are.
         X: what the user gave.
         reset: whether this is ``fit``, which sets ``n_features_in_``, ``feature_names_in_``, ``ignored_`` and ``embedder_``.
+        apart: columns that ``fit`` sets aside besides those of ``ignore``.
 
     Raises:
         InputError: for data that cannot be read.
@@ -51,7 +52,8 @@ def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
     if is_frame(X):
         table = as_table(X)
         if reset:
-            guard.ignored_ = columns_to_ignore(table, guard.ignore)
+            named = guard.ignore if guard.ignore in (None, "auto") else [n for n in guard.ignore if n not in apart]
+            guard.ignored_ = apart + columns_to_ignore(without(table, apart), named)
         table = without(table, guard.ignored_)
         if reset:
             _set_features(guard, table.num_columns, table.column_names)

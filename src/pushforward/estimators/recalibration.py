@@ -19,7 +19,7 @@ class CalibrationRecord:
         rows: number of calibration rows.
         times: how often the guard was calibrated again after ``fit``.
         note: what the user said of the rows.
-        chosen: how ``fit`` chose them: "random", "latest" (in the order of time) or a number of "groups".
+        chosen: how they were chosen: "random", "latest" (in the order of time) or a number of "groups", each with one row.
         trimmed: number of the largest calibration scores that were left out as those of anomalies; ``rows`` are the others.
 
     Example:
@@ -42,14 +42,23 @@ class CalibrationRecord:
             f"those of anomalies: if they were normal rows, the rate is at most {share:.2%} higher"
         )
 
+    @property
+    def by_group(self) -> bool:
+        """Whether the promise is for rows of new groups."""
+        return self.chosen.endswith(" groups")
+
     def _rows(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        if self.by_group:
+            one = f"{self.rows} groups" == self.chosen  # files of before have all rows of the groups
+            each = f"one row of each of {self.chosen} was" if one else f"{self.rows} rows of {self.chosen} were"
+            if self.times == 0:
+                return f"rows of new groups like those of the training rows ({each} kept for calibration)"
+            return f"rows of new groups like those of the last recalibration{note} ({each} kept), and no longer rows like the training rows"
         if self.times == 0 and self.chosen == "latest":
             return f"rows like the latest training rows ({self.rows} of them were kept for calibration)"
-        if self.times == 0 and self.chosen != "random":
-            return f"rows of new groups like those of the training rows ({self.rows} rows of {self.chosen} were kept for calibration)"
         if self.times == 0:
             return f"rows like the training rows ({self.rows} of them were kept for calibration)"
-        note = f" ({self.note})" if self.note else ""
         return (
             f"rows like the {self.rows} rows of the last recalibration{note}, and no longer rows like the training rows"
         )
