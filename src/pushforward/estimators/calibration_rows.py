@@ -92,9 +92,9 @@ def _count(
         PushforwardWarning: if they are too few for an alarm.
     """
     needed = rows_needed(alpha, guarantee, delta)
-    by_number = calibration is not None and calibration >= 1
-    if by_number:
-        count = int(calibration)
+    by_number = False
+    if calibration is not None and calibration >= 1:
+        count, by_number = int(calibration), True
     else:
         wanted = min(units / 4, max(units / 10, _LEAST)) if calibration is None else calibration * units
         count = min(round(min(wanted, _MOST)), units // 2)
