@@ -195,7 +195,7 @@ class Schema:
             problems = self._match(values.shape[1], None, owner)[1]
             cells = list(_columns(values))
         else:
-            values, table = None, as_table(data)
+            values, table = None, as_table(data, index=self.names)
             names = None if is_positional(table) else table.column_names
             positions, problems = self._match(table.num_columns, names, owner)
             cells = [table.column(i) for i in positions]

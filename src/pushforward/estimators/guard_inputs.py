@@ -18,7 +18,7 @@ from pushforward.estimators.validation import check_array
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["read_rows"]
+__all__ = ["channels_of", "read_rows"]
 
 
 def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
@@ -45,11 +45,12 @@ def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
         images = as_images(X)
         if reset:
             _set_features(guard, math.prod(images.shape[1:]), None)
-        elif images.shape[1] == 1 and _channels(guard) == 3:  # as a gray picture among colored ones in a folder
+        elif images.shape[1] == 1 and channels_of(guard) == 3:  # as a gray picture among colored ones in a folder
             images = images.expand(-1, 3, -1, -1)
         return images
     if is_frame(X):
-        table = as_table(X)
+        named = (guard.ignore or ()) if reset else (*getattr(guard, "feature_names_in_", ()), *guard.ignored_)
+        table = as_table(X, index=() if isinstance(named, str) else named)
         if reset:
             guard.ignored_ = columns_to_ignore(table, guard.ignore)
         table = without(table, guard.ignored_)
@@ -74,7 +75,7 @@ def _is_stack(X: Any) -> bool:
     return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
 
 
-def _channels(guard: Guard) -> int | None:
+def channels_of(guard: Guard) -> int | None:
     """Channels of the training images; every score of images has their shape."""
     shape = getattr(guard.score_, "shape", None)
     return None if shape is None else shape[0]

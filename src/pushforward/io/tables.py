@@ -143,7 +143,7 @@ def _joined(source: TableSource) -> pa.Table:
             return _arrow_batches(file, columns)
         return [read_json(file) if source.format == "jsonl" else as_table(np.array(load_array(Path(file.path))))]
 
-    tables = [as_table(table) for table in source.tables(read)]
+    tables = [as_table(table, index=True) for table in source.tables(read)]
     try:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowTypeError as error:
