@@ -47,6 +47,11 @@ def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
             _set_features(guard, math.prod(images.shape[1:]), None)
         elif images.shape[1] == 1 and channels_of(guard) == 3:  # as a gray picture among colored ones in a folder
             images = images.expand(-1, 3, -1, -1)
+        elif images.shape[1] == 3 and channels_of(guard) == 1:
+            raise InputError(
+                f"this guard reads gray images of shape {_shape(guard)}; got {tuple(images.shape[1:])}, with colors: convert them to gray; "
+                "pf.io.read_images(path, gray=True) names a file that has colors."
+            )
         return images
     if is_frame(X):
         named = (guard.ignore or ()) if reset else (*getattr(guard, "feature_names_in_", ()), *guard.ignored_)
@@ -77,8 +82,12 @@ def _is_stack(X: Any) -> bool:
 
 def channels_of(guard: Guard) -> int | None:
     """Channels of the training images; every score of images has their shape."""
-    shape = getattr(guard.score_, "shape", None)
+    shape = _shape(guard)
     return None if shape is None else shape[0]
+
+
+def _shape(guard: Guard) -> tuple[int, ...] | None:
+    return getattr(guard.score_, "shape", None)
 
 
 def _is_path(X: Any) -> bool:
