@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pushforward.data import as_images
 from pushforward.errors import InputError
+from pushforward.io import read_images
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
 COLOR = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
@@ -59,3 +61,26 @@ def test_values_beyond_32_bits_are_kept():
 def test_arrays_that_are_not_images_are_refused(bad: object, words: str):
     with pytest.raises(InputError, match=words):
         as_images(bad)
+
+
+def test_pictures_of_a_list_are_turned_upright_as_those_of_files(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("png", "tiff"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for orientation in range(1, 9):
+            shape = (6, 8, 3) if orientation < 5 else (8, 6, 3)
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            picture = Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8))
+            picture.save(folder / f"{orientation}.{kind}", exif=exif)
+        found = as_images([Image.open(file) for file in sorted(folder.iterdir())])
+        assert torch.equal(found, read_images(folder))
+
+
+def test_the_picture_of_another_mode_or_size_is_named() -> None:
+    gray, color, small = Image.new("L", (4, 3)), Image.new("RGB", (4, 3)), Image.new("L", (2, 3))
+    with pytest.raises(InputError, match="image 2 has the mode RGB, and image 0 has L: convert"):
+        as_images([gray, gray, color])
+    with pytest.raises(InputError, match="image 1 is 2 wide and 3 high, and image 0 is 4 wide"):
+        as_images([gray, small])

@@ -593,3 +593,26 @@ def test_bytes_that_are_not_text_are_a_clear_error():
         Schema.infer(column(b"x\x80xxxxxx"))
     with pytest.raises(InputError, match="column 'c' has bytes that are not UTF-8 text"):
         Schema.infer(column(b"xyxyxyxy")).encode(column(b"xy\x80x"))
+
+
+@pytest.mark.parametrize(("names", "hint"), [(["x", " k"], "' k'"), (["X", "k"], "'X'"), (["k", "other"], "")])
+def test_a_header_that_differs_by_case_or_spaces_gives_a_hint(names, hint):
+    schema = Schema.infer({"x": [1.0, 2.0], "k": [0.5, 0.25]})
+    with pytest.raises(SchemaError) as error:
+        schema.encode({name: [1.0] for name in names})
+    assert str(error.value).endswith(f"which the fitted table had{'; it has ' + hint if hint else ''}.")
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_flags_as_text_with_spaces_and_words_for_missing(flag):
+    column = Schema.infer({"c": [True, False, None]}).columns[0]
+    text = str(flag).lower()
+    found = column.read(pa.array([f" {text}", f"{text} ", "NA", " NA", "?", "", None, "yes"]))
+    np.testing.assert_array_equal(found.values, [flag, flag, NAN, NAN, NAN, NAN, NAN, NAN])
+    assert found.unseen.tolist() == [False] * 7 + [True]
+
+
+def test_a_dictionary_of_views_is_read_as_text():
+    views = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array(["u", "v"], pa.string_view()))
+    assert Schema.infer(pa.table({"c": views})).columns[0].categories == ("u", "v")
+    assert Column("c", "numeric").read(pa.array(["1", "2.5"], pa.string_view())).values.tolist() == [1.0, 2.5]

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from pushforward import Guard
+from pushforward.cli import main
 from pushforward.data import load_image_sample
 from pushforward.detection import auroc, realized_interval
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
-from pushforward.io import read, write
+from pushforward.io import read, read_images, write
 
 OPTIONS = {"alpha": 0.05, "max_steps": 60, "random_state": 0}
 
@@ -158,3 +159,18 @@ def test_lists_of_pictures_are_the_same_images(colored):
 def test_gray_images_for_a_guard_of_colored_ones(colored):
     gray = np.random.default_rng(1).integers(0, 256, size=(5, 6, 5)).astype(np.uint8)
     assert np.array_equal(colored.score_samples(gray), colored.score_samples(np.repeat(gray[..., None], 3, -1)))
+
+
+def test_a_picture_with_colors_for_a_guard_of_gray_ones_is_named(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(100, 140, size=(200, 6, 5)).astype(np.uint8)
+    gray = Guard(alpha=0.1, max_steps=3, random_state=0).fit(images)
+    gray.save(tmp_path / "g")
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name, mode in (("a.png", "L"), ("b.png", "RGB")):
+        Image.new(mode, (5, 6)).save(folder / name)
+    for command in (["score", "-o", str(tmp_path / "out.csv")], ["report", "-o", str(tmp_path / "out.html")]):
+        assert main([command[0], str(tmp_path / "g"), str(folder), *command[1:]]) == 1
+        assert "b.png has the mode RGB, with colors" in capsys.readouterr().err
+    with pytest.raises(InputError, match="gray=True"):
+        gray.anomaly_score(read_images(folder))

@@ -222,3 +222,35 @@ def test_pictures_are_turned_upright(tmp_path, kind: str):
     )
     assert np.array_equal(read_images(tmp_path), as_images(expected))
     assert np.array_equal(torch.cat(list(stream_images(tmp_path, rows=3))), as_images(expected))
+
+
+def test_frames_after_the_first_are_not_dropped(tmp_path):
+    frames = [Image.fromarray(array) for array in GRAY]
+    for kind in ("gif", "png", "tiff", "webp"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        frames[0].save(folder / f"a.{kind}", save_all=True, append_images=frames[1:])
+        for read in (read_images, lambda path: list(stream_images(path, 2))):
+            with pytest.raises(InputError, match=rf"a\.{kind} has 5 frames, and a picture is one: save the frames"):
+                read(folder)
+        with Image.open(folder / f"a.{kind}") as picture, pytest.raises(InputError, match="image 1 has 5 frames"):
+            as_images([frames[0], picture])
+    frames[0].convert("RGB").save(
+        tmp_path / "camera.jpg", "MPO", save_all=True, append_images=[frames[1].convert("RGB")]
+    )
+    assert read_images(tmp_path / "camera.jpg").shape == (1, 3, 4, 6)  # the second one is a preview
+
+
+def test_a_picture_with_colors_among_gray_ones_is_named(tmp_path):
+    for name, mode in (("a.png", "L"), ("b.tiff", "CMYK"), ("c.png", "L")):
+        Image.new(mode, (4, 3)).save(tmp_path / name)
+    for read in (read_images, lambda path, gray: list(stream_images(path, 2, gray=gray))):
+        with pytest.raises(InputError, match=r"b\.tiff has the mode CMYK, with colors, .*: convert it to gray"):
+            read(tmp_path, gray=True)
+    assert read_images(tmp_path).shape == (3, 3, 3, 4)
+
+
+def test_damaged_bytes_are_called_the_picture(tmp_path):
+    pq.write_table(pa.table({"image": [b"no picture"]}), tmp_path / "a.parquet")
+    with pytest.raises(StorageError, match="cannot identify image file the picture"):
+        read_images(tmp_path / "a.parquet")

@@ -483,3 +483,35 @@ def test_damaged_bytes_give_a_table_or_a_clear_error(whole_files, data):
     except PushforwardError as error:
         sentence = str(error)
     assert len(sentence.splitlines()) <= 1
+
+
+def test_flags_of_a_stream_are_those_of_the_whole_file(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,flag\n1,true\n2, false\n3,NA\n4, NA\n5,False\n6,n/a\n7,\n")
+    table = read_table(path)
+    schema = Schema.infer(table)
+    assert schema.columns[1].kind == "boolean"
+    for chunk in stream_table(path, types=schema.pyarrow_types()):
+        found, problems = schema.encode(chunk)
+        np.testing.assert_array_equal(found, schema.encode(table)[0])
+        assert problems == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(".gz")])
+def test_a_table_without_rows_is_an_error_or_one_empty_chunk(tmp_path, name):
+    path = write(tmp_path / name, TABLE.slice(0, 0))
+    types = {"a": pa.float64(), "b": pa.float64()}
+    with pytest.raises(InputError, match="no rows"):
+        list(stream_table(path, types=types))
+    (chunk,) = stream_table(path, types=types, empty=True)
+    assert (chunk.num_rows, chunk.column_names) == (0, ["a", "b", "c"])
+    (chunk,) = stream_table(path, columns=["c"], empty=True)
+    assert chunk.column_names == ["c"]
+    with pytest.raises(SchemaError, match="no column 'z'"):
+        list(stream_table(path, columns=["z"], empty=True))
+
+
+def test_a_file_without_rows_in_a_folder(tmp_path):
+    write(tmp_path / "1.csv", TABLE)
+    write(tmp_path / "2.csv", TABLE.slice(0, 0))
+    assert sum(chunk.num_rows for chunk in stream_table(tmp_path, empty=True)) == 3

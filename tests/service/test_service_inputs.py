@@ -8,6 +8,7 @@ import io
 import json
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from PIL import Image
 from service_helpers import NORMAL, rows_like_training
 
 from pushforward import Guard
+from pushforward.data import Schema
 from pushforward.errors import SchemaError
 from pushforward.service.answers import read_invocations, read_score
 from pushforward.service.inference_protocol import read_infer
@@ -339,3 +341,54 @@ def test_protocol_requests_that_do_not_fit_are_refused(numbers, change):
     with pytest.raises(Refusal) as error:
         read_infer(numbers, json.dumps(change).encode(), None)
     assert error.value.status in (400, 413, 422)
+
+
+def reader_of(table: pa.Table) -> Reader:
+    """A reader for the columns of a table, without a guard."""
+    guard = SimpleNamespace(reads_images=False, n_features_in_=table.num_columns, schema_=Schema.infer(table))
+    return Reader(guard, 50)  # pyright: ignore[reportArgumentType]
+
+
+def test_flags_are_read_with_spaces_and_words_for_missing():
+    reader = reader_of(pa.table({"a": [1.5, 2.0], "flag": [True, None]}))
+    body = b"a,flag\n1,true\n2, true\n3,NA\n4,\n5, False\n"
+    rows = {"rows": [{"a": 1, "flag": flag} for flag in ("true", " true", "NA", None, " False")]}
+    for inputs in (reader.csv(body), reader.records(rows["rows"])):
+        found, problems = reader.schema.encode(inputs.data)
+        np.testing.assert_array_equal(found[:, 1], [1, 1, np.nan, np.nan, 0])
+        assert problems == []
+
+
+def dictionary(texts: pa.Array) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0, 1, None]), texts)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+def test_texts_of_every_arrow_type_are_read(kind):
+    reader = reader_of(pa.table({"n": [1.5, 2.0], "c": ["u", "v"]}))
+    plain = pa.table({"n": pa.array(["1.5", "2", None], kind), "c": pa.array(["u", "v", None], kind)})
+    coded = pa.table({"n": dictionary(pa.array(["1.5", "2"], kind)), "c": dictionary(pa.array(["u", "v"], kind))})
+    for table in (plain, coded):
+        found = reader.schema.encode(reader.arrow(arrow(table)).data, warn=False)[0]
+        np.testing.assert_array_equal(found, [[1.5, 0], [2, 1], [np.nan, np.nan]])
+        for long in ("x" * 5000, "é" * 3000):
+            cells = pa.array(["u", long], kind)
+            column = dictionary(cells) if table is coded else pa.concat_arrays([cells, pa.array([None], kind)])
+            with pytest.raises(Refusal, match="a text may have 1000 characters"):
+                reader.arrow(arrow(table.set_column(1, "c", column)))
+
+
+def test_bytes_and_lists_as_views_are_refused():
+    reader = reader_of(pa.table({"c": ["u", "v"]}))
+    for cells in (pa.array([b"u"], pa.binary_view()), pa.array([["u"]], pa.list_view(pa.string()))):
+        with pytest.raises(Refusal, match="which no cell of a table has"):
+            reader.arrow(arrow(pa.table({"c": cells})))
+
+
+def test_what_is_wrong_with_a_picture(images):
+    with pytest.raises(Refusal, match=r"image 0 is not a PNG or JPEG file: .* the picture$"):
+        images.pictures([b"no picture"])
+    sink, frames = io.BytesIO(), [Image.new("L", (8, 8), shade) for shade in (1, 2)]
+    frames[0].save(sink, "PNG", save_all=True, append_images=frames[1:])
+    with pytest.raises(Refusal, match="image 0 has 2 frames"):
+        images.pictures([sink.getvalue()])

@@ -38,12 +38,16 @@ def recalibrate(
     """Calibrate a guard on new normal rows, without training: the promise then refers to rows like these."""
     from pushforward.cli.files import check_output, local, reading, report, save
     from pushforward.estimators import Guard
+    from pushforward.estimators.guard_inputs import channels_of
     from pushforward.io import read_images, read_table
 
     check_output(output, [str(guard_file), table], force, binary=True)
     guard = Guard.load(guard_file, public_key=public_key)
     images = guard.reads_images and local(table)
-    rows: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
+    gray = images and channels_of(guard) == 1
+    rows: Any = (
+        read_images(table, gray=gray) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
+    )
     save(guard.recalibrate(rows, note, groups=groups), output)
     if as_json or not quiet:
         facts = {**facts_of(guard), "output": output}

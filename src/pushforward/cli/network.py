@@ -123,7 +123,7 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
         for first, x in zip(starts, _image_batches(source, rows, guard.reader_.dtype), strict=False):
             yield pa.table({"image": range(first, first + len(x))}), x
     else:
-        for chunk in stream_table(source, rows=rows, **options):
+        for chunk in stream_table(source, rows=rows, empty=True, **options):
             yield chunk, matrix_of(chunk, source, guard)
 
 

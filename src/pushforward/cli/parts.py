@@ -30,6 +30,7 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
     import pyarrow as pa
 
     from pushforward.estimators import NetworkGuard
+    from pushforward.estimators.guard_inputs import channels_of
     from pushforward.io import stream_images, stream_table
 
     rows = part_rows(guard, rows)
@@ -39,11 +40,11 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
         yield from network_parts(table, rows, options, guard)
     elif guard.reads_images:
         first = 0
-        for part in stream_images(table, rows):
+        for part in stream_images(table, rows, gray=channels_of(guard) == 1):
             yield pa.table({"image": range(first, first + len(part))}), part
             first += len(part)
     else:
-        for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options):
+        for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), empty=True, **options):
             yield chunk, None
 
 
@@ -52,11 +53,28 @@ def scores_of(guard: Any, part: Part) -> dict[str, Any]:
     from pushforward.estimators import NetworkGuard
 
     chunk, inputs = part
+    if chunk is not None and chunk.num_rows == 0:
+        return _no_scores(guard, part)
     if isinstance(guard, NetworkGuard):
         from pushforward.cli.network import network_scores
 
         return network_scores(guard, inputs)
     return guard.assess(chunk if inputs is None else inputs)
+
+
+def _no_scores(guard: Any, part: Part) -> dict[str, Any]:
+    """The new columns of a table without rows, after a check of its columns."""
+    import numpy as np
+
+    from pushforward.estimators import NetworkGuard
+    from pushforward.estimators.guard_inputs import read_rows
+
+    numbers = {"anomaly_score": np.empty(0), "p_value": np.empty(0), "alarm": np.empty(0, bool)}
+    if isinstance(guard, NetworkGuard):
+        prediction = {"prediction": np.empty(0, np.int64)} if guard.classes_ > 1 else {}
+        return prediction | numbers | {"reason": np.empty(0, np.str_)}
+    guard.schema_.encode(read_rows(guard, part[0], reset=False))
+    return ({"log_prob": np.empty(0)} if guard.score_.has_density else {}) | numbers
 
 
 def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[str, Any]]]:

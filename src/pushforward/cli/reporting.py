@@ -124,12 +124,13 @@ def _made(guard: Any, table: str, rows: int, options: dict[str, Any], label: str
 
 def parts_of(guard: Any, table: str, rows: int, options: dict[str, Any]) -> Iterator[Any]:
     """Parts of a file for a guard of a table or of images, in constant memory."""
+    from pushforward.estimators.guard_inputs import channels_of
     from pushforward.io import stream_images, stream_table
 
     if not guard.reads_images:
         yield from stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options)
         return
-    yield from stream_images(table, min(rows, _IMAGES))
+    yield from stream_images(table, min(rows, _IMAGES), gray=channels_of(guard) == 1)
 
 
 def source_name(table: str) -> str:

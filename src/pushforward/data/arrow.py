@@ -19,6 +19,7 @@ __all__ = [
     "pandas_column",
     "to_numpy",
     "value_type",
+    "without_views",
 ]
 
 
@@ -49,6 +50,22 @@ def is_text(kind: Any) -> bool:
 
     kind = value_type(kind)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def without_views(column: Any) -> Any:
+    """The column with views of text as large strings, also in a dictionary: pyarrow computes little with views."""
+    import pyarrow as pa
+
+    if not pa.types.is_string_view(value_type(column.type)):
+        return column
+    if not pa.types.is_dictionary(column.type):
+        return compute().cast(column, pa.large_string())
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    kind = pa.dictionary(column.type.index_type, pa.large_string())
+    plain = [
+        pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.large_string())) for chunk in chunks
+    ]
+    return pa.chunked_array(plain, kind)
 
 
 class InputTypeError(InputError, TypeError):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.data.arrow import compute, is_text, to_numpy, value_type
-from pushforward.data.text import MISSING_WORDS, parse_numbers
+from pushforward.data.arrow import compute, is_text, to_numpy, value_type, without_views
+from pushforward.data.text import MISSING_WORDS, cleaned, parse_numbers
 from pushforward.errors import SchemaError
 
 __all__ = [
@@ -62,6 +62,7 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
     import pyarrow as pa
 
     pc = compute()
+    column = without_views(column)
     kind = value_type(column.type)
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, kind)
@@ -88,13 +89,18 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
 
 
 def flag_cells(name: str, column: Any) -> Cells:
-    """Read booleans as 0 and 1, also where they are written as the numbers 0 and 1 or as text; other cells are unseen."""
+    """Read booleans as 0 and 1, also where they are written as the numbers 0 and 1 or as text; other cells are unseen.
+
+    As in a CSV file whose flags ``pyarrow.csv`` reads, spaces around a text are no part of it, and NA and its like are missing.
+    """
     import pyarrow as pa
 
     pc = compute()
     if pa.types.is_boolean(column.type):
         return Cells(to_numpy(pc.cast(column, pa.float64())))
     text = text_of(name, column)
+    if is_text(column.type):
+        text = cleaned(text)
     return _found(np.mod(codes_of(text, _FLAGS), 2), text)
 
 
@@ -127,6 +133,7 @@ def text_of(name: str, column: Any) -> Any:
     import pyarrow as pa
 
     pc = compute()
+    column = without_views(column)
     kind = value_type(column.type)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
         raise SchemaError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ from torch import Tensor
 
 from pushforward.errors import InputError
 
-__all__ = ["as_images", "is_picture"]
+__all__ = ["as_images", "check_frames", "is_picture", "picture_error", "picture_mode", "upright"]
 
 _CHANNELS = (1, 3, 4)
+_ORIENTATION = 0x0112
+_STREAM = re.compile(r"<_io\.\w+ object at 0x[0-9a-fA-F]+>")
 
 
 def as_images(data: Any) -> Tensor:
@@ -21,7 +25,7 @@ def as_images(data: Any) -> Tensor:
 
     Args:
         data: array or tensor of integers, of booleans, or of floats that are whole numbers, or a list of arrays or of ``PIL.Image``
-            objects, which become gray or RGB. The shape is ``(n, h, w)`` for
+            objects of one size, which are turned upright (EXIF) and become gray or RGB. The shape is ``(n, h, w)`` for
             gray images, else ``(n, h, w, c)`` or ``(n, c, h, w)`` with c of 1, 3 or 4. A shape that fits both is read
             with channels last.
 
@@ -41,7 +45,7 @@ def as_images(data: Any) -> Tensor:
         array = data.detach().cpu().numpy()
     else:
         if isinstance(data, (list, tuple)):
-            data = [_pixels(image) for image in data]
+            data = _pixels_of_all(data)
         try:
             array = np.asarray(data)
         except (TypeError, ValueError) as error:
@@ -64,12 +68,68 @@ def is_picture(image: Any) -> bool:
     return isinstance(getattr(image, "mode", None), str) and hasattr(image, "convert")
 
 
-def _pixels(image: Any) -> Any:
-    """The pixels of a picture of Pillow, as :func:`~pushforward.io.read_images` gives them; anything else stays."""
-    if not is_picture(image):
-        return image
-    deep = image.mode.startswith("I") or image.mode == "F"
-    return np.asarray(image if deep else image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+def picture_mode(picture: Any) -> str | None:
+    """The mode to convert a picture of Pillow to, gray or RGB; None for more than 8 bits, which Pillow would cut."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return None
+    return "L" if picture.mode in ("1", "L", "LA") else "RGB"
+
+
+def upright(pixels: NDArray[Any], picture: Any) -> NDArray[Any]:
+    """Pixels ``(h, w)`` or ``(h, w, c)`` of a Pillow image as its viewers show it: cameras store pictures as the sensor lay, with
+    the direction of the top in a field (EXIF orientation, 1 to 8)."""
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+
+
+def check_frames(picture: Any, name: str) -> None:
+    """Refuse a picture of several frames or pages, of which only one would be read.
+
+    Raises:
+        InputError: naming the picture.
+    """
+    # The further frames of a camera's JPEG (MPO) are previews and other views of the same picture.
+    frames = 1 if getattr(picture, "format", None) == "MPO" else getattr(picture, "n_frames", 1)
+    if frames > 1:
+        raise InputError(f"{name} has {frames} frames, and a picture is one: save the frames as separate files.")
+
+
+def picture_error(error: BaseException) -> str:
+    """What Pillow says of a picture, without the address of the stream that it was read from."""
+    return _STREAM.sub("the picture", str(error))
+
+
+def _pixels_of_all(images: Sequence[Any]) -> list[Any]:
+    """The pixels of pictures of Pillow, as :func:`~pushforward.io.read_images` gives them; anything else stays."""
+    found = [_pixels(image, f"image {k}") if is_picture(image) else image for k, image in enumerate(images)]
+    if not images or not is_picture(images[0]):
+        return found
+    first = found[0].shape
+    for k, (image, pixels) in enumerate(zip(images, found, strict=True)):
+        if not is_picture(image) or pixels.shape == first:
+            continue
+        if pixels.shape[:2] != first[:2]:
+            raise InputError(
+                f"images must have one size: image {k} is {pixels.shape[1]} wide and {pixels.shape[0]} high, and image 0 is "
+                f"{first[1]} wide and {first[0]} high."
+            )
+        raise InputError(
+            f"images must be all gray or all RGB: image {k} has the mode {image.mode}, and image 0 has {images[0].mode}: convert them, "
+            'as with image.convert("RGB").'
+        )
+    return found
+
+
+def _pixels(image: Any, name: str) -> NDArray[Any]:
+    check_frames(image, name)
+    if getattr(image, "format", None) == "TIFF":
+        image.load()  # Pillow turns TIFF files upright, its versions at different times
+    mode = picture_mode(image)
+    return upright(np.asarray(image.convert(mode) if mode else image), image)
 
 
 def _as_integers(array: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pushforward.data.images import check_frames, picture_error
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
 
@@ -71,6 +72,7 @@ class Photographs:
 
         try:
             found = self._open(picture)
+            check_frames(found, "it")
             if found.width * found.height > _MOST_PIXELS:
                 raise InputError(f"it has {found.width} x {found.height} pixels, more than {_MOST_PIXELS:,}")
             if found.mode.startswith("I") or found.mode == "F":  # Pillow would clip their values to 255
@@ -87,7 +89,7 @@ class Photographs:
             found = found.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
         except Exception as error:  # decoders raise errors of any type for damaged bytes
             name = f" ({os.fspath(picture)})" if isinstance(picture, (str, os.PathLike)) else ""
-            raise InputError(f"picture {k}{name} cannot be read: {error}.") from error
+            raise InputError(f"picture {k}{name} cannot be read: {picture_error(error).rstrip('.')}.") from error
         pixels = torch.from_numpy(np.array(found)).permute(2, 0, 1).float() / 255
         return (pixels - self.mean) / self.std
 

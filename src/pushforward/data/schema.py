@@ -195,7 +195,7 @@ class Schema:
             problems = self._match(values.shape[1], None, owner)[1]
             cells = list(_columns(values))
         else:
-            values, table = None, as_table(data)
+            values, table = None, as_table(data, index=self.names)
             names = None if is_positional(table) else table.column_names
             positions, problems = self._match(table.num_columns, names, owner)
             cells = [table.column(i) for i in positions]
@@ -338,6 +338,13 @@ def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
 def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
-    similar = difflib.get_close_matches(absent[0], present, n=1, cutoff=0.7)
-    hint = f"; it has {similar[0]!r}" if similar else ""
+    similar = next(filter(None, (_similar(name, present) for name in absent)), None)
+    hint = "" if similar is None else f"; it has {similar!r}"
     return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."
+
+
+def _similar(name: str, present: list[str]) -> str | None:
+    """The name that differs by spaces around it and by case alone, or else the most similar one; None without any."""
+    alike = [other for other in present if other.strip().casefold() == name.strip().casefold()]
+    found = alike or difflib.get_close_matches(name, present, n=1, cutoff=0.7)
+    return found[0] if found else None

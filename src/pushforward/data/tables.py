@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +16,13 @@ from pushforward.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["InputTypeError", "as_table", "is_frame", "is_positional", "number_array"]
+__all__ = ["InputTypeError", "as_table", "is_frame", "is_positional", "number_array", "without_index"]
 
 _POSITIONAL = b"pushforward.positional"
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
-def as_table(data: Any) -> pa.Table:
+def as_table(data: Any, *, index: bool | Collection[str] = False) -> pa.Table:
     """Convert any table to a ``pyarrow.Table``.
 
     Args:
@@ -31,18 +34,53 @@ def as_table(data: Any) -> pa.Table:
             - a 2-D array, tensor or list of rows. Its columns have no names: they are called x0, x1, ..., and
               :func:`is_positional` is true of the result.
 
+        index: whether to keep the columns in which pyarrow stores the index of a pandas frame, as in a Parquet file that
+            pandas wrote, or the names of those to keep. By default they are left out, as the index of the frame is.
+
     Raises:
         InputError: for anything that is not a table of plain cells: no columns, a wrong number of dimensions, complex
             numbers, duplicate names, columns of unequal length, nested cells, sparse matrices (the last two are also a
             TypeError).
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, pyarrow as pa
         >>> as_table({"age": [31, None], "city": ["Oslo", "Bern"]}).column_names
         ['age', 'city']
         >>> as_table(np.zeros((3, 2))).column_names
         ['x0', 'x1']
+        >>> as_table(pa.table({"age": [31], "__index_level_0__": [7]})).column_names
+        ['age']
     """
+    table = _any_table(data)
+    return table if index is True else _checked(without_index(table, index or ()))
+
+
+def without_index(data: Any, keep: Collection[str] = ()) -> Any:
+    """A pyarrow table without the columns that hold the index of a pandas frame; other data as they are.
+
+    Args:
+        data: a table or record batch of pyarrow, or something else.
+        keep: names of columns that stay.
+    """
+    pa = sys.modules.get("pyarrow")
+    if pa is None or not isinstance(data, (pa.Table, pa.RecordBatch)):
+        return data
+    stored = _index_names(data.schema.metadata)
+    names = data.schema.names
+    kept = [name for name in names if name in keep or not (name in stored or _INDEX.fullmatch(name))]
+    return data if kept == names else data.select(kept)
+
+
+def _index_names(metadata: Mapping[bytes, bytes] | None) -> set[str]:
+    """The columns of the index by what pandas says of its frame; an index that only counts rows has none."""
+    try:
+        stored = json.loads((metadata or {}).get(b"pandas", b"{}"))["index_columns"]
+    except (ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in stored if isinstance(name, str)} if isinstance(stored, list) else set()
+
+
+def _any_table(data: Any) -> pa.Table:
     import pyarrow as pa
 
     if isinstance(data, pa.Table):

@@ -8,10 +8,10 @@ import numpy as np
 
 from pushforward.data.arrow import compute, to_numpy
 
-__all__ = ["MISSING_WORDS", "date_order", "parse_numbers"]
+__all__ = ["MISSING_WORDS", "cleaned", "date_order", "parse_numbers"]
 
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")
-"""Cells that mean a missing number. In a column of text only the empty cell is missing."""
+"""Cells that mean a missing number or flag. In a column of text only the empty cell is missing."""
 
 _NUMBER = r"(?i)^[+-]?([0-9]+\.?[0-9]*(e[+-]?[0-9]+)?|\.[0-9]+(e[+-]?[0-9]+)?|inf|infinity)$"
 
@@ -53,14 +53,14 @@ def parse_numbers(text: Any) -> tuple[np.ndarray, np.ndarray]:
         return to_numpy(pc.cast(text, pa.float64())), np.zeros(len(text), dtype=bool)
     except pa.ArrowInvalid:
         pass
-    text = _clean(text)
+    text = cleaned(text)
     readable = pc.match_substring_regex(text, _NUMBER)
     numbers = pc.cast(pc.if_else(readable, text, pa.scalar(None, text.type)), pa.float64())
     return to_numpy(numbers), to_numpy(pc.fill_null(pc.invert(readable), False)).astype(bool)
 
 
-def _clean(text: Any) -> Any:
-    """The cells without surrounding spaces, and null for the words that mean a missing number."""
+def cleaned(text: Any) -> Any:
+    """The cells without surrounding spaces, and null for the words that mean a missing one, of a column of numbers or flags."""
     import pyarrow as pa
 
     pc = compute()

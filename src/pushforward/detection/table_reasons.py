@@ -79,7 +79,7 @@ def _texts(features: TableFeatures, inputs: Any, new: np.ndarray) -> dict[tuple[
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the caller has seen the warnings of this table
-        table = as_table(inputs)
+        table = as_table(inputs, index=features.schema.names)
     names = None if is_positional(table) or features.schema.positional else features.schema.names
     texts = {}
     for column in np.flatnonzero(new.any(0)):

@@ -41,7 +41,7 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
             whose order is not that of time.
     """
     if isinstance(given, str):
-        if not is_frame(X) or given not in (table := as_table(X)).column_names:
+        if not is_frame(X) or given not in (table := as_table(X, index=True)).column_names:
             raise InputError(f"{name}={given!r} names no column of the table: give a column or one label for each row.")
         column = table.column(given)
     else:

@@ -33,7 +33,7 @@ def evaluate_guard(guard: ConformalDetector, X: Any, y: Any, anomaly: Any = None
     """
     require_fitted(guard)
     if isinstance(y, str):
-        if not is_frame(X) or y not in (table := as_table(X)).column_names:
+        if not is_frame(X) or y not in (table := as_table(X, index=True)).column_names:
             raise InputError(f"y={y!r} names no column of the table: give a column, or one label for each row.")
         X, y = table.drop_columns([y]), table.column(y)
     scores = guard.anomaly_score(X)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from pushforward.data import as_table, is_frame
 from pushforward.data.schema import absent_columns
+from pushforward.data.tables import without_index
 from pushforward.errors import SchemaError
 
 __all__ = ["check_names", "in_order", "names_of"]
@@ -51,8 +52,14 @@ def check_names(estimator: Any, X: Any) -> None:
     raise SchemaError(text)
 
 
-def names_of(X: Any) -> list[str] | None:
-    """The names of the columns of a data frame; None for other data, and for names that are not text or not unique."""
+def names_of(X: Any, keep: Collection[str] = ()) -> list[str] | None:
+    """The names of the columns of a data frame; None for other data, and for names that are not text or not unique.
+
+    Args:
+        X: what the user gave.
+        keep: columns of a pyarrow table that are named though they hold the index of a pandas frame.
+    """
+    X = without_index(X, keep)
     if isinstance(X, (Mapping, np.ndarray)) or not is_frame(X):
         return None
     names: list[Any] = list(X.column_names if hasattr(X, "column_names") else getattr(X, "columns", ()))
@@ -77,7 +84,8 @@ def in_order(fitted: Iterable[str] | None, X: Any) -> Any:
         0  2  1
     """
     wanted = None if fitted is None else [str(name) for name in fitted]
-    given = None if wanted is None else names_of(X)
+    X = without_index(X, wanted or ())
+    given = None if wanted is None else names_of(X, wanted)
     if wanted is None or given is None or given == wanted:
         return X
     if missing := [name for name in wanted if name not in set(given)]:

@@ -18,7 +18,7 @@ from pushforward.estimators.validation import check_array
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["read_rows"]
+__all__ = ["channels_of", "read_rows"]
 
 
 def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) -> Any:
@@ -46,11 +46,17 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
         images = as_images(X)
         if reset:
             _set_features(guard, math.prod(images.shape[1:]), None)
-        elif images.shape[1] == 1 and _channels(guard) == 3:  # as a gray picture among colored ones in a folder
+        elif images.shape[1] == 1 and channels_of(guard) == 3:  # as a gray picture among colored ones in a folder
             images = images.expand(-1, 3, -1, -1)
+        elif images.shape[1] == 3 and channels_of(guard) == 1:
+            raise InputError(
+                f"this guard reads gray images of shape {_shape(guard)}; got {tuple(images.shape[1:])}, with colors: convert them to gray; "
+                "pf.io.read_images(path, gray=True) names a file that has colors."
+            )
         return images
     if is_frame(X):
-        table = as_table(X)
+        named = (guard.ignore or ()) if reset else (*getattr(guard, "feature_names_in_", ()), *guard.ignored_)
+        table = as_table(X, index=() if isinstance(named, str) else named)
         if reset:
             named = guard.ignore if guard.ignore in (None, "auto") else [n for n in guard.ignore if n not in apart]
             guard.ignored_ = apart + columns_to_ignore(without(table, apart), named)
@@ -76,10 +82,14 @@ def _is_stack(X: Any) -> bool:
     return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
 
 
-def _channels(guard: Guard) -> int | None:
+def channels_of(guard: Guard) -> int | None:
     """Channels of the training images; every score of images has their shape."""
-    shape = getattr(guard.score_, "shape", None)
+    shape = _shape(guard)
     return None if shape is None else shape[0]
+
+
+def _shape(guard: Guard) -> tuple[int, ...] | None:
+    return getattr(guard.score_, "shape", None)
 
 
 def _is_path(X: Any) -> bool:

@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils.validation import check_array as sklearn_check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from pushforward.data.tables import without_index
 from pushforward.errors import InputError, PushforwardError
 
 __all__ = ["InputTypeError", "NotFittedError", "check_array", "require_fitted", "seed_from"]
@@ -51,6 +52,7 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, name
     Raises:
         InputError: for anything but a non-empty table of numbers.
     """
+    X = without_index(X)
     if np.ma.is_masked(X):  # scikit-learn would read the values behind the mask
         X = X.astype(np.float64).filled(np.nan)
     try:

@@ -174,7 +174,7 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...]) -> dict[str, np.n
         raise InputError(
             f"the graph has {len(names)} inputs, and the guard's table {len(schema)} columns: give the file that this guard exported."
         )
-    table = as_table(X)
+    table = as_table(X, index=schema.names)
     feeds: dict[str, np.ndarray] = {}
     for index, (column, name) in enumerate(zip(schema.columns, names, strict=True)):
         if column.kind == "categorical":

@@ -62,7 +62,9 @@ def read_delimited(file: TextSource, columns: Sequence[str] | None) -> pa.Table:
         return _finished(table)
 
 
-def check_delimited(file: TextSource, columns: Sequence[str] | None, types: Mapping[str, pa.DataType]) -> list[str]:
+def check_delimited(
+    file: TextSource, columns: Sequence[str] | None, types: Mapping[str, pa.DataType], empty: bool = False
+) -> list[str]:
     """Read a file once in constant memory, to find what is wrong with it before its rows are used.
 
     Args:
@@ -70,6 +72,7 @@ def check_delimited(file: TextSource, columns: Sequence[str] | None, types: Mapp
         columns: names of the columns to read; None for all.
         types: the types of columns, by name. Every cell of such a column must be readable as that type, or missing.
             Columns that are not named are text.
+        empty: whether the file may have no rows.
 
     Returns:
         The names of the columns that :func:`stream_delimited` will yield.
@@ -84,21 +87,23 @@ def check_delimited(file: TextSource, columns: Sequence[str] | None, types: Mapp
         last = None
         for batch in _batches(file, names, types):
             last = batch
-        _check_end(file, last)
+        if not (empty and last is None):
+            _check_end(file, last)
         return names
 
 
 def stream_delimited(file: TextSource, names: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    """Tables of a few thousand rows of a file that :func:`check_delimited` accepted."""
+    """Tables of a few thousand rows of a file that :func:`check_delimited` accepted; the first one has no rows."""
     import pyarrow as pa
 
     with _plain_errors(file):
+        yield _no_rows(names, types)
         for batch in _batches(file, names, types):
             yield _finished(pa.Table.from_batches([batch]))
 
 
-def stream_pipe(pipe: Pipe, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    """Tables of a few thousand rows of a stream that can be read once.
+def stream_pipe(pipe: Pipe, types: Mapping[str, pa.DataType], empty: bool = False) -> Iterator[pa.Table]:
+    """Tables of a few thousand rows of a stream that can be read once, which has some unless ``empty``; the first one has no rows.
 
     An error in a row is raised when that row is read; :func:`check_delimited` finds it before the first row.
 
@@ -109,9 +114,11 @@ def stream_pipe(pipe: Pipe, types: Mapping[str, pa.DataType]) -> Iterator[pa.Tab
 
     with _plain_errors(pipe):
         names, last = column_names(pipe, None), None
+        yield _no_rows(names, types)
         for last in _batches(pipe, names, types):
             yield _finished(pa.Table.from_batches([last]))
-        _check_end(pipe, last)
+        if not (empty and last is None):
+            _check_end(pipe, last)
 
 
 def _batches(file: TextSource, names: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[Any]:
@@ -119,6 +126,12 @@ def _batches(file: TextSource, names: Sequence[str], types: Mapping[str, pa.Data
 
     types = {name: types.get(name, pa.string()) for name in names}
     return (batch for batch in _csv("open_csv", file, names, types) if batch.num_rows)
+
+
+def _no_rows(names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.schema([(name, types.get(name, pa.string())) for name in names]).empty_table()
 
 
 def _csv(function: str, file: TextSource, names: Sequence[str] | None = None, types: Any = None) -> Any:

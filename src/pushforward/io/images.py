@@ -36,7 +36,12 @@ _TORCHVISION = "torchvision:"
 
 
 def read_images(
-    source: str | os.PathLike[str], *, array: str | None = None, column: str | None = None, train: bool = True
+    source: str | os.PathLike[str],
+    *,
+    array: str | None = None,
+    column: str | None = None,
+    train: bool = True,
+    gray: bool = False,
 ) -> Tensor:
     """Read images from a file or a folder, in the form of :func:`~pushforward.data.as_images`.
 
@@ -53,13 +58,14 @@ def read_images(
         array: which array of an ``.npz`` file; by default "X", or the only one.
         column: which column of a Parquet file; by default "image", or the only one of encoded images.
         train: whether to read the training part of a torchvision data set, else its test part.
+        gray: whether to refuse an encoded image with colors, for a guard of gray images; the error names it.
 
     Returns:
         ``(n, c, h, w)`` integers. c is 1 if all images are gray, else 3; transparency is dropped.
 
     Raises:
         StorageError: for a path that is absent, damaged, or of unknown format.
-        InputError: for images of different sizes, or no images.
+        InputError: for images of different sizes, an image of several frames or pages, or no images.
         ConfigError: for an array, a column or a data set that does not exist.
 
     Example:
@@ -74,22 +80,27 @@ def read_images(
         return _from_torchvision(source, train)
     path = existing_path(source)
     if path.is_dir() or path.suffix.lower() in PICTURES:
-        return decoded(pictures_of_folder(path))
+        return decoded(pictures_of_folder(path), gray)
     with plain_errors(path):
         name = path.name.lower()
         if name.endswith((".npy", ".npz")):
             return as_images(np.array(load_array(path, array)))
         if name.endswith(".parquet"):
-            return decoded(pictures_of_parquet(path, column))
+            return decoded(pictures_of_parquet(path, column), gray)
         raw = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
         return as_images(_idx_array(path, raw))
 
 
-def stream_images(source: str | os.PathLike[str], rows: int) -> Iterator[Tensor]:
+def stream_images(source: str | os.PathLike[str], rows: int, *, gray: bool = False) -> Iterator[Tensor]:
     """The images of :func:`read_images` in parts of ``rows`` images; the last part may be shorter.
 
     An ``.npy`` file, a Parquet file and a folder of image files are read part by part, in constant memory, and may be larger
     than memory. Everything else is read as a whole.
+
+    Args:
+        source: as for :func:`read_images`.
+        rows: number of images in a part.
+        gray: as for :func:`read_images`.
 
     Raises:
         StorageError, InputError, ConfigError: as for :func:`read_images`.
@@ -104,11 +115,11 @@ def stream_images(source: str | os.PathLike[str], rows: int) -> Iterator[Tensor]
     check_integer("rows", rows)
     path = None if str(source).startswith(_TORCHVISION) else existing_path(source)
     if path is not None and (path.is_dir() or path.suffix.lower() in PICTURES):
-        yield from decoded_parts(pictures_of_folder(path), rows)
+        yield from decoded_parts(pictures_of_folder(path), rows, gray)
         return
     if path is not None and path.name.lower().endswith(".parquet"):
         with plain_errors(path), unchanged([InputFile(str(path), str(path), None, "parquet")]):
-            yield from decoded_parts(pictures_of_parquet(path, None), rows)
+            yield from decoded_parts(pictures_of_parquet(path, None), rows, gray)
         return
     if path is not None and path.name.lower().endswith(".npy"):
         with plain_errors(path):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.data.images import as_images
+from pushforward.data.images import as_images, check_frames, picture_error, picture_mode, upright
 from pushforward.errors import ConfigError, InputError, StorageError
 
 __all__ = [
@@ -23,14 +23,12 @@ __all__ = [
     "is_picture_file",
     "pictures_of_folder",
     "pictures_of_parquet",
-    "upright",
 ]
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 Files = Callable[[], Iterable[tuple[str, Any]]]
 """Starts a pass over images: their names for errors, and what Pillow opens."""
 _CELLS = 64
-_ORIENTATION = 0x0112
 
 
 def is_picture_file(file: Path, folder: Path) -> bool:
@@ -94,16 +92,20 @@ def has_encoded_images(path: Path) -> bool:
     return any(_is_encoded(field.type) for field in parquet.read_schema(path))
 
 
-def decoded(files: Files) -> Tensor:
+def decoded(files: Files, gray: bool = False) -> Tensor:
     """All images, in the form of :func:`~pushforward.data.as_images`: gray if all of them are.
+
+    Args:
+        files: the images.
+        gray: whether to refuse an image with colors.
 
     Raises:
         StorageError: for an image that cannot be decoded.
-        InputError: for images of different sizes, or none.
+        InputError: for images of different sizes or of several frames, for colors that are refused, or no images.
     """
     arrays: list[NDArray[Any]] = []
     for name, file in files():
-        array = _decode(name, file)
+        array = _decode(name, file, gray)
         if arrays:
             _check_size(name, array.shape[:2], arrays[0].shape[:2])
         arrays.append(array)
@@ -112,7 +114,7 @@ def decoded(files: Files) -> Tensor:
     return as_images(np.stack(_alike(arrays, any(array.ndim == 3 for array in arrays))))
 
 
-def decoded_parts(files: Files, rows: int) -> Iterator[Tensor]:
+def decoded_parts(files: Files, rows: int, gray: bool = False) -> Iterator[Tensor]:
     """As :func:`decoded`, in parts of ``rows`` images.
 
     A first pass reads the headers of all images, which say whether one has colors and whether all have one size.
@@ -120,7 +122,7 @@ def decoded_parts(files: Files, rows: int) -> Iterator[Tensor]:
     kinds: set[Any] = set()
     color, size = False, None
     for name, file in files():
-        array = _header(name, file)
+        array = _header(name, file, gray)
         size = size or array.shape[:2]
         _check_size(name, array.shape[:2], size)
         kinds.add(array.dtype)
@@ -130,7 +132,7 @@ def decoded_parts(files: Files, rows: int) -> Iterator[Tensor]:
     kind = np.result_type(*kinds)
     part: list[NDArray[Any]] = []
     for name, file in files():
-        array = _decode(name, file)
+        array = _decode(name, file, gray)
         _check_size(name, array.shape[:2], size)
         if array.ndim == 3 and not color:
             raise StorageError(f"{name} changed while it was read.")
@@ -140,17 +142,6 @@ def decoded_parts(files: Files, rows: int) -> Iterator[Tensor]:
             part = []
     if part:
         yield as_images(np.stack(_alike(part, color)).astype(kind, copy=False))
-
-
-def upright(pixels: NDArray[Any], picture: Any) -> NDArray[Any]:
-    """Pixels ``(h, w)`` or ``(h, w, c)`` of a Pillow image as its viewers show it: cameras store pictures as the sensor lay, with
-    the direction of the top in a field (EXIF orientation, 1 to 8)."""
-    orientation = picture.getexif().get(_ORIENTATION, 1)
-    if orientation in (5, 6, 7, 8):
-        pixels = np.swapaxes(pixels, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
 def _alike(arrays: list[NDArray[Any]], color: bool) -> list[NDArray[Any]]:
@@ -165,29 +156,36 @@ def _check_size(name: str, size: tuple[int, ...], first: tuple[int, ...]) -> Non
         )
 
 
-def _header(name: str, file: Any) -> NDArray[Any]:
+def _header(name: str, file: Any, gray: bool) -> NDArray[Any]:
     """An array of the shape and type that :func:`_decode` would give, without pixels."""
-    return _open(name, file, lambda picture, mode: _blank(picture, mode))
+    return _open(name, file, gray, lambda picture, mode: _blank(picture, mode))
 
 
-def _decode(name: str, file: Any) -> NDArray[Any]:
+def _decode(name: str, file: Any, gray: bool) -> NDArray[Any]:
     """Pixels, ``(h, w)`` if gray and else ``(h, w, 3)``."""
     return _open(
-        name, file, lambda picture, mode: upright(np.asarray(picture.convert(mode) if mode else picture), picture)
+        name, file, gray, lambda picture, mode: upright(np.asarray(picture.convert(mode) if mode else picture), picture)
     )
 
 
-def _open(name: str, file: Any, read: Callable[[Any, str | None], NDArray[Any]]) -> NDArray[Any]:
+def _open(name: str, file: Any, gray: bool, read: Callable[[Any, str | None], NDArray[Any]]) -> NDArray[Any]:
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
+            check_frames(picture, name)
             if picture.format == "TIFF":
                 picture.load()  # Pillow turns TIFF files upright, its versions at different times
-            deep = picture.mode.startswith("I") or picture.mode == "F"
-            return read(picture, None if deep else "L" if picture.mode in ("1", "L", "LA") else "RGB")
+            mode = picture_mode(picture)
+            if gray and mode == "RGB":
+                raise InputError(
+                    f"{name} has the mode {picture.mode}, with colors, and the images must be gray: convert it to gray, or leave it out."
+                )
+            return read(picture, mode)
+    except InputError:
+        raise
     except Exception as error:  # decoders raise errors of any type for damaged bytes
-        raise StorageError(f"{name} is not an image that Pillow can read: {error}") from error
+        raise StorageError(f"{name} is not an image that Pillow can read: {picture_error(error)}") from error
 
 
 def _blank(picture: Any, mode: str | None) -> NDArray[Any]:

@@ -135,14 +135,17 @@ class TableSource:
 
     def checked(self, table: pa.Table) -> pa.Table:
         """The chosen columns of a table that can be used."""
-        table = as_table(table)
+        table = as_table(table, index=True)
         if self.columns is None:
             return table
         for name in self.columns:
             if name not in table.column_names:
                 names = ", ".join(map(repr, table.column_names[:10]))
                 raise SchemaError(f"{self.name} has no column {name!r}; it has {names}.")
-        return table.select(self.columns)
+        table = table.select(self.columns)
+        # A column that the user names is one of the table, though it may be the index of a pandas frame.
+        metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
+        return table.replace_schema_metadata(metadata or None)
 
 
 def _remote(

@@ -80,7 +80,7 @@ class TableWriter:
         """Append the rows of any table that :func:`~pushforward.data.as_table` accepts."""
         if self._file is None:
             raise StorageError("a TableWriter writes only inside its with block.")
-        table = as_table(data).replace_schema_metadata(None)
+        table = as_table(data, index=True).replace_schema_metadata(None)
         if self.format in ("csv", "tsv"):
             table = _printable(table)
         try:

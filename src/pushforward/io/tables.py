@@ -91,6 +91,7 @@ def stream_table(
     delimiter: str | None = None,
     decimal: str = ".",
     filesystem: Any = None,
+    empty: bool = False,
 ) -> Iterator[pa.Table]:
     """Read the table of :func:`read_table` in chunks of ``rows`` rows, in constant memory. The last chunk may be shorter.
 
@@ -110,6 +111,8 @@ def stream_table(
         delimiter: as for :func:`read_table`.
         decimal: as for :func:`read_table`.
         filesystem: as for :func:`read_table`.
+        empty: whether a CSV, TSV, Parquet or Arrow table may have no rows: it is then one chunk without rows, instead of an
+            error.
 
     Yields:
         Tables.
@@ -127,9 +130,8 @@ def stream_table(
         2
     """
     check_integer("rows", rows)
-    return _stream(
-        TableSource.at(path, columns, format, TextFormat(encoding, delimiter, decimal), filesystem), rows, types or {}
-    )
+    source = TableSource.at(path, columns, format, TextFormat(encoding, delimiter, decimal), filesystem)
+    return _stream(source, rows, types or {}, empty)
 
 
 def _joined(source: TableSource) -> pa.Table:
@@ -143,26 +145,43 @@ def _joined(source: TableSource) -> pa.Table:
             return _arrow_batches(file, columns)
         return [read_json(file) if source.format == "jsonl" else as_table(np.array(load_array(Path(file.path))))]
 
-    tables = [as_table(table) for table in source.tables(read)]
+    tables = [as_table(table, index=True) for table in source.tables(read)]
     try:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowTypeError as error:
         raise InputError(f"a column has different types in the files of {source.name}: {error}") from None
 
 
-def _stream(source: TableSource, rows: int, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+def _stream(source: TableSource, rows: int, types: Mapping[str, pa.DataType], may_be_empty: bool) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    columns: pa.Schema | None = None
+
+    def read() -> Iterator[pa.Table]:
+        nonlocal columns
+        for chunk in map(source.checked, chunks_of(source, rows, types, empty=may_be_empty)):
+            columns = chunk.schema
+            yield chunk
+
     # The errors of the caller do not pass through here: a generator raises only what its own code raises.
     with unchanged(source.inputs), plain_errors(source.name):
         empty = True
-        for chunk in in_chunks(map(source.checked, chunks_of(source, rows, types)), rows):
+        for chunk in in_chunks(read(), rows):
             empty = False
             yield chunk
-        if empty:
+        if empty and may_be_empty and columns is not None:
+            yield pa.Table.from_batches([], columns)
+        elif empty:
             raise InputError(f"{source.name} has no rows.")
 
 
 def chunks_of(
-    source: TableSource, rows: int, types: Mapping[str, pa.DataType], first: InputFile | None = None
+    source: TableSource,
+    rows: int,
+    types: Mapping[str, pa.DataType],
+    first: InputFile | None = None,
+    *,
+    empty: bool = False,
 ) -> Iterable[pa.Table]:
     """Tables of any number of rows.
 
@@ -171,15 +190,16 @@ def chunks_of(
         rows: the most rows of a table, in formats that can be read by rows.
         types: of columns, for formats of text.
         first: the file that says what the columns are, and their order; by default the first file of the source.
+        empty: whether CSV and TSV files may have no rows. Their tables and those of Parquet and Arrow begin with one without rows.
     """
     if source.pipe is not None:
         return (
             stream_json(source.pipe, infer_json(source.pipe, types))
             if source.format == "jsonl"
-            else stream_pipe(source.pipe, types)
+            else stream_pipe(source.pipe, types, empty)
         )
     if source.format in ("csv", "tsv"):
-        return _delimited_chunks(source, types, first)
+        return _delimited_chunks(source, types, first, empty)
     if source.format == "jsonl":
         schema = infer_json(first or source.inputs[0], types)
         return source.tables(lambda file, _: stream_json(file, schema))
@@ -191,13 +211,13 @@ def chunks_of(
 
 
 def _delimited_chunks(
-    source: TableSource, types: Mapping[str, pa.DataType], first: InputFile | None
+    source: TableSource, types: Mapping[str, pa.DataType], first: InputFile | None, empty: bool
 ) -> Iterator[pa.Table]:
     names = [] if first is None else column_names(first, None)
 
     def check(file: InputFile, columns: list[str] | None) -> Iterable[pa.Table]:
         nonlocal names
-        found = check_delimited(file, columns, types)
+        found = check_delimited(file, columns, types, empty)
         if names and set(found) != set(names):
             raise InputError(
                 f"{file} has the columns {found[:10]}, and the first file of the folder has {names[:10]}: the files of a folder need the same columns."
@@ -214,21 +234,25 @@ def _parquet_chunks(source: TableSource, rows: int) -> Iterator[pa.Table]:
 
     # No read-ahead and one thread, to keep memory constant.
     scan = {"batch_size": rows, "batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
-    for batch in source.dataset().to_batches(columns=source.columns, **scan):
+    dataset = source.dataset()
+    yield dataset.schema.empty_table()
+    for batch in dataset.to_batches(columns=source.columns, **scan):
         yield pa.Table.from_batches([batch])
 
 
 def _arrow_batches(file: InputFile, columns: Any = None) -> Iterator[pa.Table]:
-    """The batches of an Arrow file or stream; ``pyarrow.dataset`` reads no streams and validates nothing."""
+    """A table without rows and the batches of an Arrow file or stream; ``pyarrow.dataset`` reads no streams and validates nothing."""
     import pyarrow as pa
 
     with file.open_bytes() as source:  # not mapped to memory, where the system ends a process that reads a cut file
         try:
             reader = pa.ipc.open_file(source)
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            schema, batches = reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
         except pa.ArrowInvalid:
             source.seek(0)
-            batches = iter(pa.ipc.open_stream(source))
+            reader = pa.ipc.open_stream(source)
+            schema, batches = reader.schema, iter(reader)
+        yield pa.Table.from_batches([], schema)
         for batch in batches:
             batch.validate(full=True)  # a wrong offset in a damaged file would make a later step read foreign memory
             yield pa.Table.from_batches([batch])

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from pushforward.data import Schema, as_images
-from pushforward.data.arrow import compute
+from pushforward.data.arrow import compute, is_text, without_views
 from pushforward.data.cells import number_cells
+from pushforward.data.images import check_frames, picture_error, upright
 from pushforward.data.text import MISSING_WORDS, parse_numbers
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
-from pushforward.io.pictures import upright
 from pushforward.service.refusal import Refusal
 
 __all__ = ["Inputs", "Reader"]
@@ -228,6 +228,7 @@ class Reader:
                             422,
                             f"image {k} is {picture.width} x {picture.height}, larger than the images of the model.",
                         )
+                    check_frames(picture, f"image {k}")
                     gray = (
                         picture.mode in ("1", "L", "LA", "I", "I;16", "F")
                         or self.size == picture.width * picture.height
@@ -237,8 +238,10 @@ class Reader:
                     arrays.append(upright(pixels, picture))
             except Refusal:
                 raise
+            except InputError as error:
+                raise Refusal(422, str(error)) from None
             except Exception as error:  # decoders raise errors of any type for damaged bytes
-                raise Refusal(422, f"image {k} is not a PNG or JPEG file: {_first_line(error)}") from None
+                raise Refusal(422, f"image {k} is not a PNG or JPEG file: {picture_error(error)[:200]}") from None
         self._check_count(len(arrays))
         if len({array.shape for array in arrays}) > 1:
             raise Refusal(422, "the images have different sizes: send images of one size.")
@@ -299,15 +302,16 @@ class Reader:
         for name, number in zip(self.names, self.numeric, strict=True):
             column = table.column(name)
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-            if pa.types.is_nested(kind) or pa.types.is_run_end_encoded(column.type) or "view" in str(kind):
+            if pa.types.is_nested(kind) or pa.types.is_run_end_encoded(column.type) or pa.types.is_binary_view(kind):
                 raise Refusal(422, f"column {name!r:.80} has the type {str(kind)[:60]}, which no cell of a table has.")
             try:
-                if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+                if is_text(kind):
                     for chunk in column.chunks:
                         _check_texts(name, chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk)
+                    column = without_views(column)
                 if pa.types.is_duration(kind):  # as text it would be a number of its own unit
                     column = pa.array(number_cells(name, column, "duration").values)
-                elif number and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                elif number and is_text(kind):
                     column = pa.array(_numbers(name, column.to_pylist()))
                 arrays.append(compute().cast(column, pa.float64() if number else pa.string(), safe=False))
             except (pa.ArrowException, ValueError) as error:
@@ -419,7 +423,14 @@ def _texts(name: str, values: Any) -> list[str | None]:
 
 
 def _check_texts(name: str, texts: Any) -> None:
-    lengths = compute().binary_length(texts)
+    import pyarrow as pa
+
+    if pa.types.is_string_view(texts.type):
+        # Views can share bytes, so that few bytes are many long texts: a length is the first quarter of a view of 16 bytes.
+        views = np.frombuffer(texts.buffers()[1] or b"", np.int32)[::4]
+        lengths = pa.array(views[texts.offset : texts.offset + len(texts)])
+    else:
+        lengths = compute().binary_length(texts)
     longest = compute().max(lengths).as_py() if len(texts) else 0
     if longest and longest > 4 * _LONGEST_CELL:
         raise Refusal(422, f"column {name!r:.80}: a text may have {_LONGEST_CELL} characters.")

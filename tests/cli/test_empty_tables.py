@@ -1,0 +1,64 @@
+"""A table with a header and no rows, as of an empty day, is scored to one with more columns and no rows."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+import pushforward as pf
+from pushforward.cli import main
+
+TABLE = pa.table({"a": np.random.default_rng(0).normal(size=100), "b": ["u", "v"] * 50, "flag": [True, False] * 50})
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("empty") / "g"
+    pf.Guard(0.1, effort="fast", random_state=0).fit(TABLE).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])
+def test_a_table_without_rows_is_scored(guard, tmp_path, capsys, ending) -> None:
+    path, output = tmp_path / f"day.{ending}", tmp_path / f"scored.{ending}"
+    if ending == "csv":
+        path.write_text("b,a,flag\n")
+    elif ending == "parquet":
+        pq.write_table(TABLE.slice(0, 0), path)
+    else:
+        with pa.ipc.new_file(path, TABLE.schema) as sink:
+            sink.write_table(TABLE.slice(0, 0))
+    assert main(["score", guard, str(path), "-o", str(output)]) == 0
+    assert "rows" in capsys.readouterr().out
+    assert main(["score", guard, str(path), "-o", str(output), "--workers", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["alarms"], found["alarm_fraction"]) == (0, 0, 0.0)
+    if ending == "csv":
+        assert output.read_text().replace('"', "") == "b,a,flag,anomaly_score,p_value,alarm\n"
+    else:
+        written = pq.read_table(output) if ending == "parquet" else pa.ipc.open_file(output).read_all()
+        assert written.num_rows == 0
+        assert written.schema.types[-3:] == [pa.float64(), pa.float64(), pa.bool_()]
+
+
+def test_a_table_without_rows_and_without_a_column_is_an_error(guard, tmp_path, capsys) -> None:
+    (tmp_path / "day.csv").write_text("A,b,flag\n")
+    assert main(["score", guard, str(tmp_path / "day.csv"), "-o", str(tmp_path / "out.csv")]) == 1
+    assert "lacks the column 'a', which the fitted table had; it has 'A'" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_flags_of_a_file_are_read_as_by_fit(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{rng.normal()},{rng.choice([' true', 'false', 'NA', ' False'])}" for _ in range(400)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,flag", *lines[:300]]) + "\n")
+    (tmp_path / "new.csv").write_text("\n".join(["a,flag", *lines[300:]]) + "\n")
+    assert (
+        main(["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "g"), "--effort", "fast", "--alpha", "0.1", "-q"])
+        == 0
+    )
+    assert main(["score", str(tmp_path / "g"), str(tmp_path / "new.csv"), "-o", str(tmp_path / "out.csv"), "-q"]) == 0
+    assert np.mean(pyarrow.csv.read_csv(tmp_path / "out.csv")["alarm"].to_numpy()) < 0.3
