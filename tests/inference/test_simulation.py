@@ -528,3 +528,27 @@ def test_what_training_cannot_use_has_a_sentence(tmp_path):
         inference.NPE(PRIOR).fit(theta, x[:, :0])
     with pytest.raises(ConfigError, match="a checkpoint stores one run"):
         inference.NPE(PRIOR, members=2).fit(theta, x, checkpoint=tmp_path / "run.ckpt")
+
+
+@pytest.mark.parametrize("method", ["nle", "nre"])
+def test_gradients_of_the_log_density_reach_the_parameters(method):
+    post = inference.infer(PRIOR, *simulations(200), method=method, max_steps=20, **QUIET)
+    theta = torch.tensor([[0.3, -0.4], [1.0, 0.2]], requires_grad=True)
+    value = post.log_prob(theta, x=X)
+    (gradient,) = torch.autograd.grad(value.sum(), theta)
+    assert not post.log_prob(theta.detach(), x=X).requires_grad
+    for column in range(2):
+        step = torch.zeros(2)
+        step[column] = 1e-2
+        with torch.no_grad():
+            slope = (post.log_prob(theta + step, x=X) - post.log_prob(theta - step, x=X)) / 2e-2
+        torch.testing.assert_close(gradient[:, column], slope, atol=5e-2, rtol=2e-2)
+
+
+def test_a_prior_without_expand_is_refused_with_a_sentence():
+    class Wedge(td.Distribution):
+        arg_constraints = {}  # noqa: RUF012
+        support = td.constraints.unit_interval
+
+    with pytest.raises(ConfigError, match=r"Wedge has the batch shape \(\).*define expand"):
+        inference.Prior(Wedge(validate_args=False))

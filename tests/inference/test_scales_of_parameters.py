@@ -1,0 +1,108 @@
+"""Parameters over orders of magnitude, in very small units, and close to what float32 resolves."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import distributions as td
+
+from pushforward import inference
+from pushforward.errors import ConfigError
+
+QUIET = {"progress": "silent"}
+
+
+def log_uniform(low, high):
+    ends = torch.tensor([[low], [high]], dtype=torch.float64).log().float()
+    return td.TransformedDistribution(td.Uniform(ends[0], ends[1]), td.ExpTransform())
+
+
+def test_draws_of_a_log_uniform_prior_fill_the_lowest_decade():
+    """Within eps times the width of the lower bound all numbers had become one."""
+    prior = inference.Prior(log_uniform(1e-6, 100.0))
+    draws = prior.sample(20_000, seed=0)
+    assert len(draws.unique()) > 19_000
+    position = (draws[:, 0].double().log() - math.log(1e-6)) / math.log(1e8)
+    assert kstest(position.numpy(), "uniform").pvalue > 0.01
+    low = torch.tensor([[1.5e-6], [3e-6], [1e-5], [50.0]])
+    assert torch.equal(prior.settle(low), low)
+    torch.testing.assert_close(prior.transform().decode(prior.transform().encode(low).z), low, atol=0, rtol=1e-3)
+    assert not bool(prior.contains(prior.settle(torch.tensor([[0.999e-6]]))))
+
+
+def test_draws_of_a_mirrored_log_uniform_prior():
+    base = log_uniform(1e-6, 100.0)
+    prior = inference.Prior(td.TransformedDistribution(base, td.AffineTransform(0.0, -1.0)))
+    draws = prior.sample(20_000, seed=0)
+    assert len(draws.unique()) > 19_000
+    assert prior.contains(draws).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e-6, 100.0), (0.0, 1000.0), (1000.0, 1001.0), (-1.4209, -1.2697), (-5e9, -1664.3), (1.0, 1e3)]
+)
+def test_points_on_the_bounds_are_moved_to_finite_places_on_the_reals(low, high):
+    prior = inference.Prior(td.Uniform(torch.tensor([low]), torch.tensor([high])))
+    settled = prior.settle(torch.tensor([[low], [high]]))
+    assert prior.contains(settled).all()
+    assert prior.transform().encode(settled).z.abs().max() < 40
+
+
+def test_parameters_that_crowd_at_a_bound_are_read_as_logits():
+    skewed = inference.Prior([log_uniform(1e-3, 10.0), td.Uniform(torch.zeros(1), 1.0), td.Gamma(2.0, 1.0)])
+    assert skewed.skewed.tolist() == [True, False, False]
+    theta = torch.tensor([[0.1, 0.25, 2.0]])
+    expected = [math.log((0.1 - 1e-3) / (10 - 0.1)), 0.25, math.log(2.0)]
+    torch.testing.assert_close(skewed.inputs(theta), torch.tensor([expected]))
+    mirrored = inference.Prior(td.TransformedDistribution(log_uniform(1e-3, 10.0), td.AffineTransform(0.0, -1.0)))
+    torch.testing.assert_close(mirrored.inputs(torch.tensor([[-0.1]])), torch.tensor([[-expected[0]]]))
+    assert torch.isfinite(skewed.inputs(torch.stack((skewed.low, skewed.high)).clamp(max=1e3))).all()
+
+
+@pytest.mark.parametrize("method", ["nle", "nre"])
+def test_likelihoods_with_a_log_uniform_prior(method):
+    """x = log theta + 0.1 noise: the posterior of log theta is N(x, 0.1^2) away from the bounds."""
+    prior = log_uniform(1e-3, 10.0)
+    theta = inference.Prior(prior).sample(1000, seed=0)
+    x = theta.log() + 0.1 * torch.randn(theta.shape, generator=torch.Generator().manual_seed(0))
+    post = inference.infer(prior, theta, x, method=method, members=1, max_steps=300, seed=0, **QUIET)
+    truth = math.log(1e-3) + 1.5
+    error = post.sample(1000, x=torch.tensor([truth]), seed=0).log() - truth
+    assert abs(float(error.mean())) < 0.15
+    assert 0.05 < float(error.std()) < 0.2
+
+
+def test_files_say_which_parameters_are_logits_and_older_files_have_none(tmp_path, monkeypatch):
+    prior = log_uniform(1e-3, 10.0)
+    theta = inference.Prior(prior).sample(100, seed=0)
+    post = inference.NLE(prior).fit(theta, theta.log(), max_steps=2, **QUIET)
+    path = tmp_path / "post.safetensors"
+    post.save(path, prior=False)
+    again = inference.load_posterior(path, prior=prior)
+    with torch.no_grad():
+        expected = post.log_likelihood(theta[:5], torch.zeros(1))
+        assert torch.equal(again.log_likelihood(theta[:5], torch.zeros(1)), expected)
+    options = {name: value for name, value in post._options().items() if name != "skewed"}
+    monkeypatch.setattr(post, "_options", lambda: options)
+    post.save(path, prior=False)
+    older = inference.load_posterior(path, prior=prior)
+    assert older.skewed.tolist() == [False]
+    post.skewed = torch.tensor([False])
+    with torch.no_grad():
+        raw = post.log_likelihood(theta[:5], torch.zeros(1))
+        assert torch.equal(older.log_likelihood(theta[:5], torch.zeros(1)), raw)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        td.Uniform(torch.zeros(1, dtype=torch.float64), torch.full((1,), 1e-44, dtype=torch.float64)),
+        td.LogNormal(torch.tensor([math.log(1e-40)]), 1.0),
+    ],
+)
+def test_priors_below_the_numbers_of_float32_are_refused(prior):
+    with pytest.raises(ConfigError, match="choose another unit"):
+        inference.Prior(prior)
