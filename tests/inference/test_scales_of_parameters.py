@@ -11,6 +11,7 @@ from torch import distributions as td
 
 from pushforward import inference
 from pushforward.errors import ConfigError
+from pushforward.inference.tempering import temper
 
 QUIET = {"progress": "silent"}
 
@@ -106,3 +107,38 @@ def test_files_say_which_parameters_are_logits_and_older_files_have_none(tmp_pat
 def test_priors_below_the_numbers_of_float32_are_refused(prior):
     with pytest.raises(ConfigError, match="choose another unit"):
         inference.Prior(prior)
+
+
+@pytest.mark.parametrize("method", ["nle", "nre"])
+@pytest.mark.parametrize("unit", [1e-9, 1e-18])
+def test_draws_of_parameters_in_small_units_are_no_copies(method, unit):
+    """A floor of 1e-6 of the step, in the units of the parameter, had stopped every transition."""
+    z = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
+    x = z + 0.5 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(1))
+    post = inference.infer(
+        td.Normal(torch.zeros(1), unit), unit * z, x, method=method, members=1, max_steps=100, **QUIET
+    )
+    draws = post.sample(1000, x=torch.tensor([1.0]), seed=0) / unit
+    assert len(draws.unique()) > 990
+    assert float(draws.mean()) == pytest.approx(0.8, abs=0.2)
+    assert float(draws.std()) == pytest.approx(math.sqrt(0.2), rel=0.2)
+
+
+def test_tempering_does_not_depend_on_units():
+    """The evidence of N(x | 0, 1) times exp(-(x - 1)^2 / (2 0.1^2)), in three units."""
+    evidence = td.Normal(0.0, math.sqrt(1.01)).log_prob(torch.tensor(1.0)) + math.log(0.1 * math.sqrt(2 * math.pi))
+    for unit in (2.0**-50, 1.0, 2.0**50):
+        start = td.Normal(torch.zeros(2, dtype=torch.float64), unit)
+        points = unit * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+        def log_start(v, start=start):
+            return start.log_prob(v).sum(-1)
+
+        def log_target(v, unit=unit, log_start=log_start):
+            return log_start(v) - 0.5 * ((v / unit - 1) / 0.1).square().sum(-1)
+
+        found = temper(log_start, log_target, points, torch.Generator().manual_seed(1))
+        assert found.log_evidence == pytest.approx(2 * float(evidence), abs=0.2)
+        assert len(found.points.unique(dim=0)) > 1990
+        std = (found.points / unit).std(0)
+        torch.testing.assert_close(std, torch.full_like(std, 0.1 / math.sqrt(1.01)), atol=0, rtol=0.1)

@@ -547,7 +547,7 @@ def test_gradients_of_the_log_density_reach_the_parameters(method):
 
 def test_a_prior_without_expand_is_refused_with_a_sentence():
     class Wedge(td.Distribution):
-        arg_constraints = {}  # noqa: RUF012
+        arg_constraints = {}
         support = td.constraints.unit_interval
 
     with pytest.raises(ConfigError, match=r"Wedge has the batch shape \(\).*define expand"):

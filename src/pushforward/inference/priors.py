@@ -44,8 +44,8 @@ class Prior:
     """A prior distribution of parameter vectors.
 
     A Dirichlet distribution of K proportions counts as the first K - 1 of them; the last one is 1 minus their sum. Angles
-    (``VonMises``) are bounded by -pi and pi, and a posterior across that seam is not recognized as one mode: infer cosine and
-    sine, or choose another zero of the angle, far from the observation.
+    (``VonMises``) are bounded by -pi and pi, and a posterior on both sides of that seam becomes two modes with some mass
+    between them: infer cosine and sine, or choose another zero of the angle, so that the seam is far from the observation.
 
     Args:
         distribution: a ``torch.distributions`` object of vectors, or of independent numbers (a batch shape ``(D,)``), or a
