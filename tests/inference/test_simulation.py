@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -552,3 +553,21 @@ def test_a_prior_without_expand_is_refused_with_a_sentence():
 
     with pytest.raises(ConfigError, match=r"Wedge has the batch shape \(\).*define expand"):
         inference.Prior(Wedge(validate_args=False))
+
+
+@pytest.mark.parametrize(("method", "message"), [("npe", "parameter 0 has only 9"), ("nle", "column 0 of the data")])
+def test_a_lattice_is_said_once_in_words_for_posteriors(method, message):
+    """The warning of ``pf.fit`` speaks of a chain, which a user of NPE does not build, and came for each network."""
+    box = td.Uniform(torch.zeros(2), torch.ones(2))
+    theta = torch.rand(500, 2)
+    if method == "npe":
+        theta[:, 0] = torch.randint(1, 10, (500,)) / 10
+    x = theta + 0.1 * torch.randn(500, 2)
+    x = x if method == "npe" else (10 * x).round() / 10
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        inference.infer(box, theta, x, method=method, members=2, max_steps=2, **QUIET)
+    messages = [str(each.message) for each in given]
+    assert len(messages) == 1
+    assert messages[0].startswith(message)
+    assert "Dequantize" not in messages[0]

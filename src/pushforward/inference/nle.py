@@ -165,7 +165,7 @@ class NLE(SimulationMethod["NLEPosterior"]):
         builds = [
             functools.partial(build, choice) for choice in ((True, False) if isinstance(self.flow, str) else (True,))
         ]
-        models, results = train_members(builds, (rows, context), validation, self.members, config)
+        models, results = train_members(builds, (rows, context), validation, self.members, config, "data")
         return NLEPosterior(self.prior, models, data.scale, data.x_shape, results, counts=data.counts.tolist())
 
 
