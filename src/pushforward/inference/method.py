@@ -28,6 +28,7 @@ __all__ = ["FlowMaker", "SimulationMethod", "check_flow", "split_rows", "train_m
 
 P = TypeVar("P", bound=SimulationPosterior)
 _EXAMINED_ROWS = 10_000
+"""Simulations in which a lattice is looked for."""
 FlowMaker = Callable[[int, int], Model]
 """A function of (features, context width) that returns a conditional model."""
 

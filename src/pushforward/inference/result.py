@@ -141,7 +141,8 @@ class TargetFit:
     def resample(self, count: int, *, seed: int | None = None) -> Any:
         """Draws of the target: draws of the flow, chosen with the probabilities of their importance weights.
 
-        They may repeat, and ``seed`` makes them reproducible. With a k-hat below 0.7 their distribution is that of the target up to Monte Carlo error.
+        They may repeat, and ``seed`` makes them reproducible. With a k-hat below 0.7 their distribution is that of the
+        target up to Monte Carlo error.
         """
         check_integer("count", count, 0)
         chosen = self.weights.resample(count, seeded_generator(seed))
