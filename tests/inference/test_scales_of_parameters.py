@@ -142,3 +142,10 @@ def test_tempering_does_not_depend_on_units():
         assert len(found.points.unique(dim=0)) > 1990
         std = (found.points / unit).std(0)
         torch.testing.assert_close(std, torch.full_like(std, 0.1 / math.sqrt(1.01)), atol=0, rtol=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_a_prior_without_density_at_its_own_draws_is_refused(scale):
+    """The square of such a scale is 0 or infinite in float32, and the error blamed the parameters."""
+    with pytest.raises(ConfigError, match="choose another unit"):
+        inference.NPE(td.Normal(torch.zeros(1), scale))

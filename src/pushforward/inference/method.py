@@ -41,11 +41,16 @@ class SimulationMethod(ABC, Generic[P]):
         members: number of networks, each trained with its own seed and held-out simulations.
 
     Raises:
-        ConfigError: for a prior whose support is not a box.
+        ConfigError: for a prior whose support is not a box, or whose density is not finite at its own draws.
     """
 
     def __init__(self, prior: Any, *, members: int = 1) -> None:
         self.prior = Prior(prior)
+        if not bool(self.prior.contains(self.prior.sample(64, seed=0)).any()):
+            raise ConfigError(
+                "the density of the prior is 0, infinite or NaN at each of its own draws, because float32 cannot hold the square of a "
+                "very small or very large scale: choose another unit for such parameters."
+            )
         self.members = check_integer("members", members)
 
     @with_options
