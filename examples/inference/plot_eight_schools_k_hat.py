@@ -41,7 +41,7 @@ with warnings.catch_warnings(record=True, action="always") as said:
 print(bad, *(str(w.message) for w in said), sep="\n")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-draws = fit.resample(2000)
+draws = fit.resample(2000, seed=0)
 pf.plot.samples(
     torch.stack([draws["mu"], draws["tau"].log()], 1), ax=left, names=("mean effect mu", "log spread tau"), size=3
 )

@@ -209,3 +209,18 @@ def test_a_strange_observation_fails_both_of_its_checks_also_when_runs_fail():
         limit = 0.01 / len(found.p_values)
         assert found.p_values["observation"] < limit
         assert found.p_values["predictive"] < limit
+
+
+def test_single_numbers_are_observations_of_one_coordinate():
+    """As in ``NPE.fit`` and ``calibrate``; they ended in an IndexError."""
+    torch.manual_seed(0)
+    x = torch.randn(300)
+    guard = inference.SimulationGuard(x)
+    assert guard.p_value(0.0) == guard.p_value(torch.tensor([0.0])) > 0.1
+    assert guard.p_value(torch.tensor(9.0)) < 0.05
+    np.testing.assert_array_equal(guard.p_value(x[:5]), guard.p_value(x[:5, None]))
+    theta = torch.randn(200)
+    data = theta + 0.5 * torch.randn(200)
+    post = inference.NPE(torch.distributions.Normal(0.0, 1.0)).fit(theta, data, max_steps=20, progress="silent")
+    found = inference.local_c2st(post, theta, data, torch.tensor([0.0]), permutations=2)
+    assert found == inference.local_c2st(post, theta[:, None], data[:, None], torch.tensor([0.0]), permutations=2)

@@ -307,3 +307,50 @@ def test_starting_points_outside_the_constraints_are_refused(constraint, start):
             max_steps=1,
             **QUIET,
         )
+
+
+def test_a_parameter_that_float32_rounds_is_not_reliable():
+    """Numbers near 2460000.5, a Julian date, are 0.25 apart in float32; in double precision the fit is right."""
+    truth = td.Normal(torch.tensor(2460000.5, dtype=torch.float64), 0.1)
+
+    def log_density(x):
+        return truth.log_prob(x)[:, 0]
+
+    options = {"starts": [[2460000.0]], "max_steps": 20, **QUIET}
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        fit = inference.fit_to_target(1, log_density, **options)
+    messages = [str(each.message) for each in given]
+    assert any("parameter 0 varies so little beside its mean" in text and ".double()" in text for text in messages)
+    assert not any("column" in text for text in messages)
+    assert not fit.reliable
+    assert fit.unresolved == ["0"]
+    named = pf.inference.Parameters(rate=inference.positive(), time=inference.real())
+    with pytest.warns(PushforwardWarning, match="parameter time varies so little"):
+        fit = inference.fit_to_target(
+            None,
+            lambda v: truth.log_prob(v["time"]) - v["rate"],
+            parameters=named,
+            **options | {"starts": [[1.0, 2460000.0]]},
+        )
+    double = inference.fit_to_target(inference.default_flow(1).double(), log_density, **options)
+    assert double.reliable
+    assert double.unresolved == []
+    assert float(double.std()) == pytest.approx(0.1, rel=0.05)
+    assert double.log_evidence == pytest.approx(0.0, abs=5 * double.log_evidence_error + 1e-3)
+
+
+def test_a_very_narrow_target_gets_the_advice_to_change_its_unit():
+    truth = td.Normal(torch.tensor([1e-9, 0.0], dtype=torch.float64), torch.tensor([1e-9, 1.0], dtype=torch.float64))
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        inference.fit_to_target(2, lambda x: truth.log_prob(x).sum(-1), max_steps=20, **QUIET)
+    assert any(
+        "Give parameter 0, which varies by less than 1e-08, a larger unit" in str(each.message) for each in given
+    )
+
+
+def test_draws_by_weights_differ_without_a_seed():
+    fit = inference.fit_to_target(1, lambda x: -0.5 * x.square().sum(-1), max_steps=1, **QUIET)
+    assert not torch.equal(fit.resample(20), fit.resample(20))
+    assert torch.equal(fit.resample(20, seed=3), fit.resample(20, seed=3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -528,3 +529,45 @@ def test_what_training_cannot_use_has_a_sentence(tmp_path):
         inference.NPE(PRIOR).fit(theta, x[:, :0])
     with pytest.raises(ConfigError, match="a checkpoint stores one run"):
         inference.NPE(PRIOR, members=2).fit(theta, x, checkpoint=tmp_path / "run.ckpt")
+
+
+@pytest.mark.parametrize("method", ["nle", "nre"])
+def test_gradients_of_the_log_density_reach_the_parameters(method):
+    post = inference.infer(PRIOR, *simulations(200), method=method, max_steps=20, **QUIET)
+    theta = torch.tensor([[0.3, -0.4], [1.0, 0.2]], requires_grad=True)
+    value = post.log_prob(theta, x=X)
+    (gradient,) = torch.autograd.grad(value.sum(), theta)
+    assert not post.log_prob(theta.detach(), x=X).requires_grad
+    for column in range(2):
+        step = torch.zeros(2)
+        step[column] = 1e-2
+        with torch.no_grad():
+            slope = (post.log_prob(theta + step, x=X) - post.log_prob(theta - step, x=X)) / 2e-2
+        torch.testing.assert_close(gradient[:, column], slope, atol=5e-2, rtol=2e-2)
+
+
+def test_a_prior_without_expand_is_refused_with_a_sentence():
+    class Wedge(td.Distribution):
+        arg_constraints = {}
+        support = td.constraints.unit_interval
+
+    with pytest.raises(ConfigError, match=r"Wedge has the batch shape \(\).*define expand"):
+        inference.Prior(Wedge(validate_args=False))
+
+
+@pytest.mark.parametrize(("method", "message"), [("npe", "parameter 0 has only 9"), ("nle", "column 0 of the data")])
+def test_a_lattice_is_said_once_in_words_for_posteriors(method, message):
+    """The warning of ``pf.fit`` speaks of a chain, which a user of NPE does not build, and came for each network."""
+    box = td.Uniform(torch.zeros(2), torch.ones(2))
+    theta = torch.rand(500, 2)
+    if method == "npe":
+        theta[:, 0] = torch.randint(1, 10, (500,)) / 10
+    x = theta + 0.1 * torch.randn(500, 2)
+    x = x if method == "npe" else (10 * x).round() / 10
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        inference.infer(box, theta, x, method=method, members=2, max_steps=2, **QUIET)
+    messages = [str(each.message) for each in given]
+    assert len(messages) == 1
+    assert messages[0].startswith(message)
+    assert "Dequantize" not in messages[0]

@@ -20,7 +20,7 @@ from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.training.progress import STYLES, Style, make_reporter
 
-__all__ = ["Calibration", "ConformalRegion", "calibrate", "uniformity_p_value"]
+__all__ = ["Calibration", "ConformalRegion", "calibrate", "simulation_pairs", "uniformity_p_value"]
 
 Array = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def calibrate(
         (50, 1)
     """
     check_integer("draws", draws, 10)
-    theta, x = _pairs(posterior, theta, x)
+    theta, x = simulation_pairs(posterior, theta, x)
     if len(theta) != len(x) or len(theta) < 20:
         raise InputError(f"calibration needs at least 20 pairs of theta and x; got {len(theta)} and {len(x)}.")
     check_choice("progress", progress, STYLES)
@@ -205,7 +205,7 @@ class ConformalRegion:
         return _true_log_prob(self.posterior, theta, x) >= self.threshold
 
 
-def _pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
+def simulation_pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
     """Parameters ``(n, D)`` and data ``(n, *shape)`` as tensors; single numbers count as vectors of one coordinate.
 
     Raises:
@@ -220,7 +220,7 @@ def _pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, 
 
 @torch.no_grad()
 def _true_log_prob(posterior: SimulationPosterior, theta: Any, x: Any) -> Tensor:
-    theta, x = _pairs(posterior, theta, x)
+    theta, x = simulation_pairs(posterior, theta, x)
     if isinstance(posterior, LikelihoodPosterior):
         return torch.cat([posterior.log_prob(row[None], data) for row, data in zip(theta, x, strict=True)])
     return posterior.log_prob(theta, x)

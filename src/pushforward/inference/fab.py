@@ -52,7 +52,7 @@ def annealed_samples(
         return q, (1 - alpha) * q + alpha * p
 
     points = points.double()
-    scale = points.std(0).clamp(min=1e-6)
+    scale = points.std(0)
     log_weights = torch.zeros(len(points), dtype=torch.float64, device=points.device)
     acceptance, before = 0.0, 0.0
     for index in range(1, temperatures + 1):

@@ -70,7 +70,7 @@ class LatentPosterior:
         """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`)."""
         return self.weights.reliable
 
-    def resample(self, count: int, *, seed: int = 0) -> Tensor:
+    def resample(self, count: int, *, seed: int | None = None) -> Tensor:
         """Draws of p(z | x): draws of q(z | x), chosen with the probabilities of their weights; they may repeat."""
         check_integer("count", count, 0)
         return self.draws[self.weights.resample(count, seeded_generator(seed)).to(self.draws.device)]

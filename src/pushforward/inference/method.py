@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, Unpack
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar, Unpack
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, warn_caller
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData, training_data
@@ -19,12 +20,15 @@ from pushforward.models import Model
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit
+from pushforward.training.lattice_warning import lattice_columns
 from pushforward.training.result import FitResult
 from pushforward.training.seeds import mix
 
 __all__ = ["FlowMaker", "SimulationMethod", "check_flow", "split_rows", "train_members"]
 
 P = TypeVar("P", bound=SimulationPosterior)
+_EXAMINED_ROWS = 10_000
+"""Simulations in which a lattice is looked for."""
 FlowMaker = Callable[[int, int], Model]
 """A function of (features, context width) that returns a conditional model."""
 
@@ -37,11 +41,16 @@ class SimulationMethod(ABC, Generic[P]):
         members: number of networks, each trained with its own seed and held-out simulations.
 
     Raises:
-        ConfigError: for a prior whose support is not a box.
+        ConfigError: for a prior whose support is not a box, or whose density is not finite at its own draws.
     """
 
     def __init__(self, prior: Any, *, members: int = 1) -> None:
         self.prior = Prior(prior)
+        if not bool(self.prior.contains(self.prior.sample(64, seed=0)).any()):
+            raise ConfigError(
+                "the density of the prior is 0, infinite or NaN at each of its own draws, because float32 cannot hold the square of a "
+                "very small or very large scale: choose another unit for such parameters."
+            )
         self.members = check_integer("members", members)
 
     @with_options
@@ -105,7 +114,7 @@ def check_flow(flow: str | FlowMaker, names: tuple[str, ...]) -> str | FlowMaker
 
 
 def train_members(
-    builds: Sequence[Callable[[], Model]], rows: Any, validation: Any, members: int, config: TrainingConfig
+    builds: Sequence[Callable[[], Model]], rows: Any, validation: Any, members: int, config: TrainingConfig, kind: str
 ) -> tuple[list[Model], list[FitResult]]:
     """Models that differ in their initial weights, the order of the rows, and the rows held out.
 
@@ -118,6 +127,10 @@ def train_members(
         validation: fraction held out, or another ``DataLoader``.
         members: number of models.
         config: options of the runs; the seed of member k is larger by k.
+        kind: what the columns of x are, "parameters" or "data".
+
+    Warns:
+        PushforwardWarning: once, for columns of x that lie on a lattice.
 
     Returns:
         The trained models, and the results of their runs.
@@ -128,6 +141,8 @@ def train_members(
         )
     if config.checkpoint is not None or validation is None:
         builds = builds[:1]
+    if isinstance(rows, tuple):
+        _warn_of_lattice(builds[0], rows[0], kind)
     tried = [_train_member(build, rows, validation, 0, config) for build in builds]
     values = [-math.inf if result.best_validation is None else result.best_validation for _, result in tried]
     best = max(range(len(tried)), key=values.__getitem__)
@@ -147,7 +162,25 @@ def _train_member(
         data = tuple(part[training] for part in rows)
         held_out = tuple(part[test] for part in rows)
     seeded = dataclasses.replace(config, seed=config.seed + member)
-    return model, fit(model, data, validation=held_out, config=seeded)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="column .* lies on a lattice")  # said before, for posteriors
+        return model, fit(model, data, validation=held_out, config=seeded)
+
+
+def _warn_of_lattice(build: Callable[[], Model], x: Tensor, kind: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        found = list(lattice_columns(build(), x[:_EXAMINED_ROWS]))
+    if not found:
+        return
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    name, advice = f"parameter {found[0]}", "draw the parameters from the prior instead of from a grid"
+    if kind == "data":
+        name = f"column {found[0]} of the data"
+        advice = "let the simulator return numbers that are not rounded, or add noise as wide as the rounding to them"
+    warn_caller(
+        f"{name}{more} has only {len(x[:, found[0]].unique())} distinct values in {len(x)} simulations, on a "
+        f"lattice, and a density there is a spike at each value: {advice}."
+    )
 
 
 def is_fraction(validation: Any) -> bool:

@@ -13,6 +13,7 @@ from pushforward.detection.conformal.calibration import ConformalCalibrator
 from pushforward.detection.scores import Score
 from pushforward.errors import InputError
 from pushforward.estimators import Guard
+from pushforward.inference.calibration import simulation_pairs
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.real_numbers import as_numbers
@@ -33,7 +34,8 @@ class SimulationGuard:
     distances, Gaussians and tails that finds most kinds of strange rows of a table.
 
     Args:
-        x: simulations ``(n, *shape)`` with parameters from the prior, at least 100; rows with NaN are left out.
+        x: simulations ``(n, *shape)`` with parameters from the prior, at least 100; rows with NaN are left out. Single numbers
+            ``(n,)`` count as vectors of one coordinate.
         score: any score of :mod:`pushforward.detection.scores`, not fitted, in place of that of ``pf.Guard``.
         seed: of the split.
 
@@ -49,6 +51,7 @@ class SimulationGuard:
 
     def __init__(self, x: Any, *, score: Score | None = None, seed: int = 0) -> None:
         x = as_numbers(x, "x")
+        x = x[:, None] if x.dim() == 1 else x
         self.x_shape = tuple(x.shape[1:])
         rows = x.flatten(1).double()
         rows = rows[torch.isfinite(rows).all(1)]
@@ -72,6 +75,8 @@ class SimulationGuard:
         rows = as_numbers(x, "an observation")
         if rows.shape == self.x_shape:
             rows = rows[None]
+        elif self.x_shape == (1,) and rows.dim() < 2:
+            rows = rows.reshape(-1, 1)
         if rows.shape[1:] != self.x_shape:
             raise InputError(f"an observation must have the shape {self.x_shape}; got {tuple(rows.shape)}.")
         return torch.from_numpy(np.asarray(self._score(self.scale(rows.flatten(1).double()).numpy())))
@@ -80,7 +85,7 @@ class SimulationGuard:
         """p-values of observations ``(m, *shape)``, as an array; a number for one observation."""
         x = as_numbers(x, "an observation")
         values = self.calibrator.p_value(self.scores(x).cpu().numpy())
-        single = tuple(x.shape) == self.x_shape
+        single = tuple(x.shape) == self.x_shape or x.dim() == 0
         return float(values[0]) if single else values
 
 
@@ -167,7 +172,7 @@ def local_c2st(
     from sklearn.neural_network import MLPClassifier
 
     check_integer("permutations", permutations, 1)
-    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
+    theta, x = simulation_pairs(posterior, theta, x)
     fakes = torch.stack([posterior.sample(1, row, seed=seed + i)[0] for i, row in enumerate(x)])
     context = posterior.scale(x.flatten(1).double())
     mean, spread = theta.mean(0), theta.std(0).clamp(min=1e-12)

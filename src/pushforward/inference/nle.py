@@ -49,12 +49,14 @@ class LikelihoodPosterior(SimulationPosterior):
         self.proposal = proposal
         self._transform: Transform = prior.transform()
         self._evidence: dict[bytes, float] = {}
+        self.skewed = prior.skewed
+        """Which bounded parameters the networks read as logits."""
 
     def _stored_networks(self) -> list[nn.Module]:
         return [*self.networks, *(self.proposal.networks if self.proposal is not None else [])]
 
     def _options(self) -> dict[str, Any]:
-        return {"networks": len(self.networks)}
+        return {"networks": len(self.networks), "skewed": self.skewed.tolist()}
 
     @classmethod
     def _restore(
@@ -67,6 +69,10 @@ class LikelihoodPosterior(SimulationPosterior):
     ) -> Self:
         own, others = networks[: int(options["networks"])], networks[int(options["networks"]) :]
         result = cls(prior, own, scale, x_shape)
+        # The networks of earlier files read all bounded parameters as they are.
+        result.skewed = torch.tensor([bool(skewed) for skewed in options.get("skewed", [False] * prior.features)])
+        if len(result.skewed) != prior.features:
+            raise ValueError("its skewed parameters do not fit the prior")
         if others:
             result.proposal = NPEPosterior._restore(prior, others, scale, x_shape, {})
         return result
@@ -111,11 +117,11 @@ class LikelihoodPosterior(SimulationPosterior):
             raise InputError("NLE and NRE score one observation at a time: pass one x.")
         key = x.numpy().tobytes()
         if key not in self._evidence:
-            self._evidence[key] = self.temper(_PARTICLES, x, torch.Generator().manual_seed(0)).log_evidence
+            with torch.no_grad():
+                self._evidence[key] = self.temper(_PARTICLES, x, torch.Generator().manual_seed(0)).log_evidence
         inside = self.prior.contains(theta)
         safe = torch.where(inside[:, None], theta, self.prior.middle().to(theta))
-        with torch.no_grad():
-            values = self.prior.log_prob(safe) + self.log_likelihood(safe, x) - self._evidence[key]
+        values = self.prior.log_prob(safe) + self.log_likelihood(safe, x) - self._evidence[key]
         return torch.where(inside, values, -math.inf)
 
 
@@ -159,7 +165,7 @@ class NLE(SimulationMethod["NLEPosterior"]):
         builds = [
             functools.partial(build, choice) for choice in ((True, False) if isinstance(self.flow, str) else (True,))
         ]
-        models, results = train_members(builds, (rows, context), validation, self.members, config)
+        models, results = train_members(builds, (rows, context), validation, self.members, config, "data")
         return NLEPosterior(self.prior, models, data.scale, data.x_shape, results, counts=data.counts.tolist())
 
 
@@ -190,7 +196,7 @@ class NLEPosterior(LikelihoodPosterior):
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of a scaled observation ``(width,)``, or of one for each row."""
-        context = self.prior.inputs(theta)
+        context = self.prior.inputs(theta, self.skewed)
         rows = _in_cell(x, 0.5, self.counts, self.scale).expand(len(theta), -1)
         values = [network(rows, context) for network in self.networks]
         return logmeanexp(torch.stack(values), 0) if len(values) > 1 else values[0]

@@ -151,7 +151,7 @@ class NPE(SimulationMethod["NPEPosterior"]):
         builds = [functools.partial(build, choice) for choice in choices]
         rows = (data.theta, data.x) if data.loader is None else data.loader
         held_out = validation if data.loader is None else data.validation
-        models, results = train_members(builds, rows, held_out, self.members, config)
+        models, results = train_members(builds, rows, held_out, self.members, config, "parameters")
         return NPEPosterior(self.prior, models, data.scale, data.x_shape, results)
 
 

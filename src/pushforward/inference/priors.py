@@ -34,12 +34,18 @@ _FAMILIES: dict[str, tuple[type[td.Distribution], tuple[str, ...]]] = {
     "Dirichlet": (td.Dirichlet, ("concentration",)),
 }
 """The priors that a file can store."""
+_SMALLEST = 1e4
+"""Draws that vary by less than this many times the smallest normal number of float32 lose their digits."""
+_SKEWED = 0.01
+"""A bounded coordinate is skewed if a quarter of its draws are within this fraction of the width from one bound."""
 
 
 class Prior:
     """A prior distribution of parameter vectors.
 
-    A Dirichlet distribution of K proportions counts as the first K - 1 of them; the last one is 1 minus their sum.
+    A Dirichlet distribution of K proportions counts as the first K - 1 of them; the last one is 1 minus their sum. Angles
+    (``VonMises``) are bounded by -pi and pi, and a posterior on both sides of that seam becomes two modes with some mass
+    between them: infer cosine and sine, or choose another zero of the angle, so that the seam is far from the observation.
 
     Args:
         distribution: a ``torch.distributions`` object of vectors, or of independent numbers (a batch shape ``(D,)``), or a
@@ -74,7 +80,8 @@ class Prior:
             ])
             for end in (0, 1)
         )  # fmt: skip
-        self._check_resolution()
+        draws = self._check_resolution()
+        self.skewed = self._skewed(draws)
 
     def __repr__(self) -> str:
         return f"Prior({', '.join(map(str, self.parts))})"
@@ -123,21 +130,31 @@ class Prior:
     def settle(self, theta: Tensor) -> Tensor:
         """Parameters of which rounding put some on the edge of the support, or just outside: these moved inside, ``(n, D)``."""
         inside = self.clamp(theta)
-        near = (inside - theta).abs() <= 16 * torch.maximum(*self._edges(theta))
+        low_step, high_step = self._edges(theta)
+        near = (inside - theta).abs() <= 16 * torch.where(inside > theta, low_step, high_step)
         return torch.where(near, inside, theta)
 
     def _edges(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """How far inside the lower and the upper bounds the type of ``theta`` can tell a number from them, ``(D,)`` each."""
+        """How far inside the lower and the upper bounds the type of ``theta`` can tell a number from them, ``(D,)`` each.
+
+        Twice the size of a bound, times eps, is more than what the transform to the reals loses there by rounding. Near a bound
+        that is small beside the width, as the lower one of a log-uniform prior, numbers are closer together than elsewhere.
+        """
         low, high = self.low.to(theta), self.high.to(theta)
         width = (high - low).nan_to_num(posinf=0.0)
-        lows, highs = (
-            torch.finfo(theta.dtype).eps * torch.maximum(end.abs().nan_to_num(posinf=0.0), width).clamp(min=1e-30)
-            for end in (low, high)
-        )
-        return lows, highs
+        steps = []
+        for end in (low, high):
+            size = end.abs().nan_to_num(posinf=0.0)
+            step = torch.where(size > 0, torch.maximum(2 * size, torch.minimum(4 * size, width)), width)
+            steps.append(torch.finfo(theta.dtype).eps * step.clamp(min=1e-30))
+        return steps[0], steps[1]
 
-    def _check_resolution(self) -> None:
-        """Refuse a prior whose draws differ by little more than the spacing of float32 numbers, in which networks compute."""
+    def _check_resolution(self) -> Tensor:
+        """Refuse a prior whose draws differ by little more than the spacing of float32 numbers, in which networks compute.
+
+        Returns:
+            The draws, ``(256, D)``, float64.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             draws = torch.cat([part.sample((256,)).double().cpu() for part in self.parts], -1)
@@ -149,6 +166,24 @@ class Prior:
                 f"parameter {index} is about {float(middle[index]):.6g} and varies by {float(upper[index] - quarter[index]):.2g}, "
                 "which float32 cannot resolve: subtract a constant in the prior and add it in the simulator."
             )
+        spread = draws.amax(0) - draws.amin(0)
+        small = spread < _SMALLEST * torch.finfo(torch.float32).tiny
+        if bool(small.any()):
+            index = int(small.nonzero()[0])
+            raise ConfigError(
+                f"parameter {index} varies by {float(spread[index]):.2g}, which is too close to the smallest number of float32: "
+                "choose another unit for it in the prior and in the simulator."
+            )
+        return draws
+
+    def _skewed(self, draws: Tensor) -> Tensor:
+        """Which bounded coordinates have a quarter of their draws within a hundredth of the width from one bound, ``(D,)``."""
+        low, high = self.low.double(), self.high.double()
+        near = torch.minimum(torch.quantile(draws - low, 0.25, dim=0), torch.quantile(high - draws, 0.25, dim=0))
+        skewed = torch.isfinite(low) & torch.isfinite(high) & (near < _SKEWED * (high - low))
+        for begin, stop in self._simplices():
+            skewed[begin:stop] = False
+        return skewed
 
     @property
     def has_proportions(self) -> bool:
@@ -179,13 +214,28 @@ class Prior:
             start = stop
         return Blocks(*blocks)
 
-    def inputs(self, theta: Tensor) -> Tensor:
-        """Parameters as networks read them, ``(n, D)``: half-bounded coordinates as logarithms, the others as they are."""
+    def inputs(self, theta: Tensor, skewed: Tensor | None = None) -> Tensor:
+        """Parameters as networks read them, ``(n, D)``.
+
+        Half-bounded coordinates become logarithms, and bounded ones that crowd at one end, such as log-uniform ones, logits.
+        The others stay as they are, because logits of a flat box have tails that simulations rarely reach.
+
+        Args:
+            theta: parameters, ``(n, D)``.
+            skewed: which bounded coordinates become logits, ``(D,)``; None for :attr:`skewed`.
+        """
         low, high = self.low.to(theta), self.high.to(theta)
         half_low, half_high = torch.isfinite(low) & ~torch.isfinite(high), torch.isfinite(high) & ~torch.isfinite(low)
         distance = torch.where(half_low, theta - low, torch.where(half_high, high - theta, 1.0))
         logarithm = distance.clamp(min=torch.finfo(theta.dtype).tiny).log()
-        return torch.where(half_low, logarithm, torch.where(half_high, -logarithm, theta))
+        result = torch.where(half_low, logarithm, torch.where(half_high, -logarithm, theta))
+        skewed = self.skewed if skewed is None else skewed
+        if not bool(skewed.any()):
+            return result
+        low_step, high_step = self._edges(theta)
+        below = torch.maximum(torch.where(skewed, theta - low, 1.0), low_step)
+        above = torch.maximum(torch.where(skewed, high - theta, 1.0), high_step)
+        return torch.where(skewed, below.log() - above.log(), result)
 
     def describe(self) -> list[dict[str, Any]]:
         """The prior in JSON types.
@@ -240,7 +290,13 @@ def _as_vector(item: Any) -> td.Distribution:
     if isinstance(item, td.Dirichlet):
         return _Proportions(item)
     if not item.batch_shape and not item.event_shape:
-        item = item.expand((1,))
+        try:
+            item = item.expand((1,))
+        except NotImplementedError:
+            raise ConfigError(
+                f"the prior {type(item).__name__} has the batch shape () and no method expand: define expand, or give the "
+                "distribution the batch shape (1,)."
+            ) from None
     return _unchecked(item if item.event_shape else td.Independent(item, 1))
 
 

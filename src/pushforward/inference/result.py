@@ -26,6 +26,10 @@ _DROPPED_NATS = 4.0
 """A mode is dropped if the flow's density there is below exp(-4), 2 %, of the normalized target's."""
 _DROPPED_MASS = 0.01
 """Modes with a smaller fraction of the mass than this are not reported."""
+_FEWEST_STEPS = 30
+"""A coordinate whose deviation is less than this times the spacing of numbers at its mean is rounded too coarsely."""
+_NARROW = 1e-8
+"""Deviations below this are far from the units in which the search for modes and the flow start."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +116,33 @@ class TargetFit:
 
     @property
     def reliable(self) -> bool:
-        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`) and no mode is dropped."""
-        return self.weights.reliable and not self.dropped_modes
+        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`), no mode is dropped, and numbers are fine enough."""
+        return self.weights.reliable and not self.dropped_modes and not self.unresolved
+
+    @property
+    def unresolved(self) -> list[str]:
+        """Parameters that vary so little beside their mean that the type of the flow rounds their draws too coarsely.
+
+        Names, or numbers of coordinates; on the unconstrained reals, where the flow computes.
+        """
+        own = self.unconstrained[: len(self.flow_weights.log_ratios)]
+        coarse = own.std(0) < _FEWEST_STEPS * torch.finfo(self.flow.dtype).eps * own.mean(0).abs()
+        return self._names(coarse)
+
+    def _names(self, chosen: Tensor) -> list[str]:
+        names = [str(k) for k in range(len(chosen))] if self.parameters is None else self.parameters.names
+        return [names[k] for k in chosen.nonzero()[:, 0].tolist()]
 
     def sample(self, count: int, *, seed: int | None = None) -> Any:
         """Draws of the flow itself: ``(count, D)``, or a dictionary by name if the fit has ``parameters``."""
         check_integer("count", count, 0)
         return self._named(self.model.sample(count, seed=seed))
 
-    def resample(self, count: int, *, seed: int = 0) -> Any:
+    def resample(self, count: int, *, seed: int | None = None) -> Any:
         """Draws of the target: draws of the flow, chosen with the probabilities of their importance weights.
 
-        They may repeat. With a k-hat below 0.7 their distribution is that of the target up to Monte Carlo error.
+        They may repeat, and ``seed`` makes them reproducible. With a k-hat below 0.7 their distribution is that of the
+        target up to Monte Carlo error.
         """
         check_integer("count", count, 0)
         chosen = self.weights.resample(count, seeded_generator(seed))
@@ -203,10 +222,22 @@ def check_modes(
 def warn(fit: TargetFit) -> None:
     """Say in one warning each why the result is not to be trusted, and what to try."""
     threshold = khat_threshold(len(fit.draws))
+    if fit.unresolved:
+        warnings.warn(
+            f"parameter {fit.unresolved[0]} varies so little beside its mean that {fit.flow.dtype} rounds its draws, so "
+            "deviations and the evidence may be wrong. Subtract a constant from it inside the log-density, or fit a flow in "
+            "double precision, such as pf.inference.default_flow(features).double().",
+            PushforwardWarning,
+            stacklevel=3,
+        )
     if not fit.weights.reliable:
+        narrow = fit._names(fit.unconstrained.std(0) < _NARROW)
+        rescale = (
+            f"Give parameter {narrow[0]}, which varies by less than {_NARROW:g}, a larger unit. " if narrow else ""
+        )
         warnings.warn(
             f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}: the flow misses a part of the target, and estimates from "
-            "its draws are not reliable. Try more steps (max_steps=), a larger flow, a parametrization with less "
+            f"its draws are not reliable. {rescale}Try more steps (max_steps=), a larger flow, a parametrization with less "
             'correlation, objective="fab" if there may be several modes, or pf.inference.neutra(fit) for exact draws.',
             PushforwardWarning,
             stacklevel=3,

@@ -70,6 +70,8 @@ def temper(
     """
     count = len(points)
     temperatures, log_evidence, step, acceptance = [0.0], 0.0, 0.3, 0.0
+    ordered = points.sort(0).values
+    narrowest = 1e-6 * (ordered[3 * count // 4] - ordered[count // 4])  # in the units of the coordinates
     start, target = _values(log_start, points), _values(log_target, points)
     if not bool(torch.isfinite(target).any()):
         raise InputError(
@@ -93,7 +95,7 @@ def temper(
         def log_prob(x: Tensor, t: float = after) -> Tensor:
             return (1 - t) * log_start(x) + t * log_target(x) if t < 1.0 else log_target(x)
 
-        scale = points.std(0).clamp(min=1e-6)
+        scale = torch.maximum(points.std(0), narrowest)
         for _ in range(final_transitions if after == 1.0 else transitions):
             points, acceptance = hmc_step(log_prob, points, step * scale, leapfrog, generator)
             step = min(max(step * math.exp(0.5 * (acceptance - 0.75)), 1e-3), 2.0)
@@ -108,12 +110,13 @@ def hmc_step(
     momentum = torch.randn(points.shape, generator=generator, device=points.device, dtype=points.dtype)
     jitter = 0.8 + 0.4 * torch.rand(len(points), 1, generator=generator, device=points.device, dtype=points.dtype)
     size = step * jitter
-    value, gradient = _value_and_gradient(log_prob, points)
+    limit = 1e6 / step  # a step has the units of the coordinates, and a gradient their inverse
+    value, gradient = _value_and_gradient(log_prob, points, limit)
     x, p = points, momentum + 0.5 * size * gradient
     new_value = value
     for index in range(leapfrog):
         x = x + size * p
-        new_value, gradient = _value_and_gradient(log_prob, x)
+        new_value, gradient = _value_and_gradient(log_prob, x, limit)
         p = p + (0.5 if index == leapfrog - 1 else 1.0) * size * gradient
     log_ratio = new_value - value + 0.5 * (momentum.square().sum(-1) - p.square().sum(-1))
     log_ratio = torch.nan_to_num(log_ratio, nan=-math.inf)
@@ -122,14 +125,16 @@ def hmc_step(
     return torch.where(accepted[:, None], x, points), float(probability.mean())
 
 
-def _value_and_gradient(log_prob: LogProb, x: Tensor) -> tuple[Tensor, Tensor]:
+def _value_and_gradient(log_prob: LogProb, x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Values, and gradients of at most ``limit`` in size, ``(D,)``."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = log_prob(x)
         finite = torch.isfinite(value)
         (gradient,) = torch.autograd.grad(torch.where(finite, value, 0.0).sum(), x)
     value = torch.where(finite, value, -math.inf)
-    return value.detach().to(x.dtype), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0).clamp(-1e6, 1e6)
+    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    return value.detach().to(x.dtype), gradient.clamp(-limit, limit)
 
 
 @torch.no_grad()

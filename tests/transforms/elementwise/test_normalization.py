@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pushforward.errors import ConfigError, InputError
-from pushforward.transforms import ActNorm, Affine, BatchNorm, Chain
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
+from pushforward.transforms import ActNorm, Affine, BatchNorm, Chain, Standardize
 
 SPREAD = torch.tensor([0.1, 1.0, 50.0], dtype=torch.float64)
 
@@ -141,3 +141,10 @@ def test_batch_norm_refusals():
         BatchNorm(2, eps=0.0)
     with pytest.raises(InputError):
         BatchNorm(2).refresh(torch.zeros(0, 2))
+
+
+def test_variation_below_the_numbers_of_float32_gives_a_warning():
+    """Such a column had become constant in silence, and samples had deviation 1."""
+    x = torch.randn(100, 2, dtype=torch.float64) * torch.tensor([1.0, 1e-42], dtype=torch.float64)
+    with pytest.warns(PushforwardWarning, match="1 of 2 coordinates vary by less than the smallest number of float32"):
+        Standardize(2).double().initialize(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import InputError
+from pushforward.errors import InputError, warn_caller
 from pushforward.numerics import Noise, sum_event
 from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
@@ -27,6 +27,9 @@ def moments(x: Tensor, shape: Shape, statistic: Shape) -> tuple[Tensor, Tensor]:
 
     Raises:
         InputError: if there is no row.
+
+    Warns:
+        PushforwardWarning: for values that differ by less than float32 can tell; their deviation is 0 too.
     """
     rows = x.detach().reshape(-1, *shape)
     if rows.shape[0] == 0:
@@ -40,6 +43,11 @@ def moments(x: Tensor, shape: Shape, statistic: Shape) -> tuple[Tensor, Tensor]:
     # Rounding of the mean would give a constant column a tiny deviation, so equality is tested directly.
     constant = rows.amax(dims, keepdim=True) == rows.amin(dims, keepdim=True)
     varied = ~constant & (std >= torch.finfo(torch.float32).tiny)
+    if tiny := int((~constant & ~varied).sum()):
+        warn_caller(
+            f"{tiny} of {std.numel()} coordinates vary by less than the smallest number of float32 (1e-38) and count as "
+            "constant: choose another unit for them."
+        )
     return mean.reshape(statistic), torch.where(varied, std, 0.0).reshape(statistic)
 
 
