@@ -58,8 +58,8 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
         named = (guard.ignore or ()) if reset else (*getattr(guard, "feature_names_in_", ()), *guard.ignored_)
         table = as_table(X, index=() if isinstance(named, str) else named)
         if reset:
-            named = guard.ignore if guard.ignore in (None, "auto") else [n for n in guard.ignore if n not in apart]
-            guard.ignored_ = apart + columns_to_ignore(without(table, apart), named)
+            others = guard.ignore if guard.ignore in (None, "auto") else [n for n in guard.ignore if n not in apart]
+            guard.ignored_ = apart + columns_to_ignore(without(table, apart), others)
         table = without(table, guard.ignored_)
         if reset:
             _set_features(guard, table.num_columns, table.column_names)
