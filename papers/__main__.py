@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from papers.measurements import SHARED, measurements_file
-from papers.report import Report, index, markdown, page, read_reports
+from papers.report import Report, index, longer_run, markdown, page, read_reports
 from papers.reproduction import Budget, checked
 from papers.run import reproduce, reproductions
 from pushforward.errors import ConfigError, PushforwardError, StorageError
@@ -93,8 +93,8 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
     """Write the index and one page for each report, in a folder with the name of the index, with its pictures.
 
     Nothing is copied if the index is in ``out`` itself; the pages are then beside it. Else reports, pictures and the measurements of
-    long and full runs are copied, with which another machine can go on. A reproduction without a report in ``out`` keeps its report
-    in that folder.
+    long and full runs are copied, with which another machine can go on. The page of a report also has what a longer run found that
+    was stopped. A reproduction without a report in ``out`` keeps its report in that folder.
 
     Raises:
         StorageError: if there is no report.
@@ -104,7 +104,8 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
     new = read_reports(out, names, budget)
     if not same_folder:
         folder.mkdir(parents=True, exist_ok=True)
-        for report in new:
+        longer = (longer_run(out, report) for report in new)
+        for report in (*new, *filter(None, longer)):
             for name in (report.file, *report.pictures):
                 shutil.copyfile(out / name, folder / name)
         for file in (out / measurements_file(name, each) for name in (*names, SHARED) for each in ("long", "full")):
@@ -116,7 +117,7 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
             f"{out} has no finished report with this budget: run a reproduction first, or go on with it."
         )
     for report in reports:
-        (folder / f"{report.name}.md").write_text(page(report))
+        (folder / f"{report.name}.md").write_text(page(report, longer_run(folder, report)))
     target.write_text(index(reports, "" if same_folder else f"{folder.name}/"))
     return target
 

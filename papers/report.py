@@ -16,7 +16,7 @@ from papers.reproduction import BUDGETS, Budget, Finding, Reproduction
 from papers.summaries import section
 from pushforward.errors import StorageError
 
-__all__ = ["Report", "headline_table", "index", "markdown", "page", "read_reports", "verdict"]
+__all__ = ["Report", "headline_table", "index", "longer_run", "markdown", "page", "read_reports", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def short_title(report: Report) -> str:
     return report.title.split(" (")[0]
 
 
-def page(report: Report) -> str:
-    """The page of one report; its pictures are in the folder of the page."""
+def page(report: Report, longer: Report | None = None) -> str:
+    """The page of one report, and of a longer run that is not finished; their pictures are in the folder of the page."""
     parts = [
         f"# {short_title(report)}\n",
         f"{report.title}.\n",
@@ -151,6 +151,13 @@ def page(report: Report) -> str:
         markdown(report) + "\n",
         *(f"![{name}]({name})\n" for name in report.pictures),
     ]
+    if longer is not None:
+        parts += [
+            "## A longer run, not finished\n",
+            f"`{longer.command}`, {longer.day}; {longer.machine}. `{longer.unfinished}` comes next. The claims that it has so far:\n",
+            markdown(longer) + "\n",
+            *(f"![{name}]({name})\n" for name in longer.pictures if name not in report.pictures),
+        ]
     return "\n".join(parts)
 
 
@@ -216,6 +223,13 @@ def read_reports(folder: Path, names: Sequence[str], budget: Budget) -> list[Rep
         reports = (Report.read(file) for file in files if file.exists())
         found += [next((report for report in reports if _has_headlines(report)), None)]
     return [report for report in found if report is not None]
+
+
+def longer_run(folder: Path, report: Report) -> Report | None:
+    """The report of a longer run that was stopped before it had all headline claims, with those that it has; None without one."""
+    files = [folder / f"{report.name}-{each}.json" for each in BUDGETS[BUDGETS.index(report.budget) + 1 :][::-1]]
+    found = [Report.read(file) for file in files if file.exists()]
+    return next((each for each in found if each.findings), None)
 
 
 def _has_headlines(report: Report) -> bool:
