@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.common.datasets import load_table
 from papers.experiment import Experiment, Trained, UnfinishedError, all_hold, bits_per_dim, clearly_below, spread
-from papers.flows.equal_time import AFFINE, UNIVERSAL, Cell, Parts, columns_of, draw, ranks, run_column
+from papers.flows.equal_time import AFFINE, UNIVERSAL, Cell, Column, Parts, columns_of, draw, ranks, run_column
 from papers.reproduction import reproduction
 from pushforward.distributions import Normal
 from pushforward.models import (
@@ -345,8 +345,8 @@ def _autoregressive(experiment: Experiment) -> None:
     )
 
 
-def _equal_time(experiment: Experiment) -> None:
-    """Train all families of the library for equal CPU time on densities in the plane, tables and images."""
+def _equal_time_columns(experiment: Experiment) -> list[Column]:
+    """The densities in the plane, the tables and the images on which all families are compared."""
     count, held_out, test = experiment.choose(
         smoke=(64, 16, 16), quick=(100_000, 2000, 20_000), full=(100_000, 2000, 20_000)
     )
@@ -372,12 +372,17 @@ def _equal_time(experiment: Experiment) -> None:
 
     targets = experiment.choose(smoke=TARGETS[2:3], quick=EQUAL_TIME_TARGETS, full=EQUAL_TIME_TARGETS)
     tables = experiment.choose(smoke=EQUAL_TIME_TABLES[:1], quick=EQUAL_TIME_TABLES, full=EQUAL_TIME_TABLES)
-    columns = columns_of(
+    return columns_of(
         experiment,
         {target: partial(plane, target) for target in targets},
         {name: partial(table, name) for name in tables},
         lambda _: images(),
     )
+
+
+def _equal_time(experiment: Experiment) -> None:
+    """Train all families of the library for equal CPU time, and report the columns that are finished."""
+    columns = _equal_time_columns(experiment)
     found: dict[str, dict[str, Cell]] = {}
     unfinished: UnfinishedError | None = None
     for column in columns:
@@ -387,7 +392,7 @@ def _equal_time(experiment: Experiment) -> None:
             unfinished = unfinished or error
     if unfinished and not found:
         raise unfinished
-    columns = [column for column in columns if column.name in found]  # a stopped run reports those that are finished
+    columns = [column for column in columns if column.name in found]
     draw(experiment, columns, found, "equal-time")
     places = {name: ranks(cells) for name, cells in found.items()}
 

@@ -12,9 +12,10 @@ from pushforward.data import Schema, as_table, is_frame
 from pushforward.data.arrow import compute, is_text, value_type
 from pushforward.data.column import CODED
 from pushforward.data.text import date_order, parse_numbers
-from pushforward.errors import InputError, warn_caller
+from pushforward.errors import ConfigError, InputError, warn_caller
 
 __all__ = [
+    "check_one_of",
     "check_same_kind",
     "column_apart",
     "labels_of",
@@ -87,6 +88,12 @@ def column_apart(name: Any, X: Any) -> tuple[str, ...]:
     import pyarrow as pa
 
     return () if pa.types.is_temporal(value_type(table.column(name).type)) else (name,)
+
+
+def check_one_of(groups: Any, time: Any) -> None:
+    """Raise ConfigError if both are given."""
+    if groups is not None and time is not None:
+        raise ConfigError("give groups or time, and not both.")
 
 
 def check_same_kind(chosen: str, groups: Any, time: Any) -> None:

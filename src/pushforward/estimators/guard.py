@@ -28,6 +28,7 @@ from pushforward.errors import CalibrationError, ConfigError, SchemaError, Schem
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import (
+    check_one_of,
     check_same_kind,
     column_apart,
     labels_of,
@@ -281,8 +282,7 @@ class Guard(ConformalDetector):
         """
         options = self.get_params()
         check_options(options)
-        if groups is not None and time is not None:
-            raise ConfigError("give groups or time, and not both.")
+        check_one_of(groups, time)
         start = clock.monotonic()
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         apart = column_apart(groups, X) + column_apart(time, X)
@@ -303,8 +303,7 @@ class Guard(ConformalDetector):
         except SchemaError:
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
-        self.seed_ = seed
-        schema = None if isinstance(rows, torch.Tensor) else self.schema_
+        self.seed_, schema = seed, None if isinstance(rows, torch.Tensor) else self.schema_
         self.training_ = TrainingData.of(rows, fitted, schema, seed)
         if schema is not None:
             warn_of_dates(schema)
@@ -316,9 +315,7 @@ class Guard(ConformalDetector):
             if chosen == "latest":  # later than the rows that fit the score, which is no news
                 warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
-        trimmed = 0
-        if not isinstance(rows, torch.Tensor):
-            scores, trimmed = trim(scores, self.max_contamination)
+        scores, trimmed = (scores, 0) if schema is None else trim(scores, self.max_contamination)
         self._calibrate(scores)
         self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen, trimmed=trimmed)
         return self
@@ -409,8 +406,7 @@ class Guard(ConformalDetector):
             raise ConfigError(
                 "update adds rows to the score that a guard of a table fits itself, without smoothing: fit this one again."
             )
-        if groups is not None and time is not None:
-            raise ConfigError("give groups or time, and not both.")
+        check_one_of(groups, time)
         check_same_kind(self.calibration_.chosen, groups, time)
         rows, needed, times = self._read(X), self._rows_needed(), self.calibration_.times + 1
         labels = None if groups is None else labels_of("groups", X, groups)
