@@ -62,6 +62,22 @@ def test_the_command_writes_a_file_that_a_process_without_the_library_runs(mixed
     assert [column["index"] for column in answer["facts"]["columns"]] == list(range(8))
 
 
+def test_checks_of_distributions_stay_on(mixed_guard, tmp_path):
+    """PyTorch's exporter turns them off once in a process, so this needs one of its own."""
+    mixed_guard.save(tmp_path / "g.safetensors")
+    code = """
+import sys, torch
+import pushforward as pf
+pf.Guard.load(sys.argv[1]).export(sys.argv[2])
+try:
+    torch.distributions.Normal(0.0, -1.0)
+except ValueError:
+    print("refused")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "g.safetensors"), str(tmp_path / "g.pt2")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "refused\n"
+
+
 def test_the_command_refuses_wrong_names_and_options(mixed_guard, tmp_path, capsys):
     mixed_guard.save(tmp_path / "g.safetensors")
     guard = str(tmp_path / "g.safetensors")

@@ -78,6 +78,16 @@ def png(array: np.ndarray, kind: str = "PNG") -> bytes:
     return sink.getvalue()
 
 
+def test_a_name_in_another_case_is_named(reader):
+    row = rows_like_training(1).to_pylist()[0]
+    row["Country "] = row.pop("country")
+    with pytest.raises(Refusal, match="lacks the column 'country', which the model has; it has 'Country '"):
+        reader.records([row])
+    long = {"x" * 10**6 + str(k): 0.0 for k in range(20)}  # not compared: it would take minutes
+    with pytest.raises(Refusal, match=r"which the model has\.$"):
+        reader.columns(long)
+
+
 def test_every_format_gives_the_scores_of_the_guard_itself(guard, guard_file, reader):
     table = rows_like_training(40)  # so many that the model itself scores them, bit for bit
     rows = table.to_pylist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -162,6 +164,23 @@ def test_nothing_compiles_unless_asked_to(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("torch.compile was called"))
     options = BASE | {"max_steps": 10**7, "batch_size": 64}
     assert silent(nice(), X, callback=lambda event: event.step >= 4, **options).stopped == "callback"
+
+
+def test_checks_of_distributions_stay_on():
+    """PyTorch's compiler turns them off once in a process, so this needs one of its own."""
+    code = """
+import functools, torch
+import pushforward as pf
+torch.compile = functools.partial(torch.compile, backend="eager")
+model = pf.models.NICE(features=3, hidden=(8,), layers=2)
+pf.fit(model, torch.randn(100, 3), max_steps=3, compile=True, progress="silent")
+try:
+    torch.distributions.Normal(0.0, -1.0)
+except ValueError as error:
+    print("refused")
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "refused\n"
 
 
 def test_the_user_is_told_that_compiling_takes_long(monkeypatch, capsys):

@@ -20,7 +20,7 @@ from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageEr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Problem", "Schema", "absent_columns"]
+__all__ = ["Problem", "Schema", "absent_columns", "similar_name"]
 
 _MAX_COLUMNS = 100_000
 _EXAMPLES = 3
@@ -338,12 +338,12 @@ def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
 def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
-    similar = next(filter(None, (_similar(name, present) for name in absent)), None)
+    similar = next(filter(None, (similar_name(name, present) for name in absent)), None)
     hint = "" if similar is None else f"; it has {similar!r}"
     return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."
 
 
-def _similar(name: str, present: list[str]) -> str | None:
+def similar_name(name: str, present: list[str]) -> str | None:
     """The name that differs by spaces around it and by case alone, or else the most similar one; None without any."""
     alike = [other for other in present if other.strip().casefold() == name.strip().casefold()]
     found = alike or difflib.get_close_matches(name, present, n=1, cutoff=0.7)

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from pushforward.graphs.graph import Graph
 from pushforward.io import atomic_write
+from pushforward.numerics import keeps_distribution_checks
 
 __all__ = ["METADATA", "program_of", "write_pt2"]
 
@@ -28,7 +29,7 @@ def program_of(graph: Graph) -> ExportedProgram:
     parameters = inspect.signature(graph.module.forward).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
         shapes = (shapes,)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), keeps_distribution_checks():
         warnings.simplefilter("ignore")  # about the inside of torch.export
         return torch.export.export(graph.module, graph.example, dynamic_shapes=shapes)
 

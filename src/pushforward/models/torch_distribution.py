@@ -37,7 +37,7 @@ class ModelDistribution(Distribution):
         model: any model. If it has no exact log-density, :meth:`log_prob` raises an error and sampling still works.
         context: ``(*batch_shape, context)``; None for a model without a context, with an empty batch shape.
         validate_args: check that values are in the support. None is the default of torch, which is True until
-            ``torch.compile`` is used and False from then on.
+            a program uses ``torch.compile`` itself and False from then on.
 
     Raises:
         InputError: if the context is missing or has the wrong width.

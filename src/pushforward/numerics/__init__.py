@@ -23,6 +23,7 @@ from pushforward.numerics.tracing import (
     is_eager,
     is_recording,
     is_transformed,
+    keeps_distribution_checks,
     may_check_values,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "is_eager",
     "is_recording",
     "is_transformed",
+    "keeps_distribution_checks",
     "log1mexp",
     "log1p_square",
     "logmeanexp",

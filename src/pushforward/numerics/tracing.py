@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.distributions import Distribution
 
-__all__ = ["constant", "is_capturing", "is_compiling", "is_eager", "is_recording", "is_transformed", "may_check_values"]
+__all__ = [
+    "constant",
+    "is_capturing",
+    "is_compiling",
+    "is_eager",
+    "is_recording",
+    "is_transformed",
+    "keeps_distribution_checks",
+    "may_check_values",
+]
 
 
 def is_compiling() -> bool:
@@ -89,6 +101,29 @@ def may_check_values(x: Tensor, training: bool = False) -> bool:
     if is_recording() or (is_transformed() and _is_batched(x)):
         return False
     return not training or x.device.type == "cpu"
+
+
+@contextmanager
+def keeps_distribution_checks() -> Iterator[None]:
+    """Restore the checks of ``torch.distributions`` after a ``with`` block.
+
+    PyTorch's compiler turns them off for the whole process, also for distributions of the caller that it never reads.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import keeps_distribution_checks
+        >>> with keeps_distribution_checks():
+        ...     double = torch.compile(lambda x: 2 * x)
+        >>> torch.distributions.Normal(0.0, -1.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected parameter scale ...
+    """
+    before = Distribution._validate_args
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def _is_batched(x: Tensor) -> bool:

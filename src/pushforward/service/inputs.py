@@ -18,6 +18,7 @@ from pushforward.data import Schema, as_images
 from pushforward.data.arrow import compute, is_text, without_views
 from pushforward.data.cells import number_cells
 from pushforward.data.images import check_frames, picture_error, upright
+from pushforward.data.schema import similar_name
 from pushforward.data.text import MISSING_WORDS, parse_numbers
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
@@ -26,6 +27,8 @@ from pushforward.service.refusal import Refusal
 __all__ = ["Inputs", "Reader"]
 
 _LONGEST_CELL = 1000
+_LONGEST_COMPARED, _MOST_COMPARED = 100, 300
+"""Characters of a name, and names, among which the one that was meant is looked for."""
 _NUMBERS = ("numeric", "integer")
 
 
@@ -335,7 +338,11 @@ class Reader:
         absent = [name for name in self.names if name not in present]
         if absent:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-            raise Refusal(422, f"{what} lacks the column {absent[0]!r:.80}{more}, which the model has.")
+            # Only names that a column may have: the search takes long for long ones.
+            short = [str(name) for name in list(present)[:_MOST_COMPARED] if len(str(name)) <= _LONGEST_COMPARED]
+            similar = similar_name(absent[0][:_LONGEST_COMPARED], short)
+            hint = "" if similar is None or similar in self.names else f"; it has {similar!r}"
+            raise Refusal(422, f"{what} lacks the column {absent[0]!r:.80}{more}, which the model has{hint}.")
 
     @staticmethod
     def _check_twice(names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pushforward.likelihood import Kind
 from pushforward.models.base import Model
+from pushforward.numerics import keeps_distribution_checks
 from pushforward.transforms import Jitter, Transform
 
 __all__ = ["CompiledLoss", "Loss", "why_not_compilable"]
@@ -45,7 +46,8 @@ class CompiledLoss:
         # A copy of the code for each model, because Dynamo compiles one code object at most eight times in a process.
         code = negative_log_likelihood.__code__.replace()
         function = FunctionType(code, globals(), "negative_log_likelihood", None, negative_log_likelihood.__closure__)
-        self.graph = torch.compile(function, fullgraph=True, dynamic=False)
+        with keeps_distribution_checks():
+            self.graph = torch.compile(function, fullgraph=True, dynamic=False)
         self.sizes: set[torch.Size] = set()
 
     def __call__(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
