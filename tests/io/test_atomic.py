@@ -1,6 +1,8 @@
 """A file is replaced in one step or stays as it was."""
 
 import os
+import stat
+import threading
 
 import pytest
 
@@ -40,3 +42,17 @@ def test_an_error_of_the_system_names_the_file(tmp_path):
         with pytest.raises(StorageError, match=words), atomic_write(path):
             pass
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes.")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe, found = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
+    reader.start()
+    with atomic_write(pipe) as file:
+        file.write(b"whole")
+    reader.join(10)
+    assert found == [b"whole"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]

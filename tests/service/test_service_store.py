@@ -10,12 +10,12 @@ from importlib.resources import files
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.service.served import Models
 from pushforward.service.store import Store, tables
-from pushforward.service.store.audit import SigningKey, seal, verify
+from pushforward.service.store.audit import SigningKey, append, seal, verify
 from pushforward.service.store.eventlog import (
     Event,
     add_feedback,
@@ -237,6 +237,9 @@ def test_models_get_versions_and_one_is_active(store, guard_file, other_guard_fi
         assert read_content(connection, first.digest) == guard_file.read_bytes()
     assert not activate(store, "orders", "7")
     assert register(store, "orders", other_guard_file).active is False  # an operator's choice survives a restart
+    with pytest.raises(ConfigError, match=r"activate another one first .loaded: 2."):
+        unload(store, "orders", "1")  # nobody said that version 2 should answer
+    assert activate(store, "orders", "2")
     assert unload(store, "orders", "1")
     assert not unload(store, "orders", "1")
     with store.read() as connection:
@@ -304,6 +307,69 @@ def test_events_are_exported_to_parquet(store, tmp_path):
     assert table["score"].to_pylist() == [event.score for event in batch]
 
 
+FORGERIES = {
+    "an event in an entry of another kind": "insert into events(id,time,model,version,digest,score,p_value,alarm,batch) "
+    "select 'f' || substr(id, 2), time, model, version, digest, score, 0.5, false, (select max(seq) from audit where kind = 'load') "
+    "from events where seq = 1",
+    "an event of an entry that does not exist": "insert into events(id,time,model,version,digest,score,p_value,alarm,batch) "
+    "select 'f' || substr(id, 2), time, model, version, digest, score, 0.5, false, 1000000000 from events where seq = 1",
+    "a label": "update feedback set label = 'anomaly' where seq = 1",
+    "the time of a label": "update feedback set time = time + 1 where seq = 1",
+    "a note": "update feedback set note = 'another' where seq = 2",
+    "labels deleted": "delete from feedback",
+    "a label added": "insert into feedback(event, time, label) select id, time, 'normal' from events where seq = 4",
+    "a second label added": "insert into feedback(event, time, label) select event, time, 'normal' from feedback where seq = 1",
+    "a label of no event": "insert into feedback(event, time, label) values ('00000000000000000000000000000000', 1.0, 'normal')",
+    "a model": "update models set digest = '00' where version = '1'",
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_the_audit_finds_forged_events_labels_and_models(store, guard_file, forgery):
+    register(store, "orders", guard_file)
+    batch = some_events(5)
+    append_events(store, batch)
+    add_feedback(store, batch[2].id, "normal", None)
+    add_feedback(store, batch[3].id, "unclear", "a note")
+    add_feedback(store, batch[2].id, "anomaly", None)
+    assert verify(store).problems == ()
+    with store.write() as connection:
+        connection.execute(text(FORGERIES[forgery]))
+    assert not verify(store).valid
+
+
+def test_labels_go_with_their_events(store):
+    batch = some_events(5)
+    append_events(store, batch)
+    add_feedback(store, batch[2].id, "normal", None)
+    assert delete_old(store, time.time() + 1) == 5
+    assert verify(store).valid
+
+
+def test_labels_of_earlier_versions_are_compared_by_what_their_entries_have(store):
+    batch = some_events(5)
+    append_events(store, batch)
+    with store.write() as connection:
+        row = {"event": batch[0].id, "time": 1.0, "label": "normal", "note": "anything"}
+        connection.execute(tables.feedback.insert().values(**row))
+        append(store, connection, "feedback", detail={"event": batch[0].id, "label": "normal"})
+    assert verify(store).valid
+    with store.write() as connection:
+        connection.execute(update(tables.feedback).values(label="anomaly"))
+    assert not verify(store).valid
+
+
+def test_events_are_found_by_their_last_label(store):
+    batch = some_events(5)
+    append_events(store, batch)
+    add_feedback(store, batch[2].id, "anomaly", None)
+    add_feedback(store, batch[3].id, "anomaly", None)
+    add_feedback(store, batch[2].id, "normal", None)
+    with store.read() as connection:
+        for label, expected in (("anomaly", [batch[3].id]), ("normal", [batch[2].id]), ("unclear", [])):
+            assert [event["id"] for event in find_events(connection, label=label)] == expected
+
+
 def test_the_audit_command(tmp_path, capsys):
     from pushforward.cli import main
 
@@ -311,8 +377,20 @@ def test_the_audit_command(tmp_path, capsys):
     store = Store(url)
     store.migrate()
     append_events(store, some_events(5))
+    key = SigningKey(tmp_path / "key.pem")
+    seal(store, key)
     assert main(["audit", url, "--export", str(tmp_path / "e.parquet")]) == 0
-    assert "valid" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "valid" in shown
+    assert key.public in shown
+    assert main(["audit", url, "--public-key", key.public.upper()]) == 0
+    assert main(["audit", url, "--public-key", "0" * 64]) == 1
+    assert "NOT VALID" in capsys.readouterr().out
+    for wrong in ("zz", "key.pem", key.public + "00"):
+        assert main(["audit", url, "--public-key", wrong]) == 1
+        shown = capsys.readouterr()
+        assert "NOT VALID" not in shown.out
+        assert "64 hexadecimal digits" in shown.err
     with store.write() as connection:
         connection.execute(update(tables.events).where(tables.events.c.seq == 2).values(p_value=0.9))
     store.close()

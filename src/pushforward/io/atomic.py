@@ -20,13 +20,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A new file that replaces the one at ``path`` when the block ends without an error.
 
     The bytes go to a temporary file in the same directory. It is flushed to disk and then renamed, which is one step
-    for the file system. A symbolic link is followed, and an existing file keeps its permissions.
+    for the file system. A symbolic link is followed, and an existing file keeps its permissions. A device or a pipe, such as
+    ``/dev/null``, is written to as it is and not replaced.
 
     Args:
         path: the file to write.
 
     Yields:
-        The temporary file, open for writing.
+        The temporary file (or the device or pipe), open for writing.
 
     Raises:
         StorageError: if the file cannot be written. The temporary file is deleted, and a file at ``path`` is unchanged.
@@ -57,6 +58,10 @@ def _replacement(target: str) -> Iterator[BinaryIO]:
     mode = os.stat(target).st_mode if os.path.exists(target) else None
     if mode is not None and not os.access(target, os.W_OK):
         raise OSError("the existing file is read-only")
+    if mode is not None and not stat.S_ISREG(mode):
+        with open(target, "wb") as file:
+            yield file
+        return
     directory = os.path.dirname(target)
     temporary = os.path.join(directory, f".pushforward-{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.service.core import Service
 from pushforward.service.refusal import Refusal
 from pushforward.service.settings import NAME
@@ -101,12 +101,19 @@ def _add_repository(app: FastAPI) -> None:
 
     @app.post("/v2/repository/models/{name}/versions/{version}/unload", tags=tags)
     async def unload_version(request: Request, name: str = _NAME, version: str = _VERSION) -> dict[str, Any]:
-        """Stop serving one version of a model; requests in progress are answered."""
+        """Stop serving one version of a model; requests in progress are answered.
+
+        The version that answers requests which name no version stays as long as another one is loaded: activate that one first.
+        """
         return await _unload(request, name, version)
 
     async def _unload(request: Request, name: str, version: str | None) -> dict[str, Any]:
         service = _service(request)
-        if not await asyncio.to_thread(unload, service.store, name, version):
+        try:
+            found = await asyncio.to_thread(unload, service.store, name, version)
+        except ConfigError as error:
+            raise Refusal(409, str(error)) from None
+        if not found:
             raise Refusal(404, f"{name!r:.80} is not loaded.")
         await _follow(service)
         return {"name": name}
@@ -201,4 +208,4 @@ def _add_operation(app: FastAPI) -> None:
         """Recompute the audit chain. On a large store this takes a while; the command `pushforward audit` has no limit."""
         report = await asyncio.to_thread(audit.verify, _service(request).store)
         return {"valid": report.valid, "entries": report.entries, "events": report.events, "sealed": report.sealed,
-                "deleted": report.deleted, "problems": list(report.problems)}  # fmt: skip
+                "key": report.key, "deleted": report.deleted, "problems": list(report.problems)}  # fmt: skip

@@ -24,32 +24,91 @@ from pushforward.service.store.modelbook import keep_only, register
 __all__ = ["prepare", "serve"]
 
 _HEADER_SECONDS = 10.0
+_HEADER_BYTES = 64 * 2**10
+_HEADERS = 200
+_TOO_LARGE = b"the request line and the headers may have 64 KiB."
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol with a limit on the time between a connection and its first complete headers."""
+    """uvicorn's protocol with limits on the time and the size of the headers of each request.
+
+    Headers have ten seconds from the first byte of a request (of a connection, for its first one), 64 KiB and 200 lines. The
+    size limit is on all that a client sends between two parts of a request that the parser gives out, so it holds for a line
+    without an end, for extensions of chunks and for the headers after a body as well.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread = 0
+    _progress = False
 
     def connection_made(self, transport: Any) -> None:
         """Start the time."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(_HEADER_SECONDS, self._too_slow)
+        self._start_time()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, count what is not yet a part of a request, and start the time if no request is being answered."""
+        self._progress = False
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._unread = 0 if self._progress else self._unread + len(data)
+        idle = self.cycle is None or self.cycle.response_complete
+        if self._unread > _HEADER_BYTES:
+            self._refuse(idle)
+        elif idle and self._deadline is None:
+            self._start_time()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._progress = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Refuse too many headers, which the answer 400 follows."""
+        if len(self.headers) >= _HEADERS:
+            raise ValueError("too many headers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Stop the time."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._progress = True
+        self._stop_time()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has arrived."""
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request ends."""
+        self._progress = True
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the time."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._stop_time()
         super().connection_lost(exc)
 
-    def _too_slow(self) -> None:
+    def _start_time(self) -> None:
+        self._deadline = self.loop.call_later(_HEADER_SECONDS, self._close)
+
+    def _stop_time(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, idle: bool) -> None:
+        """Answer 431, unless another answer is being written, and close the connection."""
+        if idle:
+            head = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            self.transport.write(
+                f"{head}content-length: {len(_TOO_LARGE)}\r\nconnection: close\r\n\r\n".encode() + _TOO_LARGE
+            )
+        self._close()
+
+    def _close(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 

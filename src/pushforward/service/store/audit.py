@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.service.store import tables
 from pushforward.service.store.database import Store
 
-__all__ = ["Report", "SigningKey", "append", "digest_of_events", "seal", "verify"]
+__all__ = ["Report", "SigningKey", "append", "digest_of_events", "fact_of_label", "seal", "verify"]
 
 _START = "0" * 64
 _FIELDS = (
@@ -74,6 +75,12 @@ def digest_of_events(rows: Iterable[Sequence[Any]]) -> str:
     return found.hexdigest()
 
 
+def fact_of_label(event: str, time: float, label: str, note: str | None) -> dict[str, Any]:
+    """What the chain says of a label: all of it, but of the note its SHA-256."""
+    said = None if note is None else hashlib.sha256(note.encode()).hexdigest()
+    return {"event": event, "time": time, "label": label, "note": said}
+
+
 def append(store: Store, connection: Connection, kind: str, digest: str = "", detail: Any = None) -> int:
     """Add an entry in the running transaction and return its number.
 
@@ -116,6 +123,7 @@ class Report:
         events: number of events whose content was compared with its digest.
         deleted: number of entries whose events were deleted after their retention time.
         sealed: number of the last entry with a valid signature, 0 without one.
+        key: public key of that signature, hexadecimal; "" without one.
         problems: one sentence for each thing that does not fit.
     """
 
@@ -123,6 +131,7 @@ class Report:
     events: int
     deleted: int
     sealed: int
+    key: str
     problems: tuple[str, ...]
 
     @property
@@ -132,22 +141,36 @@ class Report:
 
 
 def verify(store: Store, public_key: str | None = None) -> Report:
-    """Recompute every hash of the chain, every signature, and the digest of all events that are still there.
+    """Recompute every hash of the chain and every signature, and compare the events, labels and models with it.
 
     Args:
         store: to verify.
         public_key: hexadecimal key that all signatures must be from. Without it the key in each seal is used, which
             shows damage, but not a forger who signs with a key of his own.
+
+    Raises:
+        ConfigError: if the key is not one.
     """
+    if public_key is not None and not re.fullmatch("[0-9a-fA-F]{64}", public_key):
+        raise ConfigError(
+            f"the public key of the audit is 64 hexadecimal digits, and not {public_key!r:.80}: pushforward audit STORE, run at "
+            "a time when nobody else had the store, shows it."
+        )
     problems: list[str] = []
     entries = events = deleted = sealed = retained_from = 0
-    previous, expected, last_batch = None, None, 0
+    previous, expected, key = None, None, ""
     event = tables.events.c
+    labels: dict[str, list[dict[str, Any]]] = {}
+    registered: set[tuple[str, str, str]] = set()
     with store.read() as connection:
+        if not store.sqlite:  # SQLite reads one state of the store in a transaction anyway
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
         head = store.get(connection, "chain", {"seq": 0, "hash": _START})
         retention = select(tables.audit.c.detail).where(tables.audit.c.kind == "retention")
         for text in connection.execute(retention).scalars():
             retained_from = max(retained_from, json.loads(text)["through"])
+        said = connection.execute(select(tables.feedback).order_by(tables.feedback.c.seq)).mappings().all()
+        models = connection.execute(select(tables.models)).mappings().all()
         rows = connection.execution_options(stream_results=True).execute(
             select(tables.audit).order_by(tables.audit.c.seq).where(tables.audit.c.seq <= head["seq"])
         )
@@ -163,8 +186,8 @@ def verify(store: Store, public_key: str | None = None) -> Report:
             if found != row["hash"]:
                 problems.append(f"the hash of entry {seq} is wrong.")
             if row["kind"] == "seal":
-                if _signed(row, public_key):
-                    sealed = seq
+                if signer := _signer(row, public_key):
+                    sealed, key = seq, signer
                 else:
                     problems.append(f"the signature of entry {seq} is wrong.")
             if row["kind"] == "events":
@@ -175,23 +198,60 @@ def verify(store: Store, public_key: str | None = None) -> Report:
                 elif digest_of_events(content) != row["digest"]:
                     problems.append(f"the events of entry {seq} were changed or deleted.")
                 events += len(content)
-                last_batch = seq
+            elif row["kind"] == "feedback":
+                fact = json.loads(row["detail"])
+                labels.setdefault(fact["event"], []).append(fact)
+            elif row["kind"] == "load":
+                fact = json.loads(row["detail"])
+                registered.add((fact["model"], fact["version"], fact["digest"]))
             previous, expected, entries = row["hash"], seq + 1, entries + 1
         if entries and (previous != head["hash"] or (expected or 1) - 1 != head["seq"]):
             problems.append("the last entries are missing.")
-        stray = connection.execute(
-            select(func.count()).where(event.batch.between(last_batch + 1, head["seq"]))
-        ).scalar()
-        if stray:
-            problems.append(f"{stray} events belong to no entry.")
-    return Report(entries, events, deleted, sealed, tuple(problems[:100]))
+        problems += _strays(connection)
+        problems += _wrong_labels(connection, labels, said)
+        for model in models:
+            if (model["name"], model["version"], model["digest"]) not in registered:
+                problems.append(
+                    f"version {model['version']} of the model {model['name']!r} is not the file that was loaded."
+                )
+    return Report(entries, events, deleted, sealed, key, tuple(problems[:100]))
+
+
+def _strays(connection: Connection) -> list[str]:
+    """Events whose batch is not an entry of events."""
+    column, batch = tables.audit.c, tables.events.c.batch
+    known = select(column.seq).where(column.kind == "events")
+    count = connection.execute(select(func.count()).where(batch.not_in(known))).scalar()
+    return [f"{count} events belong to no entry."] if count else []
+
+
+def _wrong_labels(
+    connection: Connection, entries: Mapping[str, Sequence[Mapping[str, Any]]], rows: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """Events whose labels are not those of the entries; the labels of an event may be deleted with it."""
+    stored: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        stored.setdefault(row["event"], []).append(fact_of_label(row["event"], row["time"], row["label"], row["note"]))
+    problems = []
+    for event in [*entries, *(event for event in stored if event not in entries)]:
+        facts, found = entries.get(event, ()), stored.get(event, [])
+        # Entries of version 0.1 contain the event and the label alone.
+        if len(facts) == len(found) and all(
+            fact.items() <= one.items() for fact, one in zip(facts, found, strict=True)
+        ):
+            continue
+        exists = select(func.count()).where(tables.events.c.id == event)
+        if found or connection.execute(exists).scalar():
+            problems.append(f"the labels of the event {event} were changed, deleted or added.")
+    return problems
 
 
 def _hash(seq: int, when: float, kind: str, digest: str, previous: str, detail: str | None) -> str:
     return hashlib.sha256("|".join((str(seq), repr(when), kind, digest, previous, detail or "")).encode()).hexdigest()
 
 
-def _signed(row: Any, public_key: str | None) -> bool:
+def _signer(row: Any, public_key: str | None) -> str:
+    """The key that signed a seal, which must be the given one, if any; "" if the signature is not valid."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -200,6 +260,6 @@ def _signed(row: Any, public_key: str | None) -> bool:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(
             bytes.fromhex(row["signature"] or ""), row["hash"].encode()
         )
-        return True
+        return key.lower()
     except (InvalidSignature, ValueError, KeyError, TypeError):
-        return False
+        return ""

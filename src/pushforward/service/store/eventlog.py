@@ -146,7 +146,9 @@ def find_events(
             | column.reasons.contains(text, autoescape=True)
         )
     if label:
-        labeled = select(tables.feedback.c.event).where(tables.feedback.c.label == label)
+        said = tables.feedback.c
+        last = select(func.max(said.seq)).group_by(said.event)
+        labeled = select(said.event).where(said.label == label, said.seq.in_(last))
         conditions.append(column.id.in_(labeled))
     for value, make in ((since, column.time.__ge__), (until, column.time.__le__), (before, column.seq.__lt__),
                         (after, column.seq.__gt__)):  # fmt: skip
@@ -177,11 +179,12 @@ def find_event(connection: Connection, identifier: str) -> dict[str, Any] | None
 def add_feedback(store: Store, identifier: str, label: str, note: str | None) -> bool:
     """Label an event; False if there is no such event."""
     with store.write() as connection:
+        store.lock(connection, "chain")  # so that labels and their entries have one order, and no event goes meanwhile
         if connection.execute(select(tables.events.c.id).where(tables.events.c.id == identifier)).scalar() is None:
             return False
         row = {"event": identifier, "time": time.time(), "label": label, "note": note}
         connection.execute(tables.feedback.insert().values(**row))
-        audit.append(store, connection, "feedback", detail={"event": identifier, "label": label})
+        audit.append(store, connection, "feedback", detail=audit.fact_of_label(**row))
         return True
 
 

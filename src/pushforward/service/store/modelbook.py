@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.io import read as read_file
 from pushforward.service.store import audit, tables
 from pushforward.service.store.database import Store
@@ -116,13 +116,23 @@ def activate(store: Store, name: str, version: str) -> bool:
 
 
 def unload(store: Store, name: str, version: str | None = None) -> bool:
-    """Stop serving a model, or one version of it; False if it is not loaded. Another version then becomes active."""
+    """Stop serving a model, or one version of it; False if it is not loaded.
+
+    Raises:
+        ConfigError: for the active version while others are loaded, since nobody said which of them takes its place.
+    """
     with store.write() as connection:
         store.lock(connection, "chain")
         loaded = [e for e in entries(connection) if e.name == name and e.loaded]
         gone = [e for e in loaded if version in (None, e.version)]
         if not gone:
             return False
+        rest = [e for e in loaded if e not in gone]
+        if rest and any(e.active for e in gone):
+            raise ConfigError(
+                f"version {version} of {name!r} answers requests that name no version: activate another one first (loaded: "
+                f"{', '.join(e.version for e in rest)}), or unload the whole model."
+            )
         column = tables.models.c
         for entry in gone:
             connection.execute(
@@ -131,9 +141,6 @@ def unload(store: Store, name: str, version: str | None = None) -> bool:
                 .values(loaded=False, active=False)
             )
             _changed(store, connection, "unload", name, entry.version, entry.digest)
-        rest = [e for e in loaded if e not in gone]
-        if rest and not any(e.active for e in rest):
-            _set_active(connection, name, rest[-1].version)
         return True
 
 
