@@ -310,6 +310,20 @@ def test_infinitely_far_is_impossible_and_changes_no_other_row(case):
         assert model.loss(y, context) == math.inf  # a training row that is infinitely far cannot pass unseen
 
 
+@pytest.mark.parametrize("case", NO_DEQUANTIZATION, ids=str)
+def test_a_graph_of_the_gradients_does_not_change_them(case):
+    """Score matching and gradient penalties differentiate a gradient; one that PyTorch cannot differentiate is an error."""
+    model, context = build(case), context_of(built(case))
+    x = data_of(case, model).requires_grad_()
+    leaves = [x, *(p for p in model.parameters() if p.requires_grad)]
+    plain = torch.autograd.grad(value(model, x, context).sum(), leaves, allow_unused=True)
+    found = torch.autograd.grad(value(model, x, context).sum(), leaves, allow_unused=True, create_graph=True)
+    for one, other in zip(found, plain, strict=True):
+        assert (one is None) == (other is None)
+        if other is not None:
+            same(one, other, 1e-9)
+
+
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("case", UNBOUNDED, ids=str)
 def test_wide_inputs_have_finite_values_and_gradients(case, dtype):

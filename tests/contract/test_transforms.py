@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Lebesgue
@@ -287,6 +288,47 @@ def test_rows_do_not_depend_on_each_other(case):
     other = transform.encode(x[order], None if context is None else context[order])
     same(other.z, step.z[order], 1e-13)
     same(other.contribution, step.contribution[order], 1e-13)
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+@pytest.mark.parametrize("case", BIJECTIVE, ids=str)
+def test_gradients_can_be_differentiated(case, direction):
+    """``create_graph=True`` changes no gradient, also where parameters are computed from x, and its derivative is right."""
+    if case.casts or "Modulo" in case.name:
+        pytest.skip("differences need the digits of float64 and a transform that is not discrete.")
+    transform, context = build(case), context_of(built(case))
+    x = data_of(case, transform, seed=5)
+    if direction == "decode":
+        x = transform.encode(x, context).z.detach()
+    weights = torch.linspace(0.5, 1.5, x[0].numel(), dtype=torch.float64)
+
+    def value(x):
+        if direction == "encode":
+            step = transform.encode(x, context)
+            return (step.z.flatten(1) * weights).sin().sum() + step.contribution.sum()
+        return (transform.decode(x, context).flatten(1) * weights).sin().sum()
+
+    parameters = [p for p in transform.parameters() if p.requires_grad]
+
+    def gradients(x, **options):
+        leaves = [x.detach().requires_grad_(), *parameters]
+        return leaves, torch.autograd.grad(value(leaves[0]), leaves, allow_unused=True, **options)
+
+    _, plain = gradients(x)
+    with sdpa_kernel(SDPBackend.MATH):  # PyTorch has no second derivative of its fast attention, and raises an error
+        leaves, found = gradients(x, create_graph=True)
+    for one, other in zip(found, plain, strict=True):
+        assert (one is None) == (other is None)
+        if other is not None:
+            same(one, other, 1e-9)
+    along = torch.randn(x.shape, generator=generator(7), dtype=torch.float64) * x.std().clamp(min=1e-3)
+    total = (found[0] * along).sum()
+    if not total.requires_grad:  # linear in x, and in the weights
+        total = total + 0 * leaves[0].sum()
+    (product,) = torch.autograd.grad(total, leaves[0], allow_unused=True, materialize_grads=True)
+    h = 1e-5
+    expected = (gradients(x + h * along)[1][0] - gradients(x - h * along)[1][0]) / (2 * h)
+    same(product, expected, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.networks import MLP
-from pushforward.numerics import batch_jacobian, push_forward
+from pushforward.numerics import batch_jacobian, log_abs_det, push_forward
 
 
 def rows(count: int, *shape: int, seed: int = 0) -> Tensor:
@@ -67,3 +67,25 @@ def test_no_warning(network):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         batch_jacobian(network, rows(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside PyTorch, which loads its rules here
+@pytest.mark.parametrize("nested", ["jacfwd", "jacrev", "hessian", "jacfwd of jacfwd", "jacrev of jacfwd"])
+def test_derivatives_of_log_determinants_under_function_transforms(nested):
+    from torch.autograd import functional
+    from torch.func import hessian, jacfwd, jacrev, vmap
+
+    shift = torch.arange(9.0, dtype=torch.float64).reshape(3, 3)
+
+    def value(v):
+        return log_abs_det(torch.eye(3, dtype=torch.float64) + 0.2 * torch.sin(torch.outer(v, v) + shift))
+
+    made = {
+        "jacfwd": jacfwd(value), "jacrev": jacrev(value), "hessian": hessian(value),
+        "jacfwd of jacfwd": jacfwd(jacfwd(value)), "jacrev of jacfwd": jacrev(jacfwd(value)),
+    }[nested]  # fmt: skip
+    plain = functional.jacobian if nested in ("jacfwd", "jacrev") else functional.hessian
+    x = rows(4, 3)
+    expected = torch.stack([plain(value, row) for row in x])  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(vmap(made)(x), expected)
+    torch.testing.assert_close(torch.stack([made(row) for row in x]), expected)

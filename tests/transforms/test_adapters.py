@@ -202,3 +202,12 @@ def test_to_torch_with_a_context():
 def test_to_torch_refuses_other_transforms_than_bijections():
     with pytest.raises(KindError, match="bijection"):
         to_torch(UniformDequantize(2))
+
+
+@pytest.mark.parametrize("made", [ExpTransform(), SigmoidTransform(), AffineTransform(0.5, 2.0)], ids=repr)
+def test_an_empty_batch(made):
+    transform = from_torch(made, 2)
+    step = transform.encode(torch.zeros(0, 2))
+    assert step.z.shape == (0, *transform.out_shape)
+    assert step.contribution.shape == (0,)
+    assert transform.decode(step.z).shape == (0, 2)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.kernels import tuning
+from pushforward.kernels.gradients import gradients
 from pushforward.kernels.native import library, usable
 from pushforward.kernels.structs import ConvStack, address
 from pushforward.numerics.conversion import channels_last
@@ -80,10 +81,7 @@ class _Stack(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # the backward pass must be differentiable itself
-            inputs = (x, *parameters)
-            wanted = [t for t in inputs if t.requires_grad]
-            found = iter(torch.autograd.grad(_plain(x, parameters, ctx.bound), wanted, grads, create_graph=True))
-            grad_x, *others = (next(found) if t.requires_grad else None for t in inputs)
+            grad_x, *others = gradients(lambda x, *given: _plain(x, given, ctx.bound), (x, *parameters), grads)
             return grad_x, None, *others
         grad_x, others = _backward(x, parameters, ctx.bound, grads[0], ctx.needs_input_grad[0])
         return grad_x, None, *others

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pushforward.kernels import tuning
+from pushforward.kernels.gradients import gradients
 from pushforward.kernels.native import library, usable
 from pushforward.kernels.spline_reference import SplineSettings, plain_spline
 from pushforward.kernels.structs import SplineLayout, address
@@ -57,10 +58,9 @@ class _Spline(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, raw, *solved = ctx.saved_tensors
         if torch.is_grad_enabled():  # the backward pass must be differentiable itself
-            wanted = [t for t in (x, raw) if t.requires_grad]
-            outputs = plain_spline(x, raw, ctx.settings, ctx.inverse)
-            found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True))
-            grad_x, grad_raw = (next(found) if t.requires_grad else None for t in (x, raw))
+            grad_x, grad_raw = gradients(
+                lambda x, raw: plain_spline(x, raw, ctx.settings, ctx.inverse), (x, raw), grads
+            )
             return grad_x, grad_raw, None, None
         grad_y, grad_log_slope = grads
         grad_x, grad_raw = _backward(solved[0] if solved else x, raw, grad_y, grad_log_slope, ctx.settings, ctx.inverse)

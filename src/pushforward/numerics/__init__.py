@@ -11,7 +11,7 @@ from pushforward.numerics.functions import (
     sum_event,
     unsoftplus,
 )
-from pushforward.numerics.jacobian import batch_jacobian, push_forward
+from pushforward.numerics.jacobian import batch_jacobian, log_abs_det, push_forward
 from pushforward.numerics.noise import MiddleNoise, Noise, RowNoise, draw_category, normal_like, uniform_like
 from pushforward.numerics.precision import full_precision
 from pushforward.numerics.roots import contraction_root, monotone_root
@@ -53,6 +53,7 @@ __all__ = [
     "keeps_distribution_checks",
     "log1mexp",
     "log1p_square",
+    "log_abs_det",
     "logmeanexp",
     "may_check_values",
     "monotone_root",

@@ -228,7 +228,8 @@ def _apply(transform: td.Transform | None, value: Tensor) -> Tensor:
 
 def _legal(constraint: Constraint, value: Tensor, dims: int) -> Tensor:
     """Whether each row meets the constraint in all its coordinates, shape ``batch``."""
-    return constraint.check(value).reshape(*value.shape[: value.dim() - dims], -1).all(-1)
+    found, batch = constraint.check(value), value.dim() - dims
+    return found.flatten(batch).all(-1) if found.dim() > batch else found
 
 
 def _replace(value: Tensor, legal: Tensor, stand_in: Tensor) -> Tensor:

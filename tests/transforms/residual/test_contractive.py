@@ -252,3 +252,18 @@ def test_coefficients_that_are_refused(bad):
 def test_options_that_are_refused(option):
     with pytest.raises(ConfigError):
         InvertibleResidual(2, **option)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside PyTorch, which loads its rules here
+def test_derivatives_of_the_contribution_under_function_transforms():
+    from torch.func import grad, hessian, jacfwd, vmap
+
+    made = block(3)
+
+    def value(x):
+        return made.encode(x).contribution
+
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(vmap(jacfwd(value))(x), vmap(grad(value))(x))
+    expected = torch.stack([torch.autograd.functional.hessian(value, row) for row in x])  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(vmap(hessian(value))(x), expected)

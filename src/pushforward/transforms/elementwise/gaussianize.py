@@ -179,23 +179,37 @@ def log_mills(r: Tensor) -> Tensor:
 
 
 def upper_quantile(log_tail: Tensor) -> Tensor:
-    """The r with log(1 - Phi(r)) = log_tail, for log_tail <= log(1/2), with its first derivative."""
+    """The r with log(1 - Phi(r)) = log_tail, for log_tail <= log(1/2), with its first three derivatives."""
     with torch.no_grad():
         far = log_tail < -4
         inner = -torch.special.ndtri(torch.where(far, math.log(0.5), log_tail).exp())
         twice = -2 * torch.where(far, log_tail, -4.0)
         outer = (twice - math.log(2 * math.pi) - twice.log()).clamp_min(1.0).sqrt()
         r = torch.where(far, outer, inner)
-        for _ in range(3):  # relative errors 3e-2, 4e-4, 7e-8, 2e-15; the step below has the derivative at the root
-            r = r + _newton(r, log_tail)
-    return r + _newton(r, log_tail)
+        for _ in range(3):  # relative errors 3e-2, 4e-4, 7e-8, 2e-15
+            r = r + _newton(r, log_tail)[0]
+    # A Newton step has the first derivative alone. With m the Mills ratio, r' = -m and m' = r m - 1 = m q give the next
+    # terms of r as a series in the step, which is 0 but for rounding.
+    step, mills = _newton(r, log_tail)
+    q = _shortfall(r, mills)
+    return r + step * (1 + step * (q / 2 + step * (2 * q * q + 1 + q / mills) / 6))
 
 
-def _newton(r: Tensor, log_tail: Tensor) -> Tensor:
-    """Newton step for -log(1 - Phi(r)) = -log_tail; the derivative is the hazard, exp(-log_mills)."""
+def _newton(r: Tensor, log_tail: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton step for -log(1 - Phi(r)) = -log_tail, whose derivative is the hazard exp(-log_mills); and the Mills ratio."""
     log_phi = -0.5 * r * r - 0.5 * math.log(2 * math.pi)
-    mills = log_mills(r)
-    return (log_phi + mills - log_tail) * mills.exp()
+    log_ratio = log_mills(r)
+    mills = log_ratio.exp()
+    return (log_phi + log_ratio - log_tail) * mills, mills
+
+
+def _shortfall(r: Tensor, mills: Tensor) -> Tensor:
+    """r minus the hazard of the normal, without cancellation for large r."""
+    far = r > 30
+    inverse = 1 / torch.where(far, r, 30.0)
+    s = inverse * inverse
+    series = -inverse * (1 - 2 * s * (1 - 5 * s * (1 - 7.4 * s)))
+    return torch.where(far, series, r - 1 / mills)
 
 
 def _finite_range(z: Tensor) -> tuple[float, float]:

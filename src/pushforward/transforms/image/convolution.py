@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.numerics import Noise, full_precision, soft_clamp
+from pushforward.numerics import Noise, full_precision, log_abs_det, soft_clamp
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
@@ -92,7 +92,7 @@ class InvertibleConv1x1(Transform):
     def _matrix(self, like: Tensor) -> tuple[Tensor, Tensor]:
         if self.form == "free":
             matrix = self.matrix.to(torch.promote_types(self.matrix.dtype, like.dtype))
-            return matrix, torch.linalg.slogdet(matrix.double())[1]
+            return matrix, log_abs_det(matrix.double())
         packed = self.packed.to(torch.promote_types(self.packed.dtype, like.dtype))
         log_diagonal = soft_clamp(self.log_diagonal.to(packed.dtype), MAX_LOG_DIAGONAL)
         upper = packed.triu(1) + torch.diag(self.sign * log_diagonal.exp())
@@ -211,7 +211,7 @@ class InvertibleConv2d(Transform):
             if self.mode == "periodic":
                 frequencies = self._frequencies()
                 y = self._filter(y, frequencies)
-                log_det = self._sum_over_frequencies(torch.linalg.slogdet(frequencies)[1])
+                log_det = self._sum_over_frequencies(log_abs_det(frequencies))
             else:
                 for kernel, rotated in self._kernels():
                     y = y + self._convolve(y, kernel, rotated)

@@ -12,7 +12,7 @@ from pushforward.likelihood import Kind
 from pushforward.networks.linearized import Linearized
 from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.lipschitz_conv import LinearizedConv, LipschitzConvNet
-from pushforward.numerics import Noise, RowNoise, contraction_root, full_precision, sum_event
+from pushforward.numerics import Noise, RowNoise, contraction_root, full_precision, log_abs_det, sum_event
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.numerics.tracing import is_compiling
 from pushforward.registry import register
@@ -207,7 +207,7 @@ class InvertibleResidual(Transform):
         for part, part_context in parts:
             point = self.network.at(part, part_context, layers)
             values.append(point.value)
-            log_dets.append(torch.linalg.slogdet(_one_plus(point.jacobian())).logabsdet)
+            log_dets.append(log_abs_det(_one_plus(point.jacobian())))
         return Step(x + torch.cat(values).reshape(x.shape), torch.cat(log_dets).reshape(batch))
 
     def _series(self, point: Point, noise: Noise) -> Tensor:
