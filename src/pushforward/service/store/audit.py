@@ -226,7 +226,7 @@ def _strays(connection: Connection) -> list[str]:
 
 
 def _wrong_labels(
-    connection: Connection, entries: Mapping[str, Sequence[Mapping[str, Any]]], rows: Iterable[Mapping[str, Any]]
+    connection: Connection, entries: Mapping[str, Sequence[Mapping[str, Any]]], rows: Iterable[Any]
 ) -> list[str]:
     """Events whose labels are not those of the entries; the labels of an event may be deleted with it."""
     stored: dict[str, list[dict[str, Any]]] = {}
