@@ -13,6 +13,7 @@ from typing import Any
 from pushforward.errors import ConfigError, InputError
 
 __all__ = [
+    "check_label",
     "example_inputs",
     "labeled_batches",
     "load_guard",
@@ -167,6 +168,7 @@ def labeled_batches(
     Raises:
         InputError: for labels that are not integers, a table with columns that are not numbers, or images that are not of 8 bits.
         SchemaError: if there is no such column.
+        ConfigError: for a column that the guard reads.
     """
     from pushforward.errors import SchemaError
     from pushforward.io import holds_images, read_table, stream_table
@@ -182,6 +184,8 @@ def labeled_batches(
             yield x, None if labels is None else labels[first : first + len(x)]
             first += len(x)
         return
+    if label is not None:
+        check_label(guard, label)
     for chunk in stream_table(source, rows=rows, **options):
         labels = None
         if label is not None:
@@ -189,6 +193,19 @@ def labeled_batches(
                 raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
             labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
         yield matrix_of(chunk, source, guard), labels
+
+
+def check_label(guard: Any, label: str) -> None:
+    """Refuse a column of labels that the guard of a table reads.
+
+    Raises:
+        ConfigError: for such a column.
+    """
+    if label in getattr(guard, "feature_names_in_", ()):
+        raise ConfigError(
+            f"--label {label}: the guard was fitted on this column, and labels are set aside before rows are scored: fit a guard "
+            "without it, or name another column."
+        )
 
 
 def _labels(column: Any, name: str) -> Any:
