@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.data.cells import INSTANTS
 from pushforward.errors import ConfigError, PushforwardError, SchemaWarning
 from pushforward.estimators import Guard
 from pushforward.service.inputs import Inputs, Reader
@@ -52,6 +53,8 @@ class ServedModel:
         self.name, self.version, self.digest, self.time = entry.name, entry.version, entry.digest, entry.time
         self.guard, self.reader = guard, Reader(guard, max_rows)
         self.in_use = 0
+        columns = self.reader.schema.columns if self.reader.schema is not None else ()
+        self._has_instants = any(column.time in INSTANTS for column in columns)
         self._few = self._compiled(guard)
 
     @property
@@ -66,12 +69,13 @@ class ServedModel:
             PushforwardError: for rows that the guard does not read.
         """
         guard = self._few if len(inputs) <= _FEW else self.guard
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=self._has_instants) as caught:
             warnings.simplefilter("ignore", SchemaWarning)  # unseen categories raise the score; that is the answer
-            warnings.filterwarnings("always", _OTHER_TIMES, SchemaWarning)  # later rows do not raise it
+            if self._has_instants:
+                warnings.filterwarnings("always", _OTHER_TIMES, SchemaWarning)  # later rows do not raise it
             found = guard.assess(self._rows(inputs))
-        times = [warning for warning in caught if issubclass(warning.category, SchemaWarning)]
-        for warning in caught:
+        times = [warning for warning in caught or () if issubclass(warning.category, SchemaWarning)]
+        for warning in caught or ():
             if warning not in times:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         score = np.nan_to_num(found["anomaly_score"], nan=LARGEST, posinf=LARGEST, neginf=-LARGEST)
