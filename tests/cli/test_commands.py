@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pushforward.cli import main, show
 from pushforward.data import Schema, load_image_sample
@@ -268,6 +269,21 @@ def test_images_from_fit_to_score(tmp_path: Path, capsys) -> None:
     table = pyarrow.csv.read_csv(out)
     assert table.column_names == ["image", "anomaly_score", "p_value", "alarm"]
     assert table["image"].to_pylist() == list(range(30))
+    names = [f"{part}{k}.png" for part in ("", "b/c/", "b/") for k in range(2)]
+    for name, image in zip(names, images[:6], strict=True):
+        path = tmp_path / "new" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(image)).save(path)
+    for skipped in (".hidden.png", "notes.txt", "b/._0.png"):
+        (tmp_path / "new" / skipped).write_text("no picture")
+    for more in (["--rows", "2"], ["--rows", "4", "--workers", "2"]):
+        assert main(["score", guard, str(tmp_path / "new"), "-o", out, "-q", *more]) == 0
+        table = pyarrow.csv.read_csv(out)
+        assert table.column_names == ["image", "file", "anomaly_score", "p_value", "alarm"]
+        assert table["image"].to_pylist() == list(range(6))
+        assert table["file"].to_pylist() == ["0.png", "1.png", "b/0.png", "b/1.png", "b/c/0.png", "b/c/1.png"]
+    assert main(["score", guard, str(tmp_path / "new" / "b" / "0.png"), "-o", out, "-q"]) == 0
+    assert pyarrow.csv.read_csv(out)["file"].to_pylist() == ["0.png"]
     for wrong, words in (
         (["score", guard, str(tmp_path / "scores.csv"), "-o", str(tmp_path / "x.csv")], "not a file of images"),
         (["fit", str(tmp_path / "train.npy"), "-o", guard, "--drop", "a"], "images"),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 import pushforward as pf
 from pushforward.cli import main
@@ -149,5 +150,13 @@ def test_images_reach_the_network_from_0_to_1_and_others_are_refused(folder, cap
     words = ["score", str(folder / "pictures.safetensors"), "--network", "my_networks_of_a_test:picture"]
     assert main([*words, str(folder / "eight.npy"), "-o", str(folder / "images.parquet")]) == 0
     assert pq.read_table(folder / "images.parquet")["p_value"].to_pylist() == guard(x[600:]).p_value.tolist()
+    (folder / "new" / "sub").mkdir(parents=True)
+    for name, image in (("sub/a.png", images[600]), ("b.png", images[601])):
+        Image.fromarray(image.astype(np.uint8)).save(folder / "new" / name)
+    assert main([*words, str(folder / "new"), "-o", str(folder / "new.parquet")]) == 0
+    found = pq.read_table(folder / "new.parquet")
+    assert found.column_names[:2] == ["image", "file"]
+    assert found["file"].to_pylist() == ["b.png", "sub/a.png"]
+    assert found["p_value"].to_pylist() == guard(x[[601, 600]]).p_value.tolist()
     assert main([*words, str(folder / "sixteen.npy"), "-o", str(folder / "x.csv")]) == 1
     assert "images that are not of 8 bits" in capsys.readouterr().err

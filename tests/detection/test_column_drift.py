@@ -6,8 +6,9 @@ import pytest
 from scipy import stats
 
 from pushforward.data import Schema
-from pushforward.detection.column_drift import ColumnTally, at_least_outside, homogeneity, kolmogorov_smirnov
+from pushforward.detection.column_drift import ColumnTally, at_least_outside, kolmogorov_smirnov
 from pushforward.detection.column_summary import ColumnSummaries
+from pushforward.detection.homogeneity import homogeneity
 from pushforward.errors import StorageError
 
 
@@ -78,10 +79,51 @@ def test_categories_are_compared_by_the_chi_squared_test():
     before, after = np.array([50.0, 30.0, 20.0]), np.array([30.0, 30.0, 40.0])
     expected = stats.chi2_contingency([before, after], correction=False).pvalue
     assert homogeneity(before, after) == pytest.approx(expected)
-    rare = homogeneity(np.array([50.0, 30.0, 20.0, 1.0, 0.0]), np.array([30.0, 30.0, 40.0, 0.0, 1.0]))
-    merged = stats.chi2_contingency([[50, 30, 21], [30, 30, 41]], correction=False).pvalue
-    assert rare == pytest.approx(merged)
-    assert homogeneity(np.array([2.0, 1.0]), np.array([0.0, 1.0])) == 1.0
+    assert homogeneity(np.r_[before, 0, 0], np.r_[after, 0, 0]) == pytest.approx(expected)
+    assert homogeneity(np.array([2000, 0]), np.array([95, 5])) == pytest.approx(
+        stats.fisher_exact([[2000, 0], [95, 5]]).pvalue
+    )
+    assert homogeneity(np.array([9, 0]), np.array([4, 0])) == homogeneity(np.array([9, 5]), np.zeros(2)) == 1.0
+
+
+def test_a_batch_of_a_single_class_is_certain_to_differ():
+    before = np.full(10, 100)
+    found = [homogeneity(before, np.r_[rows, np.zeros(9)]) for rows in (5, 10, 30, 60)]
+    assert found[0] <= 0.001
+    assert found[1] <= 1e-6
+    assert found[2] <= 1e-20
+    assert found[3] <= 1e-60
+    assert homogeneity(np.full(2000, 5), np.r_[20, np.zeros(1999)]) <= 1e-20  # each class is rare
+    assert homogeneity(np.full(2000, 5), np.r_[20, np.zeros(1999)]) == homogeneity(
+        np.r_[20, np.zeros(1999)], np.full(2000, 5)
+    )
+
+
+def test_a_batch_of_half_of_the_classes_differs():
+    before, after = np.full(50, 40), np.random.default_rng(0).multinomial(90, np.r_[np.full(25, 0.04), np.zeros(25)])
+    assert homogeneity(before, after) <= 0.002
+    assert homogeneity(before, after, level=1e-4) <= 1e-4
+    assert homogeneity(before, 3 * after, level=1e-7) <= 1e-7  # rare classes joined
+    assert homogeneity(before, after) == homogeneity(before, after)
+
+
+@pytest.mark.parametrize("level", [0.01, 1e-7])
+@pytest.mark.parametrize(("classes", "n", "m"), [(2, 1000, 30), (10, 1000, 30), (50, 2000, 60), (20, 300, 4)])
+def test_chance_is_called_a_difference_of_classes_as_rarely_as_it_says(classes, n, m, level):
+    rng, tries = np.random.default_rng(classes), 300
+    chances = 1 / np.arange(1, classes + 1)
+    chances /= chances.sum()
+    p = np.array([homogeneity(rng.multinomial(n, chances), rng.multinomial(m, chances), level) for _ in range(tries)])
+    for q in (0.01, 0.05, 0.2):
+        assert (p <= q).sum() <= stats.binom.ppf(0.9999, tries, q)
+
+
+def test_a_small_batch_of_two_of_fifty_cities_has_drifted():
+    rng = np.random.default_rng(0)
+    cities = [f"city {i}" for i in range(50)]
+    found = compared(rng.choice(cities, 2000), np.repeat(cities[:2], 30), tests=100)
+    assert found.drifted
+    assert not compared(rng.choice(cities, 2000), rng.choice(cities, 60)).drifted
 
 
 def test_new_categories_and_new_missing_cells():

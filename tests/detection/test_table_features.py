@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import pushforward as pf
 from pushforward.data import Column, Schema
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import StorageError
@@ -80,6 +81,20 @@ def test_a_column_in_small_units_or_far_from_zero_is_not_constant(middle: float,
     assert features.kept == (0,)
 
 
+@pytest.mark.parametrize(("base", "span", "shift"), [(10**14, 3, 30), (2**53, 1000, 5000), (-(10**14), 3, -30)])
+def test_large_integers_of_a_small_range_are_no_constant(base: int, span: int, shift: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = {"a": rng.normal(size=600), "k": base + rng.integers(0, span, 600)}
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows)
+    assert guard.table_features_.constants == ()
+    new = {"a": np.r_[0.0, 0.1, 0.0], "k": np.array([base + 1, base + 2, base + shift])}
+    assert guard.predict(new).tolist() == [1, 1, -1]
+    assert f"k is {base + shift}" in str(guard.explain(new)).partition("row 2")[2]
+    single = {"a": rng.normal(size=600), "k": np.full(600, base)}
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(single)
+    assert "in every training row it is" in str(guard.explain({"a": np.zeros(1), "k": np.array([base + shift])}))
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "same", "other"),
     [
@@ -92,6 +107,8 @@ def test_a_column_in_small_units_or_far_from_zero_is_not_constant(middle: float,
         ("numeric", 1e-50, (1e-50,), (2e-50, 0.0)),  # 0 in float32
         ("integer", 20260101.0, (20260101.0,), (20260102.0, 20260100.0)),
         ("integer", 20260101235.0, (20260101235.0,), (20260101236.0,)),
+        ("integer", 1e14, (1e14,), (1e14 + 1, 1e14 - 1, NAN)),
+        ("integer", 2.0**60, (2.0**60, float(2**60 + 1)), (2.0**60 + 256,)),  # float64 has no number between
     ],
 )
 def test_which_numbers_are_another_value_of_a_constant_column(kind: str, value: float, same, other) -> None:

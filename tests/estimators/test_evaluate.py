@@ -263,6 +263,7 @@ def test_the_command_prints_for_people(files, capsys) -> None:
         ([], "give --label COLUMN, or --anomalies FILE"),
         (["--label", "fault", "--anomalies", "x.csv"], "give --label COLUMN, or --anomalies FILE"),
         (["--label", "mistake"], "has no column 'mistake'"),
+        (["--label", "b"], "--label b: the guard was fitted on this column"),
         (["--label", "fault"], "do not tell which rows are anomalies"),
         (["--anomaly", "yes", "--anomalies", "x.csv"], "which is missing"),
     ],

@@ -143,6 +143,9 @@ def test_photographs_of_every_form() -> None:
     sink = io.BytesIO()
     turned.save(sink, "PNG", exif=exif)
     assert torch.equal(read([sink.getvalue()])[0], found[0])
+    clear = np.concatenate((picture, np.full((24, 16, 1), 9, np.uint8)), 2)
+    for array in (clear, np.moveaxis(clear, 2, 0)):  # transparency is dropped
+        assert torch.equal(read([array])[0], found[0])
     tall = read([np.zeros((5000, 2, 3), np.uint8)])
     assert tall.shape == (1, 3, 16, 16)
 
@@ -153,12 +156,28 @@ def test_photographs_of_every_form() -> None:
         (["no such file.png"], "picture 0 .*no such file.png"),
         ([b"no picture"], "picture 0 cannot be read"),
         ([np.zeros((4, 4, 3))], "8-bit integers"),
-        (np.zeros((20, 30, 3), np.uint8), "is no picture.*also of one"),  # one picture, not a list
+        (np.zeros((20, 30, 3), np.uint8), "is a row of a picture.*also of one"),  # one picture, not a list
+        ([np.zeros((20, 30, 2), np.uint8)], r"\(20, 30, 2\) is no picture.*c of 1, 3 or 4"),
+        ([np.zeros((2, 20, 30), np.uint8)], r"\(2, 20, 30\) is no picture"),
+        ([np.zeros((20, 30, 5), np.uint8)], "is no picture"),
+        ([np.zeros(9, np.uint8)], "is no picture"),
         ([Image.fromarray(np.full((9, 9), 30_000, np.uint16))], "more than 8 bits"),
         ([], "no inputs"),
         ("a.png", "a list of inputs"),
     ],
-    ids=["path", "bytes", "floats", "one picture", "16 bits", "empty", "text"],
+    ids=[
+        "path",
+        "bytes",
+        "floats",
+        "one picture",
+        "two channels",
+        "two channels first",
+        "five channels",
+        "vector",
+        "16 bits",
+        "empty",
+        "text",
+    ],
 )
 def test_what_cannot_be_read_is_one_sentence(guard, data, match) -> None:
     with pytest.raises(InputError, match=match):

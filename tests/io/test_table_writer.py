@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pushforward.data import as_table, is_positional
-from pushforward.errors import InputError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.io import TableWriter, read_table, stream_table
 
 TABLE = pa.table(
@@ -105,14 +105,18 @@ def test_tables_that_cannot_be_written(tmp_path, name, chunks, words):
 def test_paths_that_cannot_be_written(tmp_path):
     (tmp_path / "d.csv").mkdir()
     for path, words in (
-        (tmp_path / "t.xls", "must end in one of"),
-        (tmp_path / "t.npy", "not written as .npy"),
-        (tmp_path / "t.npz", "not written as .npz"),
+        (tmp_path / "t.xlsx", "not written in the format of .*t.xlsx: .* end in one of .csv, .*--output-format"),
+        (tmp_path / "t.npy", "not written in the format of .*t.npy: .* choose csv, tsv, jsonl, parquet or arrow"),
+        (tmp_path / "t.npz", "not written in the format of"),
+        (tmp_path / "t", "not written in the format of"),
         (tmp_path / "absent" / "t.csv", "cannot write .*: no such file or directory"),
         (tmp_path / "d.csv", "is a directory"),
     ):
         with pytest.raises(StorageError, match=words), TableWriter(path):
             pass
+    for chosen in ("npy", "xlsx"):
+        with pytest.raises(ConfigError, match=f"not written as {chosen}: choose csv, tsv, jsonl, parquet or arrow"):
+            TableWriter(tmp_path / "t.csv", format=chosen)
     assert os.listdir(tmp_path) == ["d.csv"]
 
 

@@ -15,9 +15,11 @@ import threading
 import time
 
 import httpx
+import numpy as np
 import pytest
 from service_helpers import NORMAL, STRANGE, Server
 
+from pushforward import Guard
 from pushforward.cli import main
 from pushforward.service.store import Store
 from pushforward.service.store.audit import verify
@@ -328,3 +330,26 @@ def test_wrong_arguments_are_one_line(guard_file, tmp_path, monkeypatch, capsys,
     assert word in message
     assert "secretword" not in message
     assert message.count("\n") == 1
+
+
+def test_rows_after_the_training_rows_are_counted_and_logged_once(start, tmp_path):
+    """Their time does not raise the score, so nothing else says it."""
+    rng = np.random.default_rng(0)
+    days = np.datetime64("2026-01-01T00:00", "s") + rng.integers(0, 100, 300) * 86_400
+    file = tmp_path / "days.safetensors"
+    Guard(0.05, effort="fast", random_state=0).fit({"day": days, "a": rng.normal(size=300)}).save(file)
+    server = start(file)
+    row = {"day": "2026-02-01T00:00:00", "a": 0.1}
+
+    def batches() -> float:
+        name = "pushforward_batches_outside_training_time_total"
+        lines = server.client.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+
+    server.score(row)
+    assert batches() == 0
+    for _ in range(3):
+        server.score({**row, "day": "2027-02-01T00:00:00"}, row)
+    assert batches() == 3
+    log = server.log.read_text()
+    assert log.count("model days, version 1: column 'day': rows are after the training rows") == 1

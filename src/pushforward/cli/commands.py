@@ -241,8 +241,8 @@ def score(
 ) -> None:
     """Add anomaly_score, p_value and alarm to each row of a table, and log_prob if the guard has a density.
 
-    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm. The guard of a network
-    needs --network, and adds prediction and reason.
+    For images it writes a table with the number of each image, counted from 0, its file where it has one (its path in the folder), anomaly_score,
+    p_value and alarm. The guard of a network needs --network, and adds prediction and reason.
     """
     from pushforward.cli.files import check_output, reading, report, written_format
     from pushforward.cli.network import load_guard

@@ -104,7 +104,7 @@ def _evaluated(
 
 def _labeled(guard: Any, source: str, rows: int, options: dict[str, Any], label: str | None) -> Any:
     """Parts of a file for a guard, each with the labels of its rows, or None without a column of labels."""
-    from pushforward.cli.network import labeled_batches
+    from pushforward.cli.network import check_label, labeled_batches
     from pushforward.estimators import NetworkGuard
 
     if isinstance(guard, NetworkGuard):
@@ -116,6 +116,7 @@ def _labeled(guard: Any, source: str, rows: int, options: dict[str, Any], label:
         return
     if guard.reads_images:
         raise ConfigError(f"--label {label}: images have no columns; give the anomalies by --anomalies.")
+    check_label(guard, label)
     for part in parts_of(guard, source, rows, options):
         if label not in part.column_names:
             raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(part.column_names[:10])}.")

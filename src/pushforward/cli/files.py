@@ -81,9 +81,9 @@ def written_format(output: str, chosen: str | None, read: str | None = None) -> 
     Raises:
         ConfigError, StorageError: for a format that tables are not written in.
     """
-    from pushforward.io import TableWriter
+    from pushforward.io.table_writer import WRITTEN, TableWriter
 
-    readable = read if read not in ("npy", "npz") else None
+    readable = read if read in WRITTEN else None
     return TableWriter(output, chosen or (readable if output == "-" else None)).format
 
 

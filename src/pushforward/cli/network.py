@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 from pushforward.errors import ConfigError, InputError
 
 __all__ = [
+    "check_label",
     "example_inputs",
     "labeled_batches",
     "load_guard",
@@ -114,14 +114,11 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
     Raises:
         InputError: for a table with columns that are not numbers, or images that are not of 8 bits.
     """
-    import pyarrow as pa
-
+    from pushforward.cli.parts import numbered
     from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
-        starts = itertools.count(0, rows)
-        for first, x in zip(starts, _image_batches(source, rows, guard.reader_.dtype), strict=False):
-            yield pa.table({"image": range(first, first + len(x))}), x
+        yield from numbered(_named_batches(source, rows, guard.reader_.dtype))
     else:
         for chunk in stream_table(source, rows=rows, empty=True, **options):
             yield chunk, matrix_of(chunk, source, guard)
@@ -167,6 +164,7 @@ def labeled_batches(
     Raises:
         InputError: for labels that are not integers, a table with columns that are not numbers, or images that are not of 8 bits.
         SchemaError: if there is no such column.
+        ConfigError: for a column that the guard reads.
     """
     from pushforward.errors import SchemaError
     from pushforward.io import holds_images, read_table, stream_table
@@ -182,6 +180,8 @@ def labeled_batches(
             yield x, None if labels is None else labels[first : first + len(x)]
             first += len(x)
         return
+    if label is not None:
+        check_label(guard, label)
     for chunk in stream_table(source, rows=rows, **options):
         labels = None
         if label is not None:
@@ -189,6 +189,19 @@ def labeled_batches(
                 raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
             labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
         yield matrix_of(chunk, source, guard), labels
+
+
+def check_label(guard: Any, label: str) -> None:
+    """Refuse a column of labels that the guard of a table reads.
+
+    Raises:
+        ConfigError: for such a column.
+    """
+    if label in getattr(guard, "feature_names_in_", ()):
+        raise ConfigError(
+            f"--label {label}: the guard was fitted on this column, and labels are set aside before rows are scored: fit a guard "
+            "without it, or name another column."
+        )
 
 
 def _labels(column: Any, name: str) -> Any:
@@ -207,17 +220,22 @@ def _image_batches(source: str, rows: int, dtype: Any) -> Iterator[Any]:
     Raises:
         InputError: for images of other integers than 8 bits, whose largest value is not known from their numbers.
     """
+    return (x for _, x in _named_batches(source, rows, dtype))
+
+
+def _named_batches(source: str, rows: int, dtype: Any) -> Iterator[tuple[list[str] | None, Any]]:
+    """The batches of :func:`_image_batches`, each with the names of its files, or None without image files."""
     import torch
 
-    from pushforward.io import stream_images
+    from pushforward.io.images import named_images
 
-    for part in stream_images(source, rows):
+    for names, part in named_images(source, rows):
         if part.dtype != torch.uint8:
             raise InputError(
                 f"{source} has images that are not of 8 bits, and a network is given pixels from 0 to 1: store them as integers from 0 to 255 "
                 "(uint8)."
             )
-        yield (part.float() / 255).to(dtype or torch.float32)
+        yield names, (part.float() / 255).to(dtype or torch.float32)
 
 
 def matrix_of(chunk: Any, source: str, guard: Any) -> Any:

@@ -7,7 +7,16 @@ from typing import Any
 
 from pushforward.errors import SchemaError
 
-__all__ = ["Part", "part_rows", "parts_of_input", "score_part_of_table", "scored_here", "scores_of", "with_scores"]
+__all__ = [
+    "Part",
+    "numbered",
+    "part_rows",
+    "parts_of_input",
+    "score_part_of_table",
+    "scored_here",
+    "scores_of",
+    "with_scores",
+]
 
 Part = tuple[Any, Any]
 """A table to write, and what the guard scores: None for the table itself, else images or inputs of a network."""
@@ -27,11 +36,10 @@ def part_rows(guard: Any, rows: int) -> int:
 
 def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -> Iterator[Part]:
     """The parts of an input, in its order."""
-    import pyarrow as pa
-
     from pushforward.estimators import NetworkGuard
     from pushforward.estimators.guard_inputs import channels_of
-    from pushforward.io import stream_images, stream_table
+    from pushforward.io import stream_table
+    from pushforward.io.images import named_images
 
     rows = part_rows(guard, rows)
     if isinstance(guard, NetworkGuard):
@@ -39,13 +47,21 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
 
         yield from network_parts(table, rows, options, guard)
     elif guard.reads_images:
-        first = 0
-        for part in stream_images(table, rows, gray=channels_of(guard) == 1):
-            yield pa.table({"image": range(first, first + len(part))}), part
-            first += len(part)
+        yield from numbered(named_images(table, rows, gray=channels_of(guard) == 1))
     else:
         for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), empty=True, **options):
             yield chunk, None
+
+
+def numbered(parts: Iterator[tuple[list[str] | None, Any]]) -> Iterator[Part]:
+    """Parts of images, each with a table of their numbers, and of their files where they have some."""
+    import pyarrow as pa
+
+    first = 0
+    for names, part in parts:
+        table = pa.table({"image": range(first, first + len(part))})
+        yield table if names is None else table.append_column("file", pa.array(names, pa.string())), part
+        first += len(part)
 
 
 def scores_of(guard: Any, part: Part) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pushforward.errors import InputError
 
 __all__ = ["as_images", "check_frames", "is_picture", "picture_error", "picture_mode", "upright"]
 
-_CHANNELS = (1, 3, 4)
+CHANNELS = (1, 3, 4)
 _ORIENTATION = 0x0112
 _STREAM = re.compile(r"<_io\.\w+ object at 0x[0-9a-fA-F]+>")
 
@@ -53,12 +53,12 @@ def as_images(data: Any) -> Tensor:
     array = _as_integers(array)
     if array.ndim == 3:
         array = array[:, None]
-    elif array.ndim == 4 and array.shape[-1] in _CHANNELS:
+    elif array.ndim == 4 and array.shape[-1] in CHANNELS:
         array = np.moveaxis(array, -1, 1)
-    elif array.ndim != 4 or array.shape[1] not in _CHANNELS:
+    elif array.ndim != 4 or array.shape[1] not in CHANNELS:
         raise InputError(
             f"images must have the shape (n, height, width), (n, height, width, channels) or (n, channels, height, width), "
-            f"with {', '.join(map(str, _CHANNELS))} channels; got {array.shape}."
+            f"with {', '.join(map(str, CHANNELS))} channels; got {array.shape}."
         )
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch warns of read-only memory
 

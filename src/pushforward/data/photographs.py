@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.data.images import check_frames, picture_error
+from pushforward.data.images import CHANNELS, check_frames, picture_error
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
 
@@ -57,7 +57,8 @@ class Photographs:
         """Read pictures.
 
         Args:
-            pictures: paths, bytes of files, ``PIL.Image`` objects, or arrays ``(h, w)``, ``(h, w, 3)`` or ``(3, h, w)`` of 8 bits.
+            pictures: paths, bytes of files, ``PIL.Image`` objects, or arrays ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)`` of 8 bits, with
+                c of 1, 3, or 4 (RGB and transparency, which is dropped).
 
         Returns:
             ``(n, 3, size, size)``.
@@ -108,10 +109,18 @@ class Photographs:
             raise InputError(
                 f"an array must have 8-bit integers (uint8), not {array.dtype}; pixels from 0 to 1 are np.uint8(np.round(255 * x))"
             )
-        if array.ndim not in (2, 3) or (array.ndim == 2 and array.shape[1] in (1, 3, 4)):  # a row of a picture
+        if array.ndim == 2 and array.shape[1] in CHANNELS:
             raise InputError(
-                f"an array of shape {array.shape} is no picture, (h, w), (h, w, 3) or (3, h, w): give a list of pictures, also of one"
+                f"an array of shape {array.shape} is a row of a picture: give a list of pictures, also of one"
             )
-        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+        if (
+            array.ndim == 3
+            and array.shape[0] in CHANNELS
+            and array.shape[2] not in (CHANNELS if array.shape[0] == 4 else (1, 3))
+        ):
             array = np.moveaxis(array, 0, 2)
+        if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in CHANNELS):
+            raise InputError(
+                f"an array of shape {np.shape(picture)} is no picture: give (h, w), (h, w, c) or (c, h, w) with c of 1, 3 or 4"
+            )
         return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)

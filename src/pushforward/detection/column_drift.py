@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from pushforward.data.cells import INSTANTS
 from pushforward.detection.column_summary import ColumnSummary
+from pushforward.detection.homogeneity import homogeneity
 from pushforward.detection.kolmogorov import kolmogorov_smirnov
 
 __all__ = ["DISTANCE", "SIGNIFICANCE", "ColumnDrift", "ColumnTally"]
@@ -96,7 +96,8 @@ class ColumnTally:
 
     - the distribution of two samples' distance is that of Kolmogorov and Smirnov; here it is taken at the training quantiles, so
       it can only be smaller;
-    - the counts of categories are compared by the chi-squared test of homogeneity, with rare categories in one class;
+    - the counts of categories are compared by the chi-squared statistic, which is simulated where counts are small
+      (:func:`~pushforward.detection.homogeneity.homogeneity`);
     - the number of new rows outside the range of n training rows is beta-binomial(m, 2, n - 1).
 
     Example:
@@ -161,7 +162,7 @@ class ColumnTally:
         else:
             before, after = np.append(summary.counts, 0), np.append(self.counts, self.unseen)
             distance = 0.5 * float(np.abs(before / summary.present - after / rows).sum())
-            p, p_outside = homogeneity(before, after), 1.0
+            p, p_outside = homogeneity(before, after, SIGNIFICANCE / tests), 1.0
         cells = ((summary.missing, summary.rows - summary.missing), (self.missing, rows))
         return ColumnDrift(
             summary, self.counts.copy(), self.below, self.above, self.unseen, self.missing, float(self.low), float(self.high),
@@ -178,27 +179,6 @@ def at_least_outside(count: int, n: int, m: int) -> float:
     from scipy.stats import hypergeom
 
     return float(hypergeom.cdf(1, n + m, n, count + 1)) if count else 1.0
-
-
-def homogeneity(before: np.ndarray, after: np.ndarray) -> float:
-    """P-value of the chi-squared test that two rows of counts have one distribution, with rare classes in one class."""
-    from scipy.stats import chi2_contingency
-
-    smaller = min(before.sum(), after.sum()) / (before.sum() + after.sum())
-    table = np.stack((before, after)).astype(float)
-    table = table[:, np.argsort(-table.sum(0), kind="stable")]
-    rare = smaller * table.sum(0) < 5
-    if rare.any():
-        first = int(rare.argmax())
-        rest = table[:, first:].sum(1)
-        if smaller * rest.sum() < 5 and first:  # all rare classes together are still rare
-            first -= 1
-            rest += table[:, first]
-        table = np.column_stack((table[:, :first], rest))
-    if table.shape[1] < 2:
-        return 1.0
-    found: Any = chi2_contingency(table, correction=False)
-    return float(found.pvalue)
 
 
 def _equal_fractions(before: tuple[int, int], after: tuple[int, int]) -> float:

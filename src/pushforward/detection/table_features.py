@@ -73,7 +73,8 @@ class TableFeatures:
             missing = np.isnan(values)
             observed = values[~missing]
             first = float(observed[0]) if observed.size else 0.0
-            constant = bool(np.all(np.abs(observed - first) <= _ROUNDING * abs(first)))
+            rounding = 0.0 if column.kind == "integer" else _ROUNDING
+            constant = bool(np.all(np.abs(observed - first) <= rounding * abs(first)))
             if constant and not missing.any():
                 constants.append((i, first))
                 continue
@@ -287,12 +288,12 @@ class TableFeatures:
 def constant_tolerance(kind: str, value: float) -> float:
     """How far another number may be from the value of a constant column.
 
-    As far as rounding goes: a relative 1e-12, so integers below 1e12 are exact. Other numbers may have been stored with
-    another precision than those of training: 0.1 and the float32 nearest to it are one value.
+    Integers are compared exactly, as float64, which rounds those above 2^53. Of other numbers rounding is allowed for, a relative
+    1e-12, and they may have been stored with another precision than those of training: 0.1 and the float32 nearest to it are one value.
     """
-    near = _ROUNDING * abs(value)
     if kind != "numeric":
-        return near
+        return 0.0
+    near = _ROUNDING * abs(value)
     if value == 0.0:
         return _ROUNDING_OF_ZERO
     with np.errstate(over="ignore", under="ignore"):

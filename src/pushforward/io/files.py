@@ -22,6 +22,7 @@ __all__ = [
     "compression_of",
     "existing_path",
     "file_format",
+    "format_of_name",
     "load_array",
     "plain_errors",
 ]
@@ -47,15 +48,20 @@ def file_format(path: str | os.PathLike[str], chosen: str | None = None) -> str:
     """
     if chosen is not None:
         return check_choice("format", chosen, dict.fromkeys(FORMATS.values()))
-    name = os.fspath(path).replace(os.sep, "/").rsplit("/", 1)[-1].lower()
-    for ending, found in FORMATS.items():
-        if name.endswith(ending):
-            return found
+    found = format_of_name(path)
+    if found is not None:
+        return found
     endings = ", ".join((*_TEXT, *_BINARY))
     raise StorageError(
         f"the format of {path} is unknown: its name must end in one of {endings} (those of text also in "
         f"{' or '.join(COMPRESSIONS)}); or name the format (format=, on the command line --format)."
     )
+
+
+def format_of_name(path: str | os.PathLike[str]) -> str | None:
+    """The format that the name of a file states, one of the values of :data:`FORMATS`; None for any other ending."""
+    name = os.fspath(path).replace(os.sep, "/").rsplit("/", 1)[-1].lower()
+    return next((found for ending, found in FORMATS.items() if name.endswith(ending)), None)
 
 
 def compression_of(name: str) -> str | None:

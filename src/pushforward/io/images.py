@@ -24,12 +24,14 @@ from pushforward.io.pictures import (
     decoded_parts,
     has_encoded_images,
     is_picture_file,
+    opened,
+    picture_files,
     pictures_of_folder,
     pictures_of_parquet,
 )
 from pushforward.numerics.checks import check_integer
 
-__all__ = ["holds_images", "read_images", "stream_images"]
+__all__ = ["holds_images", "named_images", "read_images", "stream_images"]
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 _TORCHVISION = "torchvision:"
@@ -112,11 +114,26 @@ def stream_images(source: str | os.PathLike[str], rows: int, *, gray: bool = Fal
         >>> [len(part) for part in stream_images(path, 2)]
         [2, 2, 1]
     """
+    for _, part in named_images(source, rows, gray=gray):
+        yield part
+
+
+def named_images(
+    source: str | os.PathLike[str], rows: int, *, gray: bool = False
+) -> Iterator[tuple[list[str] | None, Tensor]]:
+    """The parts of :func:`stream_images`, each with the names of its files: their paths in the folder; None without image files."""
     check_integer("rows", rows)
     path = None if str(source).startswith(_TORCHVISION) else existing_path(source)
-    if path is not None and (path.is_dir() or path.suffix.lower() in PICTURES):
-        yield from decoded_parts(pictures_of_folder(path), rows, gray)
+    if path is None or not (path.is_dir() or path.suffix.lower() in PICTURES):
+        yield from ((None, part) for part in _unnamed(source, path, rows, gray))
         return
+    files, first = picture_files(path), 0
+    for part in decoded_parts(opened(files), rows, gray):
+        yield [name for name, _ in files[first : first + len(part)]], part
+        first += len(part)
+
+
+def _unnamed(source: str | os.PathLike[str], path: Path | None, rows: int, gray: bool) -> Iterator[Tensor]:
     if path is not None and path.name.lower().endswith(".parquet"):
         with plain_errors(path), unchanged([InputFile(str(path), str(path), None, "parquet")]):
             yield from decoded_parts(pictures_of_parquet(path, None), rows, gray)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ __all__ = [
     "decoded_parts",
     "has_encoded_images",
     "is_picture_file",
+    "opened",
+    "picture_files",
     "pictures_of_folder",
     "pictures_of_parquet",
 ]
@@ -40,18 +43,38 @@ def is_picture_file(file: Path, folder: Path) -> bool:
     return file.suffix.lower() in PICTURES and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
+def picture_files(path: Path) -> list[tuple[str, Path]]:
+    """The image files of a folder, in the order of their paths, each with its path in the folder; or one image file with its name.
+
+    The paths have "/" between their parts on every system; bytes of a name that are no UTF-8 become the replacement character.
+
+    Raises:
+        StorageError: if there are none.
+    """
+    if path.is_file():
+        return [(_text(Path(path.name)), path)]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and is_picture_file(file, path))
+    if not files:
+        raise StorageError(f"the folder {path} has no image files ({', '.join(sorted(PICTURES))}).")
+    return [(_text(file.relative_to(path)), file) for file in files]
+
+
 def pictures_of_folder(path: Path) -> Files:
     """The image files of a folder, in the order of their paths; or one image file.
 
     Raises:
         StorageError: if there are none.
     """
-    if path.is_file():
-        return lambda: [(str(path), path)]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and is_picture_file(file, path))
-    if not files:
-        raise StorageError(f"the folder {path} has no image files ({', '.join(sorted(PICTURES))}).")
-    return lambda: ((str(file), file) for file in files)
+    return opened(picture_files(path))
+
+
+def opened(files: list[tuple[str, Path]]) -> Files:
+    """Passes over files of :func:`picture_files`."""
+    return lambda: ((str(file), file) for _, file in files)
+
+
+def _text(path: Path) -> str:
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 def pictures_of_parquet(path: Path, column: str | None) -> Files:

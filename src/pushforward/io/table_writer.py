@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pushforward.data.tables import as_table
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.io.atomic import atomic_write, reason
-from pushforward.io.files import TEXT_FORMATS, compression_of, file_format
+from pushforward.io.files import FORMATS, TEXT_FORMATS, compression_of, format_of_name
 from pushforward.io.input_file import filesystem_of
 from pushforward.io.json_writer import JsonWriter
 from pushforward.io.output import remote_write, standard_output
@@ -19,7 +19,10 @@ from pushforward.io.output import remote_write, standard_output
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableWriter"]
+__all__ = ["WRITTEN", "TableWriter"]
+
+WRITTEN = (*TEXT_FORMATS, "parquet", "arrow")
+"""The formats in which tables are written."""
 
 
 class TableWriter:
@@ -54,11 +57,7 @@ class TableWriter:
     def __init__(self, path: str | os.PathLike[str], format: str | None = None) -> None:
         self.name = "standard output" if path == "-" else str(path)
         self.rows = 0
-        self.format = format or "csv" if path == "-" else file_format(path, format)
-        if self.format not in (*TEXT_FORMATS, "parquet", "arrow"):
-            if format is not None:
-                raise ConfigError(f"tables are not written as {self.format}: choose csv, tsv, jsonl, parquet or arrow.")
-            raise StorageError(f"{self.name}: tables are not written as .{self.format}. Choose .csv or .parquet.")
+        self.format = _written_format(path, format)
         located = None if path == "-" else filesystem_of(path)
         if path == "-":
             self._replacement: Any = standard_output()
@@ -144,6 +143,21 @@ class TableWriter:
         finally:
             if self._sink is not None:
                 self._sink.close()
+
+
+def _written_format(path: str | os.PathLike[str], chosen: str | None) -> str:
+    """The chosen format, or the one that the name of an output states."""
+    choices = f"{', '.join(WRITTEN[:-1])} or {WRITTEN[-1]}"
+    if chosen is not None and chosen not in WRITTEN:
+        raise ConfigError(f"tables are not written as {chosen}: choose {choices}.")
+    found = chosen or ("csv" if path == "-" else format_of_name(path))
+    if found not in WRITTEN:
+        plain = (ending for ending, kind in FORMATS.items() if kind in WRITTEN and not compression_of(ending))
+        raise StorageError(
+            f"tables are not written in the format of {path}: let its name end in one of {', '.join(plain)}; or choose {choices} "
+            "for any name (format=, on the command line --output-format)."
+        )
+    return found
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

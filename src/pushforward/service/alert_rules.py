@@ -43,7 +43,8 @@ class Receiver:
     Attributes:
         name: of the receiver.
         url: http or https.
-        secret: with which bodies are signed; None to send them unsigned.
+        secret: with which bodies are signed: the bytes of its file without white space at the beginning and the end; None to send
+            them unsigned.
     """
 
     name: str
@@ -104,6 +105,8 @@ class Firing:
 
 def read_alert_file(path: str | Path) -> tuple[list[Receiver], list[Rule]]:
     """Receivers and rules.
+
+    White space at the beginning and the end of a secret file, such as the last line break, is not part of the secret.
 
     Raises:
         StorageError: if the file cannot be read.

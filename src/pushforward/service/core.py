@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._refreshing = asyncio.Lock()
         self._scoring = self._explaining = 0.0
+        self._times_logged: dict[tuple[str, str], float] = {}
 
     def _secret(self) -> bytes:
         """The secret of the sessions, which all processes share."""
@@ -168,6 +170,8 @@ class Service:
         found = model.score(inputs)
         self._scoring += time.monotonic() - start
         self.metrics.scored(model, found)
+        if found.other_times:
+            self._log_other_times(model, found.other_times)
         wanted, reasons = self._rows_to_explain(parts, found.alarm), {}
         if wanted:
             start = time.monotonic()
@@ -185,6 +189,14 @@ class Service:
             results.append(self._result(model, part, scores))
             at = end
         return results
+
+    def _log_other_times(self, model: ServedModel, sentences: Sequence[str]) -> None:
+        """Once an hour, that rows are before or after the training rows, because this does not raise their score."""
+        now = time.monotonic()
+        if now - self._times_logged.get(model.key, -math.inf) >= 3600:
+            self._times_logged[model.key] = now
+            for sentence in sentences:
+                _log.warning("model %s, version %s: %s", *model.key, sentence)
 
     def _rows_to_explain(self, parts: Sequence[Part], alarm: np.ndarray) -> list[int]:
         """The rows whose reasons are asked for, and alarms as long as their reasons take little of the time."""

@@ -99,17 +99,34 @@ def _tensor(tensor: Any, binary: memoryview) -> tuple[str, Any, memoryview]:
         if len(flat) != count or not all(item is None or isinstance(item, str) for item in flat):
             raise Refusal(400, f"the data of input {name!r:.80} must be {count} texts.")
         return name, _column(flat, shape), binary
+    return name, _numbers(name, data, shape, kind), binary
+
+
+def _numbers(name: str, data: list[Any], shape: list[int], kind: str) -> np.ndarray:
+    """The numbers of a tensor in JSON, of its datatype; float64 with NaN where some are null, which are missing cells."""
     try:
-        array = np.asarray(data, np.float64)  # null becomes NaN, a missing cell
+        found = np.asarray(data)
+        if found.dtype.kind not in "biufO" or (found.dtype == object and any(type(v) is str for v in found.flat)):
+            raise ValueError
+        array = found.astype(np.float64)
     except (ValueError, TypeError, OverflowError):
         raise Refusal(400, f"the data of input {name!r:.80} are not numbers, or their lists are ragged.") from None
+    count = math.prod(shape)
     if array.size != count:
         raise Refusal(400, f"input {name!r:.80} has {array.size} values and its shape says {count}.")
     array = array.reshape(shape)
-    if np.isfinite(array).all() and kind not in ("FP16", "FP32", "FP64"):
-        # Integers and flags stay what they are, because a column of texts reads 1 and true, not 1.0.
-        array = array.astype(np.bool_ if kind == "BOOL" else np.int64)
-    return name, array, binary
+    if kind in ("FP16", "FP32", "FP64"):
+        return array
+    low, high = (0, 1) if kind == "BOOL" else (int(np.iinfo(_TYPES[kind]).min), int(np.iinfo(_TYPES[kind]).max))
+    exact = found.reshape(shape) if found.dtype.kind in "iu" else array  # float64 rounds integers above 2^53
+    present = exact[~np.isnan(array)]
+    wrong = (present != np.rint(present)) | (present < low) | (present >= high + 1)
+    if wrong.any():
+        raise Refusal(
+            400, f"input {name!r:.80} has the value {present[wrong][0]:g}, which {kind} does not have: send it as FP64."
+        )
+    # Integers and flags stay what they are, because a column of texts reads 1 and true, not 1.0.
+    return array if present.size < array.size else exact.astype(_TYPES[kind])
 
 
 def _binary(name: str, data: memoryview, shape: list[int], kind: str) -> Any:

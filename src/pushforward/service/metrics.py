@@ -46,6 +46,12 @@ class Metrics:
         )
         self.rows = Counter(f"{p}rows_scored", "Rows scored.", _MODEL, registry=r)
         self.alarms = Counter(f"{p}alarms", "Alarms.", _MODEL, registry=r)
+        self.other_times = Counter(
+            f"{p}batches_outside_training_time",
+            "Batches with instants clearly before or after those of the training rows.",
+            _MODEL,
+            registry=r,
+        )
         self.p_value = Histogram(f"{p}p_value", "P-values of scored rows.", _MODEL, buckets=_LEVELS, registry=r)
         self.drift = Gauge(
             f"{p}drift_log_evalue",
@@ -67,6 +73,8 @@ class Metrics:
         self.batch_size.labels(*model.key).observe(rows)
         self.rows.labels(*model.key).inc(rows)
         self.alarms.labels(*model.key).inc(int(found.alarm.sum()))
+        if found.other_times:
+            self.other_times.labels(*model.key).inc()
         histogram = self.p_value.labels(*model.key)
         for p in np.asarray(found.p_value).tolist():
             histogram.observe(p)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.data.cells import INSTANTS
 from pushforward.errors import ConfigError, PushforwardError, SchemaWarning
 from pushforward.estimators import Guard
 from pushforward.service.inputs import Inputs, Reader
@@ -23,17 +24,20 @@ __all__ = ["LARGEST", "Models", "Scores", "ServedModel"]
 
 LARGEST = float(np.finfo(np.float64).max)
 """An infinite score in an answer and in the store, because JSON has no infinity."""
+_OTHER_TIMES = "column .*: rows are (after|before) the training rows"
 _FEW = 32  # up to so many rows, a compiled guard is faster than one that fills up its batch
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a guard says of some rows: arrays ``(rows,)``, and the reasons of those rows for which they were computed."""
+    """What a guard says of some rows: arrays ``(rows,)``, the reasons of those rows for which they were computed, and a sentence
+    for each column with instants clearly before or after the training rows."""
 
     score: np.ndarray
     p_value: np.ndarray
     alarm: np.ndarray
     reasons: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
+    other_times: tuple[str, ...] = ()
 
 
 class ServedModel:
@@ -49,6 +53,8 @@ class ServedModel:
         self.name, self.version, self.digest, self.time = entry.name, entry.version, entry.digest, entry.time
         self.guard, self.reader = guard, Reader(guard, max_rows)
         self.in_use = 0
+        columns = self.reader.schema.columns if self.reader.schema is not None else ()
+        self._has_instants = any(column.time in INSTANTS for column in columns)
         self._few = self._compiled(guard)
 
     @property
@@ -63,11 +69,17 @@ class ServedModel:
             PushforwardError: for rows that the guard does not read.
         """
         guard = self._few if len(inputs) <= _FEW else self.guard
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=self._has_instants) as caught:
             warnings.simplefilter("ignore", SchemaWarning)  # unseen categories raise the score; that is the answer
+            if self._has_instants:
+                warnings.filterwarnings("always", _OTHER_TIMES, SchemaWarning)  # later rows do not raise it
             found = guard.assess(self._rows(inputs))
+        times = [warning for warning in caught or () if issubclass(warning.category, SchemaWarning)]
+        for warning in caught or ():
+            if warning not in times:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         score = np.nan_to_num(found["anomaly_score"], nan=LARGEST, posinf=LARGEST, neginf=-LARGEST)
-        return Scores(score, found["p_value"], found["alarm"].astype(bool))
+        return Scores(score, found["p_value"], found["alarm"].astype(bool), {}, tuple(str(w.message) for w in times))
 
     def reasons(self, inputs: Inputs, rows: Sequence[int], k: int = 5) -> dict[int, list[tuple[str, float]]]:
         """The columns that made some of the rows unlikely, with their nats; nothing for a guard that cannot say."""

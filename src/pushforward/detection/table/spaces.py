@@ -58,7 +58,8 @@ class Spaces(Arrays):
         """
         center = np.where(free, rows.mean(0), 0.0)
         spread = np.where(free, rows.std(0), 1.0)
-        spread = np.where(spread > 1e-12 * np.abs(center), spread, 1.0)
+        for i in np.flatnonzero(spread <= 1e-12 * np.abs(center)):
+            spread[i] = _spread_of_integers(rows[:, i])
         low, median, high = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
         scale = np.clip((high - low) / 1.349, 0.1 * spread, 10 * spread)
         scale = np.where((high > low) & free, scale, spread)
@@ -112,6 +113,14 @@ class Spaces(Arrays):
         self.require(self.starts.shape == (d + 1,) and self.whitening.shape == (d, d))
         self.require(self.starts[0] == 0 and self.starts[-1] == len(self.knots) == len(self.ranks))
         self.require(bool(np.all(np.diff(self.starts) >= 1) and np.all(self.spread > 0) and np.all(self.scale > 0)))
+
+
+def _spread_of_integers(column: np.ndarray) -> float:
+    """Standard deviation of large integers that differ by little; 1 for other columns, whose differences are rounding."""
+    if np.any(column != np.rint(column)):
+        return 1.0
+    spread = float((column - column[0]).std())  # without the rounding of the mean
+    return spread if spread > 0 else 1.0
 
 
 def _knots(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
