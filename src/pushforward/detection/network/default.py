@@ -46,7 +46,7 @@ def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
 
 
 def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combined:
-    """The score that a user asked for.
+    """The score that a user asked for, to be fitted: objects of the user are copied, so that a fit changes none of them.
 
     Args:
         score: "default", the name of a score, a score, a detector of another library (:class:`~pushforward.detection.network.External`), or
@@ -71,7 +71,7 @@ def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combin
 
 def _one(part: Any) -> NetworkScore:
     if isinstance(part, NetworkScore):
-        return part
+        return part.copied()
     names = [name for name in SCORES if name not in ("DeepEnsemble", "External")]  # these need networks, or a detector
     if isinstance(part, str) and part in names:
         return SCORES[part]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Self, final
@@ -106,6 +107,22 @@ class NetworkScore(nn.Module, ABC):
             setattr(self, name, getattr(self, name).double().cpu().contiguous())
         self.fitted, self._prepared = True, {}
         return self
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Networks that this score runs and does not fit; the default has none."""
+        return ()
+
+    @final
+    def copied(self) -> Self:
+        """A copy that can be fitted by itself; it shares the :meth:`networks`.
+
+        Example:
+            >>> from pushforward.detection.network import Neighbors
+            >>> score = Neighbors(k=5)
+            >>> score.copied() is score, score.copied().k
+            (False, 5)
+        """
+        return copy.deepcopy(self, {id(net): net for net in self.networks()})
 
     def check(self, head: bool, logits: bool, layers: tuple[str, ...]) -> None:
         """Refuse a network that lacks what this score needs.

@@ -130,6 +130,10 @@ class DeepEnsemble(NetworkScore):
         self.logits = logits
         self._readers = [NetworkReader(member, logits=logits, layers=()) for member in members]
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The members."""
+        return tuple(reader.net for reader in self._readers if isinstance(reader.net, nn.Module))
+
     def _score(self, reading: Reading) -> Tensor:
         own = [logits_of(reading), *(logits_of(reader.read(reading.inputs)) for reader in self._readers)]
         shapes = {tuple(logits.shape) for logits in own}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore
@@ -20,7 +21,7 @@ class External(NetworkScore):
     """A detector of pytorch-ood or oodeel, or a function, as a score; higher must mean more anomalous.
 
     - pytorch-ood: a detector of logits or of features is fitted on the rows that the guard has read
-      (``fit_logits``, ``fit_features``) and scores them without another pass. Any other detector reads the inputs itself
+      (``fit_logits``, ``fit_features``), as a copy, and scores them without another pass. Any other detector reads the inputs itself
       (``predict``): fit it first.
     - oodeel: fit the detector first; it is called with the inputs, and its first result is the score.
     - a function of the inputs, or with ``reads="reading"`` of a :class:`~pushforward.detection.network.Reading`.
@@ -53,9 +54,12 @@ class External(NetworkScore):
         self.needs = frozenset({"logits"}) if reads == "logits" else frozenset()
 
     def _learn(self, gathered: Gathered) -> None:
-        fit = getattr(self.detector(), f"fit_{self.reads}", None)
-        if fit is not None:
-            fit(gathered.sample[self.reads].clone(), gathered.sample["labels"].clone())
+        detector = self.detector()
+        if hasattr(detector, f"fit_{self.reads}"):
+            networks = [part for part in getattr(detector, "__dict__", {}).values() if isinstance(part, nn.Module)]
+            own = copy.deepcopy(detector, {id(net): net for net in networks})  # the user's detector stays as it is
+            self.detector = _plain(own)
+            getattr(own, f"fit_{self.reads}")(gathered.sample[self.reads].clone(), gathered.sample["labels"].clone())
 
     def _score(self, reading: Reading) -> Tensor:
         detector = self.detector()
