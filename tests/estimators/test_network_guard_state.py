@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 import pushforward as pf
 from pushforward.detection import network as scores
+from pushforward.errors import CalibrationError, InputError
+from pushforward.estimators.validation import NotFittedError
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,33 @@ def test_members_of_an_ensemble_are_not_copied(rows):
     (part,) = guard.score_.scores
     assert part is not guard.score
     assert part.networks() == (member,)
+
+
+def broken(x: Tensor, y: Tensor) -> list[dict[str, object]]:
+    """Training and calibration rows that `fit` refuses, early or late."""
+    wrong = 5 * x[600:1100]
+    wrong[7] = torch.nan
+    train = 5 * x[:600], y[:600]
+    return [
+        {"train": (wrong, y[600:1100]), "calibration": x[600:1100]},
+        {"train": train, "calibration": wrong},
+        {"train": train, "calibration": x[600:610]},
+        {"train": train, "calibration": [x[600:900], x[900:1000, :3]]},
+    ]
+
+
+@pytest.mark.parametrize("score", ["default", "Mahalanobis"])
+@pytest.mark.parametrize("which", range(4))
+def test_a_fit_that_fails_leaves_the_guard_as_it_was(rows, score, which):
+    x, y = rows
+    net = network()
+    guard, new = fitted(net, x, y, score), pf.NetworkGuard(net, 0.05, score=score)
+    before, state = guard.p_value(x[1100:]), dict(vars(guard))
+    for each in (guard, new):
+        with pytest.raises((InputError, CalibrationError)):
+            each.fit(**broken(x, y)[which])
+    np.testing.assert_array_equal(guard.p_value(x[1100:]), before)
+    assert vars(guard) == state
+    assert not new.reader_.ready
+    with pytest.raises(NotFittedError):
+        new(x[1100:])

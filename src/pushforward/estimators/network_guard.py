@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -142,6 +143,8 @@ class NetworkGuard:
     def fit(self, train: Any, *, calibration: Any = None) -> Self:
         """Fit the score on training data, in one pass, and calibrate it on held-out data, in another.
 
+        If a fit fails, the guard stays as it was.
+
         Args:
             train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels), where
                 the inputs may be a tuple or a dictionary of arrays. Labels are integers ``(n,)``, the classes from 0. A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
@@ -167,10 +170,17 @@ class NetworkGuard:
                 "calibration has the training rows themselves, and no promise holds on new rows then: pass rows that the network has not "
                 "seen, or calibration='train' to use training rows without any promise."
             )
-        warn_of_training_mode(self.net)
-        spare = isinstance(calibration, str)
-        if spare:
+        if isinstance(calibration, str):
             check_choice("calibration", calibration, ("train",))
+        warn_of_training_mode(self.net)
+        fitted = copy.copy(self)  # a fit that fails leaves this guard as it is
+        fitted.reader_ = copy.copy(self.reader_)
+        fitted._fit(train, calibration)
+        self.__dict__ = vars(fitted)
+        return self
+
+    def _fit(self, train: Any, calibration: Any) -> None:
+        spare = isinstance(calibration, str)
         first = train[0] if isinstance(train, list) and train else train  # a list of batches
         self._set_names(names_of(first[0] if isinstance(first, tuple) and first else first))
         fitted = gather(
@@ -186,7 +196,7 @@ class NetworkGuard:
             readings = _keeping(readings, inputs)
         columns, classes = held_out_columns(self.score_, readings)
         self.promised_ = not spare
-        return self._calibrate_on(columns, classes, labeled, inputs)
+        self._calibrate_on(columns, classes, labeled, inputs)
 
     def _batches(self, data: Any, what: str) -> Iterator[tuple[Any, Tensor | None]]:
         """Batches of data in all their forms, with their labels."""
@@ -228,7 +238,7 @@ class NetworkGuard:
     def _needed(self) -> int:
         return rows_needed(self.alpha, self.guarantee, self.delta)
 
-    def _calibrate_on(self, columns: Tensor, classes: Tensor, labeled: Labeled, inputs: list[Tensor]) -> Self:
+    def _calibrate_on(self, columns: Tensor, classes: Tensor, labeled: Labeled, inputs: list[Tensor]) -> None:
         """Set the common scale on a part of the held-out rows, and calibrate on the others."""
         needed = self._needed()
         order = torch.randperm(len(columns), generator=torch.Generator().manual_seed(self.seed))
@@ -248,7 +258,7 @@ class NetworkGuard:
         else:
             scores = smoothed_scores(self, self.smoothing_, torch.cat(inputs)[order[count:]])
         self._labeled = labeled.rows(order[count:])
-        return self._calibrate(scores, classes[order[count:]])
+        self._calibrate(scores, classes[order[count:]])
 
     def _calibrate(self, scores: Tensor, classes: Tensor) -> Self:
         self._calibration = (scores, classes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
@@ -25,7 +24,7 @@ from pushforward.detection.network.reading import (
     pool,
     run,
 )
-from pushforward.errors import ConfigError, InputError, PushforwardWarning
+from pushforward.errors import ConfigError, InputError, warn_caller
 
 __all__ = ["NetworkReader"]
 
@@ -315,9 +314,7 @@ def evaluation(net: Any) -> Iterator[None]:
 def warn_of_training_mode(net: Any) -> None:
     """Warn if a network is in training mode, in which its own predictions change from call to call."""
     if isinstance(net, nn.Module) and net.training:
-        warnings.warn(
+        warn_caller(
             "the network is in training mode, so its own predictions are not those that the guard reads in evaluation mode: "
-            "call net.eval().",
-            PushforwardWarning,
-            stacklevel=3,
+            "call net.eval()."
         )
