@@ -147,15 +147,17 @@ class NetworkGuard:
 
         Args:
             train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels), where
-                the inputs may be a tuple or a dictionary of arrays. Labels are integers ``(n,)``, the classes from 0. A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
-                labels are ``((a, b),)``.
+                the inputs may be a tuple or a dictionary of arrays. Labels are integers ``(n,)``, the classes from 0. A batch is
+                ``(inputs, labels)``, a dictionary, or inputs alone. In each form the second part of two is the labels: several inputs
+                without labels are ``((a, b),)``. Labels of a dictionary are its entry ``labels`` (or ``label``, ``targets``,
+                ``target``), unless that is an argument of the network's forward; optional ``labels`` of forward are labels.
             calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are only needed
                 for :meth:`selective`.
                 ``"train"`` sets aside a part of the training rows instead, without a promise.
 
         Raises:
             CalibrationError: without calibration rows, or for too few of them; it says how many are needed.
-            InputError: for no rows, a loader that ends early, labels out of range, or NaN features.
+            InputError: for no rows, a loader that ends early, labels out of range or of another form, or NaN features.
             ConfigError: for a score that needs what the network lacks.
         """
         if calibration is None:
@@ -202,7 +204,7 @@ class NetworkGuard:
         """Batches of data in all their forms, with their labels."""
         if isinstance(data, (tuple, list)) and len(data) == 2:
             data = type(data)((self._in_order(data[0]), data[1]))
-        found = batches(self._in_order(data), self.batch_size, what, self.reader_.dtype)
+        found = batches(self._in_order(data), self.batch_size, what, self.reader_.dtype, self.net)
         return ((self._in_order(inputs), labels) for inputs, labels in found)
 
     def _set_names(self, names: Sequence[str] | None) -> None:
@@ -223,9 +225,19 @@ class NetworkGuard:
             count = length(inputs)
             if count:
                 reading = self._read(inputs, first=first)
-                labeled.add(reading.logits, class_labels(labels))
+                labeled.add(reading.logits, self._held_out_labels(labels, count))
                 yield reading
             first += count
+
+    def _held_out_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
+        known = class_labels(labels)
+        if labels is not None and self.classes_ > 1 and (known is None or len(known) != count):
+            raise InputError(
+                f"the calibration data have labels of type {str(labels.dtype).removeprefix('torch.')} and shape {tuple(labels.shape)} for "
+                f"{count} inputs: labels must be integers of the shape (n,); give the inputs alone if these are no classes, and several "
+                "inputs as ((a, b), labels) or ((a, b),)."
+            )
+        return known
 
     def _score_of(self, classifies: bool) -> Combined:
         return make_score(self.score, classifies, self.reader_.head is not None, bool(self.reader_.layers))
@@ -284,7 +296,9 @@ class NetworkGuard:
         """The network's prediction for a batch, with p-values, alarms and reasons.
 
         Args:
-            x: what the network takes. A row for which it returns NaN or infinity raises an alarm.
+            x: what the network takes, without labels: a tensor, a tuple of positional inputs, or a dictionary of keyword arguments. So
+                ``guard((a, b))`` has two inputs, where :meth:`p_value` and the other methods of data would take b for labels. A row for
+                which the network returns NaN or infinity raises an alarm.
         """
         reading = self._read(x, finite=False)
         columns = self._columns(reading)
@@ -300,15 +314,23 @@ class NetworkGuard:
         )
 
     def anomaly_score(self, data: Any) -> np.ndarray:
-        """Anomaly scores of all rows of a loader, a data set or an array, float64 ``(n,)``; higher is more anomalous."""
+        """Anomaly scores of all rows of a loader, a data set or an array, float64 ``(n,)``; higher is more anomalous.
+
+        Data have the forms of :meth:`fit`; labels are ignored.
+        """
         return self._stream(data)[0]
 
     def p_value(self, data: Any) -> np.ndarray:
-        """Conformal p-values of all rows of a loader, a data set or an array, ``(n,)``."""
+        """Conformal p-values of all rows of a loader, a data set or an array, ``(n,)``.
+
+        Data have the forms of :meth:`fit`; labels are ignored.
+        """
         return self._stream(data)[1]
 
     def select(self, data: Any, fdr: float = 0.1) -> np.ndarray:
-        """Rows of a batch that are anomalous, such that at most a fraction ``fdr`` of them is normal on average (Benjamini-Hochberg).
+        """Rows that are anomalous, such that at most a fraction ``fdr`` of them is normal on average (Benjamini-Hochberg).
+
+        Data have the forms of :meth:`fit`; labels are ignored.
 
         Returns:
             Boolean mask, ``(n,)``.
@@ -463,7 +485,7 @@ class NetworkGuard:
         """Why inputs are unusual: the surprise of every statistic, the nearest training rows, and where in the input.
 
         Args:
-            x: a batch.
+            x: a batch, as the network takes it.
             neighbors: number of training rows to name.
             gradient: whether to compute the absolute gradient of the score by the input.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward.detection.network.arguments import check_arguments
 from pushforward.detection.network.layers import choose_layers, padded, trace
 from pushforward.detection.network.reading import (
     Reading,
-    call,
     find_logits,
     floating_type,
     length,
@@ -142,7 +141,7 @@ class NetworkReader:
     def _discover(self, inputs: Any) -> None:
         """Find the last linear layer and the inner layers with one batch."""
         assert isinstance(self.net, nn.Module)
-        _check_arguments(self.net, inputs)
+        check_arguments(self.net, inputs)
         calls, output = trace(self.net, inputs)
         logits = find_logits(output, self.logits)
         assert logits is not None
@@ -242,23 +241,6 @@ class NetworkReader:
         kept = {name: seen[name] for name in self.layers} if maps else {}
         kept = {name: padded(values, mask) if values.is_nested else values for name, values in kept.items()}
         return Reading(output, features, logits, layers, kept, inputs, self)
-
-
-def _check_arguments(net: nn.Module, inputs: Any) -> None:
-    """Refuse a batch that does not fit the arguments of the network's ``forward``."""
-    try:
-        arguments = inspect.signature(net.forward)
-    except (TypeError, ValueError):  # of a module in another language
-        return
-    try:
-        call(arguments.bind, inputs)
-    except TypeError as error:
-        parts = "one tensor" if isinstance(inputs, Tensor) else f"{len(inputs)} parts"
-        parts = f"the keys {', '.join(map(str, inputs))}" if isinstance(inputs, Mapping) else parts
-        raise InputError(
-            f"a batch with {parts} does not fit the arguments of the network's forward ({error}): a batch must be (inputs, labels), inputs "
-            "alone, or a dictionary of keyword arguments, and several inputs a dictionary or ((a, b), labels)."
-        ) from error
 
 
 def _plain(values: Tensor) -> Tensor:
