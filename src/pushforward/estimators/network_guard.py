@@ -17,8 +17,8 @@ from pushforward.detection.network import Combined, NetworkReader, Reading, dige
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
+from pushforward.detection.network.modes import autocast_type, warn_of_training_mode
 from pushforward.detection.network.module import GuardedNetwork
-from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import class_labels, length, plain_tensor
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.detection.smoothing import Smoothing
@@ -83,6 +83,8 @@ class NetworkGuard:
         calibrators_: the calibration scores, by predicted class if ``per_class``; otherwise under None.
         promised_: whether the false-alarm rate is promised; False after ``calibration="train"``.
         digest_: of the network's weights.
+        autocast_: type of ``torch.autocast`` in which the guard was fitted, such as "bfloat16"; "" outside of it; None after loading a
+            file that does not state it.
         training_rows_: number of training rows; None after loading a file that does not state it.
         feature_names_in_: names of the columns, if the training data are a data frame with names. Other frames are then read by name:
             columns in another order or further ones do not matter, and a missing one is an error.
@@ -100,6 +102,7 @@ class NetworkGuard:
 
     score_: Combined
     feature_names_in_: np.ndarray
+    autocast_: str | None = None
     _labeled: tuple[Tensor, Tensor] | None = None
 
     def __init__(
@@ -183,6 +186,7 @@ class NetworkGuard:
 
     def _fit(self, train: Any, calibration: Any) -> None:
         spare = isinstance(calibration, str)
+        self.autocast_ = autocast_type(self.reader_.device)
         first = train[0] if isinstance(train, list) and train else train  # a list of batches
         self._set_names(names_of(first[0] if isinstance(first, tuple) and first else first))
         fitted = gather(
@@ -576,6 +580,7 @@ class NetworkGuard:
 
     def _read(self, inputs: Any, *, first: int = 0, finite: bool = True) -> Reading:
         self._require_score()
+        self._warn_of_autocast()
         reading = read_for(self.reader_, self.score_, self._in_order(inputs), self.classes_ > 1)
         if self.classes_ > 1:
             found = 0 if reading.logits is None else reading.logits.shape[1]
@@ -587,6 +592,17 @@ class NetworkGuard:
         if finite:
             check_finite(reading, "the calibration data", first)
         return reading
+
+    def _warn_of_autocast(self) -> None:
+        now = autocast_type(self.reader_.device)
+        if self.autocast_ not in (None, now):
+            before, here = (
+                f"with torch.autocast of {name}" if name else "without torch.autocast" for name in (self.autocast_, now)
+            )
+            warn_caller(
+                f"the guard was fitted and calibrated {before}, and is called {here}, where the network's features differ, so more or fewer "
+                "inputs than promised raise alarms: fit and call it in the same torch.autocast, or both outside of it."
+            )
 
     def _columns(self, reading: Reading) -> Tensor:
         self._require_fitted()

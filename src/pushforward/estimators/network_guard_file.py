@@ -38,6 +38,7 @@ def write_network_guard(guard: NetworkGuard, path: str | os.PathLike[str]) -> No
         "read": guard.read is not None,
         "reader": {"head": guard.reader_.head, "head_is_output": guard.reader_.head_is_output},
         "digest": guard.digest_,
+        "autocast": guard.autocast_,
         "classes": guard.classes_,
         "promised": guard.promised_,
         "training_rows": guard.training_rows_,
@@ -73,7 +74,7 @@ def read_network_guard(
         guard._set_names(_names(header.get("columns")))
         reader = header["reader"]
         guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
-        guard.digest_ = header["digest"]
+        guard.digest_, guard.autocast_ = header["digest"], _autocast(header.get("autocast"))
         head = guard.reader_.head_module
         if not 1 <= guard.classes_ <= _MOST_CLASSES or (
             head is not None and guard.classes_ not in (1, head.out_features)
@@ -97,3 +98,9 @@ def _names(columns: Any) -> list[str] | None:
     if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
         raise StorageError("the names of its columns must be text.")
     return columns
+
+
+def _autocast(name: Any) -> str | None:
+    if name is not None and not isinstance(name, str):
+        raise StorageError("the type of its autocast must be text.")
+    return name

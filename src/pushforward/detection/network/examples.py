@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.network.combined import Combined
+from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.gradients import first_float, with_first
@@ -129,7 +130,9 @@ class Examples:
         """Positions, classes and distances of the k nearest examples of each row, ``(n, k)``; -1, -1 and NaN for a row with NaN."""
         finite = torch.isfinite(features).all(1)
         rows = unit(torch.where(finite[:, None], features, 0)).float()
-        similarity, order = (rows @ self.features.T).topk(min(k, len(self.features)), 1)
+        with without_autocast():
+            product = rows @ self.features.T
+        similarity, order = product.topk(min(k, len(self.features)), 1)
         distance = (2 - 2 * similarity.double()).clamp(min=0).sqrt()
         keep = finite[:, None]
         index, labels = (torch.where(keep, values[order], -1).numpy() for values in (self.index, self.labels))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.network.combined import Combined
+from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading, class_labels, length
 from pushforward.detection.network.streaming import Gathered, check_finite, check_labels
@@ -86,9 +87,10 @@ def gather(
             if len(reading) == 0:
                 continue
         extra: dict[str, Tensor] = {}
-        for part in found.score.scores:
-            extra |= part.observe(reading)
-        found.gathered.add(reading, labels, extra)
+        with without_autocast():
+            for part in found.score.scores:
+                extra |= part.observe(reading)
+            found.gathered.add(reading, labels, extra)
     if found is None:
         raise InputError("the training data gave no row: give at least one.")
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pushforward.detection.network.arguments import check_arguments
 from pushforward.detection.network.layers import choose_layers, padded, trace
+from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import (
     Reading,
     find_logits,
@@ -23,7 +24,7 @@ from pushforward.detection.network.reading import (
     pool,
     run,
 )
-from pushforward.errors import ConfigError, InputError, warn_caller
+from pushforward.errors import ConfigError, InputError
 
 __all__ = ["NetworkReader"]
 
@@ -275,28 +276,3 @@ def _normalized_to(output: Tensor) -> Callable[[Any], bool]:
         return any(torch.allclose(f(value, -1), output.float(), atol=1e-5) for f in (torch.softmax, torch.log_softmax))
 
     return check
-
-
-@contextmanager
-def evaluation(net: Any) -> Iterator[None]:
-    """Evaluation mode for a while; then every module is in its own mode again."""
-    if not isinstance(net, nn.Module):
-        yield
-        return
-    training = [module for module in net.modules() if module.training]
-    try:
-        if training:
-            net.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def warn_of_training_mode(net: Any) -> None:
-    """Warn if a network is in training mode, in which its own predictions change from call to call."""
-    if isinstance(net, nn.Module) and net.training:
-        warn_caller(
-            "the network is in training mode, so its own predictions are not those that the guard reads in evaluation mode: "
-            "call net.eval()."
-        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
 
+from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import ConfigError, InputError
@@ -101,7 +103,7 @@ class NetworkScore(nn.Module, ABC):
             InputError: for too few rows.
         """
         self.check(gathered.weight is not None, "logits" in gathered.moments, gathered.layers)
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast():
             self._learn(gathered)
         for name in self._declared:  # the memory layout that a file gives, so that results agree bit for bit
             setattr(self, name, getattr(self, name).double().cpu().contiguous())
@@ -162,7 +164,9 @@ class NetworkScore(nn.Module, ABC):
         """
         if self._declared and not self.fitted:
             raise InputError(f"{type(self).__name__} must be fitted first: pass it to pf.NetworkGuard(net, score=...).")
-        return self._score(reading)
+        # A score that runs the network again runs it in the autocast of the caller, and computes in double precision.
+        with without_autocast() if self.cost == "one forward pass" else nullcontext():
+            return self._score(reading)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the constructor, plain values."""

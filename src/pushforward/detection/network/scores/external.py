@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore
 from pushforward.detection.network.streaming import Gathered
@@ -65,7 +66,8 @@ class External(NetworkScore):
         detector = self.detector()
         if self.reads in ("logits", "features"):
             rows = reading.logits if self.reads == "logits" else reading.features
-            scores = getattr(detector, f"predict_{self.reads}")(rows)
+            with without_autocast():
+                scores = getattr(detector, f"predict_{self.reads}")(rows)
         else:
             argument = reading if self.reads == "reading" else reading.inputs
             predict: Callable[[Any], Any] = getattr(detector, "predict", detector)
