@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.reading import padding_mask, pool, run
 
 __all__ = ["Call", "choose_layers", "padded", "trace"]
@@ -29,22 +30,20 @@ class Call(NamedTuple):
 def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
     """The calls of all modules on one batch, in the order in which they end, and what the network returned."""
     calls: list[Call] = []
-    handles, mask = [], padding_mask(inputs)
-    for name, module in net.named_modules():
+    mask = padding_mask(inputs)
 
-        def hook(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+    def record(name: str) -> Hook:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             tensor = output[0] if isinstance(output, (tuple, list)) and output else output
             if isinstance(tensor, Tensor) and tensor.is_nested:
                 tensor = padded(tensor, mask)
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() >= 2:
                 calls.append(Call(name, module, tensor))
 
-        handles.append(module.register_forward_hook(hook))
-    try:
+        return hook
+
+    with hooked([(module, record(name)) for name, module in net.named_modules()]):
         return calls, run(net, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def padded(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +16,10 @@ from pushforward.errors import warn_caller
 __all__ = ["autocast_type", "evaluation", "warn_of_training_mode", "without_autocast"]
 
 _DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+_changing = threading.Lock()
+_evaluated: Counter[nn.Module] = Counter()
+"""Calls in progress of each module that its owner has in training mode; empty between calls."""
 
 
 def autocast_type(device: torch.device | None) -> str:
@@ -44,18 +50,28 @@ def without_autocast() -> Iterator[None]:
 
 @contextmanager
 def evaluation(net: Any) -> Iterator[None]:
-    """Evaluation mode for a while; then every module is in its own mode again."""
+    """Evaluation mode for a while; then every module is in its own mode again. Of several threads the last one restores it."""
     if not isinstance(net, nn.Module):
         yield
         return
-    training = [module for module in net.modules() if module.training]
+    changed: list[nn.Module] = []
+    shared = not torch.compiler.is_compiling()  # a tracer runs one thread and knows no locks
     try:
-        if training:
-            net.eval()
+        with _changing if shared else nullcontext():
+            changed = [module for module in net.modules() if module.training or (shared and module in _evaluated)]
+            if shared:
+                _evaluated.update(changed)
+            if any(module.training for module in changed):
+                net.eval()
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _changing if shared else nullcontext():
+            if shared:
+                _evaluated.subtract(changed)
+            for module in changed:
+                if not shared or _evaluated[module] == 0:
+                    _evaluated.pop(module, None)
+                    module.training = True
 
 
 def warn_of_training_mode(net: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.detection.network.arguments import check_arguments
+from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.layers import choose_layers, padded, trace
 from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import (
@@ -90,6 +91,10 @@ class NetworkReader:
     @staticmethod
     def _check_hooks(net: Any) -> None:
         kind = type(net).__name__
+        if isinstance(net, nn.DataParallel) and len(net.device_ids) > 1:
+            raise ConfigError(
+                "nn.DataParallel runs copies of the network in other threads: guard its module, net.module."
+            )
         if isinstance(net, torch.jit.ScriptModule) or kind == "OptimizedModule" or not isinstance(net, nn.Module):
             what = {"OptimizedModule": "a compiled network"}.get(kind, f"a {kind}")
             raise ConfigError(
@@ -153,16 +158,16 @@ class NetworkReader:
         ):
             found = [c for c in linear if exact(c)]
             if found:
-                self.head = found[-1].name
                 self.head_is_output = torch.equal(found[-1].output, logits)
+                self.head = found[-1].name
                 break
         else:
             if linear and linear[-1].output.dim() > 2:  # a head on every position, of which the network picks one
                 self.head, self.head_is_output = linear[-1].name, True
-        self.ready = True
         if self.automatic:
             features = None if self.head is None else self._from_hooks(inputs, False).features
             self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
+        self.ready = True  # last, since another thread may ask
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
@@ -207,15 +212,17 @@ class NetworkReader:
         assert isinstance(self.net, nn.Module)
         seen: dict[str, Tensor] = {}
         names = {*self.layers, *([] if self.features is None else [self.features])}
-        handles = [self.net.get_submodule(name).register_forward_hook(_keeps(seen, name)) for name in names]
+        hooks: list[tuple[nn.Module, Hook]] = [(self.net.get_submodule(name), _keeps(seen, name)) for name in names]
         head = self.head_module
         if head is not None:
-            handles.append(head.register_forward_hook(_keeps_both(seen)))
-        try:
+            hooks.append((head, _keeps_both(seen)))
+        with hooked(hooks):
             output = run(self.net, inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        if head is not None and "head output" not in seen:
+            raise InputError(
+                f"the last linear layer {self.head!r} did not run on this batch in the thread of the call: guard a network that runs it for "
+                "every batch, or pass read=."
+            )
         logits = find_logits(output, self.logits)
         assert logits is not None
         mask = padding_mask(inputs)
@@ -250,8 +257,8 @@ def _plain(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def _keeps(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+def _keeps(seen: dict[str, Tensor], name: str) -> Hook:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         tensor = find_logits(output, None) if not isinstance(output, Tensor) else output
         if isinstance(tensor, Tensor):
             seen[name] = tensor
@@ -259,9 +266,9 @@ def _keeps(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     return hook
 
 
-def _keeps_both(seen: dict[str, Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        seen["head input"], seen["head output"] = inputs[0], output
+def _keeps_both(seen: dict[str, Tensor]) -> Hook:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        seen["head input"], seen["head output"] = args[0] if args else kwargs["input"], output
 
     return hook
 
