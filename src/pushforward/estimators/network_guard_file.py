@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pushforward import io
-from pushforward.detection.network import Reading, digest
+from pushforward.detection.network import Reading
+from pushforward.detection.network.digest import same_weights
 from pushforward.detection.network.examples import Examples
 from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.errors import ConfigError, StorageError
@@ -61,7 +62,7 @@ def read_network_guard(
     header, tensors = io.read(path, kind="network guard")
     if header.get("read") and read is None:
         raise ConfigError(f"{name} belongs to a guard with a reading function: pass read=.")
-    if isinstance(net, nn.Module) and digest(net) != header.get("digest"):
+    if isinstance(net, nn.Module) and not same_weights(net, header.get("digest")):
         raise StorageError(
             f"{name} was fitted to another network: the weights of this one differ (another training, another "
             "precision, or a fine-tuned copy), so its calibration does not hold; fit a guard to this network."

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.detection.network.closed_parts import closed_parts, outer_part
 from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.reading import padding_mask, pool, run
 
@@ -28,7 +29,10 @@ class Call(NamedTuple):
 
 
 def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
-    """The calls of all modules on one batch, in the order in which they end, and what the network returned."""
+    """The calls of all modules on one batch, in the order in which they end, and what the network returned.
+
+    Modules in compiled and scripted parts are left out.
+    """
     calls: list[Call] = []
     mask = padding_mask(inputs)
 
@@ -42,7 +46,9 @@ def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
 
         return hook
 
-    with hooked([(module, record(name)) for name, module in net.named_modules()]):
+    closed = closed_parts(net)
+    modules = [(name, module) for name, module in net.named_modules() if outer_part(name, closed) is None]
+    with hooked([(module, record(name)) for name, module in modules]):
         return calls, run(net, inputs)
 
 

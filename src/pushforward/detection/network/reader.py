@@ -11,6 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.detection.network.arguments import check_arguments
+from pushforward.detection.network.closed_parts import (
+    advice,
+    closed_parts,
+    kind_of,
+    outer_part,
+    with_linear_layer,
+)
 from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.layers import choose_layers, padded, trace
 from pushforward.detection.network.modes import evaluation
@@ -25,7 +32,7 @@ from pushforward.detection.network.reading import (
     pool,
     run,
 )
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, warn_caller
 
 __all__ = ["NetworkReader"]
 
@@ -79,6 +86,7 @@ class NetworkReader:
             raise ConfigError(f"layers must be 'auto' or a list of names of modules; got {layers!r}.")
         if read is None:
             for name in (*self.layers, *([] if features is None else [features])):
+                self._check_open(name)
                 if name not in modules:
                     raise ConfigError(
                         f"the network has no module {name!r}; its modules are {', '.join(list(modules)[1:9])}, ..."
@@ -95,12 +103,25 @@ class NetworkReader:
             raise ConfigError(
                 "nn.DataParallel runs copies of the network in other threads: guard its module, net.module."
             )
-        if isinstance(net, torch.jit.ScriptModule) or kind == "OptimizedModule" or not isinstance(net, nn.Module):
-            what = {"OptimizedModule": "a compiled network"}.get(kind, f"a {kind}")
+        closed = kind_of(net)
+        if closed is not None or not isinstance(net, nn.Module):
+            what = "a compiled network" if closed == "compiled" else f"a {kind}"
             raise ConfigError(
                 f"hooks cannot read {what}: pass read=, a function from inputs to pf.detection.network.Reading (output, features, "
-                "logits, layers)" + (", or the network before torch.compile." if kind == "OptimizedModule" else ".")
+                "logits, layers)"
+                + (
+                    ", or the network before torch.compile, which has the same weights."
+                    if closed == "compiled"
+                    else "."
+                )
             )
+
+    def _check_open(self, name: str) -> None:
+        """Refuse the name of a module that hooks cannot read."""
+        closed = closed_parts(self.net) if isinstance(self.net, nn.Module) else {}
+        part = outer_part(name, closed)
+        if part is not None:
+            raise ConfigError(f"hooks cannot read the layer {name!r}, because {advice(part, closed[part])}.")
 
     # -- what the network has --------------------------------------------------------------------------------------------
 
@@ -140,6 +161,8 @@ class NetworkReader:
             ConfigError: if the network has no such linear layer.
         """
         modules = dict(self.net.named_modules()) if isinstance(self.net, nn.Module) else {}
+        if head is not None:
+            self._check_open(head)
         if head is not None and not isinstance(modules.get(head), nn.Linear):
             raise ConfigError(f"the network has no linear layer {str(head)[:80]!r}.")
         self.head, self.head_is_output, self.classifies, self.ready = head, bool(head_is_output), classifies, True
@@ -164,10 +187,25 @@ class NetworkReader:
         else:
             if linear and linear[-1].output.dim() > 2:  # a head on every position, of which the network picks one
                 self.head, self.head_is_output = linear[-1].name, True
+        self._check_parts()
         if self.automatic:
             features = None if self.head is None else self._from_hooks(inputs, False).features
             self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
         self.ready = True  # last, since another thread may ask
+
+    def _check_parts(self) -> None:
+        """Refuse a network whose last linear layer may be in a part that hooks cannot read, and name compiled parts."""
+        assert isinstance(self.net, nn.Module)
+        closed = closed_parts(self.net)
+        part = with_linear_layer(self.net, closed) if self.head is None and self.features is None else None
+        if part is not None:
+            raise ConfigError(f"the last linear layer of the network was not found, and {advice(part, closed[part])}.")
+        compiled = [part for part, kind in closed.items() if kind == "compiled"]
+        if compiled and self.automatic:
+            warn_caller(
+                f"the layers of the compiled part {compiled[0]!r} are not read, so the score has fewer statistics: guard the network before "
+                "torch.compile, which has the same weights, or pass layers=[]."
+            )
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
@@ -219,6 +257,7 @@ class NetworkReader:
         with hooked(hooks):
             output = run(self.net, inputs)
         if head is not None and "head output" not in seen:
+            self._check_open(self.head or "")
             raise InputError(
                 f"the last linear layer {self.head!r} did not run on this batch in the thread of the call: guard a network that runs it for "
                 "every batch, or pass read=."
@@ -231,6 +270,7 @@ class NetworkReader:
         logits = _plain(pool(logits, mask))
         missing = [name for name in names if name not in seen]
         if missing:
+            self._check_open(missing[0])
             raise InputError(
                 f"the layer {missing[0]!r} returned no tensor with one row per input on this batch: leave it out of layers=."
             )
