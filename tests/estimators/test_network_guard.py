@@ -236,11 +236,32 @@ def test_files_of_ensembles_and_of_other_detectors(blobs, tmp_path):
         pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net)
     again = pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[other])
     assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
+    with pytest.raises(ConfigError, match="compares 1 other networks, and members= has 2"):
+        pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[other, other])
+    with pytest.raises(StorageError, match=r"ensemble.safetensors: .* weights of members= are others"):
+        pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[copy.deepcopy(other).double()])
     for score in (scores.External(lambda rows: rows.norm(dim=1)), lambda rows: rows.norm(dim=1)):
         own = pf.NetworkGuard(net, 0.05, score=score).fit(**data)
         assert torch.allclose(own(x[:5]).score, x[:5].norm(dim=1).double())
     with pytest.raises(ConfigError, match="a file cannot store External"):
         own.save(tmp_path / "own.safetensors")
+
+
+def test_members_of_an_ensemble_are_found_in_any_order(blobs, tmp_path):
+    net, x, y = blobs
+    torch.manual_seed(1)
+    others = [nn.Linear(8, 3).eval() for _ in range(3)]
+    guard = pf.NetworkGuard(net, 0.05, score=scores.DeepEnsemble(others)).fit(
+        (x[:500], y[:500]), calibration=x[1000:1600]
+    )
+    guard.save(tmp_path / "guard")
+    again = pf.NetworkGuard.load(tmp_path / "guard", net, members=others[::-1])
+    assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
+    header, tensors = pf.io.read(tmp_path / "guard")
+    del header["score"][0]["members"]  # a file of before
+    pf.io.write(tmp_path / "old", header, tensors)
+    again = pf.NetworkGuard.load(tmp_path / "old", net, members=others)
+    assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
 
 
 def test_a_file_of_another_kind(blobs, tmp_path):

@@ -730,11 +730,11 @@ class NetworkGuard:
             path: the file.
             net: the network that was guarded, with the same weights.
             read: as of the constructor, if it was used.
-            members: the other networks of a :class:`~pushforward.detection.network.DeepEnsemble`.
+            members: the other networks of a :class:`~pushforward.detection.network.DeepEnsemble`, with the same weights, in any order.
 
         Raises:
-            StorageError: if the file is damaged, was not written by pushforward, or belongs to another network.
-            ConfigError: if the guard needs ``read`` or ``members``.
+            StorageError: if the file is damaged, was not written by pushforward, or belongs to another network or other members.
+            ConfigError: if the guard needs ``read`` or ``members``, or another number of them.
         """
         return read_network_guard(cls, path, net, read, members)
 

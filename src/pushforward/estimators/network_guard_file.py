@@ -91,6 +91,10 @@ def read_network_guard(
         if "members" in str(error):
             raise
         raise StorageError(f"{name} does not fit this network: {error}") from error
+    except StorageError as error:
+        if "members=" in str(error):
+            raise StorageError(f"{name}: {error}") from None
+        raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
         raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
 
