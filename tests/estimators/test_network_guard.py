@@ -425,6 +425,25 @@ def test_unknown_scores(blobs):
             pf.NetworkGuard(net, score=score).fit((x[:1000], y[:1000]), calibration=x[1000:2000])
 
 
+def test_a_combination_with_weights_is_a_score(blobs, tmp_path):
+    net, x, y = blobs
+    data = {"train": (x[:1000], y[:1000]), "calibration": x[1000:2000]}
+    combined = scores.Combined([scores.Energy(), scores.Mahalanobis()], [1.0, 3.0])
+    guard = pf.NetworkGuard(net, 0.05, score=combined).fit(**data)
+    assert guard.score_.weights.tolist() == [0.25, 0.75]
+    assert guard.score_ is not combined
+    assert not combined.scores[1].fitted
+    assert not torch.equal(
+        guard(x[:50]).score, pf.NetworkGuard(net, 0.05, score=combined.scores).fit(**data)(x[:50]).score
+    )
+    guard.save(tmp_path / "guard")
+    assert torch.equal(pf.NetworkGuard.load(tmp_path / "guard", net)(x[:50]).score, guard(x[:50]).score)
+    default = pf.NetworkGuard(net, 0.05, score=scores.default_score(True, True, True)).fit(**data)
+    assert torch.equal(default(x[:50]).score, pf.NetworkGuard(net, 0.05).fit(**data)(x[:50]).score)
+    with pytest.raises(ConfigError, match="give the Combined alone"):
+        pf.NetworkGuard(net, score=[combined, "Energy"]).fit(**data)
+
+
 def test_a_monitor_needs_one_ranking(blobs):
     net, x, y = blobs
     guard = pf.NetworkGuard(net, 0.1, per_class=True).fit((x[:1000], y[:1000]), calibration=x[1000:2000])

@@ -61,7 +61,8 @@ class NetworkGuard:
             Tensors are given to it as they are, and arrays of fractions in the precision of its weights.
         alpha: promised false-alarm rate.
         score: "default", the name of a score (``pf.detection.network.SCORES``), a score, a detector of pytorch-ood or a function
-            (:class:`~pushforward.detection.network.External`), or a list of scores to combine.
+            (:class:`~pushforward.detection.network.External`), a list of scores to combine, or a
+            :class:`~pushforward.detection.network.Combined` with weights. Objects are copied by :meth:`fit`.
         logits: name or index of the part of the output with one row per input, where it is not clear.
         layers: names of inner layers (of ``net.named_modules()``), "auto", or an empty list.
         features: name of the module whose pooled output is the features; None for the input of the last linear layer.

@@ -80,6 +80,12 @@ class Combined(nn.Module):
         """Whether a common scale must be set: with a single part its own scale does."""
         return len(self.parts) > 1
 
+    def copied(self) -> Combined:
+        """A copy that can be fitted by itself; it shares the networks that its parts run."""
+        found = Combined([part.copied() for part in self.scores])
+        found.weights = self.weights.clone()
+        return found
+
     def fit(self, gathered: Gathered) -> None:
         """Fit every part."""
         for part in self.scores:
