@@ -28,6 +28,7 @@ from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.feature_names import in_order, names_of
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
+from pushforward.estimators.network_rows import share_rows
 from pushforward.estimators.network_selective import Labeled, selective_answers
 from pushforward.estimators.network_smoothing import NoisyNetwork, real_inputs, rows_of, smoothed_scores, smoothing_of
 from pushforward.estimators.validation import NotFittedError
@@ -171,9 +172,9 @@ class NetworkGuard:
                 "score, up to 8.8 % with the softmax); pass calibration=held_out with at least "
                 f"{self._needed()} rows that the network has not seen, or calibration='train' to use training rows without any promise."
             )
-        if _same(train, calibration):
+        if share_rows(train, calibration):
             raise CalibrationError(
-                "calibration has the training rows themselves, and no promise holds on new rows then: pass rows that the network has not "
+                "calibration has the training rows themselves, or some of them, and no promise holds on new rows then: pass rows that the network has not "
                 "seen, or calibration='train' to use training rows without any promise."
             )
         if isinstance(calibration, str):
@@ -745,15 +746,3 @@ def _keeping(readings: Iterator[Reading], inputs: list[Tensor]) -> Iterator[Read
     for reading in readings:
         inputs.append(real_inputs(reading.inputs))
         yield reading
-
-
-def _same(train: Any, calibration: Any) -> bool:
-    """Whether the calibration rows are the training rows, as the same objects in memory."""
-    if (
-        isinstance(train, (tuple, list))
-        and isinstance(calibration, (tuple, list))
-        and train
-        and len(train) == len(calibration)
-    ):
-        return _same(train[0], calibration[0])
-    return train is calibration
