@@ -1,7 +1,8 @@
-"""Modes of PyTorch around a guard of a network: autocast, inference mode."""
+"""Modes of PyTorch around a guard of a network: autocast, inference mode, and pickles of its answers."""
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -113,3 +114,51 @@ def test_a_file_without_the_autocast_gives_no_warning(tmp_path):
     pf.io.write(tmp_path / "wrong", header | {"autocast": 3}, tensors)
     with pytest.raises(StorageError, match="autocast must be text"):
         pf.NetworkGuard.load(tmp_path / "wrong", network())
+
+
+@pytest.mark.parametrize("score", ["default", "ODIN", scores.FeatureFlow(max_steps=5), scores.DeepSVDD(max_steps=5)])
+def test_inference_mode_changes_nothing(score, tmp_path):
+    net = network()
+    plain = fitted(net, score)
+    expected, gradient = plain(X[1100:]), plain.explain(X[:2], gradient=score != "ODIN").gradient
+    with torch.inference_mode():
+        rows = X[1100:] + 0.0  # a tensor of inference mode
+        assert torch.equal(plain(rows).score, expected.score)
+        inside = fitted(net, score)
+        inside.save(tmp_path / "guard")
+        loaded = pf.NetworkGuard.load(tmp_path / "guard", net)
+        assert torch.equal(inside(rows).score, expected.score)
+        assert torch.equal(loaded(rows).score, expected.score)
+    assert torch.equal(inside(rows).score, expected.score)
+    if gradient is not None:
+        for guard in (inside, loaded):
+            with torch.inference_mode():
+                np.testing.assert_array_equal(guard.explain(X[:2] + 0.0, gradient=True).gradient, gradient)
+            np.testing.assert_array_equal(guard.explain(X[:2], gradient=True).gradient, gradient)
+
+
+def test_gradients_of_several_inputs_of_inference_mode():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.net(a * b)
+
+    net = Two().eval()
+    with torch.inference_mode():
+        ones = torch.ones(1500, 6)
+        data = {"train": ((X[:600], ones[:600]), Y[:600]), "calibration": ((X[600:1100], ones[600:1100]),)}
+        guard = pf.NetworkGuard(net, 0.05, score="ODIN").fit(**data)
+        found = guard((X[1100:], ones[1100:]))
+    assert torch.equal(found.score, fitted(network(), "ODIN")(X[1100:]).score)
+
+
+def test_answers_are_pickled_with_their_reasons():
+    out = fitted(network())(torch.cat((X[1100:1110], 20 * X[1100:1103])))
+    again = pickle.loads(pickle.dumps(out))
+    assert again.reason == out.reason
+    assert any(again.reason)
+    assert torch.equal(again.p_value, out.p_value)
+    assert repr(again) == repr(out)

@@ -17,7 +17,7 @@ from pushforward.detection.network import Combined, NetworkReader, Reading, dige
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
-from pushforward.detection.network.modes import autocast_type, warn_of_training_mode
+from pushforward.detection.network.modes import autocast_type, outside_inference, warn_of_training_mode
 from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reading import class_labels, length, plain_tensor
 from pushforward.detection.network.streaming import batches, check_finite
@@ -182,7 +182,8 @@ class NetworkGuard:
         warn_of_training_mode(self.net)
         fitted = copy.copy(self)  # a fit that fails leaves this guard as it is
         fitted.reader_ = copy.copy(self.reader_)
-        fitted._fit(train, calibration)
+        with outside_inference():
+            fitted._fit(train, calibration)
         self.__dict__ = vars(fitted)
         return self
 
@@ -738,7 +739,8 @@ class NetworkGuard:
             StorageError: if the file is damaged, was not written by pushforward, or belongs to another network or other members.
             ConfigError: if the guard needs ``read`` or ``members``, or another number of them.
         """
-        return read_network_guard(cls, path, net, read, members)
+        with outside_inference():
+            return read_network_guard(cls, path, net, read, members)
 
 
 def _keeping(readings: Iterator[Reading], inputs: list[Tensor]) -> Iterator[Reading]:

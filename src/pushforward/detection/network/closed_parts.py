@@ -30,8 +30,10 @@ def closed_parts(net: nn.Module) -> dict[str, str]:
     Example:
         >>> import torch
         >>> from pushforward.detection.network.closed_parts import closed_parts
-        >>> closed_parts(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.jit.script(torch.nn.ReLU())))
-        {'1': 'scripted'}
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+        >>> net[1].compile()
+        >>> closed_parts(net)
+        {'1': 'compiled'}
     """
     found: dict[str, str] = {}
     for name, module in net.named_modules():

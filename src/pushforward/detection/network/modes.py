@@ -13,7 +13,7 @@ from torch import nn
 
 from pushforward.errors import warn_caller
 
-__all__ = ["autocast_type", "evaluation", "warn_of_training_mode", "without_autocast"]
+__all__ = ["autocast_type", "evaluation", "outside_inference", "warn_of_training_mode", "without_autocast"]
 
 _DEVICES = ("cpu", "cuda", "xpu", "mps")
 
@@ -45,6 +45,16 @@ def without_autocast() -> Iterator[None]:
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@contextmanager
+def outside_inference() -> Iterator[None]:
+    """No inference mode for a while, and no gradient: tensors that are made in inference mode can have none later."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
         yield
 
 

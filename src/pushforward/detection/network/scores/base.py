@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, final
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.network.modes import without_autocast
+from pushforward.detection.network.modes import outside_inference, without_autocast
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import ConfigError, InputError
@@ -76,7 +76,8 @@ class NetworkScore(nn.Module, ABC):
     def prepared(self, dtype: torch.dtype) -> Any:
         """What :meth:`_derive` gives, derived once."""
         if dtype not in self._prepared:
-            self._prepared[dtype] = self._derive(dtype)
+            with outside_inference():
+                self._prepared[dtype] = self._derive(dtype)
         return self._prepared[dtype]
 
     @final
