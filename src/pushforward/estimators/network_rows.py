@@ -57,7 +57,7 @@ def _share_memory(a: Any, b: Any) -> bool:
     if not all(isinstance(values, np.ndarray) for values in arrays):
         return False
     try:
-        return np.shares_memory(*arrays, max_work=1000)
+        return np.shares_memory(*arrays, max_work=1000)  # pyright: ignore[reportArgumentType]
     except RuntimeError:  # strides for which the answer takes long
         return False
 

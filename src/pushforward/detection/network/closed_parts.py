@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["advice", "closed_parts", "kind_of", "outer_part", "with_linear_layer"]
+__all__ = ["closed_parts", "kind_of", "outer_part", "with_linear_layer"]
 
 
 def kind_of(module: Any) -> str | None:
@@ -50,15 +50,8 @@ def outer_part(name: str, closed: Mapping[str, str]) -> str | None:
 
 def with_linear_layer(net: nn.Module, closed: Mapping[str, str]) -> str | None:
     """The last closed part that contains a linear layer."""
-    for part in reversed(closed):
+    for part in reversed(list(closed)):
         inner = net.get_submodule(part).modules()
         if any(isinstance(each, nn.Linear) or getattr(each, "original_name", "") == "Linear" for each in inner):
             return part
     return None
-
-
-def advice(part: str, kind: str) -> str:
-    """What to do about a part, for an error."""
-    if kind == "compiled":
-        return f"the part {part!r} is compiled: guard the network before torch.compile, which has the same weights, or pass read="
-    return f"the part {part!r} is scripted: guard the network before it was scripted, or pass read="

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pushforward.detection.network.arguments import check_arguments
 from pushforward.detection.network.closed_parts import (
-    advice,
     closed_parts,
     kind_of,
     outer_part,
@@ -121,7 +120,10 @@ class NetworkReader:
         closed = closed_parts(self.net) if isinstance(self.net, nn.Module) else {}
         part = outer_part(name, closed)
         if part is not None:
-            raise ConfigError(f"hooks cannot read the layer {name!r}, because {advice(part, closed[part])}.")
+            raise ConfigError(
+                f"hooks cannot read the layer {name!r}, because the part {part!r} is {closed[part]}: "
+                "guard the network before torch.compile, which keeps the weights, or before torch.jit.script, or pass read=."
+            )
 
     # -- what the network has --------------------------------------------------------------------------------------------
 
@@ -199,7 +201,10 @@ class NetworkReader:
         closed = closed_parts(self.net)
         part = with_linear_layer(self.net, closed) if self.head is None and self.features is None else None
         if part is not None:
-            raise ConfigError(f"the last linear layer of the network was not found, and {advice(part, closed[part])}.")
+            raise ConfigError(
+                f"the last linear layer of the network was not found, and the part {part!r} is {closed[part]}: "
+                "guard the network before torch.compile, which keeps the weights, or before torch.jit.script, or pass read=."
+            )
         compiled = [part for part, kind in closed.items() if kind == "compiled"]
         if compiled and self.automatic:
             warn_caller(
