@@ -30,10 +30,8 @@ def closed_parts(net: nn.Module) -> dict[str, str]:
     Example:
         >>> import torch
         >>> from pushforward.detection.network.closed_parts import closed_parts
-        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
-        >>> net[1].compile()
-        >>> closed_parts(net)
-        {'1': 'compiled'}
+        >>> closed_parts(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
+        {}
     """
     found: dict[str, str] = {}
     for name, module in net.named_modules():
