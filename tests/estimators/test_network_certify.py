@@ -132,4 +132,4 @@ def test_wrong_use(net, guard):
     words = nn.Sequential(nn.EmbeddingBag(10, 8), nn.Linear(8, 3)).eval()
     tokens = torch.randint(0, 10, (300, 5))
     with pytest.raises(InputError, match="one tensor of floating-point numbers"):
-        pf.NetworkGuard(words, 0.1, smoothing=0.1).fit((tokens, torch.arange(300) % 3), calibration=tokens)
+        pf.NetworkGuard(words, 0.1, smoothing=0.1).fit((tokens, torch.arange(300) % 3), calibration=tokens.flip(0))

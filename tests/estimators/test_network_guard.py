@@ -7,16 +7,18 @@ import re
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
 import pushforward as pf
 from pushforward.detection import network as scores
 from pushforward.detection import realized_interval
 from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning, StorageError
+from pushforward.estimators.network_rows import share_rows
 from pushforward.estimators.validation import NotFittedError
 
 
@@ -236,11 +238,32 @@ def test_files_of_ensembles_and_of_other_detectors(blobs, tmp_path):
         pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net)
     again = pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[other])
     assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
+    with pytest.raises(ConfigError, match="compares 1 other networks, and members= has 2"):
+        pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[other, other])
+    with pytest.raises(StorageError, match=r"ensemble.safetensors: .* weights of members= are others"):
+        pf.NetworkGuard.load(tmp_path / "ensemble.safetensors", net, members=[copy.deepcopy(other).double()])
     for score in (scores.External(lambda rows: rows.norm(dim=1)), lambda rows: rows.norm(dim=1)):
         own = pf.NetworkGuard(net, 0.05, score=score).fit(**data)
         assert torch.allclose(own(x[:5]).score, x[:5].norm(dim=1).double())
     with pytest.raises(ConfigError, match="a file cannot store External"):
         own.save(tmp_path / "own.safetensors")
+
+
+def test_members_of_an_ensemble_are_found_in_any_order(blobs, tmp_path):
+    net, x, y = blobs
+    torch.manual_seed(1)
+    others = [nn.Linear(8, 3).eval() for _ in range(3)]
+    guard = pf.NetworkGuard(net, 0.05, score=scores.DeepEnsemble(others)).fit(
+        (x[:500], y[:500]), calibration=x[1000:1600]
+    )
+    guard.save(tmp_path / "guard")
+    again = pf.NetworkGuard.load(tmp_path / "guard", net, members=others[::-1])
+    assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
+    header, tensors = pf.io.read(tmp_path / "guard")
+    del header["score"][0]["members"]  # a file of before
+    pf.io.write(tmp_path / "old", header, tensors)
+    again = pf.NetworkGuard.load(tmp_path / "old", net, members=others)
+    assert torch.equal(guard(x[2000:2050]).score, again(x[2000:2050]).score)
 
 
 def test_a_file_of_another_kind(blobs, tmp_path):
@@ -324,13 +347,13 @@ def test_a_score_that_needs_what_the_network_lacks():
     )
     for score, sentence in (("Energy", "needs the logits of a classifier"), ("ViM", "needs the last linear layer")):
         with pytest.raises(ConfigError, match=sentence):
-            pf.NetworkGuard(net, score=score).fit(x, calibration=x.clone())
+            pf.NetworkGuard(net, score=score).fit(x, calibration=torch.rand_like(x))
     with pytest.raises(ConfigError, match="needs inner layers"):
-        pf.NetworkGuard(net, score="LayerMahalanobis", layers=[]).fit(x, calibration=x.clone())
+        pf.NetworkGuard(net, score="LayerMahalanobis", layers=[]).fit(x, calibration=torch.rand_like(x))
     dense = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     rows = torch.randn(300, 4)
     with pytest.raises(ConfigError, match="needs dropout layers"):
-        pf.NetworkGuard(dense, 0.1, score="MCDropout", task="classify").fit(rows, calibration=rows.clone())
+        pf.NetworkGuard(dense, 0.1, score="MCDropout", task="classify").fit(rows, calibration=torch.randn(300, 4))
 
 
 def test_nan_features(blobs):
@@ -341,6 +364,8 @@ def test_nan_features(blobs):
         InputError, match="features of row 321 of the training data are NaN or infinite: its inputs are too"
     ):
         pf.NetworkGuard(net).fit((rows, y[:1000]), calibration=x[1000:2000])
+    rows = x[1000:2000].clone()
+    rows[321, 0] = torch.nan
     with pytest.raises(InputError, match="of row 321 of the calibration data"):
         pf.NetworkGuard(net).fit((x[:1000], y[:1000]), calibration=rows)
     broken = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
@@ -402,6 +427,25 @@ def test_unknown_scores(blobs):
     for score in ("Softmax", 3, [], ["Energy", "x"], "External", scores.Energy):
         with pytest.raises(ConfigError, match="score must"):
             pf.NetworkGuard(net, score=score).fit((x[:1000], y[:1000]), calibration=x[1000:2000])
+
+
+def test_a_combination_with_weights_is_a_score(blobs, tmp_path):
+    net, x, y = blobs
+    data = {"train": (x[:1000], y[:1000]), "calibration": x[1000:2000]}
+    combined = scores.Combined([scores.Energy(), scores.Mahalanobis()], [1.0, 3.0])
+    guard = pf.NetworkGuard(net, 0.05, score=combined).fit(**data)
+    assert guard.score_.weights.tolist() == [0.25, 0.75]
+    assert guard.score_ is not combined
+    assert not combined.scores[1].fitted
+    assert not torch.equal(
+        guard(x[:50]).score, pf.NetworkGuard(net, 0.05, score=combined.scores).fit(**data)(x[:50]).score
+    )
+    guard.save(tmp_path / "guard")
+    assert torch.equal(pf.NetworkGuard.load(tmp_path / "guard", net)(x[:50]).score, guard(x[:50]).score)
+    default = pf.NetworkGuard(net, 0.05, score=scores.default_score(True, True, True)).fit(**data)
+    assert torch.equal(default(x[:50]).score, pf.NetworkGuard(net, 0.05).fit(**data)(x[:50]).score)
+    with pytest.raises(ConfigError, match="give the Combined alone"):
+        pf.NetworkGuard(net, score=[combined, "Energy"]).fit(**data)
 
 
 def test_a_monitor_needs_one_ranking(blobs):
@@ -520,6 +564,36 @@ def test_calibration_with_the_training_rows_is_refused(blobs):
     for train, calibration in ((rows, rows), (rows, (rows[0], rows[1])), ([rows], [rows]), (rows[0], rows[0])):
         with pytest.raises(CalibrationError, match="the training rows themselves"):
             pf.NetworkGuard(net, 0.05).fit(train, calibration=calibration)
+
+
+def test_views_and_copies_of_the_training_rows_are_refused(blobs):
+    net, x, y = blobs
+    train, data, array = (x[:300], y[:300]), TensorDataset(x[:300], y[:300]), x.numpy()
+    whole = TensorDataset(x, y)
+    shared = [
+        (train, x[:300]),
+        (train, x[:300].clone()),
+        (train, (x[200:500], y[200:500])),
+        (train, x[::2]),
+        (train, {"input": array[:300]}),
+        (array[:300], array[100:600]),
+        (pd.DataFrame(array[:300]), pd.DataFrame(array[:300].copy())),
+        (DataLoader(data, 50, shuffle=True), DataLoader(data, 50)),
+        (DataLoader(data, 50), DataLoader(TensorDataset(x[:300]), 50)),
+        (Subset(whole, range(300)), Subset(whole, range(299, 900))),
+        (x[:300].bfloat16(), x[:300].bfloat16()),
+    ]
+    for rows, calibration in shared:
+        with pytest.raises(CalibrationError, match="the training rows themselves, or some of them"):
+            pf.NetworkGuard(net, 0.05).fit(rows, calibration=calibration)
+    loader = [DataLoader(whole, 50, sampler=SubsetRandomSampler(part)) for part in (range(300), range(300, 900))]
+    for rows, calibration in (
+        (train, x[300:800]),
+        (x[::2], x[1::2]),
+        loader,
+        (torch.zeros(300, 8), torch.zeros(500, 8)),
+    ):
+        assert not share_rows(rows, calibration)
 
 
 def test_a_guard_of_a_network_that_changed_is_saved_with_a_warning(blobs, tmp_path):

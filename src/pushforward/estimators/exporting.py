@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward import __version__, io
-from pushforward.detection.network.reader import evaluation
+from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import floating_type, plain_tensor
 from pushforward.detection.table_score import TableScore
 from pushforward.errors import ConfigError, InputError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -16,8 +17,8 @@ from pushforward.detection.network import Combined, NetworkReader, Reading, dige
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
+from pushforward.detection.network.modes import autocast_type, outside_inference, warn_of_training_mode
 from pushforward.detection.network.module import GuardedNetwork
-from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import class_labels, length, plain_tensor
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.detection.smoothing import Smoothing
@@ -27,6 +28,7 @@ from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.feature_names import in_order, names_of
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
+from pushforward.estimators.network_rows import share_rows
 from pushforward.estimators.network_selective import Labeled, selective_answers
 from pushforward.estimators.network_smoothing import NoisyNetwork, real_inputs, rows_of, smoothed_scores, smoothing_of
 from pushforward.estimators.validation import NotFittedError
@@ -60,7 +62,8 @@ class NetworkGuard:
             Tensors are given to it as they are, and arrays of fractions in the precision of its weights.
         alpha: promised false-alarm rate.
         score: "default", the name of a score (``pf.detection.network.SCORES``), a score, a detector of pytorch-ood or a function
-            (:class:`~pushforward.detection.network.External`), or a list of scores to combine.
+            (:class:`~pushforward.detection.network.External`), a list of scores to combine, or a
+            :class:`~pushforward.detection.network.Combined` with weights. Objects are copied by :meth:`fit`.
         logits: name or index of the part of the output with one row per input, where it is not clear.
         layers: names of inner layers (of ``net.named_modules()``), "auto", or an empty list.
         features: name of the module whose pooled output is the features; None for the input of the last linear layer.
@@ -82,6 +85,8 @@ class NetworkGuard:
         calibrators_: the calibration scores, by predicted class if ``per_class``; otherwise under None.
         promised_: whether the false-alarm rate is promised; False after ``calibration="train"``.
         digest_: of the network's weights.
+        autocast_: type of ``torch.autocast`` in which the guard was fitted, such as "bfloat16"; "" outside of it; None after loading a
+            file that does not state it.
         training_rows_: number of training rows; None after loading a file that does not state it.
         feature_names_in_: names of the columns, if the training data are a data frame with names. Other frames are then read by name:
             columns in another order or further ones do not matter, and a missing one is an error.
@@ -99,6 +104,7 @@ class NetworkGuard:
 
     score_: Combined
     feature_names_in_: np.ndarray
+    autocast_: str | None = None
     _labeled: tuple[Tensor, Tensor] | None = None
 
     def __init__(
@@ -142,17 +148,21 @@ class NetworkGuard:
     def fit(self, train: Any, *, calibration: Any = None) -> Self:
         """Fit the score on training data, in one pass, and calibrate it on held-out data, in another.
 
+        If a fit fails, the guard stays as it was.
+
         Args:
             train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels), where
-                the inputs may be a tuple or a dictionary of arrays. Labels are integers ``(n,)``, the classes from 0. A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
-                labels are ``((a, b),)``.
+                the inputs may be a tuple or a dictionary of arrays. Labels are integers ``(n,)``, the classes from 0. A batch is
+                ``(inputs, labels)``, a dictionary, or inputs alone. In each form the second part of two is the labels: several inputs
+                without labels are ``((a, b),)``. Labels of a dictionary are its entry ``labels`` (or ``label``, ``targets``,
+                ``target``), unless that is an argument of the network's forward; optional ``labels`` of forward are labels.
             calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are only needed
                 for :meth:`selective`.
                 ``"train"`` sets aside a part of the training rows instead, without a promise.
 
         Raises:
             CalibrationError: without calibration rows, or for too few of them; it says how many are needed.
-            InputError: for no rows, a loader that ends early, labels out of range, or NaN features.
+            InputError: for no rows, a loader that ends early, labels out of range or of another form, or NaN features.
             ConfigError: for a score that needs what the network lacks.
         """
         if calibration is None:
@@ -162,15 +172,24 @@ class NetworkGuard:
                 "score, up to 8.8 % with the softmax); pass calibration=held_out with at least "
                 f"{self._needed()} rows that the network has not seen, or calibration='train' to use training rows without any promise."
             )
-        if _same(train, calibration):
+        if share_rows(train, calibration):
             raise CalibrationError(
-                "calibration has the training rows themselves, and no promise holds on new rows then: pass rows that the network has not "
+                "calibration has the training rows themselves, or some of them, and no promise holds on new rows then: pass rows that the network has not "
                 "seen, or calibration='train' to use training rows without any promise."
             )
-        warn_of_training_mode(self.net)
-        spare = isinstance(calibration, str)
-        if spare:
+        if isinstance(calibration, str):
             check_choice("calibration", calibration, ("train",))
+        warn_of_training_mode(self.net)
+        fitted = copy.copy(self)  # a fit that fails leaves this guard as it is
+        fitted.reader_ = copy.copy(self.reader_)
+        with outside_inference():
+            fitted._fit(train, calibration)
+        self.__dict__ = vars(fitted)
+        return self
+
+    def _fit(self, train: Any, calibration: Any) -> None:
+        spare = isinstance(calibration, str)
+        self.autocast_ = autocast_type(self.reader_.device)
         first = train[0] if isinstance(train, list) and train else train  # a list of batches
         self._set_names(names_of(first[0] if isinstance(first, tuple) and first else first))
         fitted = gather(
@@ -186,13 +205,13 @@ class NetworkGuard:
             readings = _keeping(readings, inputs)
         columns, classes = held_out_columns(self.score_, readings)
         self.promised_ = not spare
-        return self._calibrate_on(columns, classes, labeled, inputs)
+        self._calibrate_on(columns, classes, labeled, inputs)
 
     def _batches(self, data: Any, what: str) -> Iterator[tuple[Any, Tensor | None]]:
         """Batches of data in all their forms, with their labels."""
         if isinstance(data, (tuple, list)) and len(data) == 2:
             data = type(data)((self._in_order(data[0]), data[1]))
-        found = batches(self._in_order(data), self.batch_size, what, self.reader_.dtype)
+        found = batches(self._in_order(data), self.batch_size, what, self.reader_.dtype, self.net)
         return ((self._in_order(inputs), labels) for inputs, labels in found)
 
     def _set_names(self, names: Sequence[str] | None) -> None:
@@ -213,9 +232,19 @@ class NetworkGuard:
             count = length(inputs)
             if count:
                 reading = self._read(inputs, first=first)
-                labeled.add(reading.logits, class_labels(labels))
+                labeled.add(reading.logits, self._held_out_labels(labels, count))
                 yield reading
             first += count
+
+    def _held_out_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
+        known = class_labels(labels)
+        if labels is not None and self.classes_ > 1 and (known is None or len(known) != count):
+            raise InputError(
+                f"the calibration data have labels of type {str(labels.dtype).removeprefix('torch.')} and shape {tuple(labels.shape)} for "
+                f"{count} inputs: labels must be integers of the shape (n,); give the inputs alone if these are no classes, and several "
+                "inputs as ((a, b), labels) or ((a, b),)."
+            )
+        return known
 
     def _score_of(self, classifies: bool) -> Combined:
         return make_score(self.score, classifies, self.reader_.head is not None, bool(self.reader_.layers))
@@ -228,7 +257,7 @@ class NetworkGuard:
     def _needed(self) -> int:
         return rows_needed(self.alpha, self.guarantee, self.delta)
 
-    def _calibrate_on(self, columns: Tensor, classes: Tensor, labeled: Labeled, inputs: list[Tensor]) -> Self:
+    def _calibrate_on(self, columns: Tensor, classes: Tensor, labeled: Labeled, inputs: list[Tensor]) -> None:
         """Set the common scale on a part of the held-out rows, and calibrate on the others."""
         needed = self._needed()
         order = torch.randperm(len(columns), generator=torch.Generator().manual_seed(self.seed))
@@ -248,7 +277,7 @@ class NetworkGuard:
         else:
             scores = smoothed_scores(self, self.smoothing_, torch.cat(inputs)[order[count:]])
         self._labeled = labeled.rows(order[count:])
-        return self._calibrate(scores, classes[order[count:]])
+        self._calibrate(scores, classes[order[count:]])
 
     def _calibrate(self, scores: Tensor, classes: Tensor) -> Self:
         self._calibration = (scores, classes)
@@ -274,7 +303,9 @@ class NetworkGuard:
         """The network's prediction for a batch, with p-values, alarms and reasons.
 
         Args:
-            x: what the network takes. A row for which it returns NaN or infinity raises an alarm.
+            x: what the network takes, without labels: a tensor, a tuple of positional inputs, or a dictionary of keyword arguments. So
+                ``guard((a, b))`` has two inputs, where :meth:`p_value` and the other methods of data would take b for labels. A row for
+                which the network returns NaN or infinity raises an alarm.
         """
         reading = self._read(x, finite=False)
         columns = self._columns(reading)
@@ -290,15 +321,23 @@ class NetworkGuard:
         )
 
     def anomaly_score(self, data: Any) -> np.ndarray:
-        """Anomaly scores of all rows of a loader, a data set or an array, float64 ``(n,)``; higher is more anomalous."""
+        """Anomaly scores of all rows of a loader, a data set or an array, float64 ``(n,)``; higher is more anomalous.
+
+        Data have the forms of :meth:`fit`; labels are ignored.
+        """
         return self._stream(data)[0]
 
     def p_value(self, data: Any) -> np.ndarray:
-        """Conformal p-values of all rows of a loader, a data set or an array, ``(n,)``."""
+        """Conformal p-values of all rows of a loader, a data set or an array, ``(n,)``.
+
+        Data have the forms of :meth:`fit`; labels are ignored.
+        """
         return self._stream(data)[1]
 
     def select(self, data: Any, fdr: float = 0.1) -> np.ndarray:
-        """Rows of a batch that are anomalous, such that at most a fraction ``fdr`` of them is normal on average (Benjamini-Hochberg).
+        """Rows that are anomalous, such that at most a fraction ``fdr`` of them is normal on average (Benjamini-Hochberg).
+
+        Data have the forms of :meth:`fit`; labels are ignored.
 
         Returns:
             Boolean mask, ``(n,)``.
@@ -453,7 +492,7 @@ class NetworkGuard:
         """Why inputs are unusual: the surprise of every statistic, the nearest training rows, and where in the input.
 
         Args:
-            x: a batch.
+            x: a batch, as the network takes it.
             neighbors: number of training rows to name.
             gradient: whether to compute the absolute gradient of the score by the input.
 
@@ -544,6 +583,7 @@ class NetworkGuard:
 
     def _read(self, inputs: Any, *, first: int = 0, finite: bool = True) -> Reading:
         self._require_score()
+        self._warn_of_autocast()
         reading = read_for(self.reader_, self.score_, self._in_order(inputs), self.classes_ > 1)
         if self.classes_ > 1:
             found = 0 if reading.logits is None else reading.logits.shape[1]
@@ -555,6 +595,17 @@ class NetworkGuard:
         if finite:
             check_finite(reading, "the calibration data", first)
         return reading
+
+    def _warn_of_autocast(self) -> None:
+        now = autocast_type(self.reader_.device)
+        if self.autocast_ not in (None, now):
+            before, here = (
+                f"with torch.autocast of {name}" if name else "without torch.autocast" for name in (self.autocast_, now)
+            )
+            warn_caller(
+                f"the guard was fitted and calibrated {before}, and is called {here}, where the network's features differ, so more or fewer "
+                "inputs than promised raise alarms: fit and call it in the same torch.autocast, or both outside of it."
+            )
 
     def _columns(self, reading: Reading) -> Tensor:
         self._require_fitted()
@@ -682,13 +733,14 @@ class NetworkGuard:
             path: the file.
             net: the network that was guarded, with the same weights.
             read: as of the constructor, if it was used.
-            members: the other networks of a :class:`~pushforward.detection.network.DeepEnsemble`.
+            members: the other networks of a :class:`~pushforward.detection.network.DeepEnsemble`, with the same weights, in any order.
 
         Raises:
-            StorageError: if the file is damaged, was not written by pushforward, or belongs to another network.
-            ConfigError: if the guard needs ``read`` or ``members``.
+            StorageError: if the file is damaged, was not written by pushforward, or belongs to another network or other members.
+            ConfigError: if the guard needs ``read`` or ``members``, or another number of them.
         """
-        return read_network_guard(cls, path, net, read, members)
+        with outside_inference():
+            return read_network_guard(cls, path, net, read, members)
 
 
 def _keeping(readings: Iterator[Reading], inputs: list[Tensor]) -> Iterator[Reading]:
@@ -696,15 +748,3 @@ def _keeping(readings: Iterator[Reading], inputs: list[Tensor]) -> Iterator[Read
     for reading in readings:
         inputs.append(real_inputs(reading.inputs))
         yield reading
-
-
-def _same(train: Any, calibration: Any) -> bool:
-    """Whether the calibration rows are the training rows, as the same objects in memory."""
-    if (
-        isinstance(train, (tuple, list))
-        and isinstance(calibration, (tuple, list))
-        and train
-        and len(train) == len(calibration)
-    ):
-        return _same(train[0], calibration[0])
-    return train is calibration

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pushforward import io
-from pushforward.detection.network import Reading, digest
+from pushforward.detection.network import Reading
+from pushforward.detection.network.digest import same_weights
 from pushforward.detection.network.examples import Examples
 from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.errors import ConfigError, StorageError
@@ -38,6 +39,7 @@ def write_network_guard(guard: NetworkGuard, path: str | os.PathLike[str]) -> No
         "read": guard.read is not None,
         "reader": {"head": guard.reader_.head, "head_is_output": guard.reader_.head_is_output},
         "digest": guard.digest_,
+        "autocast": guard.autocast_,
         "classes": guard.classes_,
         "promised": guard.promised_,
         "training_rows": guard.training_rows_,
@@ -60,7 +62,7 @@ def read_network_guard(
     header, tensors = io.read(path, kind="network guard")
     if header.get("read") and read is None:
         raise ConfigError(f"{name} belongs to a guard with a reading function: pass read=.")
-    if isinstance(net, nn.Module) and digest(net) != header.get("digest"):
+    if isinstance(net, nn.Module) and not same_weights(net, header.get("digest")):
         raise StorageError(
             f"{name} was fitted to another network: the weights of this one differ (another training, another "
             "precision, or a fine-tuned copy), so its calibration does not hold; fit a guard to this network."
@@ -73,7 +75,7 @@ def read_network_guard(
         guard._set_names(_names(header.get("columns")))
         reader = header["reader"]
         guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
-        guard.digest_ = header["digest"]
+        guard.digest_, guard.autocast_ = header["digest"], _autocast(header.get("autocast"))
         head = guard.reader_.head_module
         if not 1 <= guard.classes_ <= _MOST_CLASSES or (
             head is not None and guard.classes_ not in (1, head.out_features)
@@ -89,6 +91,10 @@ def read_network_guard(
         if "members" in str(error):
             raise
         raise StorageError(f"{name} does not fit this network: {error}") from error
+    except StorageError as error:
+        if "members=" in str(error):
+            raise StorageError(f"{name}: {error}") from None
+        raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
         raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
 
@@ -97,3 +103,9 @@ def _names(columns: Any) -> list[str] | None:
     if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
         raise StorageError("the names of its columns must be text.")
     return columns
+
+
+def _autocast(name: Any) -> str | None:
+    if name is not None and not isinstance(name, str):
+        raise StorageError("the type of its autocast must be text.")
+    return name

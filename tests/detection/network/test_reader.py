@@ -315,3 +315,18 @@ def test_a_reading_with_another_number_of_rows():
 
     with pytest.raises(InputError, match="3 rows of features for 5 inputs"):
         NetworkReader(lambda x: x, read=read).read(torch.zeros(5, 2))
+
+
+def test_a_last_layer_that_is_called_by_keyword():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(input=self.body(x).relu())
+
+    net, x = Net().eval(), torch.randn(5, 4)
+    reading = NetworkReader(net).read(x)
+    assert torch.equal(reading.features, net.body(x).relu())
+    assert torch.equal(reading.logits, net(x))

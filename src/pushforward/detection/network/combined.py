@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pushforward.detection.network.modes import outside_inference
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore, finite_or_infinity
 from pushforward.detection.network.streaming import Gathered
@@ -80,6 +81,12 @@ class Combined(nn.Module):
         """Whether a common scale must be set: with a single part its own scale does."""
         return len(self.parts) > 1
 
+    def copied(self) -> Combined:
+        """A copy that can be fitted by itself; it shares the networks that its parts run."""
+        found = Combined([part.copied() for part in self.scores])
+        found.weights = self.weights.clone()
+        return found
+
     def fit(self, gathered: Gathered) -> None:
         """Fit every part."""
         for part in self.scores:
@@ -124,11 +131,15 @@ class Combined(nn.Module):
     def lines(self) -> tuple[Tensor, Tensor]:
         """The surprise at each knot, and its slope above it, ``(parts, knots)``."""
         if self._lines is None:
-            count = self.knots.shape[1]
-            levels = -torch.log1p(-torch.linspace(0, 1 - _TAIL, count, dtype=torch.float64)).expand_as(self.knots)
-            slopes = levels.diff() / self.knots.diff().clamp(min=1e-300)  # no value lies between equal knots
-            self._lines = levels.contiguous(), torch.cat((slopes, 1 / self.excess.unsqueeze(1)), 1)
+            with outside_inference():
+                self._lines = self._derived_lines()
         return self._lines
+
+    def _derived_lines(self) -> tuple[Tensor, Tensor]:
+        count = self.knots.shape[1]
+        levels = -torch.log1p(-torch.linspace(0, 1 - _TAIL, count, dtype=torch.float64)).expand_as(self.knots)
+        slopes = levels.diff() / self.knots.diff().clamp(min=1e-300)  # no value lies between equal knots
+        return levels.contiguous(), torch.cat((slopes, 1 / self.excess.unsqueeze(1)), 1)
 
     def surprise(self, columns: Tensor) -> Tensor:
         """``-log P(T >= t)`` of each statistic, nats, ``(n, parts)``."""

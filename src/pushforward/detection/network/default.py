@@ -46,11 +46,11 @@ def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
 
 
 def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combined:
-    """The score that a user asked for.
+    """The score that a user asked for, to be fitted: objects of the user are copied, so that a fit changes none of them.
 
     Args:
-        score: "default", the name of a score, a score, a detector of another library (:class:`~pushforward.detection.network.External`), or
-            several.
+        score: "default", the name of a score, a score, a detector of another library (:class:`~pushforward.detection.network.External`),
+            several, or a :class:`~pushforward.detection.network.Combined`, which has weights.
         classifies: whether the network does.
         head: whether it has a linear head.
         layers: whether inner layers are read.
@@ -65,13 +65,17 @@ def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combin
     """
     if isinstance(score, str) and score == "default":
         return default_score(classifies, head, layers)
+    if isinstance(score, Combined):
+        return score.copied()
     parts = score if isinstance(score, Sequence) and not isinstance(score, str) else [score]
     return Combined([_one(part) for part in parts])
 
 
 def _one(part: Any) -> NetworkScore:
     if isinstance(part, NetworkScore):
-        return part
+        return part.copied()
+    if isinstance(part, Combined):
+        raise ConfigError("score must not have a Combined in a list: give the Combined alone, or its parts.")
     names = [name for name in SCORES if name not in ("DeepEnsemble", "External")]  # these need networks, or a detector
     if isinstance(part, str) and part in names:
         return SCORES[part]()

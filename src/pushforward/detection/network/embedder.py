@@ -127,7 +127,7 @@ class Embedder:
                     yield self._prepared(kept)
                     kept = []
         else:
-            for inputs, _ in batches(data, self.batch_size, "the data to embed", self._dtype):
+            for inputs, _ in batches(data, self.batch_size, "the data to embed", self._dtype, self.net):
                 yield inputs if self.prepare is None or isinstance(inputs, Mapping) else self._prepared(list(inputs))
 
     def _prepared(self, inputs: list[Any]) -> Any:

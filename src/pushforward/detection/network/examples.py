@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.network.combined import Combined
+from pushforward.detection.network.modes import outside_inference, without_autocast
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading
-from pushforward.detection.network.scores.gradients import first_float, with_first
+from pushforward.detection.network.scores.gradients import first_float, ordinary, with_first
 from pushforward.detection.network.scores.neighbors import unit
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import ConfigError, StorageError
@@ -83,6 +84,10 @@ class GuardOutput:
         accepted[accepted.clone()] = torch.from_numpy(calibration.accept(calibration.uncertainty(rows)))
         return accepted
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle contains: the reasons as text, since the guard is no part of it."""
+        return {**vars(self), "reason": self.reason, "_reasons": None}
+
     def __repr__(self) -> str:
         return f"GuardOutput({len(self.alarm)} rows, {int(self.alarm.sum())} alarms)"
 
@@ -129,7 +134,9 @@ class Examples:
         """Positions, classes and distances of the k nearest examples of each row, ``(n, k)``; -1, -1 and NaN for a row with NaN."""
         finite = torch.isfinite(features).all(1)
         rows = unit(torch.where(finite[:, None], features, 0)).float()
-        similarity, order = (rows @ self.features.T).topk(min(k, len(self.features)), 1)
+        with without_autocast():
+            product = rows @ self.features.T
+        similarity, order = product.topk(min(k, len(self.features)), 1)
         distance = (2 - 2 * similarity.double()).clamp(min=0).sqrt()
         keep = finite[:, None]
         index, labels = (torch.where(keep, values[order], -1).numpy() for values in (self.index, self.labels))
@@ -195,7 +202,8 @@ def input_gradient(reader: NetworkReader, score: Combined, inputs: Any) -> np.nd
         ConfigError: for an input that is not of floating-point numbers.
     """
     maps = any("maps" in part.needs for part in score.scores)
-    with torch.enable_grad():
+    with outside_inference(), torch.enable_grad():
+        inputs = ordinary(inputs)
         x = first_float(inputs).detach().requires_grad_()
         reading = reader.read(with_first(inputs, x), maps=maps, grad=True)
         if reader.classifies is False:

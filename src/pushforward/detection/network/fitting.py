@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.network.combined import Combined
+from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading, class_labels, length
 from pushforward.detection.network.streaming import Gathered, check_finite, check_labels
-from pushforward.errors import InputError, PushforwardWarning
+from pushforward.errors import InputError, warn_caller
 
 __all__ = ["FittedNetwork", "gather", "held_out_columns", "read_for"]
 
@@ -87,9 +87,10 @@ def gather(
             if len(reading) == 0:
                 continue
         extra: dict[str, Tensor] = {}
-        for part in found.score.scores:
-            extra |= part.observe(reading)
-        found.gathered.add(reading, labels, extra)
+        with without_autocast():
+            for part in found.score.scores:
+                extra |= part.observe(reading)
+            found.gathered.add(reading, labels, extra)
     if found is None:
         raise InputError("the training data gave no row: give at least one.")
     return found
@@ -144,11 +145,9 @@ def _warn_of_classes(labels: Tensor, reading: Reading) -> None:
         (((values == 0) | (values == 1)).all(1) & (values.sum(1) == 1)).all()
     )
     if whole or marks:
-        warnings.warn(
+        warn_caller(
             f"{_given(labels)}, so the network is guarded as a regression, without its classes: give integers of the shape (n,), such as "
             f"labels.{'argmax(1)' if marks else 'long()'}, or pass task='embed'.",
-            PushforwardWarning,
-            stacklevel=5,
         )
 
 
@@ -171,11 +170,9 @@ def _warn_of_other_outputs(reader: NetworkReader, reading: Reading) -> None:
         if isinstance(part, Tensor) and part.dim() == 2 and part.is_floating_point() and part.shape[0] == len(reading)
     ]  # fmt: skip
     if len(names) > 1:
-        warnings.warn(
+        warn_caller(
             f"the network returns {len(names)} tensors with one row for each input, and the guard takes the first for the logits: name them "
             f"with logits=, one of {', '.join(names)}.",
-            PushforwardWarning,
-            stacklevel=5,
         )
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.detection.network.closed_parts import closed_parts, outer_part
+from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.reading import padding_mask, pool, run
 
 __all__ = ["Call", "choose_layers", "padded", "trace"]
@@ -27,24 +29,27 @@ class Call(NamedTuple):
 
 
 def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
-    """The calls of all modules on one batch, in the order in which they end, and what the network returned."""
-    calls: list[Call] = []
-    handles, mask = [], padding_mask(inputs)
-    for name, module in net.named_modules():
+    """The calls of all modules on one batch, in the order in which they end, and what the network returned.
 
-        def hook(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+    Modules in compiled and scripted parts are left out.
+    """
+    calls: list[Call] = []
+    mask = padding_mask(inputs)
+
+    def record(name: str) -> Hook:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             tensor = output[0] if isinstance(output, (tuple, list)) and output else output
             if isinstance(tensor, Tensor) and tensor.is_nested:
                 tensor = padded(tensor, mask)
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() >= 2:
                 calls.append(Call(name, module, tensor))
 
-        handles.append(module.register_forward_hook(hook))
-    try:
+        return hook
+
+    closed = closed_parts(net)
+    modules = [(name, module) for name, module in net.named_modules() if outer_part(name, closed) is None]
+    with hooked([(module, record(name)) for name, module in modules]):
         return calls, run(net, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def padded(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pushforward.detection.network.arguments import check_arguments
+from pushforward.detection.network.closed_parts import (
+    closed_parts,
+    kind_of,
+    outer_part,
+    with_linear_layer,
+)
+from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.layers import choose_layers, padded, trace
+from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import (
     Reading,
-    call,
     find_logits,
     floating_type,
     length,
@@ -25,7 +31,7 @@ from pushforward.detection.network.reading import (
     pool,
     run,
 )
-from pushforward.errors import ConfigError, InputError, PushforwardWarning
+from pushforward.errors import ConfigError, InputError, warn_caller
 
 __all__ = ["NetworkReader"]
 
@@ -79,6 +85,7 @@ class NetworkReader:
             raise ConfigError(f"layers must be 'auto' or a list of names of modules; got {layers!r}.")
         if read is None:
             for name in (*self.layers, *([] if features is None else [features])):
+                self._check_open(name)
                 if name not in modules:
                     raise ConfigError(
                         f"the network has no module {name!r}; its modules are {', '.join(list(modules)[1:9])}, ..."
@@ -91,11 +98,31 @@ class NetworkReader:
     @staticmethod
     def _check_hooks(net: Any) -> None:
         kind = type(net).__name__
-        if isinstance(net, torch.jit.ScriptModule) or kind == "OptimizedModule" or not isinstance(net, nn.Module):
-            what = {"OptimizedModule": "a compiled network"}.get(kind, f"a {kind}")
+        if isinstance(net, nn.DataParallel) and len(net.device_ids) > 1:
+            raise ConfigError(
+                "nn.DataParallel runs copies of the network in other threads: guard its module, net.module."
+            )
+        closed = kind_of(net)
+        if closed is not None or not isinstance(net, nn.Module):
+            what = "a compiled network" if closed == "compiled" else f"a {kind}"
             raise ConfigError(
                 f"hooks cannot read {what}: pass read=, a function from inputs to pf.detection.network.Reading (output, features, "
-                "logits, layers)" + (", or the network before torch.compile." if kind == "OptimizedModule" else ".")
+                "logits, layers)"
+                + (
+                    ", or the network before torch.compile, which has the same weights."
+                    if closed == "compiled"
+                    else "."
+                )
+            )
+
+    def _check_open(self, name: str) -> None:
+        """Refuse the name of a module that hooks cannot read."""
+        closed = closed_parts(self.net) if isinstance(self.net, nn.Module) else {}
+        part = outer_part(name, closed)
+        if part is not None:
+            raise ConfigError(
+                f"hooks cannot read the layer {name!r}, because the part {part!r} is {closed[part]}: "
+                "guard the network before torch.compile, which keeps the weights, or before torch.jit.script, or pass read=."
             )
 
     # -- what the network has --------------------------------------------------------------------------------------------
@@ -136,6 +163,8 @@ class NetworkReader:
             ConfigError: if the network has no such linear layer.
         """
         modules = dict(self.net.named_modules()) if isinstance(self.net, nn.Module) else {}
+        if head is not None:
+            self._check_open(head)
         if head is not None and not isinstance(modules.get(head), nn.Linear):
             raise ConfigError(f"the network has no linear layer {str(head)[:80]!r}.")
         self.head, self.head_is_output, self.classifies, self.ready = head, bool(head_is_output), classifies, True
@@ -143,7 +172,7 @@ class NetworkReader:
     def _discover(self, inputs: Any) -> None:
         """Find the last linear layer and the inner layers with one batch."""
         assert isinstance(self.net, nn.Module)
-        _check_arguments(self.net, inputs)
+        check_arguments(self.net, inputs)
         calls, output = trace(self.net, inputs)
         logits = find_logits(output, self.logits)
         assert logits is not None
@@ -154,16 +183,34 @@ class NetworkReader:
         ):
             found = [c for c in linear if exact(c)]
             if found:
-                self.head = found[-1].name
                 self.head_is_output = torch.equal(found[-1].output, logits)
+                self.head = found[-1].name
                 break
         else:
             if linear and linear[-1].output.dim() > 2:  # a head on every position, of which the network picks one
                 self.head, self.head_is_output = linear[-1].name, True
-        self.ready = True
+        self._check_parts()
         if self.automatic:
             features = None if self.head is None else self._from_hooks(inputs, False).features
             self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
+        self.ready = True  # last, since another thread may ask
+
+    def _check_parts(self) -> None:
+        """Refuse a network whose last linear layer may be in a part that hooks cannot read, and name compiled parts."""
+        assert isinstance(self.net, nn.Module)
+        closed = closed_parts(self.net)
+        part = with_linear_layer(self.net, closed) if self.head is None and self.features is None else None
+        if part is not None:
+            raise ConfigError(
+                f"the last linear layer of the network was not found, and the part {part!r} is {closed[part]}: "
+                "guard the network before torch.compile, which keeps the weights, or before torch.jit.script, or pass read=."
+            )
+        compiled = [part for part, kind in closed.items() if kind == "compiled"]
+        if compiled and self.automatic:
+            warn_caller(
+                f"the layers of the compiled part {compiled[0]!r} are not read, so the score has fewer statistics: guard the network before "
+                "torch.compile, which has the same weights, or pass layers=[]."
+            )
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
@@ -208,15 +255,18 @@ class NetworkReader:
         assert isinstance(self.net, nn.Module)
         seen: dict[str, Tensor] = {}
         names = {*self.layers, *([] if self.features is None else [self.features])}
-        handles = [self.net.get_submodule(name).register_forward_hook(_keeps(seen, name)) for name in names]
+        hooks: list[tuple[nn.Module, Hook]] = [(self.net.get_submodule(name), _keeps(seen, name)) for name in names]
         head = self.head_module
         if head is not None:
-            handles.append(head.register_forward_hook(_keeps_both(seen)))
-        try:
+            hooks.append((head, _keeps_both(seen)))
+        with hooked(hooks):
             output = run(self.net, inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        if head is not None and "head output" not in seen:
+            self._check_open(self.head or "")
+            raise InputError(
+                f"the last linear layer {self.head!r} did not run on this batch in the thread of the call: guard a network that runs it for "
+                "every batch, or pass read=."
+            )
         logits = find_logits(output, self.logits)
         assert logits is not None
         mask = padding_mask(inputs)
@@ -225,6 +275,7 @@ class NetworkReader:
         logits = _plain(pool(logits, mask))
         missing = [name for name in names if name not in seen]
         if missing:
+            self._check_open(missing[0])
             raise InputError(
                 f"the layer {missing[0]!r} returned no tensor with one row per input on this batch: leave it out of layers=."
             )
@@ -245,31 +296,14 @@ class NetworkReader:
         return Reading(output, features, logits, layers, kept, inputs, self)
 
 
-def _check_arguments(net: nn.Module, inputs: Any) -> None:
-    """Refuse a batch that does not fit the arguments of the network's ``forward``."""
-    try:
-        arguments = inspect.signature(net.forward)
-    except (TypeError, ValueError):  # of a module in another language
-        return
-    try:
-        call(arguments.bind, inputs)
-    except TypeError as error:
-        parts = "one tensor" if isinstance(inputs, Tensor) else f"{len(inputs)} parts"
-        parts = f"the keys {', '.join(map(str, inputs))}" if isinstance(inputs, Mapping) else parts
-        raise InputError(
-            f"a batch with {parts} does not fit the arguments of the network's forward ({error}): a batch must be (inputs, labels), inputs "
-            "alone, or a dictionary of keyword arguments, and several inputs a dictionary or ((a, b), labels)."
-        ) from error
-
-
 def _plain(values: Tensor) -> Tensor:
     """On the CPU, in at least single precision: what a network shows is small, and its scores want precision."""
     values = values.cpu()
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def _keeps(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+def _keeps(seen: dict[str, Tensor], name: str) -> Hook:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         tensor = find_logits(output, None) if not isinstance(output, Tensor) else output
         if isinstance(tensor, Tensor):
             seen[name] = tensor
@@ -277,9 +311,9 @@ def _keeps(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     return hook
 
 
-def _keeps_both(seen: dict[str, Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        seen["head input"], seen["head output"] = inputs[0], output
+def _keeps_both(seen: dict[str, Tensor]) -> Hook:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        seen["head input"], seen["head output"] = args[0] if args else kwargs["input"], output
 
     return hook
 
@@ -294,30 +328,3 @@ def _normalized_to(output: Tensor) -> Callable[[Any], bool]:
         return any(torch.allclose(f(value, -1), output.float(), atol=1e-5) for f in (torch.softmax, torch.log_softmax))
 
     return check
-
-
-@contextmanager
-def evaluation(net: Any) -> Iterator[None]:
-    """Evaluation mode for a while; then every module is in its own mode again."""
-    if not isinstance(net, nn.Module):
-        yield
-        return
-    training = [module for module in net.modules() if module.training]
-    try:
-        if training:
-            net.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def warn_of_training_mode(net: Any) -> None:
-    """Warn if a network is in training mode, in which its own predictions change from call to call."""
-    if isinstance(net, nn.Module) and net.training:
-        warnings.warn(
-            "the network is in training mode, so its own predictions are not those that the guard reads in evaluation mode: "
-            "call net.eval().",
-            PushforwardWarning,
-            stacklevel=3,
-        )

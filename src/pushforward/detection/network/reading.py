@@ -30,10 +30,8 @@ __all__ = [
     "plain_tensor",
     "pool",
     "run",
-    "split_batch",
 ]
 
-LABEL_KEYS = ("labels", "label", "targets", "target")
 _KEEP_MASKS = ("attention_mask",)
 _DROP_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
 
@@ -230,29 +228,6 @@ def call(net: Callable[..., Any], inputs: Any) -> Any:
     if isinstance(inputs, (tuple, list)):
         return net(*inputs)
     return net(inputs)
-
-
-def split_batch(batch: Any) -> tuple[Any, Tensor | None]:
-    """The inputs and the labels of a batch of a loader, of any type; :func:`class_labels` says whether they are classes.
-
-    Labels are the last part of a pair ``(inputs, labels)``, or the entry ``labels`` (or label, target, targets) of a dictionary.
-    A tuple of one part is its inputs. Anything else is inputs without labels.
-    """
-    if isinstance(batch, Mapping):
-        key = next((name for name in LABEL_KEYS if name in batch), None)
-        labels = None if key is None else batch[key]
-        return {name: value for name, value in batch.items() if name != key}, _labels(labels)
-    if isinstance(batch, (tuple, list)):
-        if len(batch) == 2:
-            return batch[0], _labels(batch[1])
-        return (batch[0], None) if len(batch) == 1 else (batch, None)
-    return batch, None
-
-
-def _labels(labels: Any) -> Tensor | None:
-    if labels is None or isinstance(labels, (Mapping, tuple)):  # boxes, masks and the like
-        return None
-    return plain_tensor(labels)
 
 
 def class_labels(labels: Tensor | None) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pushforward import io
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.default import SCORES
+from pushforward.detection.network.digest import digest
 from pushforward.detection.network.scores import DeepEnsemble, External, FeatureFlow, NetworkScore
 from pushforward.errors import ConfigError, StorageError
 from pushforward.models import RealNVP
@@ -40,6 +41,8 @@ def pack_score(score: Combined) -> tuple[list[Any], dict[str, Tensor]]:
             else {"form": part.form, "logits": part.logits}
         )
         item: dict[str, Any] = {"class": name, "arguments": arguments}
+        if isinstance(part, DeepEnsemble):
+            item["members"] = [digest(net) for net in part.networks()]
         own = {key: getattr(part, key) for key in part._declared}
         if isinstance(part, FeatureFlow):
             assert part.flow is not None
@@ -76,6 +79,29 @@ def unpack_score(description: Any, tensors: dict[str, Tensor], members: Sequence
     return score
 
 
+def _members(stored: Any, given: Sequence[nn.Module]) -> list[nn.Module]:
+    """The networks of an ensemble, in the order of the file; files of before do not say which they were."""
+    if not given:
+        raise ConfigError("this guard compares an ensemble of networks: pass the others with members=.")
+    if stored is None:
+        return list(given)
+    if not isinstance(stored, list) or len(stored) != len(given):
+        count = len(stored) if isinstance(stored, list) else 0
+        raise ConfigError(
+            f"this guard compares {count} other networks, and members= has {len(given)}: pass all of them."
+        )
+    own, rest = [], list(given)
+    for name in stored:
+        k = next((k for k, net in enumerate(rest) if digest(net) == name), None)
+        if k is None:
+            raise StorageError(
+                "it compares an ensemble, and the weights of members= are others than those of its networks: pass the networks with which "
+                "it was fitted."
+            )
+        own.append(rest.pop(k))
+    return own
+
+
 def _unpack_part(item: Any, tensors: dict[str, Tensor], prefix: str, members: Sequence[nn.Module]) -> NetworkScore:
     name, arguments = item["class"], item["arguments"]
     cls = SCORES.get(name) if isinstance(name, str) else None
@@ -84,9 +110,7 @@ def _unpack_part(item: Any, tensors: dict[str, Tensor], prefix: str, members: Se
     if not all(isinstance(value, _PLAIN) for value in arguments.values()):
         raise StorageError(f"it gives {name} arguments that are not plain values.")
     if cls is DeepEnsemble:
-        if not members:
-            raise ConfigError("this guard compares an ensemble of networks: pass the others with members=.")
-        arguments = {**arguments, "members": members}
+        arguments = {**arguments, "members": _members(item.get("members"), members)}
     part = cls(**arguments)
     for key in part._declared:
         stored, own = tensors[prefix + key], getattr(part, key)

@@ -10,31 +10,36 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pushforward.detection.network.reading import Reading, first_tensor, plain_tensor, split_batch
+from pushforward.detection.network.arguments import check_second_part, split_batch
+from pushforward.detection.network.reading import Reading, first_tensor, plain_tensor
 from pushforward.errors import InputError
 
 __all__ = ["ClassMoments", "Gathered", "Reservoir", "batches"]
 
 
 def batches(
-    data: Any, batch_size: int, what: str, dtype: torch.dtype | None = None
+    data: Any, batch_size: int, what: str, dtype: torch.dtype | None = None, net: Any = None
 ) -> Iterator[tuple[Any, Tensor | None]]:
     """The batches of a loader, a data set, or arrays, as inputs and labels.
 
     Args:
         data: a ``DataLoader`` or another iterable of batches; a ``Dataset``; an array of inputs, a dictionary of them, or a pair
-            of inputs and labels, of which the inputs may be a dictionary or a tuple of arrays.
+            of inputs and labels, of which the inputs may be a dictionary or a tuple of arrays. ``((a, b),)`` are several inputs
+            without labels.
         batch_size: where the data have no batches of their own.
         what: the name of the data in an error.
         dtype: of the network's weights, which arrays of fractions that are not tensors get; None leaves them as they are.
+        net: that takes the inputs; the names of its arguments are no labels.
 
     Raises:
-        InputError: for no batch, or if a loader ends before the number of batches that it has.
+        InputError: for no batch, for labels that are rather another input, or if a loader ends before the number of batches that it has.
     """
     count, expected = 0, None
     for batch in _iterate(data, batch_size, dtype):
         count += 1
-        yield split_batch(batch)
+        inputs, labels = split_batch(batch, net)
+        check_second_part(net, inputs, labels)
+        yield inputs, labels
     if (isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset)) or (
         hasattr(data, "__len__") and not isinstance(data, (Dataset, Tensor, Mapping, tuple)) and not _is_array(data)
     ):
@@ -55,9 +60,7 @@ def _iterate(data: Any, batch_size: int, dtype: torch.dtype | None) -> Iterator[
     iterable: Any = data
     if isinstance(data, Tensor) or _is_array(data):
         yield from plain_tensor(data, dtype).split(batch_size)
-    elif (
-        isinstance(data, Mapping) or _is_pair(data) or (isinstance(data, tuple) and data and all(map(_has_rows, data)))
-    ):
+    elif isinstance(data, Mapping) or _is_pair(data) or _are_inputs(data):
         whole = (_tensors(data[0], dtype), plain_tensor(data[1], dtype)) if _is_pair(data) else _tensors(data, dtype)
         rows = set(_lengths(whole))
         if len(rows) != 1:
@@ -81,8 +84,7 @@ def _is_pair(data: Any) -> bool:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         return False
     inputs, labels = data
-    parts = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
-    if not (_has_rows(inputs) or (isinstance(parts, (tuple, list)) and len(parts) > 0 and all(map(_has_rows, parts)))):
+    if not (_has_rows(inputs) or _are_rows(inputs)):
         return False
     if isinstance(labels, list):
         return len(labels) > 0 and all(isinstance(label, (int, float, str, np.generic)) for label in labels)
@@ -93,11 +95,22 @@ def _is_pair(data: Any) -> bool:
     )  # else two batches of one form
 
 
+def _are_inputs(data: Any) -> bool:
+    """Whether data are all inputs without labels, as a tuple of arrays or as ``((a, b),)``; a list of one batch is a list."""
+    return isinstance(data, tuple) and (_are_rows(data) or (len(data) == 1 and _are_rows(data[0])))
+
+
+def _are_rows(inputs: Any) -> bool:
+    """Whether these are several arrays, in a tuple, a list or a dictionary."""
+    parts = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
+    return isinstance(parts, (tuple, list)) and len(parts) > 0 and all(map(_has_rows, parts))
+
+
 def _tensors(inputs: Any, dtype: torch.dtype | None) -> Any:
     if isinstance(inputs, Mapping):
-        return {key: plain_tensor(value, dtype) for key, value in inputs.items()}
+        return {key: _tensors(value, dtype) for key, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return tuple(plain_tensor(value, dtype) for value in inputs)
+        return tuple(_tensors(value, dtype) for value in inputs)
     return plain_tensor(inputs, dtype)
 
 

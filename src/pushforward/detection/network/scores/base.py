@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
 
+from pushforward.detection.network.modes import outside_inference, without_autocast
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import ConfigError, InputError
@@ -73,7 +76,8 @@ class NetworkScore(nn.Module, ABC):
     def prepared(self, dtype: torch.dtype) -> Any:
         """What :meth:`_derive` gives, derived once."""
         if dtype not in self._prepared:
-            self._prepared[dtype] = self._derive(dtype)
+            with outside_inference():
+                self._prepared[dtype] = self._derive(dtype)
         return self._prepared[dtype]
 
     @final
@@ -100,12 +104,28 @@ class NetworkScore(nn.Module, ABC):
             InputError: for too few rows.
         """
         self.check(gathered.weight is not None, "logits" in gathered.moments, gathered.layers)
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast():
             self._learn(gathered)
         for name in self._declared:  # the memory layout that a file gives, so that results agree bit for bit
             setattr(self, name, getattr(self, name).double().cpu().contiguous())
         self.fitted, self._prepared = True, {}
         return self
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Networks that this score runs and does not fit; the default has none."""
+        return ()
+
+    @final
+    def copied(self) -> Self:
+        """A copy that can be fitted by itself; it shares the :meth:`networks`.
+
+        Example:
+            >>> from pushforward.detection.network import Neighbors
+            >>> score = Neighbors(k=5)
+            >>> score.copied() is score, score.copied().k
+            (False, 5)
+        """
+        return copy.deepcopy(self, {id(net): net for net in self.networks()})
 
     def check(self, head: bool, logits: bool, layers: tuple[str, ...]) -> None:
         """Refuse a network that lacks what this score needs.
@@ -145,7 +165,9 @@ class NetworkScore(nn.Module, ABC):
         """
         if self._declared and not self.fitted:
             raise InputError(f"{type(self).__name__} must be fitted first: pass it to pf.NetworkGuard(net, score=...).")
-        return self._score(reading)
+        # A score that runs the network again runs it in the autocast of the caller, and computes in double precision.
+        with without_autocast() if self.cost == "one forward pass" else nullcontext():
+            return self._score(reading)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the constructor, plain values."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore, logits_of
@@ -78,17 +78,15 @@ class MCDropout(NetworkScore):
             )
         generator, predictions = torch.Generator().manual_seed(self.seed), []
         for _ in range(self.passes):
-            with ExitStack() as stack:
-                for layer in layers:
-                    stack.callback(layer.register_forward_hook(_mask(generator)).remove)
+            with hooked([(layer, _mask(generator)) for layer in layers]):
                 predictions.append(torch.log_softmax(logits_of(reader.read(reading.inputs)), 1))
         return disagreement(torch.stack(predictions), self.form)
 
 
-def _mask(generator: torch.Generator) -> Any:
+def _mask(generator: torch.Generator) -> Hook:
     """A hook that multiplies the output of a dropout layer by one mask for all rows."""
 
-    def hook(layer: Any, inputs: Any, output: Tensor) -> Tensor:
+    def hook(layer: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         shape = list(output.shape[1:])
         if not isinstance(layer, (nn.Dropout, nn.AlphaDropout)):  # these drop whole channels
             shape[1:] = [1] * len(shape[1:])
@@ -129,6 +127,10 @@ class DeepEnsemble(NetworkScore):
         self.form = check_choice("form", form, ("mutual information", "variance", "mean"))
         self.logits = logits
         self._readers = [NetworkReader(member, logits=logits, layers=()) for member in members]
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The members."""
+        return tuple(reader.net for reader in self._readers if isinstance(reader.net, nn.Module))
 
     def _score(self, reading: Reading) -> Tensor:
         own = [logits_of(reading), *(logits_of(reader.read(reading.inputs)) for reader in self._readers)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore
 from pushforward.detection.network.streaming import Gathered
@@ -20,7 +22,7 @@ class External(NetworkScore):
     """A detector of pytorch-ood or oodeel, or a function, as a score; higher must mean more anomalous.
 
     - pytorch-ood: a detector of logits or of features is fitted on the rows that the guard has read
-      (``fit_logits``, ``fit_features``) and scores them without another pass. Any other detector reads the inputs itself
+      (``fit_logits``, ``fit_features``), as a copy, and scores them without another pass. Any other detector reads the inputs itself
       (``predict``): fit it first.
     - oodeel: fit the detector first; it is called with the inputs, and its first result is the score.
     - a function of the inputs, or with ``reads="reading"`` of a :class:`~pushforward.detection.network.Reading`.
@@ -53,15 +55,19 @@ class External(NetworkScore):
         self.needs = frozenset({"logits"}) if reads == "logits" else frozenset()
 
     def _learn(self, gathered: Gathered) -> None:
-        fit = getattr(self.detector(), f"fit_{self.reads}", None)
-        if fit is not None:
-            fit(gathered.sample[self.reads].clone(), gathered.sample["labels"].clone())
+        detector = self.detector()
+        if hasattr(detector, f"fit_{self.reads}"):
+            networks = [part for part in getattr(detector, "__dict__", {}).values() if isinstance(part, nn.Module)]
+            own = copy.deepcopy(detector, {id(net): net for net in networks})  # the user's detector stays as it is
+            self.detector = _plain(own)
+            getattr(own, f"fit_{self.reads}")(gathered.sample[self.reads].clone(), gathered.sample["labels"].clone())
 
     def _score(self, reading: Reading) -> Tensor:
         detector = self.detector()
         if self.reads in ("logits", "features"):
             rows = reading.logits if self.reads == "logits" else reading.features
-            scores = getattr(detector, f"predict_{self.reads}")(rows)
+            with without_autocast():
+                scores = getattr(detector, f"predict_{self.reads}")(rows)
         else:
             argument = reading if self.reads == "reading" else reading.inputs
             predict: Callable[[Any], Any] = getattr(detector, "predict", detector)

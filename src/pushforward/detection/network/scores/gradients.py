@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.detection.network.modes import outside_inference
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore, logits_of
 from pushforward.errors import ConfigError
@@ -49,12 +50,13 @@ class ODIN(NetworkScore):
     def _score(self, reading: Reading) -> Tensor:
         reader = reading.reader
         assert reader is not None
-        with torch.enable_grad():
-            x = first_float(reading.inputs).detach().requires_grad_()
-            logits = logits_of(reader.read(with_first(reading.inputs, x), grad=True)) / self.temperature
+        with outside_inference(), torch.enable_grad():
+            inputs = ordinary(reading.inputs)
+            x = first_float(inputs).detach().requires_grad_()
+            logits = logits_of(reader.read(with_first(inputs, x), grad=True)) / self.temperature
             loss = -torch.log_softmax(logits, 1).amax(1).sum()
             (gradient,) = torch.autograd.grad(loss, x)
-        moved = with_first(reading.inputs, (x - self.step * gradient.sign()).detach())
+        moved = with_first(inputs, (x - self.step * gradient.sign()).detach())
         return -torch.log_softmax(logits_of(reader.read(moved)) / self.temperature, 1).amax(1).exp()
 
 
@@ -87,6 +89,19 @@ class GradNorm(NetworkScore):
         p = torch.softmax(logits_of(reading) / self.temperature, 1)
         offset = (p - 1 / p.shape[1]).abs().sum(1) / self.temperature
         return -reading.features.double().abs().sum(1) * offset
+
+
+def ordinary(inputs: Any) -> Any:
+    """The same batch with copies of the tensors that were made in inference mode, which can have no gradient."""
+    if isinstance(inputs, Tensor):
+        return inputs.clone() if inputs.is_inference() else inputs
+    if isinstance(inputs, Mapping):
+        return {key: ordinary(value) for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return (
+            type(inputs)(*map(ordinary, inputs)) if hasattr(inputs, "_fields") else type(inputs)(map(ordinary, inputs))
+        )
+    return inputs
 
 
 def first_float(inputs: Any) -> Tensor:
