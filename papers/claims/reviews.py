@@ -69,10 +69,10 @@ def run(experiment: Experiment) -> None:
     """
     _one_dimensional(experiment)
     _families(experiment)
-    if experiment.budget != "quick":
-        _equal_time(experiment)
     _continuous(experiment)
     _autoregressive(experiment)
+    if experiment.budget != "quick":
+        _equal_time(experiment)  # last, because it takes most of the time
 
 
 def _trimodal(count: int, seed: int) -> tuple[Tensor, Tensor]:
