@@ -139,6 +139,11 @@ def short_title(report: Report) -> str:
     return report.title.split(" (")[0]
 
 
+def _duration(report: Report) -> str:
+    """The time of the run; of a long one, which goes on from its file, that of the last part alone."""
+    return ("its last part took " if report.budget in ("long", "full") else "") + f"{report.seconds:.0f} s"
+
+
 def page(report: Report, longer: Report | None = None) -> str:
     """The page of one report, and of a longer run that is not finished; their pictures are in the folder of the page."""
     parts = [
@@ -146,7 +151,7 @@ def page(report: Report, longer: Report | None = None) -> str:
         f"{report.title}.\n",
         *([headline_table([report]) + "\n"] if headlines_of(report.name) else []),
         *([summary, "## All findings\n"] if (summary := section(report)) else []),
-        f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
+        f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}.\n",
         *([f"This run is not finished: `{report.unfinished}` comes next.\n"] if report.unfinished else []),
         markdown(report) + "\n",
         *(f"![{name}]({name})\n" for name in report.pictures),
