@@ -421,7 +421,7 @@ def _equal_time(experiment: Experiment) -> None:
         "with a cosine schedule over the time; vectors: batches of 512, networks of two layers of 64 units and otherwise the sizes of the classes, the rate of "
         "1e-3, 3e-3 and 1e-2 that held-out rows prefer after a tenth of the time with the first seed; images: sizes, batches of 16 and the rate "
         "3e-3 of benchmarks.quality.families, where PixelCNN was made smaller after a first run. Seeds draw other training rows or splits, but the "
-        "images are the same. Bounds: VAE (64 draws, images 8), and every flow of images (8 draws). Not in the table because they are another "
+        "images are the same. Bounds: VAE (64 draws, images 8), and every flow of images (8 draws; i-ResNet by an unbiased series). Not in the table because they are another "
         "family with a gate (InFlow), for categories (DiscreteFlow), or without a density of all coordinates (manifolds, AEF, CyGen). "
         "The tables are the three largest without the defects that benchmarks/quality/data.py names",
     )

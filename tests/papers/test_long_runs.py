@@ -17,7 +17,18 @@ from benchmarks.quality.data import Split
 from papers.claims import maf, reviews
 from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches, compare_tables
 from papers.experiment import Experiment, UnfinishedError
-from papers.flows.equal_time import AFFINE, IMAGES, UNIVERSAL, VECTORS, Column, columns_of, gaps, ranks, run_column
+from papers.flows.equal_time import (
+    AFFINE,
+    IMAGES,
+    UNIVERSAL,
+    VECTORS,
+    Column,
+    _score,
+    columns_of,
+    gaps,
+    ranks,
+    run_column,
+)
 from pushforward.errors import StorageError, TrainingError
 from pushforward.models import MAF, NICE, Model, RealNVP
 
@@ -310,3 +321,12 @@ def test_household_power_has_the_columns_of_the_benchmark(tmp_path):
     assert not torch.equal(load_power(seed=2, folder=tmp_path)[2], parts[2])
     with pytest.raises(StorageError, match="household_power"):
         load_power(seed=0, folder=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("family", list(IMAGES))
+def test_every_family_of_images_can_be_scored(family):
+    """Also those whose likelihood in training is an estimate, of which no bits/dim are defined."""
+    column = Column("Fashion-MNIST", "images", lambda seed: (), {}, {}, 16, (3e-3,), 784)  # pyright: ignore[reportArgumentType]
+    images = torch.randint(256, (2, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    assert -math.inf < _score(IMAGES[family]().eval(), images, column) < 0
