@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,15 +151,10 @@ def verify(store: Store, public_key: str | None = None) -> Report:
     Raises:
         ConfigError: if the key is not one.
     """
-    if public_key is not None and not re.fullmatch("[0-9a-fA-F]{64}", public_key):
-        raise ConfigError(
-            f"the public key of the audit is 64 hexadecimal digits, and not {public_key!r:.80}: pushforward audit STORE, run at "
-            "a time when nobody else had the store, shows it."
-        )
+    _check_key(public_key)
     problems: list[str] = []
     entries = events = deleted = sealed = retained_from = 0
     previous, expected, key = None, None, ""
-    event = tables.events.c
     labels: dict[str, list[dict[str, Any]]] = {}
     registered: set[tuple[str, str, str]] = set()
     with store.read() as connection:
@@ -169,8 +164,6 @@ def verify(store: Store, public_key: str | None = None) -> Report:
         retention = select(tables.audit.c.detail).where(tables.audit.c.kind == "retention")
         for text in connection.execute(retention).scalars():
             retained_from = max(retained_from, json.loads(text)["through"])
-        said = connection.execute(select(tables.feedback).order_by(tables.feedback.c.seq)).mappings().all()
-        models = connection.execute(select(tables.models)).mappings().all()
         rows = connection.execution_options(stream_results=True).execute(
             select(tables.audit).order_by(tables.audit.c.seq).where(tables.audit.c.seq <= head["seq"])
         )
@@ -191,8 +184,7 @@ def verify(store: Store, public_key: str | None = None) -> Report:
                 else:
                     problems.append(f"the signature of entry {seq} is wrong.")
             if row["kind"] == "events":
-                query = select(*(event[name] for name in _FIELDS)).where(event.batch == seq).order_by(event.seq)
-                content = connection.execute(query).all()
+                content = _events_of(connection, seq)
                 if not content and seq <= retained_from:
                     deleted += 1
                 elif digest_of_events(content) != row["digest"]:
@@ -208,13 +200,24 @@ def verify(store: Store, public_key: str | None = None) -> Report:
         if entries and (previous != head["hash"] or (expected or 1) - 1 != head["seq"]):
             problems.append("the last entries are missing.")
         problems += _strays(connection)
-        problems += _wrong_labels(connection, labels, said)
-        for model in models:
-            if (model["name"], model["version"], model["digest"]) not in registered:
-                problems.append(
-                    f"version {model['version']} of the model {model['name']!r} is not the file that was loaded."
-                )
+        problems += _wrong_labels(connection, labels)
+        problems += _wrong_models(connection, registered)
     return Report(entries, events, deleted, sealed, key, tuple(problems[:100]))
+
+
+def _check_key(public_key: str | None) -> None:
+    if public_key is not None and not re.fullmatch("[0-9a-fA-F]{64}", public_key):
+        raise ConfigError(
+            f"the public key of the audit is 64 hexadecimal digits, and not {public_key!r:.80}: write down the one that "
+            "pushforward audit STORE shows while you trust the store, and give that."
+        )
+
+
+def _events_of(connection: Connection, seq: int) -> Sequence[Any]:
+    """The stored events of an entry, in the order of their digest."""
+    event = tables.events.c
+    query = select(*(event[name] for name in _FIELDS)).where(event.batch == seq).order_by(event.seq)
+    return connection.execute(query).all()
 
 
 def _strays(connection: Connection) -> list[str]:
@@ -225,10 +228,9 @@ def _strays(connection: Connection) -> list[str]:
     return [f"{count} events belong to no entry."] if count else []
 
 
-def _wrong_labels(
-    connection: Connection, entries: Mapping[str, Sequence[Mapping[str, Any]]], rows: Iterable[Any]
-) -> list[str]:
+def _wrong_labels(connection: Connection, entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Events whose labels are not those of the entries; the labels of an event may be deleted with it."""
+    rows = connection.execute(select(tables.feedback).order_by(tables.feedback.c.seq)).mappings()
     stored: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         stored.setdefault(row["event"], []).append(fact_of_label(row["event"], row["time"], row["label"], row["note"]))
@@ -244,6 +246,15 @@ def _wrong_labels(
         if found or connection.execute(exists).scalar():
             problems.append(f"the labels of the event {event} were changed, deleted or added.")
     return problems
+
+
+def _wrong_models(connection: Connection, registered: Set[tuple[str, str, str]]) -> list[str]:
+    """Versions of models whose name, version and digest are in no entry."""
+    return [
+        f"version {model['version']} of the model {model['name']!r} is not the file that was loaded."
+        for model in connection.execute(select(tables.models)).mappings()
+        if (model["name"], model["version"], model["digest"]) not in registered
+    ]
 
 
 def _hash(seq: int, when: float, kind: str, digest: str, previous: str, detail: str | None) -> str:
