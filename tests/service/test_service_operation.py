@@ -79,6 +79,9 @@ def test_reload_under_load_is_atomic_and_a_damaged_file_changes_nothing(start, g
     assert server.client.post("/v2/repository/models/orders/versions/1/activate").status_code == 200
     assert server.client.post("/score", json=[NORMAL]).json()["model_version"] == "1"
     assert server.client.post("/score", json=[NORMAL], params={"version": "2"}).json()["model_version"] == "2"
+    answer = server.client.post("/v2/repository/models/orders/versions/1/unload")
+    assert answer.status_code == 409
+    assert "activate another one first (loaded: 2)" in answer.json()["error"]
     assert server.client.post("/v2/repository/models/orders/versions/2/unload").status_code == 200
     assert server.client.post("/score", json=[NORMAL], params={"version": "2"}).status_code == 404
     load.stop()

@@ -107,17 +107,6 @@ def _add_repository(app: FastAPI) -> None:
         """
         return await _unload(request, name, version)
 
-    async def _unload(request: Request, name: str, version: str | None) -> dict[str, Any]:
-        service = _service(request)
-        try:
-            found = await asyncio.to_thread(unload, service.store, name, version)
-        except ConfigError as error:
-            raise Refusal(409, str(error)) from None
-        if not found:
-            raise Refusal(404, f"{name!r:.80} is not loaded.")
-        await _follow(service)
-        return {"name": name}
-
     @app.post("/v2/repository/models/{name}/versions/{version}/activate", tags=tags)
     async def switch(request: Request, name: str = _NAME, version: str = _VERSION) -> dict[str, Any]:
         """Let another loaded version answer requests that name no version."""
@@ -126,6 +115,18 @@ def _add_repository(app: FastAPI) -> None:
             raise Refusal(404, f"there is no loaded version {version} of {name!r:.80}.")
         await _follow(service)
         return {"name": name, "version": version}
+
+
+async def _unload(request: Request, name: str, version: str | None) -> dict[str, Any]:
+    service = _service(request)
+    try:
+        found = await asyncio.to_thread(unload, service.store, name, version)
+    except ConfigError as error:
+        raise Refusal(409, str(error)) from None
+    if not found:
+        raise Refusal(404, f"{name!r:.80} is not loaded.")
+    await _follow(service)
+    return {"name": name}
 
 
 def _load(service: Service, name: str, path: str) -> Any:
