@@ -226,16 +226,21 @@ typedef struct {
   REAL *first, *middle[MOST_LAYERS], *final, *bias[MOST_LAYERS], *last_bias;
 } Gradients;
 
-/* Places them in one block of memory; returns its size. */
-static int64_t place_gradients(const ConvStack *s, const Packed *p, REAL *m, Gradients *g) {
-  const REAL *start = m;
+static int64_t gradients_size(const ConvStack *s, const Packed *p) {
+  const int64_t n = s->hidden;
+  int64_t size = p->patch * p->ld[0] + p->contributions * p->ld[n - 1] + padded(s->outputs);
+  for (int64_t i = 0; i < n; i++) size += p->ld[i] + (i ? p->ld[i] * p->ld[i - 1] : 0);
+  return (size + 63) / 64 * 64;
+}
+
+/* Places them in one block of memory. */
+static void place_gradients(const ConvStack *s, const Packed *p, REAL *m, Gradients *g) {
   const int64_t n = s->hidden;
   g->first = m, m += p->patch * p->ld[0];
   for (int64_t i = 1; i < n; i++) g->middle[i] = m, m += p->ld[i] * p->ld[i - 1];
   g->final = m, m += p->contributions * p->ld[n - 1];
   for (int64_t i = 0; i < n; i++) g->bias[i] = m, m += p->ld[i];
-  g->last_bias = m, m += padded(s->outputs);
-  return m - start;
+  g->last_bias = m;
 }
 
 /* Offsets of the numbers of a patch: the rows of the transposed matrix of patches. */
@@ -289,8 +294,7 @@ int EXPORT(conv_backward)(const ConvStack *s, const REAL *x, REAL *const *weight
   Packed p;
   if (pack_weights(s, weights, 1, &p)) return 1;
   const int64_t n = s->hidden, k = s->kernel, r = k / 2, pixels = p.pixels;
-  Gradients total;
-  const int64_t size = (place_gradients(s, &p, NULL, &total) + 63) / 64 * 64;
+  const int64_t size = gradients_size(s, &p);
   REAL *memory = allocate(size * s->threads);
   int failed = memory == NULL;
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1) schedule(static, 1)
@@ -337,6 +341,7 @@ int EXPORT(conv_backward)(const ConvStack *s, const REAL *x, REAL *const *weight
   if (!failed) {
     for (int64_t thread = 1; thread < s->threads; thread++)
       for (int64_t i = 0; i < size; i++) memory[i] += memory[thread * size + i];
+    Gradients total;
     place_gradients(s, &p, memory, &total);
     pack(s->widths[0], s->inputs, k, 0, 0, grads[0], total.first, 0, p.ld[0], 1);
     for (int64_t i = 1; i < n; i++)
