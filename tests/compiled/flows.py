@@ -76,6 +76,7 @@ PART = {
 }
 NONE = {
     "other transformer": lambda: models.SOS(3),
+    "inverse autoregressive": lambda: models.IAF(3),
     "other base": lambda: models.MAF(3, components=2),
     "image": lambda: models.Glow((1, 4, 4), scales=1, layers=1, hidden=(8, 8)),
 }

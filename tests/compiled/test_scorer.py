@@ -57,6 +57,19 @@ def test_a_model_without_native_form_runs_in_torch_with_one_warning(build):
         close(score(x, context), model(x, context))
 
 
+@compiled
+@pytest.mark.parametrize("build", [WHOLE["nsf"], WHOLE["maf"]])
+def test_rows_at_the_end_of_the_type_are_impossible_and_not_nan(build):
+    model = made(build)
+    model.initialize(torch.randn(50, *model.shape))
+    x, _ = rows(model, 3)
+    x[0] = torch.finfo(x.dtype).max
+    x[1, 0] = -torch.finfo(x.dtype).max
+    found = pf.compile_scorer(model)(x)
+    assert (found[:2] < -1e30).all()
+    assert torch.isfinite(found[2])
+
+
 def test_without_native_kernels_the_copy_has_no_masks_and_the_same_numbers(monkeypatch):
     model = made(WHOLE["maf context residual"])
     monkeypatch.setattr("pushforward.kernels.program.library", lambda source, dtype: None)

@@ -333,6 +333,22 @@ def test_gradients_can_be_differentiated(case, direction):
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("case", UNBOUNDED, ids=str)
+def test_second_derivatives_are_finite_on_wide_inputs(case, dtype):
+    transform = build(case, dtype)
+    context = context_of(transform, dtype=dtype)
+    for scale in (3.0, 30.0, 1e4):
+        x = (scale * data_of(case, transform)).to(dtype).requires_grad_()
+        with sdpa_kernel(SDPBackend.MATH):
+            step = transform.encode(x, context)
+            (slope,) = torch.autograd.grad(step.z.sum() + step.contribution.sum(), x, create_graph=True)
+            if slope.requires_grad:
+                leaves = [x, *(p for p in transform.parameters() if p.requires_grad)]
+                for bend in torch.autograd.grad(slope.sum(), leaves, allow_unused=True):
+                    assert bend is None or torch.isfinite(bend).all(), f"x{scale:g}"
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("case", UNBOUNDED, ids=str)
 def test_gradients_are_finite_on_wide_inputs(case, dtype):
     transform = build(case, dtype)
     context = context_of(transform, dtype=dtype)

@@ -37,6 +37,7 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
+from pushforward.transforms.elementwise.normalization import standardized_limit
 from pushforward.transforms.image.reshape import Flatten
 from pushforward.transforms.linear.factored import reflections_product
 
@@ -179,6 +180,7 @@ def _(base: Logistic, lowering: Lowering) -> None:
 @lower_transform.register
 def _(part: Standardize, lowering: Lowering) -> None:
     lowering.program.diagonal(lowering.z, 1 / part.scale, part.mean)
+    lowering.program.clamp(lowering.z, lowering.z, lowering.width, standardized_limit(part.scale.dtype))
     lowering.program.start -= float(part.scale.double().log().sum())
 
 

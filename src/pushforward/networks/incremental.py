@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pushforward.kernels import tuning
 from pushforward.networks.activations import replace
 from pushforward.networks.made import MADE, MaskedBlock
-from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import bound_input, constant, is_eager
 
 __all__ = ["IncrementalMADE"]
@@ -269,7 +268,7 @@ class IncrementalMADE:
 class _Stage:
     """A masked product and the operations after it; weights and constant terms in blocks, rows and columns sorted by degree."""
 
-    linear: MaskedLinear
+    linear: nn.Linear
     weights: Sequence[Tensor]
     starts: Sequence[Tensor]
     known: Sequence[int]
@@ -332,13 +331,13 @@ class _Rows:
         return self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
 
 
-def _plan(network: MADE) -> list[tuple[MaskedLinear, tuple[bool, bool, bool]]]:
+def _plan(network: MADE) -> list[tuple[nn.Linear, tuple[bool, bool, bool]]]:
     """The network as a list of products, each with the flags of :class:`_Stage`."""
-    plan: list[tuple[MaskedLinear, tuple[bool, bool, bool]]] = []
+    plan: list[tuple[nn.Linear, tuple[bool, bool, bool]]] = []
     for index, layer in enumerate(network.layers):
         if isinstance(layer, MaskedBlock):
             plan.append((layer.first, (False, False, True)))
             plan.append((layer.second, (True, True, index + 1 < len(network.layers))))
-        elif isinstance(layer, MaskedLinear):
+        elif isinstance(layer, nn.Linear):  # also one whose mask was multiplied into the weights
             plan.append((layer, (False, network.residual, True)))
     return [*plan, (network.last, (False, False, False))]

@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["inverse_softplus", "log1mexp", "log1p_square", "logmeanexp", "softplus_positive", "sum_event", "unsoftplus"]
+__all__ = [
+    "inverse_softplus",
+    "log1mexp",
+    "log1p_square",
+    "log_sum",
+    "logmeanexp",
+    "softplus_positive",
+    "sum_event",
+    "unsoftplus",
+]
 
 
 def sum_event(x: Tensor, dims: int) -> Tensor:
@@ -71,6 +80,18 @@ def logmeanexp(x: Tensor, dim: int) -> Tensor:
     empty = torch.isneginf(x).all(dim, keepdim=True)
     mean = torch.logsumexp(torch.where(empty, 0.0, x), dim) - math.log(x.shape[dim])
     return torch.where(empty.squeeze(dim), -math.inf, mean)
+
+
+def log_sum(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp(a) + exp(b)), elementwise. The second derivative of ``torch.logaddexp`` is NaN where a and b are far apart; here it is 0.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import log_sum
+        >>> log_sum(torch.tensor([0.0, 0.0]), torch.tensor([0.0, -1000.0]))
+        tensor([0.6931, 0.0000])
+    """
+    return torch.logsumexp(torch.stack(torch.broadcast_tensors(a, b)), 0)
 
 
 def inverse_softplus(y: float) -> float:

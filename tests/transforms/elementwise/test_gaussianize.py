@@ -75,6 +75,13 @@ def test_the_quantile_over_the_whole_range():
     torch.testing.assert_close(upper_quantile(inner), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_the_quantile_in_float32_over_its_whole_range():
+    log_tail = -torch.logspace(0, 37, 2000)
+    torch.testing.assert_close(
+        upper_quantile(log_tail), upper_quantile(log_tail.double()).float(), rtol=1e-6, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_gap_between_narrow_components_keeps_the_inverse_accurate(dtype):
     transform = Gaussianize(1, components=2).to(dtype)

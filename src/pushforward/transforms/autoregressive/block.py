@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.networks.blocks import BlockLayer, BlockNetwork
-from pushforward.numerics import Noise, full_precision, monotone_root, soft_clamp, sum_event
+from pushforward.numerics import Noise, full_precision, log_sum, monotone_root, soft_clamp, sum_event
 from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
@@ -96,7 +96,7 @@ class BlockAutoregressive(Transform):
             y, log_slope = self.network(x, context)
             logit = soft_clamp(self.gate, _MAX_LOGIT)
             gate, rest = torch.sigmoid(logit), torch.sigmoid(-logit)
-            return gate * x + rest * y, torch.logaddexp(F.logsigmoid(logit), F.logsigmoid(-logit) + log_slope)
+            return gate * x + rest * y, log_sum(F.logsigmoid(logit), F.logsigmoid(-logit) + log_slope)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data, coordinate by coordinate."""

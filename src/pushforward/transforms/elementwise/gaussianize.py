@@ -191,8 +191,8 @@ def upper_quantile(log_tail: Tensor) -> Tensor:
     # A Newton step has the first derivative alone. With m the Mills ratio, r' = -m and m' = r m - 1 = m q give the next
     # terms of r as a series in the step, which is 0 but for rounding.
     step, mills = _newton(r, log_tail)
-    q = _shortfall(r, mills)
-    return r + step * (1 + step * (q / 2 + step * (2 * q * q + 1 + q / mills) / 6))
+    q, bend = _shortfall(r, mills)
+    return r + step * (1 + step * (q / 2 + step * bend / 6))
 
 
 def _newton(r: Tensor, log_tail: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,13 +203,14 @@ def _newton(r: Tensor, log_tail: Tensor) -> tuple[Tensor, Tensor]:
     return (log_phi + log_ratio - log_tail) * mills, mills
 
 
-def _shortfall(r: Tensor, mills: Tensor) -> Tensor:
-    """r minus the hazard of the normal, without cancellation for large r."""
+def _shortfall(r: Tensor, mills: Tensor) -> tuple[Tensor, Tensor]:
+    """q = r minus the hazard of the normal, and 2 q^2 + 1 + q / m, without cancellation for large r."""
     far = r > 30
     inverse = 1 / torch.where(far, r, 30.0)
     s = inverse * inverse
-    series = -inverse * (1 - 2 * s * (1 - 5 * s * (1 - 7.4 * s)))
-    return torch.where(far, series, r - 1 / mills)
+    q = torch.where(far, -inverse * (1 - 2 * s * (1 - 5 * s * (1 - 7.4 * s))), r - 1 / mills)
+    # Without the series the rounding of 1 + q / m, times the cube of a step of many units, would exceed r itself.
+    return q, torch.where(far, s * (3 - s * (14 - 98 * s)), 2 * q * q + 1 + q / mills)
 
 
 def _finite_range(z: Tensor) -> tuple[float, float]:

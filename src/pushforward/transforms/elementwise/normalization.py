@@ -51,6 +51,11 @@ def moments(x: Tensor, shape: Shape, statistic: Shape) -> tuple[Tensor, Tensor]:
     return mean.reshape(statistic), torch.where(varied, std, 0.0).reshape(statistic)
 
 
+def standardized_limit(dtype: torch.dtype) -> float:
+    """The largest number that :class:`Standardize` returns."""
+    return torch.finfo(dtype).max ** 0.75
+
+
 def quartiles(x: Tensor, shape: Shape, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """Median and interquartile range / 1.349 over all rows, in float64; ``deviation`` where the range is 0."""
     ordered = x.detach().reshape(-1, *shape).double().sort(0).values
@@ -65,6 +70,8 @@ class Standardize(Transform):
     """z = (x - mean) / scale with the mean and standard deviation of each coordinate over the training rows.
 
     Contribution: -sum log scale. It is the identity until :meth:`initialize` is called. A constant column keeps scale 1.
+    Values of z end at 8e28 (float32; 2e231 in float64), so that no later layer adds infinities of both signs: a row that far
+    away has a low likelihood, and not NaN.
 
     Args:
         features: event shape.
@@ -95,11 +102,16 @@ class Standardize(Transform):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """(x - mean) / scale."""
         contribution = -sum_event(self.scale.log(), len(self.in_shape))
-        return Step((x - self.mean) / self.scale, contribution.expand(self.batch_shape(x)))
+        return Step(self._standardized(x), contribution.expand(self.batch_shape(x)))
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with -log scale of each coordinate."""
-        return (x - self.mean) / self.scale, -self.scale.log().expand_as(x)
+        return self._standardized(x), -self.scale.log().expand_as(x)
+
+    def _standardized(self, x: Tensor) -> Tensor:
+        z = (x - self.mean) / self.scale
+        limit = standardized_limit(z.dtype)
+        return z.clamp(-limit, limit)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """scale z + mean."""

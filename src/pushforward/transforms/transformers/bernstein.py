@@ -67,7 +67,9 @@ class BernsteinTransformer(LinearTailTransformer):
         coefficients = torch.cat((-half, rise - half))  # (M + 1, *x.shape)
 
         def polynomial(x: Tensor) -> tuple[Tensor, Tensor]:
-            u = ((x + self.bound) / (2 * self.bound)).clamp(0, 1)
+            # Inside the interval by one rounding: at its ends the second derivatives of powers are 0 times infinity.
+            rounding = torch.finfo(x.dtype).eps
+            u = ((x + self.bound) / (2 * self.bound)).clamp(rounding, 1 - rounding)
             value = (coefficients * _basis(u, self.degree)).sum(0)
             return value, (slopes * _basis(u, self.degree - 1)).sum(0).log()
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.numerics import monotone_root, soft_clamp
+from pushforward.numerics import log_sum, monotone_root, soft_clamp
 from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.transformers.base import Transformer
@@ -177,7 +177,7 @@ class _Mixture:
         terms = torch.cat((below - log_below + log_off, above - log_above + log_on))
         log_slope = torch.logsumexp(terms + self.log_scales.repeat(2, *(1,) * x.dim()), 0) + math.log1p(-self.min_slope)
         value = self.min_slope * x + (1 - self.min_slope) * (log_below - log_above)
-        return value, torch.logaddexp(log_slope, torch.full_like(x, math.log(self.min_slope)))
+        return value, log_sum(log_slope, torch.full_like(x, math.log(self.min_slope)))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The root, and the logarithm of the slope there."""
