@@ -118,6 +118,20 @@ def test_any_raw_value_and_any_distance_is_finite(case, dtype):
                 assert all(g is None or torch.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_second_derivatives_are_finite_at_any_distance(case, dtype):
+    transformer, raw = built(case), raws(case, dtype=dtype).requires_grad_()
+    for scale in (1.0, 30.0, 1e4):
+        x = (scale * points(case, dtype=dtype)).requires_grad_()
+        y, log_slope = transformer.forward(x, raw)
+        slopes = torch.autograd.grad(y.sum() + log_slope.sum(), (x, raw), create_graph=True, allow_unused=True)
+        total = sum(slope.sum() for slope in slopes if slope is not None and slope.requires_grad)
+        if isinstance(total, torch.Tensor):
+            for bend in torch.autograd.grad(total, (x, raw), allow_unused=True):
+                assert bend is None or torch.isfinite(bend).all(), f"x{scale:g}"
+
+
 @pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
 def test_shapes(case):
     transformer = built(case)
