@@ -308,3 +308,14 @@ def test_impossible_options():
         Monitor(betting="power", epsilon=1.0)
     with pytest.raises(ConfigError, match="grid"):
         RestartedMartingale(0)
+
+
+@pytest.mark.parametrize("name", MARTINGALES)
+def test_martingales_refuse_what_is_no_p_value(name):
+    martingale = {"power": PowerMartingale, "mixture": MixtureMartingale, "restarted": RestartedMartingale}[name]()
+    before = list(martingale.state)
+    for wrong in ([0.5, 0.0], [1.5], [-0.1], [np.nan]):
+        with pytest.raises(InputError):
+            martingale.update(wrong)
+    assert martingale.state == before
+    assert len(martingale.update([0.1, 1.0])) == 2

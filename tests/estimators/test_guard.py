@@ -338,9 +338,10 @@ def test_errors_of_fit_name_the_row_of_the_table() -> None:
 
 
 def test_an_unfitted_guard_is_an_error() -> None:
-    with pytest.raises(NotFittedError, match="fit") as caught:
-        Guard().predict([[0.0]])
-    assert isinstance(caught.value, PushforwardError)
+    for method in ("predict", "p_value", "select", "anomaly_score"):
+        with pytest.raises(NotFittedError, match="fit") as caught:
+            getattr(Guard(), method)([[0.0]])
+        assert isinstance(caught.value, PushforwardError)
 
 
 def test_wrong_width_is_refused(guard: Guard) -> None:

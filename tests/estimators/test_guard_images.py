@@ -11,6 +11,7 @@ from pushforward import Guard
 from pushforward.cli import main
 from pushforward.data import load_image_sample
 from pushforward.detection import auroc, realized_interval
+from pushforward.detection.image_score import value_range
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
 from pushforward.io import read, read_images, write
 
@@ -69,7 +70,6 @@ def test_a_file_whose_parts_do_not_fit(guard, tmp_path):
 def test_bad_images(guard):
     for wrong, words in (
         (np.zeros((2, 14, 14), dtype=np.uint8), r"\(1, 28, 28\)"),
-        (np.full((2, 28, 28), 300), "0 to 255"),
         (np.zeros((2, 28, 28, 3), dtype=np.uint8), r"\(1, 28, 28\)"),
         (np.full((2, 28, 28), 0.5), "integers|whole"),
         (np.zeros((3, 784)), "images|stack|shape"),
@@ -106,6 +106,53 @@ def test_16_bits_and_black_images():
     assert np.isfinite(guard.anomaly_score(np.zeros((1, 4, 4), dtype=np.uint16))).all()
     black = Guard(alpha=0.1, max_steps=3, random_state=0).fit(np.zeros((200, 4, 4), dtype=np.uint8))
     assert (black.predict(np.zeros((2, 4, 4), dtype=np.uint8)) == 1).all()
+
+
+def faint(count: int, seed: int, *, upside_down: bool = False) -> np.ndarray:
+    """16-bit images with a gradient of 100 levels around 30,000, as of a thermal camera."""
+    rng = np.random.default_rng(seed)
+    rows = np.linspace(0, 100, 8)[:: -1 if upside_down else 1]
+    return (30_000 + rows[:, None] + rng.normal(scale=5, size=(count, 8, 8))).round().astype(np.uint16)
+
+
+def test_few_levels_of_16_bits_are_seen(tmp_path):
+    guard = Guard(alpha=0.1, max_steps=3, random_state=0).fit(faint(200, 0))
+    assert guard.score_.shift == 0
+    assert guard.score_.offset < 30_000 - 40 < 30_100 + 40 < guard.score_.top
+    assert (guard.predict(faint(20, 1)) == -1).mean() < 0.5
+    other = faint(20, 2, upside_down=True)
+    assert (guard.predict(other) == -1).all()
+    guard.save(tmp_path / "guard.safetensors")
+    assert (Guard.load(tmp_path / "guard.safetensors").p_value(other) == guard.p_value(other)).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 255, (0, 0)), (200, 255, (0, 0)), (0, 4095, (0, 4)), (0, 4000, (0, 5)), (0, 65_530, (0, 8)), (60_000, 65_535, (58_672, 5)),
+        (30_000, 30_100, (29_923, 0)), (30_000, 30_254, (29_872, 1)), (0, 2**20 - 1, (0, 13)),
+    ],
+)  # fmt: skip
+def test_the_range_of_deep_images_has_room(low, high, expected):
+    assert value_range((torch.tensor([low]), torch.tensor([high]))) == expected
+    offset, shift = expected
+    assert offset <= low <= high < offset + (256 << shift)
+
+
+def test_numbers_beyond_the_range_are_alarms_of_their_images_alone():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 1500, size=(200, 4, 4)).astype(np.uint16)
+    guard = Guard(alpha=0.1, max_steps=3, random_state=0).fit(images)
+    assert (guard.score_.offset, guard.score_.top) == (0, 2047)
+    new = images[:4].copy()
+    expected = guard.anomaly_score(new)
+    new[2, 0, 0] = 4000
+    with pytest.warns(PushforwardWarning, match="outside 0 to 2047"):
+        found = guard.anomaly_score(new)
+    assert found[2] == np.inf
+    assert (found[[0, 1, 3]] == expected[[0, 1, 3]]).all()
+    with pytest.warns(PushforwardWarning, match="outside 0 to 2047"):
+        assert guard.predict(new)[2] == -1
 
 
 def test_a_table_after_images_and_back():

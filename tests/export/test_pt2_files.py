@@ -124,6 +124,21 @@ def test_a_guard_of_images_needs_to_be_exportable(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:there are images with numbers outside")
+def test_a_guard_of_16_bit_images_and_numbers_beyond_its_range(tmp_path):
+    pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    images = (30_000 + np.linspace(0, 100, 8)[:, None] + rng.normal(scale=5, size=(240, 8, 8))).round().astype(np.int32)
+    guard = pf.Guard(0.1, exportable=True, max_steps=5, random_state=0).fit(images[:200])
+    new = images[200:].copy()
+    new[0, 0, 0], new[1, 0, 0], new[2] = 40_000, 0, new[2, ::-1]
+    assert (guard.predict(new)[:2] == -1).all()
+    for name in ("guard.pt2", "guard.onnx"):
+        guard.export(tmp_path / name)
+        assert compare(guard, tmp_path / name, new).agrees
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neighbors", "likelihood", "two-sided", "dose"])
 def test_a_score_that_a_user_chose(tmp_path, kind):
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -21,9 +21,10 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import AbsTransform, CorrCholeskyTransform, ReshapeTransform, SoftmaxTransform
 
+from pushforward.distributions import Normal as StandardNormal
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, UNIT, Support
-from pushforward.models import NICE
+from pushforward.models import NICE, Flow
 from pushforward.registry import describe
 from pushforward.transforms import (
     Affine,
@@ -84,6 +85,26 @@ def test_from_torch_boxes_and_rows_outside():
     assert torch.isfinite(gradient).all()
     backwards = Inverse(from_torch(ExpTransform().inv, 2)).encode(x.detach())
     assert backwards.contribution.tolist() == [pytest.approx(-math.log(2.0)), -math.inf]
+
+
+@pytest.mark.parametrize(
+    ("parts", "inside", "outside"),
+    [
+        ([ExpTransform(), AffineTransform(1.0, 2.0)], 3.0, (-3.0, 0.5, 1.0)),
+        ([SigmoidTransform(), AffineTransform(-1.0, 2.0)], 0.5, (-3.0, 3.0, 1.5)),
+        ([TanhTransform(), AffineTransform(0.0, 2.0), ExpTransform()], 1.5, (-1.0, 0.1, 8.0)),
+    ],
+)
+def test_from_torch_of_a_composition_knows_what_its_parts_reach(parts, inside, outside):
+    transform = ComposeTransform(parts)
+    flow = Flow(from_torch(transform, 1), StandardNormal(1))
+    x = torch.tensor([[inside], *([value] for value in outside)], requires_grad=True)
+    found = flow.log_prob(x)
+    expected = TransformedDistribution(Normal(torch.zeros(1), 1.0), transform, validate_args=False).log_prob(x[:1])
+    torch.testing.assert_close(found[:1], expected[:, 0])
+    assert (found[1:] == -torch.inf).all()
+    (slope,) = torch.autograd.grad(found[0], x)
+    assert torch.isfinite(slope).all()
 
 
 def test_from_torch_with_a_change_of_shape(check):

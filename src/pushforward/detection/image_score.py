@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from pushforward.detection.scores import (
     SurpriseSum,
 )
 from pushforward.detection.transformation_training import fit_transformations, information
-from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
+from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError, warn_caller
 from pushforward.models import Glow, ImageNICE, Model
 from pushforward.registry import register
 from pushforward.training import TrainingConfig, fit
@@ -54,25 +55,35 @@ _WEIGHT = 2.0
 class ImageScore(Score, InputScore):
     """A score of small 8-bit images, applied to images of any size and bit depth.
 
-    Values of more than 8 bits lose their lowest bits. Squares of ``pool`` pixels are averaged and rounded. The border is
-    repeated until both sides are multiples of 4.
+    Values of more than 8 bits are counted from ``offset`` and lose their lowest bits. Squares of ``pool`` pixels are averaged
+    and rounded. The border is repeated until both sides are multiples of 4. An image with a number outside the range
+    ``offset`` to :attr:`top` has the score inf.
 
     Args:
         inner: the score of the small images, of the shape that :meth:`prepare` returns; fitting this score fits it.
         shape: (channels, height, width) of the inputs.
         pool: side of the squares.
         shift: number of bits to lose.
+        offset: the number that becomes 0.
 
     Raises:
-        InputError: when it scores images of another shape, or values that are not integers of the range.
+        InputError: when it scores images of another shape, or values that are negative or not integers.
+
+    Warns:
+        PushforwardWarning: for images with numbers outside the range.
     """
 
     reads = "images"
 
-    def __init__(self, inner: Score, shape: Shape, pool: int = 1, shift: int = 0) -> None:
+    def __init__(self, inner: Score, shape: Shape, pool: int = 1, shift: int = 0, offset: int = 0) -> None:
         super().__init__()
-        self.inner, self.shape, self.pool, self.shift = inner, tuple(shape), pool, shift
+        self.inner, self.shape, self.pool, self.shift, self.offset = inner, tuple(shape), pool, shift, offset
         self.needs: frozenset[Need] = inner.needs  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def top(self) -> int:
+        """The largest number of the range."""
+        return self.offset + (256 << self.shift) - 1
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
@@ -82,8 +93,16 @@ class ImageScore(Score, InputScore):
         """The score of each image ``(n, *shape)``, float64 ``(n,)``.
 
         Raises:
-            InputError: for images of another shape, or values that are not integers of the range.
+            InputError: for images of another shape, or values that are negative or not integers.
+
+        Warns:
+            PushforwardWarning: for images with numbers outside the range.
         """
+        if inputs.dim() == 4 and self._outside(inputs).any():
+            warn_caller(
+                f"there are images with numbers outside {self.offset} to {self.top}, the range of the training images: they are alarms. If "
+                "the camera or the file format has changed, bring the images to the old scale, or fit again."
+            )
         return self(inputs).numpy()
 
     def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -110,31 +129,35 @@ class ImageScore(Score, InputScore):
         self.inner.fit(self.prepare(reference))
 
     def _score(self, x: Tensor) -> Tensor:
-        far = torch.isinf(x).flatten(1).any(1)
-        finite = torch.where(far[:, None, None, None], 0, x)
-        return torch.where(far, math.inf, self.inner(self.prepare(finite)))
-
-    def prepare(self, x: Tensor) -> Tensor:
-        """The small images that the inner score reads of images ``(n, *shape)``: uint8, ``(n, channels, h, w)``."""
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(
                 f"this guard reads images of shape {self.shape} (channels, height, width); got {tuple(x.shape[1:])}: bring them to the size "
                 "and the channels of the training images."
             )
+        x = x if x.is_floating_point() else x.long()
+        far = self._outside(x) | torch.isinf(x).flatten(1).any(1)
+        inside = torch.where(far[:, None, None, None], self.offset, x)
+        return torch.where(far, math.inf, self.inner(self.prepare(inside)))
+
+    def _outside(self, x: Tensor) -> Tensor:
+        """Which images have a finite number outside the range; negative ones are another mistake."""
+        return (((x > self.top) | (x < self.offset)) & (x >= 0) & (x < math.inf)).flatten(1).any(1)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """The small images that the inner score reads of images ``(n, *shape)``: uint8, ``(n, channels, h, w)``."""
         integers = x.long()
-        top = 256 << self.shift
-        wrong = ((integers < 0) | (integers >= top) | (integers != x)).flatten(1).any(1)
+        wrong = ((integers < self.offset) | (integers > self.top) | (integers != x)).flatten(1).any(1)
         if wrong.any():
             raise InputError(
-                f"this guard reads images of integers 0 to {top - 1}, like its training images; image "
+                f"this guard reads images of integers {self.offset} to {self.top}, like its training images; image "
                 f"{int(wrong.nonzero()[0])} has other values."
             )
-        return prepare(integers, self.pool, self.shift)
+        return prepare(integers, self.pool, self.shift, self.offset)
 
 
-def prepare(x: Tensor, pool: int, shift: int) -> Tensor:
+def prepare(x: Tensor, pool: int, shift: int, offset: int = 0) -> Tensor:
     """Convert images to 8 bits and sides that are multiples of 4, see :class:`ImageScore`."""
-    x = (x >> shift).to(torch.uint8) if shift else x.to(torch.uint8)
+    x = ((x - offset if offset else x) >> shift).to(torch.uint8) if shift or offset else x.to(torch.uint8)
     if pool > 1:
         x = F.avg_pool2d(x.float(), pool, ceil_mode=True, count_include_pad=False).round().to(torch.uint8)
     height, width = x.shape[-2:]
@@ -142,6 +165,28 @@ def prepare(x: Tensor, pool: int, shift: int) -> Tensor:
     if down or right:
         x = F.pad(x.float(), (0, right, 0, down), mode="replicate").to(torch.uint8)
     return x
+
+
+def value_range(images: Sequence[Tensor]) -> tuple[int, int]:
+    """Offset and number of lost bits with which 8 bits hold all numbers of some images and, for new ones, an eighth more.
+
+    It is (0, 0) for images of 8 bits; the offset is 0 where it saves no bit.
+    """
+    low, high = min(int(part.min()) for part in images), max(int(part.max()) for part in images)
+    if high < 256:
+        return 0, 0
+    whole, shift = _lost_bits(high + 1), _lost_bits(high - low + 1)
+    if whole <= shift:
+        return 0, whole
+    spare = (256 << shift) - (high - low + 1)
+    return max(0, low - spare // 2), shift
+
+
+def _lost_bits(levels: int) -> int:
+    """Bits to lose until 8 bits hold so many levels and an eighth more; no more for a power of two, where a camera saturates."""
+    if levels <= 2**16 and (levels & (levels - 1) == 0 or 9 * levels > 8 * 2**16):
+        return max(0, (levels - 1).bit_length() - 8)
+    return max(0, math.ceil(9 * levels / 8 - 1).bit_length() - 8)
 
 
 def image_flow(kind: str, shape: Shape) -> Model:
@@ -203,12 +248,12 @@ def fit_image_score(
         )
     shape = tuple(train.shape[1:])
     pool = math.ceil(max(shape[1:]) / LARGEST)
-    shift = max(0, int(train.max()).bit_length() - 8)
-    small = prepare(train, pool, shift)
+    offset, shift = value_range((train, held_out))
+    small = prepare(train, pool, shift, offset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         flow = image_flow(kind, tuple(small.shape[1:]))
-    small_held_out = prepare(held_out, pool, shift)
+    small_held_out = prepare(held_out, pool, shift, offset)
     limit = None if config.max_time is None else seconds(config.max_time)
     if limit is not None:
         config = replace(config, max_time=(1 - _NETWORK_TIME) * limit)
@@ -235,7 +280,7 @@ def fit_image_score(
         refit=False,
         seed=config.seed,
     )
-    return ImageScore(SurpriseSum(dose, network, weights=(1.0, weight)), shape, pool, shift).fit(held_out)
+    return ImageScore(SurpriseSum(dose, network, weights=(1.0, weight)), shape, pool, shift, offset).fit(held_out)
 
 
 def _split(images: Tensor, validation: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,10 @@ import math
 from abc import ABC, abstractmethod
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from pushforward.detection.validation import score_array
+from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer, check_number
 
 __all__ = ["MARTINGALES", "BettingMartingale", "MixtureMartingale", "PowerMartingale", "RestartedMartingale"]
@@ -34,9 +36,20 @@ class BettingMartingale(ABC):
     def start(self) -> list[float]:
         """The state before the first p-value."""
 
+    def update(self, p: ArrayLike) -> NDArray[np.float64]:
+        """Log capital after each of the next p-values, shape (m,).
+
+        Raises:
+            InputError: for a p-value outside (0, 1], NaN, or another shape; the state then does not change.
+        """
+        values = score_array(p, "the p-values", may_be_empty=True)
+        if not ((values > 0) & (values <= 1)).all():
+            raise InputError("p-values must be greater than 0 and at most 1: use conformal ones, which are never 0.")
+        return self._update(values)
+
     @abstractmethod
-    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log capital after each of the next p-values, shape (m,), each in (0, 1]."""
+    def _update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What ``update`` returns, for p-values that were checked."""
 
 
 class PowerMartingale(BettingMartingale):
@@ -64,7 +77,7 @@ class PowerMartingale(BettingMartingale):
         """Log capital."""
         return [0.0]
 
-    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         gains = math.log(self.epsilon) + (self.epsilon - 1) * np.log(p)
         capital = np.cumsum(np.concatenate([self.state, gains]))[1:]
@@ -90,7 +103,7 @@ class MixtureMartingale(BettingMartingale):
         """Number of p-values, and S."""
         return [0.0, 0.0]
 
-    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         number = self.state[0] + np.arange(1.0, p.size + 1)
         total = np.cumsum(np.concatenate([[self.state[1]], -np.log(p)]))[1:]
@@ -125,7 +138,7 @@ class RestartedMartingale(BettingMartingale):
         """Number of p-values, and the log of the capital invested in each epsilon."""
         return [0.0, *[-math.inf] * self.grid]
 
-    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         epsilon = np.arange(1, self.grid + 1) / (self.grid + 1)
         number, invested = self.state[0], np.array(self.state[1:])

@@ -55,7 +55,8 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
 
     def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of each row, ``(rows,)``: P(p <= a) <= a for rows like the training rows."""
-        return self.calibrator_.p_value(self.anomaly_score(X))
+        scores = self.anomaly_score(X)  # first, since it says what to do if nothing is fitted
+        return self.calibrator_.p_value(scores)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples(X) - offset_``: negative is an alarm."""

@@ -82,7 +82,7 @@ def guard_graph(
     if isinstance(score, ImageScore):
         module = ImageGraph(score)
         promise = Promise(calibration, level, ImageGraph.rounding)
-        example = torch.zeros(2, *score.shape, dtype=torch.uint8 if score.shift == 0 else torch.int32)
+        example = torch.zeros(2, *score.shape, dtype=torch.uint8 if score.top < 256 else torch.int32)
         shape = {"channels": score.shape[0], "height": score.shape[1], "width": score.shape[2]}
         images = {"inputs": [{"input": "images", "type": str(example.dtype).removeprefix("torch."), **shape}]}
         return Graph(_OfMatrix(module, promise).eval(), (example,), ("images",), OUTPUTS, dict(facts) | images)

@@ -102,12 +102,16 @@ class ImageGraph(Part):
 
     def __init__(self, score: ImageScore) -> None:
         super().__init__()
-        self.pool, self.shift = score.pool, score.shift
+        self.pool, self.shift, self.offset, self.top = score.pool, score.shift, score.offset, score.top
         self.inner = StatisticGraph(score.inner)
 
     def forward(self, x: Tensor) -> Tensor:
         """The score of images ``(n, channels, height, width)``, float64, ``(n,)``."""
-        return self.inner(prepare(x.to(torch.int64), self.pool, self.shift))[:, 0]
+        x = x.to(torch.int64)
+        far = ((x < self.offset) | (x > self.top)).flatten(1).any(1)
+        inside = torch.where(far[:, None, None, None], self.offset, x)
+        small = prepare(inside, self.pool, self.shift, self.offset)
+        return torch.where(far, torch.inf, self.inner(small)[:, 0])
 
 
 def require_graph(statistic: Statistic) -> None:

@@ -19,7 +19,7 @@ from pushforward.models.row_parts import row_parts
 from pushforward.models.sampling import check_sample_shape, seeded_generator
 from pushforward.models.torch_distribution import ModelDistribution
 from pushforward.models.validation import check_data, check_model_context, check_no_nan, check_shape
-from pushforward.numerics import Noise, RowNoise, RunningMean, is_eager, may_check_values, split_infinite
+from pushforward.numerics import Noise, RowNoise, RunningMean, cast_finite, is_eager, may_check_values, split_infinite
 from pushforward.numerics.checks import check_integer
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain, check_support
@@ -506,7 +506,7 @@ class Model(nn.Module, ABC):
             check_no_nan(given, owner)
             if torch.isfinite(x).all():
                 return x, context, None
-        x, far = split_infinite(x, len(self.shape))
+        x, far = split_infinite(cast_finite(given, x.dtype), len(self.shape))
         return x, context, far
 
     def _base_sample(

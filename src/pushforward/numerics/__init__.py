@@ -1,7 +1,14 @@
 """Numerical guards: bounds, stable functions, roots, Jacobians, noise of rows, long sums, checks of arguments and of tracing."""
 
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive, check_widths
-from pushforward.numerics.clamp import bound_input, bound_square, soft_clamp, softsign_clamp, split_infinite
+from pushforward.numerics.clamp import (
+    bound_input,
+    bound_square,
+    cast_finite,
+    soft_clamp,
+    softsign_clamp,
+    split_infinite,
+)
 from pushforward.numerics.functions import (
     inverse_softplus,
     log1mexp,
@@ -36,6 +43,7 @@ __all__ = [
     "batch_jacobian",
     "bound_input",
     "bound_square",
+    "cast_finite",
     "check_choice",
     "check_integer",
     "check_number",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["bound_input", "bound_square", "soft_clamp", "softsign_clamp", "split_infinite"]
+__all__ = ["bound_input", "bound_square", "cast_finite", "soft_clamp", "softsign_clamp", "split_infinite"]
 
 
 def soft_clamp(x: Tensor, bound: float) -> Tensor:
@@ -65,6 +65,22 @@ def bound_square(x: Tensor, terms: int) -> Tensor:
     """
     limit = 0.5 * math.sqrt(torch.finfo(x.dtype).max / terms)
     return x.clamp(-limit, limit)
+
+
+def cast_finite(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in a floating type, where finite numbers that the type does not hold become large numbers of their sign, not infinite ones.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import cast_finite
+        >>> cast_finite(torch.tensor([1.0, -1e300, torch.inf], dtype=torch.float64), torch.float32).isinf()
+        tensor([False, False,  True])
+    """
+    cast = x.to(dtype)
+    if cast is x or not x.is_floating_point():
+        return cast
+    most = torch.finfo(dtype).max ** 0.9  # so that a few sums stay finite
+    return torch.where(torch.isinf(cast) & torch.isfinite(x), (x > 0) * (2 * most) - most, cast)
 
 
 def split_infinite(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:

@@ -108,7 +108,7 @@ class TorchTransform(Transform):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The inverse of the inner transform."""
-        legal = _legal(self.transform.codomain, x, len(self.in_shape))
+        legal = _reached(self.transform, x, x.dim() - len(self.in_shape))
         x = _replace(x, legal, _apply(self.transform, self._legal_noise(x)))
         z = _apply(self.transform.inv, x)
         return Step(z, torch.where(legal, self._contribution(z, x), -math.inf))
@@ -230,6 +230,17 @@ def _legal(constraint: Constraint, value: Tensor, dims: int) -> Tensor:
     """Whether each row meets the constraint in all its coordinates, shape ``batch``."""
     found, batch = constraint.check(value), value.dim() - dims
     return found.flatten(batch).all(-1) if found.dim() > batch else found
+
+
+@torch.no_grad()
+def _reached(transform: td.Transform, value: Tensor, batch: int) -> Tensor:
+    """Whether each row is in the codomain of a transform; in a composition, whose own says less, in those of all its parts."""
+    legal = _legal(transform.codomain, value, value.dim() - batch)
+    if isinstance(transform, td.ComposeTransform):
+        for part in reversed(transform.parts):
+            legal = legal & _reached(part, value, batch)
+            value = _apply(part.inv, value)
+    return legal
 
 
 def _replace(value: Tensor, legal: Tensor, stand_in: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pushforward.detection.scores.ratio import check_pair
 from pushforward.detection.scores.scales import latent_blocks, path, path_names, scale_count
 from pushforward.errors import ConfigError
 from pushforward.models import Model
-from pushforward.numerics import RowNoise
+from pushforward.numerics import RowNoise, cast_finite
 from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
@@ -73,7 +73,7 @@ class GeneralModelRatio(Score):
         names = terms if count == 1 else [n for n in terms if n.endswith(ending) or (scale == 0 and n == "elementwise")]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for draw in range(self.samples):
-            columns = path(model, x.to(model.dtype), RowNoise(0, draw))
+            columns = path(model, cast_finite(x, model.dtype), RowNoise(0, draw))
             total += torch.stack([columns[name] for name in names]).sum(0)
         return total / self.samples
 

@@ -11,7 +11,7 @@ from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.model_outputs import check_model, far_rows
 from pushforward.errors import ConfigError
 from pushforward.models import Model
-from pushforward.numerics import RowNoise, sum_event
+from pushforward.numerics import RowNoise, cast_finite, sum_event
 from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Transform, Variational
@@ -65,7 +65,7 @@ class HierarchicalRatio(Score):
 
     def _score(self, x: Tensor) -> Tensor:
         far = far_rows(x)
-        x = torch.where(torch.isinf(x), 0.0, x).to(self.model.dtype)
+        x = cast_finite(torch.where(torch.isinf(x), 0.0, x), self.model.dtype)
         ratio = torch.stack([self._ratio(x, RowNoise(0, draw)) for draw in range(self.samples)]).mean(0)
         return torch.where(far | torch.isnan(ratio), math.inf, ratio)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError, InputError
 from pushforward.likelihood import Kind
 from pushforward.models import Model
-from pushforward.numerics import MiddleNoise, RowNoise
+from pushforward.numerics import MiddleNoise, RowNoise, cast_finite
 
 __all__ = ["NOISES", "check_model", "far_rows", "finite_reference", "latents", "log_likelihood"]
 
@@ -58,7 +58,7 @@ def latents(model: Model, x: Tensor, noise: str = "row") -> Tensor:
     """
     x = torch.where(torch.isinf(x), 0.0, x) if x.is_floating_point() else x
     if noise == "middle":
-        return model.chain.encode(x.to(model.dtype), None, noise=MiddleNoise()).z.flatten(1).double()
+        return model.chain.encode(cast_finite(x, model.dtype), None, noise=MiddleNoise()).z.flatten(1).double()
     return model.encode(x).flatten(1).double()
 
 

@@ -9,6 +9,7 @@ from pushforward.detection.scores.base import Statistic
 from pushforward.detection.scores.model_outputs import NOISES, check_model, far_rows
 from pushforward.detection.scores.scales import path, path_names
 from pushforward.models import Model
+from pushforward.numerics import cast_finite
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 
@@ -76,7 +77,7 @@ class LikelihoodPath(Statistic):
 
     def _values(self, x: Tensor) -> Tensor:
         far = far_rows(x)
-        x = torch.where(torch.isinf(x), 0.0, x).to(self.model.dtype)
+        x = cast_finite(torch.where(torch.isinf(x), 0.0, x), self.model.dtype)
         total: Tensor | None = None
         for draw in range(self.samples):
             columns = path(self.model, x, NOISES[self.noise](0, draw))
