@@ -129,15 +129,18 @@ class ImageScore(Score, InputScore):
         self.inner.fit(self.prepare(reference))
 
     def _score(self, x: Tensor) -> Tensor:
+        self._require_shape(x)
+        x = x if x.is_floating_point() else x.long()
+        far = self._outside(x) | torch.isinf(x).flatten(1).any(1)
+        inside = torch.where(far[:, None, None, None], self.offset, x)
+        return torch.where(far, math.inf, self.inner(self.prepare(inside)))
+
+    def _require_shape(self, x: Tensor) -> None:
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(
                 f"this guard reads images of shape {self.shape} (channels, height, width); got {tuple(x.shape[1:])}: bring them to the size "
                 "and the channels of the training images."
             )
-        x = x if x.is_floating_point() else x.long()
-        far = self._outside(x) | torch.isinf(x).flatten(1).any(1)
-        inside = torch.where(far[:, None, None, None], self.offset, x)
-        return torch.where(far, math.inf, self.inner(self.prepare(inside)))
 
     def _outside(self, x: Tensor) -> Tensor:
         """Which images have a finite number outside the range; negative ones are another mistake."""
@@ -145,6 +148,7 @@ class ImageScore(Score, InputScore):
 
     def prepare(self, x: Tensor) -> Tensor:
         """The small images that the inner score reads of images ``(n, *shape)``: uint8, ``(n, channels, h, w)``."""
+        self._require_shape(x)
         integers = x.long()
         wrong = ((integers < self.offset) | (integers > self.top) | (integers != x)).flatten(1).any(1)
         if wrong.any():
