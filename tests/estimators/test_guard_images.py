@@ -155,6 +155,14 @@ def test_numbers_beyond_the_range_are_alarms_of_their_images_alone():
         assert guard.predict(new)[2] == -1
 
 
+def test_images_of_8_bits_are_compared_with_a_range_of_more():
+    images = np.random.default_rng(0).integers(300, 1900, size=(200, 4, 4)).astype(np.uint16)
+    guard = Guard(alpha=0.1, max_steps=3, random_state=0).fit(images)
+    assert 0 < guard.score_.offset < 200 < 255 < guard.score_.top
+    dark = np.full((1, 4, 4), 200, np.uint8)  # inside, so without a warning, which would be an error here
+    assert (guard.anomaly_score(dark) == guard.anomaly_score(dark.astype(np.uint16))).all()
+
+
 def test_a_table_after_images_and_back():
     rng = np.random.default_rng(0)
     guard = Guard(alpha=0.1, max_steps=3, n_estimators=1, random_state=0)

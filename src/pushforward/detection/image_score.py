@@ -144,6 +144,7 @@ class ImageScore(Score, InputScore):
 
     def _outside(self, x: Tensor) -> Tensor:
         """Which images have a finite number outside the range; negative ones are another mistake."""
+        x = x if x.is_floating_point() else x.long()  # PyTorch compares 8 bits with the last 8 bits of a number
         return (((x > self.top) | (x < self.offset)) & (x >= 0) & (x < math.inf)).flatten(1).any(1)
 
     def prepare(self, x: Tensor) -> Tensor:
