@@ -15,6 +15,8 @@ from pushforward.data.tables import number_array
 from pushforward.errors import InputError
 
 VALUES = {"a": [1, 2], "b": ["x", None]}
+MATRIX = np.array([[1.0, 2.0], [3.0, 4.0]]).view(np.matrix)
+"""NumPy warns of its constructor."""
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_tables_with_names_keep_names_and_cells(data):
         np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.longdouble),
         np.array([[1.0, 2.0], [3.0, 4.0]], order="F")[::1],
         np.array([[1.0, 2.0], [3.0, 4.0]], dtype=object),
-        np.asmatrix([[1.0, 2.0], [3.0, 4.0]]),
+        MATRIX,
         torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True),
         torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.bfloat16),
         [[1.0, 2.0], [3.0, 4.0]],
@@ -69,7 +71,7 @@ def test_arrays_have_positions_and_no_names(data):
         np.array([[1.0, 2.0], [3.0, 4.0]]),
         np.array([[1, 2], [3, 4]], dtype=np.uint8),
         np.array([[1.0, 2.0], [3.0, 4.0]], dtype=">f4"),
-        np.asmatrix([[1.0, 2.0], [3.0, 4.0]]),
+        MATRIX,
         torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True),
         torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.bfloat16),
         [[1.0, 2.0], [3.0, 4.0]],

@@ -70,7 +70,7 @@ def test_a_file_whose_parts_do_not_fit(guard, tmp_path):
 def test_bad_images(guard):
     for wrong, words in (
         (np.zeros((2, 14, 14), dtype=np.uint8), r"\(1, 28, 28\)"),
-        (np.zeros((2, 28, 28, 3), dtype=np.uint8), r"\(1, 28, 28\)"),
+        (np.arange(2 * 28 * 28 * 3).reshape(2, 28, 28, 3) % 256, r"\(1, 28, 28\)"),
         (np.full((2, 28, 28), 0.5), "integers|whole"),
         (np.zeros((3, 784)), "images|stack|shape"),
     ):
@@ -222,10 +222,13 @@ def test_a_picture_with_colors_for_a_guard_of_gray_ones_is_named(tmp_path, capsy
     gray.save(tmp_path / "g")
     folder = tmp_path / "new"
     folder.mkdir()
-    for name, mode in (("a.png", "L"), ("b.png", "RGB")):
-        Image.new(mode, (5, 6)).save(folder / name)
+    for name, mode, color in (("a.png", "L", 9), ("b.png", "RGB", (9, 0, 0))):
+        Image.new(mode, (5, 6), color).save(folder / name)
     for command in (["score", "-o", str(tmp_path / "out.csv")], ["report", "-o", str(tmp_path / "out.html")]):
         assert main([command[0], str(tmp_path / "g"), str(folder), *command[1:]]) == 1
-        assert "b.png has the mode RGB, with colors" in capsys.readouterr().err
+        assert "b.png has colors, and the images must be gray" in capsys.readouterr().err
     with pytest.raises(InputError, match="gray=True"):
         gray.anomaly_score(read_images(folder))
+    Image.new("RGB", (5, 6), (9, 9, 9)).save(folder / "b.png")  # a gray picture that is saved in color
+    np.testing.assert_array_equal(*gray.anomaly_score(read_images(folder)))
+    assert main(["score", str(tmp_path / "g"), str(folder), "-o", str(tmp_path / "out.csv")]) == 0

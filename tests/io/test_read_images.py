@@ -5,6 +5,7 @@ import io
 import struct
 import sys
 import types
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -242,12 +243,50 @@ def test_frames_after_the_first_are_not_dropped(tmp_path):
 
 
 def test_a_picture_with_colors_among_gray_ones_is_named(tmp_path):
-    for name, mode in (("a.png", "L"), ("b.tiff", "CMYK"), ("c.png", "L")):
+    for name, mode in (("a.png", "L"), ("b.tiff", "RGB"), ("c.png", "RGB")):
         Image.new(mode, (4, 3)).save(tmp_path / name)
-    for read in (read_images, lambda path, gray: list(stream_images(path, 2, gray=gray))):
-        with pytest.raises(InputError, match=r"b\.tiff has the mode CMYK, with colors, .*: convert it to gray"):
+    readers = read_images, lambda path, gray: torch.cat(list(stream_images(path, 2, gray=gray)))
+    for read in readers:  # pictures without colors are gray in any mode
+        assert read(tmp_path, gray=True).shape == (3, 1, 3, 4)
+    Image.new("CMYK", (4, 3), (90, 0, 0, 0)).save(tmp_path / "b.tiff")
+    for read in readers:
+        with pytest.raises(InputError, match=r"b\.tiff has colors, and the images must be gray: convert it"):
             read(tmp_path, gray=True)
     assert read_images(tmp_path).shape == (3, 3, 3, 4)
+
+
+def deep_png(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow does not write: (h, w, 3) RGB, (h, w, 2) gray with transparency."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, channels = pixels.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 2: 4, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_bits_that_pillow_would_drop_are_refused(tmp_path, channels: int):
+    body = deep_png(np.full((4, 6, channels), 300, np.uint16))
+    (tmp_path / "a.png").write_bytes(body)
+    for read in (read_images, lambda path: list(stream_images(path, 2))):
+        with pytest.raises(InputError, match=r"a\.png has channels of 16 bits, of which only 8 could be read"):
+            read(tmp_path)
+    with pytest.raises(InputError, match="image 0 has channels of 16 bits"):
+        as_images([Image.open(io.BytesIO(body))])
+
+
+def test_a_picture_of_another_range_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(GRAY[0]))
+    Image.fromarray(GRAY[0].astype(np.uint16) * 256).save(tmp_path / "b.png")
+    for read in (read_images, lambda path: list(stream_images(path, 2))):
+        with pytest.raises(InputError, match=r"the first image has 8 bits, and .*b\.png has more: convert one"):
+            read(tmp_path)
+    (tmp_path / "a.png").rename(tmp_path / "c.png")
+    with pytest.raises(InputError, match=r"c\.png has 8 bits, and the first image has more: convert one"):
+        read_images(tmp_path)
 
 
 def test_damaged_bytes_are_called_the_picture(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +15,10 @@ from service_helpers import Server
 from sklearn.datasets import load_digits
 
 from pushforward import Guard
+from pushforward.errors import InputError
+from pushforward.service.inference_protocol import metadata
+from pushforward.service.inputs import Reader
+from pushforward.service.refusal import Refusal
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +101,41 @@ def test_a_picture_of_another_size_is_refused(digit_server):
     assert "8 x 9" in answer.json()["error"]
 
 
-def test_a_picture_in_color_is_scored_in_gray(digit_server, guard, digits):
-    body = encoded(np.repeat(digits[702][..., None], 3, axis=-1))
-    answer = digit_server.client.post("/score", content=body, headers={"content-type": "image/png"})
-    assert answer.json()["rows"][0]["p_value"] == float(guard.p_value(digits[702][None])[0])
+def test_a_gray_picture_saved_in_color_is_gray_and_colors_are_refused(digit_server, guard, digits):
+    post = digit_server.client.post
+    picture = np.repeat(digits[702][..., None], 3, axis=-1)
+    want = float(guard.p_value(digits[702][None])[0])
+    for body in (encoded(picture), encoded(np.dstack([picture, np.full((8, 8), 90, np.uint8)]))):  # RGB and RGBA
+        answer = post("/score", content=body, headers={"content-type": "image/png"})
+        assert answer.json()["rows"][0]["p_value"] == want
+    assert post("/score", json={"images": picture[None].tolist()}).json()["rows"][0]["p_value"] == want
+    picture[3, 3, 0] ^= 1
+    answer = post("/score", content=encoded(picture), headers={"content-type": "image/png"})
+    assert answer.status_code == 422
+    assert "image 0 has colors, and the images must be gray" in answer.json()["error"]
+    answer = post("/score", json={"images": picture[None].tolist()})
+    assert answer.status_code == 422
+    assert "this guard reads gray images" in answer.json()["error"]
+
+
+def test_a_gray_picture_for_a_guard_of_colors_has_three_equal_channels(digits):
+    colors = np.stack([digits[:300], digits[300:600], digits[600:900]], axis=-1)
+    guard = Guard(alpha=0.05, max_steps=2, random_state=0).fit(colors)
+    reader = Reader(guard, 10)
+    both = reader.pictures([encoded(digits[0]), encoded(colors[0])])
+    np.testing.assert_array_equal(both.data, [np.repeat(digits[0][None], 3, 0), colors[0].transpose(2, 0, 1)])
+    for alone in (reader.pictures([encoded(digits[0])]), reader.numbers(digits[:1])):
+        np.testing.assert_array_equal(alone.data, both.data[:1])
+    for read in (reader.numbers, guard.p_value):
+        with pytest.raises((InputError, Refusal), match="is one color image or three gray ones: give"):
+            read(digits[:3])
+
+
+def test_the_protocol_names_a_type_that_holds_the_numbers(guard, digits):
+    deep = Guard(alpha=0.05, max_steps=2, random_state=0).fit(digits[:600].astype(np.uint16) * 16)
+    for fitted, kind in ((guard, "UINT8"), (deep, "UINT16")):
+        model = SimpleNamespace(guard=fitted, reader=Reader(fitted, 10), name="m")
+        assert metadata(cast(Any, model), ["1"])["inputs"][0]["datatype"] == kind
 
 
 def test_a_damaged_picture_is_refused(digit_server, digits):

@@ -48,6 +48,7 @@ class ImageGuard:
     """What a reader needs of a guard of 8 x 8 gray images; fitting one takes minutes."""
 
     reads_images, n_features_in_ = True, 64
+    score_ = SimpleNamespace(shape=(1, 8, 8))
 
 
 @pytest.fixture

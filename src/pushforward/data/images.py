@@ -13,7 +13,16 @@ from torch import Tensor
 
 from pushforward.errors import InputError
 
-__all__ = ["as_images", "check_frames", "is_picture", "picture_error", "picture_mode", "upright"]
+__all__ = [
+    "as_images",
+    "check_depth",
+    "check_frames",
+    "is_picture",
+    "picture_error",
+    "picture_mode",
+    "upright",
+    "without_colors",
+]
 
 CHANNELS = (1, 3, 4)
 _ORIENTATION = 0x0112
@@ -98,6 +107,31 @@ def check_frames(picture: Any, name: str) -> None:
         raise InputError(f"{name} has {frames} frames, and a picture is one: save the frames as separate files.")
 
 
+def check_depth(picture: Any, name: str) -> None:
+    """Refuse a picture of colors with 16 bits a channel, of which Pillow would silently keep 8. It must not be loaded yet.
+
+    Raises:
+        InputError: naming the picture.
+    """
+    for tile in getattr(picture, "tile", ()):  # (codec, extents, offset, arguments); the arguments hold the mode of the file
+        given = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if picture_mode(picture) and any(isinstance(part, str) and ";16" in part for part in given):
+            raise InputError(
+                f"{name} has channels of 16 bits, of which only 8 could be read: save it with 8 bits, or give its numbers as an array."
+            )
+
+
+def without_colors(pixels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Pixels ``(h, w)`` of a picture for a model of gray images: one channel of a picture ``(h, w, 3)`` whose channels are equal.
+
+    Raises:
+        InputError: for a picture with colors, naming it.
+    """
+    if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
+        raise InputError(f"{name} has colors, and the images must be gray: convert it to gray, or leave it out.")
+    return pixels[..., 0] if pixels.ndim == 3 else pixels
+
+
 def picture_error(error: BaseException) -> str:
     """What Pillow says of a picture, without the address of the stream that it was read from."""
     return _STREAM.sub("the picture", str(error))
@@ -126,6 +160,7 @@ def _pixels_of_all(images: Sequence[Any]) -> list[Any]:
 
 def _pixels(image: Any, name: str) -> NDArray[Any]:
     check_frames(image, name)
+    check_depth(image, name)
     if getattr(image, "format", None) == "TIFF":
         image.load()  # Pillow turns TIFF files upright, its versions at different times
     mode = picture_mode(image)

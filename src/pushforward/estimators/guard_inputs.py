@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from pushforward.data import as_images, as_table, is_frame
 from pushforward.data.images import is_picture
@@ -18,7 +19,7 @@ from pushforward.estimators.validation import check_array
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["channels_of", "read_rows"]
+__all__ = ["channels_of", "read_rows", "with_its_channels"]
 
 
 def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) -> Any:
@@ -46,13 +47,8 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
         images = as_images(X)
         if reset:
             _set_features(guard, math.prod(images.shape[1:]), None)
-        elif images.shape[1] == 1 and channels_of(guard) == 3:  # as a gray picture among colored ones in a folder
-            images = images.expand(-1, 3, -1, -1)
-        elif images.shape[1] == 3 and channels_of(guard) == 1:
-            raise InputError(
-                f"this guard reads gray images of shape {_shape(guard)}; got {tuple(images.shape[1:])}, with colors: convert them to gray; "
-                "pf.io.read_images(path, gray=True) names a file that has colors."
-            )
+        else:
+            images = with_its_channels(guard, images, X)
         return images
     if is_frame(X):
         named = (guard.ignore or ()) if reset else (*getattr(guard, "feature_names_in_", ()), *guard.ignored_)
@@ -86,6 +82,36 @@ def channels_of(guard: Guard) -> int | None:
     """Channels of the training images; every score of images has their shape."""
     shape = _shape(guard)
     return None if shape is None else shape[0]
+
+
+def with_its_channels(guard: Guard, images: Tensor, given: Any) -> Tensor:
+    """Images ``(n, c, h, w)`` with as many channels as a guard's training images, as in a folder of gray and colored pictures:
+    a gray one has three equal channels, and one whose three channels are equal is gray.
+
+    Args:
+        guard: fitted on images.
+        images: from `as_images`.
+        given: what the user gave.
+
+    Raises:
+        InputError: for colors where the guard reads gray images, and for an array that is one color image or three gray ones.
+    """
+    channels = channels_of(guard)
+    if images.shape[1] == 1 and channels == 3:
+        if len(getattr(given, "shape", ())) == 3 and tuple(given.shape) == _shape(guard):
+            raise InputError(
+                f"an array of shape {tuple(given.shape)} is one color image or three gray ones: give {(1, *given.shape)} for one color image, "
+                f"or {(3, 1, *given.shape[1:])} for three gray ones."
+            )
+        return images.expand(-1, 3, -1, -1)
+    if images.shape[1] == 3 and channels == 1:
+        if (images == images[:, :1]).all():
+            return images[:, :1]
+        raise InputError(
+            f"this guard reads gray images of shape {_shape(guard)}; got {tuple(images.shape[1:])}, with colors: convert them to gray; "
+            "pf.io.read_images(path, gray=True) names a file that has colors."
+        )
+    return images
 
 
 def _shape(guard: Guard) -> tuple[int, ...] | None:

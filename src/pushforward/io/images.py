@@ -60,14 +60,16 @@ def read_images(
         array: which array of an ``.npz`` file; by default "X", or the only one.
         column: which column of a Parquet file; by default "image", or the only one of encoded images.
         train: whether to read the training part of a torchvision data set, else its test part.
-        gray: whether to refuse an encoded image with colors, for a guard of gray images; the error names it.
+        gray: whether to read encoded images as gray, for a guard of gray images. An image with colors is refused by name; one whose
+            three channels are equal has none.
 
     Returns:
         ``(n, c, h, w)`` integers. c is 1 if all images are gray, else 3; transparency is dropped.
 
     Raises:
         StorageError: for a path that is absent, damaged, or of unknown format.
-        InputError: for images of different sizes, an image of several frames or pages, or no images.
+        InputError: for images of different sizes, images of 8 and of more bits together, an image of several frames or pages or of
+            colors with 16 bits a channel (of which Pillow would keep 8), or no images.
         ConfigError: for an array, a column or a data set that does not exist.
 
     Example:

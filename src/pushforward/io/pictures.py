@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.data.images import as_images, check_frames, picture_error, picture_mode, upright
+from pushforward.data.images import (
+    as_images,
+    check_depth,
+    check_frames,
+    picture_error,
+    picture_mode,
+    upright,
+    without_colors,
+)
 from pushforward.errors import ConfigError, InputError, StorageError
 
 __all__ = [
@@ -124,13 +132,14 @@ def decoded(files: Files, gray: bool = False) -> Tensor:
 
     Raises:
         StorageError: for an image that cannot be decoded.
-        InputError: for images of different sizes or of several frames, for colors that are refused, or no images.
+        InputError: for images of different sizes or ranges, of several frames or of 16 bits a channel, for colors that are refused,
+            or no images.
     """
     arrays: list[NDArray[Any]] = []
     for name, file in files():
         array = _decode(name, file, gray)
         if arrays:
-            _check_size(name, array.shape[:2], arrays[0].shape[:2])
+            _check_like(name, array, arrays[0])
         arrays.append(array)
     if not arrays:
         raise InputError("there are no images.")
@@ -143,20 +152,20 @@ def decoded_parts(files: Files, rows: int, gray: bool = False) -> Iterator[Tenso
     A first pass reads the headers of all images, which say whether one has colors and whether all have one size.
     """
     kinds: set[Any] = set()
-    color, size = False, None
+    color, first = False, None
     for name, file in files():
         array = _header(name, file, gray)
-        size = size or array.shape[:2]
-        _check_size(name, array.shape[:2], size)
+        first = array if first is None else first
+        _check_like(name, array, first)
         kinds.add(array.dtype)
         color |= array.ndim == 3
-    if size is None:
+    if first is None:
         raise InputError("there are no images.")
     kind = np.result_type(*kinds)
     part: list[NDArray[Any]] = []
     for name, file in files():
         array = _decode(name, file, gray)
-        _check_size(name, array.shape[:2], size)
+        _check_like(name, array, first)
         if array.ndim == 3 and not color:
             raise StorageError(f"{name} changed while it was read.")
         part.append(array)
@@ -171,40 +180,41 @@ def _alike(arrays: list[NDArray[Any]], color: bool) -> list[NDArray[Any]]:
     return [array if array.ndim == 3 or not color else np.repeat(array[..., None], 3, -1) for array in arrays]
 
 
-def _check_size(name: str, size: tuple[int, ...], first: tuple[int, ...]) -> None:
-    if size != first:
+def _check_like(name: str, array: NDArray[Any], first: NDArray[Any]) -> None:
+    """Refuse a picture whose size or range is not that of the first."""
+    if array.shape[:2] != first.shape[:2]:
         raise InputError(
-            f"images must have one size: {name} is {size[1]} wide and {size[0]} high, and the first image is "
-            f"{first[1]} wide and {first[0]} high."
+            f"images must have one size: {name} is {array.shape[1]} wide and {array.shape[0]} high, and the first image is "
+            f"{first.shape[1]} wide and {first.shape[0]} high."
         )
+    if (array.dtype == np.uint8) != (first.dtype == np.uint8):  # white is 255 in one of them and far more in the other
+        few, many = (name, "the first image") if array.dtype == np.uint8 else ("the first image", name)
+        raise InputError(f"images must have one range: {few} has 8 bits, and {many} has more: convert one of them.")
 
 
 def _header(name: str, file: Any, gray: bool) -> NDArray[Any]:
     """An array of the shape and type that :func:`_decode` would give, without pixels."""
-    return _open(name, file, gray, lambda picture, mode: _blank(picture, mode))
+    return _open(name, file, lambda picture, mode: _blank(picture, "L" if gray and mode else mode))
 
 
 def _decode(name: str, file: Any, gray: bool) -> NDArray[Any]:
     """Pixels, ``(h, w)`` if gray and else ``(h, w, 3)``."""
-    return _open(
-        name, file, gray, lambda picture, mode: upright(np.asarray(picture.convert(mode) if mode else picture), picture)
+    pixels = _open(
+        name, file, lambda picture, mode: upright(np.asarray(picture.convert(mode) if mode else picture), picture)
     )
+    return without_colors(pixels, name) if gray else pixels
 
 
-def _open(name: str, file: Any, gray: bool, read: Callable[[Any, str | None], NDArray[Any]]) -> NDArray[Any]:
+def _open(name: str, file: Any, read: Callable[[Any, str | None], NDArray[Any]]) -> NDArray[Any]:
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
             check_frames(picture, name)
+            check_depth(picture, name)
             if picture.format == "TIFF":
                 picture.load()  # Pillow turns TIFF files upright, its versions at different times
-            mode = picture_mode(picture)
-            if gray and mode == "RGB":
-                raise InputError(
-                    f"{name} has the mode {picture.mode}, with colors, and the images must be gray: convert it to gray, or leave it out."
-                )
-            return read(picture, mode)
+            return read(picture, picture_mode(picture))
     except InputError:
         raise
     except Exception as error:  # decoders raise errors of any type for damaged bytes

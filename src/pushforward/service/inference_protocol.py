@@ -203,7 +203,9 @@ def metadata(model: ServedModel, versions: list[str]) -> dict[str, Any]:
     """The metadata of a model."""
     reader = model.reader
     if reader.images:
-        inputs = [{"name": "images", "datatype": "UINT8", "shape": [-1, *_image_shape(model)]}]
+        top = getattr(model.guard.score_, "top", 255)
+        kind = "UINT8" if top < 2**8 else "UINT16" if top < 2**16 else "INT64"
+        inputs = [{"name": "images", "datatype": kind, "shape": [-1, *_image_shape(model)]}]
     else:
         inputs = [
             {"name": name, "datatype": "FP64" if number else "BYTES", "shape": [-1, 1]}

@@ -17,11 +17,12 @@ import numpy as np
 from pushforward.data import Schema, as_images
 from pushforward.data.arrow import compute, is_text, without_views
 from pushforward.data.cells import number_cells
-from pushforward.data.images import check_frames, picture_error, upright
+from pushforward.data.images import check_depth, check_frames, picture_error, picture_mode, upright, without_colors
 from pushforward.data.schema import similar_name
 from pushforward.data.text import MISSING_WORDS, parse_numbers
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
+from pushforward.estimators.guard_inputs import channels_of, with_its_channels
 from pushforward.service.refusal import Refusal
 
 __all__ = ["Inputs", "Reader"]
@@ -85,7 +86,7 @@ class Reader:
     """
 
     def __init__(self, guard: Guard, max_rows: int) -> None:
-        self.max_rows, self.images, self.size = max_rows, guard.reads_images, guard.n_features_in_
+        self.guard, self.max_rows, self.images, self.size = guard, max_rows, guard.reads_images, guard.n_features_in_
         self.schema: Schema | None = None if self.images else guard.schema_
         columns = () if self.schema is None else self.schema.columns
         self.names: tuple[str, ...] = tuple(column.name for column in columns)
@@ -232,13 +233,10 @@ class Reader:
                             f"image {k} is {picture.width} x {picture.height}, larger than the images of the model.",
                         )
                     check_frames(picture, f"image {k}")
-                    gray = (
-                        picture.mode in ("1", "L", "LA", "I", "I;16", "F")
-                        or self.size == picture.width * picture.height
-                    )
-                    deep = picture.mode.startswith("I") or picture.mode == "F"
-                    pixels = np.asarray(picture if deep else picture.convert("L" if gray else "RGB"))
-                    arrays.append(upright(pixels, picture))
+                    check_depth(picture, f"image {k}")
+                    mode = picture_mode(picture)
+                    pixels = upright(np.asarray(picture.convert(mode) if mode else picture), picture)
+                    arrays.append(without_colors(pixels, f"image {k}") if channels_of(self.guard) == 1 else pixels)
             except Refusal:
                 raise
             except InputError as error:
@@ -246,9 +244,11 @@ class Reader:
             except Exception as error:  # decoders raise errors of any type for damaged bytes
                 raise Refusal(422, f"image {k} is not a PNG or JPEG file: {picture_error(error)[:200]}") from None
         self._check_count(len(arrays))
-        if len({array.shape for array in arrays}) > 1:
+        if len({array.shape[:2] for array in arrays}) > 1:
             raise Refusal(422, "the images have different sizes: send images of one size.")
-        return self._image_stack(np.stack(arrays))
+        arrays = [array if array.ndim == 3 else array[..., None] for array in arrays]
+        channels = max(array.shape[2] for array in arrays)  # a gray one among colored ones has three equal channels
+        return self._image_stack(np.stack([np.broadcast_to(array, (*array.shape[:2], channels)) for array in arrays]))
 
     def image_list(self, images: Sequence[Any]) -> Inputs:
         """Images in JSON: base64 of PNG or JPEG files, or nested lists of integers."""
@@ -267,7 +267,7 @@ class Reader:
     def _image_stack(self, array: np.ndarray) -> Inputs:
         self._check_count(len(array) if array.ndim else 0)
         try:
-            stack = as_images(array).numpy()
+            stack = with_its_channels(self.guard, as_images(array), array).numpy()
         except InputError as error:
             raise Refusal(422, str(error)) from None
         if math.prod(stack.shape[1:]) != self.size:
