@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 
 import pushforward as pf
+from pushforward import Guard
+from pushforward.data import Schema
 from pushforward.detection import realized_interval
 from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning
-from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
+from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time, warn_of_copies
+
+NUMBERS = np.random.default_rng(0).normal(size=(1000, 3))
 
 
 def sales(n: int, seed: int) -> pd.DataFrame:
@@ -184,3 +188,33 @@ def test_a_column_of_instants_whose_rows_are_alike_suggests_time() -> None:
 def test_impossible_groups_and_times(arguments, error, words) -> None:
     with pytest.raises(error, match=words):
         pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(sales(100, 9), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("rows", "warns"),
+    [
+        (np.repeat(NUMBERS[:200], 4, axis=0), True),
+        (np.vstack([NUMBERS, np.repeat(NUMBERS[:40], 5, axis=0)]), True),  # some classes oversampled
+        (NUMBERS, False),
+        (np.vstack([NUMBERS, np.zeros((400, 3))]), False),  # a standby
+        (np.round(NUMBERS), False),
+        (np.column_stack([NUMBERS[:, 0].round(1), np.zeros((len(NUMBERS), 2))]), False),
+    ],
+)
+def test_copies_of_rows_are_named(rows, warns) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_copies(Schema.infer(rows), rows)
+    found = [str(each.message) for each in caught if "copies" in str(each.message)]
+    assert len(found) == warns
+    copies = len(rows) - len(np.unique(rows, axis=0))
+    assert all(f"{copies} of {len(rows)} rows are copies" in text and "groups=" in text for text in found)
+
+
+def test_fit_warns_of_copies_unless_they_are_groups() -> None:
+    rows, labels = np.repeat(NUMBERS[:100], 4, axis=0), np.repeat(np.arange(100), 4)
+    with pytest.warns(PushforwardWarning, match="300 of 400 rows are copies of another row"):
+        Guard(alpha=0.1, max_steps=2, random_state=0).fit(rows)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*copies")
+        Guard(alpha=0.1, max_steps=2, random_state=0).fit(rows, groups=labels)

@@ -165,7 +165,7 @@ def test_images_of_8_bits_are_compared_with_a_range_of_more():
 
 def test_a_table_after_images_and_back():
     rng = np.random.default_rng(0)
-    guard = Guard(alpha=0.1, max_steps=3, n_estimators=1, random_state=0)
+    guard = Guard(alpha=0.1, max_steps=3, random_state=0)
     guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8))
     guard.set_params(density=True).fit(rng.normal(size=(200, 3)))
     assert guard.anomaly_score(np.zeros((1, 3))).shape == (1,)
@@ -177,7 +177,8 @@ def test_a_table_after_images_and_back():
 
 @pytest.mark.parametrize(
     "option",
-    [{"density": True}, {"effort": "fast"}, {"strict": True}, {"max_contamination": 0.05}, {"store_rows": False}, {"ignore": ["a"]}],
+    [{"density": True}, {"effort": "fast"}, {"strict": True}, {"max_contamination": 0.05}, {"store_rows": False}, {"ignore": ["a"]},
+     {"n_estimators": 1}, {"n_draws": 2}, {"jitter": 0.1}],
     ids=str,
 )  # fmt: skip
 def test_options_of_tables_are_refused(option):

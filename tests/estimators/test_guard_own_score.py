@@ -20,7 +20,7 @@ from pushforward import io
 from pushforward.cli import main
 from pushforward.detection import realized_interval
 from pushforward.detection.scorers import scorer_of
-from pushforward.detection.scores import Neighbors
+from pushforward.detection.scores import CodeLength, Neighbors
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
 
 RNG = np.random.default_rng(0)
@@ -290,3 +290,8 @@ def test_the_function_of_a_detector_says_its_sign() -> None:
     assert scorer_of(IsolationForest(), X).sign == -1
     assert scorer_of(DistanceOfPyOD(), X).sign == 1
     assert scorer_of(far, X).sign == 1
+
+
+def test_a_statistic_without_a_score_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"CodeLength describes a row, .* give TwoSided\(CodeLength\(\.\.\.\)\)"):
+        pf.Guard(score=CodeLength("png")).fit(np.zeros((300, 8, 8), np.uint8))

@@ -33,9 +33,7 @@ def test_the_parts_are_the_whole(tmp_path, shape, kind, form):
     assert parts[0].dtype == whole.dtype
 
 
-@pytest.mark.parametrize(
-    "modes", [["L"], ["RGB"], ["L", "RGB"], ["I;16"], ["1", "LA", "P", "RGBA"]]
-)
+@pytest.mark.parametrize("modes", [["L"], ["RGB"], ["L", "RGB"], ["I;16"], ["1", "LA", "P", "RGBA"]])
 @pytest.mark.parametrize("form", ["folder", "parquet"])
 def test_the_parts_of_encoded_images_are_the_whole(tmp_path, modes, form):
     """Whether the whole is gray, and how wide its integers are, depends on all images, not on those of a part."""

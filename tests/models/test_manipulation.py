@@ -191,3 +191,17 @@ def test_attributes_with_a_context_and_what_is_refused():
         manipulate(model, x, direction.expand(10, 2), (1.0,), c)
     with pytest.raises(ConfigError, match="finite"):
         manipulate(model, x, direction, (float("nan"),), c)
+
+
+def test_a_distribution_of_pixels_has_no_latents() -> None:
+    model = models.PixelCNN((1, 4, 4), filters=4, layers=1)
+    x, known = torch.zeros(2, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool)
+    for call in (
+        lambda: interpolate(model, x[:1], x[1:]),
+        lambda: sample_at_temperature(model, 2, 0.5),
+        lambda: attribute_direction(model, x, torch.tensor([0, 1])),
+        lambda: manipulate(model, x, x[0]),
+        lambda: inpaint(model, x, known),
+    ):
+        with pytest.raises(ConfigError, match=r"PixelCNN has no latents: .* Use a flow, such as Glow"):
+            call()

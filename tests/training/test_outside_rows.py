@@ -52,3 +52,15 @@ def test_the_count_and_one_coordinate_are_those_of_the_batch() -> None:
         "1 of 3 rows lies outside (0, 1), the domain of Flow (one coordinate is 1.75)"
     )
     assert rows_outside(models.RealNVP(2), 1e6 * x) == ""
+
+
+@pytest.mark.parametrize("make", [models.Glow, models.PixelCNN])
+def test_pixels_that_were_divided_are_named(make) -> None:
+    small = {"filters": 4, "layers": 1} if make is models.PixelCNN else {"scales": 1, "layers": 1, "hidden": (4, 4)}
+    model = make((1, 4, 4), **small)
+    x = torch.randint(0, 256, (100, 1, 4, 4), generator=torch.Generator().manual_seed(0)) / 255
+    words = r"model of the integers of \(0, 255\), and \d+ of \d+ rows have fractions .*: give .* torch\.round\(255 \* x\) if"
+    with pytest.raises(TrainingError, match=words):
+        fit(model, x, max_steps=3, progress="silent")
+    assert rows_outside(model, torch.round(255 * x)) == ""
+    fit(model, torch.round(255 * x), max_steps=3, progress="silent")

@@ -113,7 +113,9 @@ def check_depth(picture: Any, name: str) -> None:
     Raises:
         InputError: naming the picture.
     """
-    for tile in getattr(picture, "tile", ()):  # (codec, extents, offset, arguments); the arguments hold the mode of the file
+    for tile in getattr(
+        picture, "tile", ()
+    ):  # (codec, extents, offset, arguments); the arguments hold the mode of the file
         given = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if picture_mode(picture) and any(isinstance(part, str) and ";16" in part for part in given):
             raise InputError(

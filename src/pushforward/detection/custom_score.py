@@ -91,7 +91,7 @@ class CustomScore(InputScore):
     def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors for a file; they contain the detector only if it is :attr:`describable`."""
         tensors = {
-            f"{prefix}probes": torch.as_tensor(np.array(self._probes)),
+            f"{prefix}probes": torch.as_tensor(self._probes).clone(),
             f"{prefix}expected": torch.from_numpy(self._expected.copy()),
         }
         description = {

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores import Score
+from pushforward.detection.scores import Score, Statistic
 from pushforward.errors import ConfigError, InputError
 
 __all__ = ["Scorer", "check_scorer", "scorer_of"]
@@ -70,6 +70,11 @@ def check_scorer(detector: Any) -> None:
     """
     if isinstance(detector, type):
         raise ConfigError(f"score must be an object, and {detector.__name__} is a class: give {detector.__name__}().")
+    if isinstance(detector, Statistic) and not isinstance(detector, Score):
+        raise ConfigError(
+            f"{type(detector).__name__} describes a row, and a score says which descriptions are unlike the training data: give "
+            f"TwoSided({type(detector).__name__}(...)), or another score of pushforward.detection.scores around it."
+        )
     known = (
         _is_pyod(detector) or _is_torch_detector(detector) or hasattr(detector, "score_samples") or callable(detector)
     )

@@ -22,11 +22,18 @@ __all__ = [
     "one_of_each",
     "rows_of_groups",
     "rows_of_time",
+    "warn_of_copies",
     "warn_of_dependence",
 ]
 
 _LOOKED_AT = 5000
 _STRONG = 0.25  # correlation of a column's ranks in one row and the next
+_COPIES, _COPIED, _FEW = (
+    0.05,
+    0.02,
+    20,
+)  # part of the rows that are copies, part and number of the rows that they are copies of
+_DISTINCT = 0.9  # part of the different rows that have different values in a column of measurements
 
 
 def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
@@ -188,3 +195,50 @@ def warn_of_dependence(schema: Schema, encoded: np.ndarray) -> None:
                     f"fit(X, time={name!r}), on the command line --time {quote(name)}, calibrates on the latest rows."
                 )
                 return
+
+
+def warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
+    """Warn if many rows of measurements are copies of others, as a join or oversampling makes them.
+
+    Rows are measurements where at least two columns of numbers tell nearly all different rows apart; rows of a few categories and
+    counts have equals by nature, which new rows have too. So have readings of a standby, which are copies of few rows.
+
+    Args:
+        schema: of the training rows.
+        encoded: the training rows, ``(n, columns)``.
+
+    Warns:
+        PushforwardWarning: with the number of copies and what to do.
+    """
+    rows = len(encoded)
+    _, first, count = np.unique(_hashes(encoded), return_index=True, return_counts=True)
+    copies, copied = rows - len(first), int((count > 1).sum())
+    if copies < _COPIES * rows or copied < max(_FEW, _COPIED * len(first)):
+        return
+    different = encoded[first]
+    telling = [
+        column.name
+        for i, column in enumerate(schema.columns)
+        if column.kind not in CODED and len(np.unique(different[:, i])) >= _DISTINCT * len(first)
+    ]
+    if len(telling) > 1:
+        warn_caller(
+            f"{copies} of {rows} rows are copies of another row, and the calibration rows that are copies look more normal than new rows "
+            "will, so there will be more false alarms than promised: leave the copies out, as with DataFrame.drop_duplicates(), or give "
+            "fit(X, groups=...) one label for each set of copies."
+        )
+
+
+def _hashes(encoded: np.ndarray) -> np.ndarray:
+    """A number for each row that is equal for equal rows, and for others by a chance of 2^-64."""
+    factors = np.random.default_rng(0).integers(0, 2**63, encoded.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(
+        1
+    )
+    total = np.zeros(len(encoded), np.uint64)
+    for i, factor in enumerate(factors):
+        bits = np.ascontiguousarray(encoded[:, i], np.float64).view(np.uint64)
+        total = (
+            total ^ bits ^ (bits >> np.uint64(29))
+        ) * factor  # wraps; numbers of few digits have zeros in their low bits
+        total ^= total >> np.uint64(32)
+    return total

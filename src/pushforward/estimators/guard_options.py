@@ -96,6 +96,9 @@ _OF_TABLES: dict[str, tuple[Any, str]] = {
     "density": (False, "train a density of images with pf.fit"),
     "store_rows": (True, "the file of a guard of images always contains some of them"),
     "effort": ("default", "use max_steps or max_time"),
+    "n_estimators": (5, "leave it out"),
+    "n_draws": (4, "leave it out"),
+    "jitter": (0.05, "leave it out"),
 }
 """Options that a guard of images does not have: their defaults, and what to do instead."""
 

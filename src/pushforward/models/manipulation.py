@@ -18,6 +18,15 @@ from pushforward.transforms import UniformDequantize, VariationalDequantize
 __all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]
 
 
+def _check_latents(model: Model) -> None:
+    """Refuse a model whose base is a distribution of integers: its latents are the data."""
+    if model.base.measure.name == "Counting":
+        raise ConfigError(
+            f"{type(model).__name__} has no latents: it is a distribution of the data themselves. Use a flow, such as "
+            f"{'Glow' if len(model.shape) == 3 else 'NSF'}."
+        )
+
+
 @torch.no_grad()
 def sample_at_temperature(
     model: Model,
@@ -42,7 +51,7 @@ def sample_at_temperature(
         seed: seed of the noise, which is the same for all temperatures.
 
     Raises:
-        ConfigError: for a temperature that is negative or not finite, or a base that depends on the context.
+        ConfigError: for a temperature that is negative or not finite, a base that depends on the context, or a model without latents.
 
     Example:
         >>> import pushforward as pf
@@ -52,6 +61,7 @@ def sample_at_temperature(
         tensor([[3., 3.],
                 [3., 3.]])
     """
+    _check_latents(model)
     check_positive("temperature", temperature, zero=True)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     generator = torch.Generator(device).manual_seed(seed)
@@ -81,7 +91,7 @@ def interpolate(
             which independent normal latents keep their length; False for the straight line.
 
     Raises:
-        ConfigError: for fewer than 2 steps.
+        ConfigError: for fewer than 2 steps, or a model without latents.
         InputError: for data of the wrong shape.
 
     Example:
@@ -93,6 +103,7 @@ def interpolate(
                 [0.5000, 0.5000],
                 [1.0000, 1.0000]])
     """
+    _check_latents(model)
     check_integer("steps", steps, 2)
     a, b = model.encode(start, context), model.encode(end, context)
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).reshape(-1, *(1,) * a.dim())
@@ -125,6 +136,7 @@ def attribute_direction(
     Raises:
         InputError: for data of the wrong shape, labels that are not one True or False for each row, or if all rows have
             the same label.
+        ConfigError: for a model without latents.
 
     Example:
         >>> import torch, pushforward as pf
@@ -141,6 +153,7 @@ def attribute_direction(
         <BLANKLINE>
                 [[4., 1.]]])
     """
+    _check_latents(model)
     check_data(x, model.shape, type(model).__name__)
     rows = len(x) if x.dim() == len(model.shape) + 1 else -1
     if not isinstance(labels, Tensor) or labels.shape != (rows,) or not ((labels == 0) | (labels == 1)).all():
@@ -185,7 +198,7 @@ def manipulate(
 
     Raises:
         InputError: for data or a direction of the wrong shape.
-        ConfigError: for amounts that are not finite.
+        ConfigError: for amounts that are not finite, or a model without latents.
 
     Example:
         >>> import torch, pushforward as pf
@@ -194,6 +207,7 @@ def manipulate(
         >>> manipulate(model, torch.zeros(3, 2), torch.tensor([1.0, 0.0]), amounts=(0.0, 1.0)).shape
         torch.Size([2, 3, 2])
     """
+    _check_latents(model)
     check_data(direction, model.base.shape, "the direction of a " + type(model).__name__)
     if direction.shape != model.base.shape:
         raise InputError(f"direction must have the shape {tuple(model.base.shape)}; got {tuple(direction.shape)}.")
@@ -243,7 +257,7 @@ def inpaint(
 
     Raises:
         InputError: for data of the wrong shape, or a mask that does not fit.
-        ConfigError: for fewer than 0 steps, or a rate, delay, noise or bound that is out of range.
+        ConfigError: for fewer than 0 steps, a rate, delay, noise or bound that is out of range, or a model without latents.
 
     Example:
         >>> import torch, pushforward as pf
@@ -252,6 +266,7 @@ def inpaint(
         >>> inpaint(model, torch.zeros(2), torch.tensor([True, False]), noise=0.0)
         tensor([0.0000, 3.0000])
     """
+    _check_latents(model)
     check_data(x, model.shape, type(model).__name__)
     if not isinstance(known, Tensor) or known.dtype != torch.bool:
         raise InputError("known must be a boolean tensor, True where x is observed.")

@@ -31,6 +31,8 @@ def rows_outside(model: Model, x: Tensor) -> str:
         if support == REAL:
             return ""
         wrong = ~support.contains(x.detach())
+        if model.measure.name == "Counting" and not wrong.any():
+            return _fractions(model, x, str(support))
         outside = wrong.reshape(len(x), -1).any(1)
         found = f"one coordinate is {x[wrong][0].item():.6g}" if outside.any() else ""
         angles = support.low == -math.pi and support.high == math.pi
@@ -43,3 +45,16 @@ def rows_outside(model: Model, x: Tensor) -> str:
     count = int(outside.sum())
     rows = f"{count} of {len(x)} rows lie" if count > 1 else f"1 of {len(x)} rows lies"
     return f"{rows} outside {domain} of {type(model).__name__} ({found}): {remedy}"
+
+
+def _fractions(model: Model, x: Tensor, support: str) -> str:
+    """The same for a model of integers and rows inside its range."""
+    wrong = x.detach() != x.detach().round()
+    if not wrong.any():
+        return ""
+    count = int(wrong.reshape(len(x), -1).any(1).sum())
+    rows = f"{count} of {len(x)} rows have" if count > 1 else f"1 of {len(x)} rows has"
+    return (
+        f"{type(model).__name__} is a model of the integers of {support}, and {rows} fractions (the first is {x[wrong][0].item():.6g}): "
+        f"give the raw pixels, or torch.round({support[1:-1].split(', ')[1]} * x) if they were divided"
+    )

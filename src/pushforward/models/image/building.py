@@ -97,9 +97,9 @@ def multi_scale(
     while all(side % 2 ** (halvings + 1) == 0 for side in shape[1:]):
         halvings += 1
     if scales > halvings + 1:  # the last scale may need one more halving, which Squeeze checks
+        hint = f"use at most {halvings}, or pad the images" if halvings else "pad or crop the images to even sides"
         raise ConfigError(
-            f"{scales} scales halve the sides of an image more often than {shape[1]} x {shape[2]} allows: use at most "
-            f"{max(1, halvings)}, or pad the images."
+            f"{scales} scales halve the sides of an image more often than {shape[1]} x {shape[2]} allows: {hint}."
         )
     return build(shape, 0)
 
