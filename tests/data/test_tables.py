@@ -195,3 +195,21 @@ def test_types_that_can_never_be_a_table_are_also_type_errors(data, words):
         as_table(data)
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, ValueError)
+
+
+def test_intervals_and_periods_of_pandas_are_text():
+    a = pd.Series([0.5, 1.5, 9.0])
+    frame = pd.DataFrame({"cut": pd.cut(a, [0, 1, 2]), "interval": pd.arrays.IntervalArray.from_breaks(range(4)),
+                          "period": pd.period_range("2024-01", periods=3, freq="M")})  # fmt: skip
+    assert as_table(frame).to_pydict() == {
+        "cut": ["(0, 1]", "(1, 2]", None],
+        "interval": ["(0, 1]", "(1, 2]", "(2, 3]"],
+        "period": ["2024-01", "2024-02", "2024-03"],
+    }
+
+
+def test_one_number_for_a_column_says_what_to_give():
+    with pytest.raises(
+        InputError, match=r"column 'a' must be one-dimensional; got shape \(\): for one row .* \{'a': \[1\.5\]\}"
+    ):
+        as_table({"a": 1.5})

@@ -1,8 +1,11 @@
 """`FlowDensity`: units, file, options."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
+from torch.utils.data import DataLoader, TensorDataset
 
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import FlowDensity
@@ -149,3 +152,29 @@ def test_columns_of_angles_are_not_standardized() -> None:
     grid = np.stack(np.meshgrid(middle, middle), -1).reshape(-1, 2)
     assert np.exp(density.score_samples(grid)).sum() * (2 * np.pi / 200) ** 2 == pytest.approx(1, abs=1e-3)
     assert np.abs(density.sample(200, random_state=0)).max() <= np.pi
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: torch.tensor(x, requires_grad=True),
+        lambda x: torch.tensor(x).bfloat16(),
+    ],
+)
+def test_tensors_that_numpy_does_not_read(make) -> None:
+    x = make(np.random.default_rng(0).normal(size=(100, 2)))
+    estimator = FlowDensity(max_steps=2, random_state=0).fit(x)
+    np.testing.assert_array_equal(estimator.score_samples(x), estimator.score_samples(x.detach().double().numpy()))
+
+
+@pytest.mark.parametrize("cells", ["x", pd.Timestamp("2024-01-01"), pd.Interval(0, 1)])
+def test_a_column_without_numbers_is_named(cells) -> None:
+    frame = pd.DataFrame({"a": np.arange(50.0), "b": [cells] * 50})
+    with pytest.raises(InputError, match=r"column 'b' has no numbers: .* X\.drop\(columns=\['b'\]\)"):
+        FlowDensity().fit(frame)
+
+
+@pytest.mark.parametrize("wrap", [DataLoader, TensorDataset, iter])
+def test_what_holds_rows_one_by_one_is_named(wrap) -> None:
+    with pytest.raises(InputError, match="give its rows as one array or tensor"):
+        FlowDensity().fit(wrap(torch.zeros(50, 2)))

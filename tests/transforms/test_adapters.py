@@ -232,3 +232,16 @@ def test_an_empty_batch(made):
     assert step.z.shape == (0, *transform.out_shape)
     assert step.contribution.shape == (0,)
     assert transform.decode(step.z).shape == (0, 2)
+
+
+def test_to_torch_with_a_cache_keeps_the_last_pair(check):
+    plain = to_torch(Inverse(Tanh(2)))
+    cached = plain.with_cache(1)
+    assert cached.with_cache(1) is cached
+    assert plain.with_cache(0) is plain
+    z = check.normal(5, 2)
+    x = cached(z)
+    assert cached(z) is x
+    assert cached.inv(x) is z
+    assert plain(z) is not plain(z)
+    torch.testing.assert_close(plain(z), x)

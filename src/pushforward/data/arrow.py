@@ -80,6 +80,14 @@ def pandas_column(name: str, series: Any) -> Any:
         return object_column(name, series.to_numpy())
     if hasattr(series, "sparse"):
         series = series.sparse.to_dense()
+    categories = getattr(series.dtype, "categories", None)
+    if type(getattr(categories, "dtype", series.dtype)).__name__ in ("IntervalDtype", "PeriodDtype"):
+        # Such as pandas.cut makes: their text is a category, and Arrow has no text of them.
+        series = (
+            series.map(str, na_action="ignore")
+            if categories is None
+            else series.cat.rename_categories(categories.map(str))
+        )
     try:
         return pa.Array.from_pandas(series)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:

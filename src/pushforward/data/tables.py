@@ -16,7 +16,7 @@ from pushforward.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["InputTypeError", "as_table", "is_frame", "is_positional", "number_array", "without_index"]
+__all__ = ["InputTypeError", "as_table", "from_tensor", "is_frame", "is_positional", "number_array", "without_index"]
 
 _POSITIONAL = b"pushforward.positional"
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -96,7 +96,7 @@ def _any_table(data: Any) -> pa.Table:
     if _is_data_frame(data):
         return _from_frame(data)
     if "torch" in sys.modules and isinstance(data, sys.modules["torch"].Tensor):
-        return _from_array(_from_tensor(data))
+        return _from_array(from_tensor(data))
     if hasattr(data, "__array__") or (isinstance(data, Sequence) and not isinstance(data, (str, bytes))):
         return _from_array(_as_array(data))
     raise InputTypeError(
@@ -114,7 +114,7 @@ def number_array(data: Any) -> np.ndarray | None:
     if "torch" in sys.modules and isinstance(data, sys.modules["torch"].Tensor):
         if _is_sparse(data):
             return None
-        data = _from_tensor(data)
+        data = from_tensor(data)
     elif isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         data = _as_array(data)
     if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray):
@@ -258,14 +258,16 @@ def _mapping_column(name: str, values: Any) -> Any:
         return object_column(name, np.fromiter(values, dtype=object, count=len(values)))
     if _is_sparse(values):
         raise InputTypeError(f"column {name!r} is sparse, which is not supported: make it dense.")
-    array = _from_tensor(values) if type(values).__module__.startswith("torch") else values
+    array = from_tensor(values) if type(values).__module__.startswith("torch") else values
     array = _as_array(array)
     if array.ndim != 1:
-        raise InputError(f"column {name!r} must be one-dimensional; got shape {array.shape}.")
+        hint = f": for one row give a list, {{{name!r}: [{array.item()!r}]}}" if array.ndim == 0 else ""
+        raise InputError(f"column {name!r} must be one-dimensional; got shape {array.shape}{hint}.")
     return numpy_column(name, array)
 
 
-def _from_tensor(tensor: Any) -> np.ndarray:
+def from_tensor(tensor: Any) -> np.ndarray:
+    """A tensor as an array, without its gradient; bfloat16 as float32."""
     import torch
 
     tensor = tensor.detach().cpu()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils.validation import check_array as sklearn_check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pushforward.data.tables import without_index
+from pushforward.data import as_table, is_frame
+from pushforward.data.tables import from_tensor, without_index
 from pushforward.errors import InputError, PushforwardError
 
 __all__ = ["InputTypeError", "NotFittedError", "check_array", "require_fitted", "seed_from"]
@@ -53,6 +55,8 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, name
         InputError: for anything but a non-empty table of numbers.
     """
     X = without_index(X)
+    if isinstance(X, torch.Tensor) and X.layout == torch.strided:  # scikit-learn reads no gradients and no bfloat16
+        X = from_tensor(X)
     if np.ma.is_masked(X):  # scikit-learn would read the values behind the mask
         X = X.astype(np.float64).filled(np.nan)
     try:
@@ -72,12 +76,33 @@ def _one_sentence(error: Exception, X: Any) -> str:
         return f"X must be a table, and {os.fspath(X)[:80]!r} is text: read the file first, with pushforward.io.read_table(path)."
     if isinstance(X, Sequence) and len(X) and isinstance(X[0], Mapping):
         return "X is a list of dictionaries, one a row: make it a data frame, pandas.DataFrame(X)."
+    if isinstance(X, (torch.utils.data.Dataset, torch.utils.data.DataLoader, Iterator)):
+        return f"X is a {type(X).__name__}: give its rows as one array or tensor, such as torch.stack(list_of_rows)."
+    if named := _columns_without_numbers(X):
+        return (
+            f"column {named[0]!r} has no numbers: turn it into numbers, or leave it out, X.drop(columns={named!r}). pf.Guard reads text, "
+            "flags and times in a data frame."
+        )
     said = re.sub(r":?\s*array=.*?\.\s(?=Reshape your data)", ": ", str(error), flags=re.DOTALL)
     if said.startswith("could not convert string to float") and type(X).__name__ == "Series":
         return "X is one row or one column of a data frame: give a data frame, df.iloc[[0]] for one row, df[['a']] for one column."
     if said.startswith("could not convert string to float"):
         said += ": an array or a list of rows must be numbers, and pf.Guard reads text in a data frame, such as pandas.DataFrame(X)."
     return said
+
+
+def _columns_without_numbers(X: Any) -> list[str]:
+    """The names of the columns of a frame that are neither numbers nor flags."""
+    import pyarrow as pa
+
+    if isinstance(X, Mapping) or not is_frame(X):
+        return []
+    try:
+        fields = as_table(X).schema
+    except PushforwardError:  # which would say what is wrong with the frame, and not what scikit-learn refused
+        return []
+    plain = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null
+    return [field.name for field in fields if not any(test(field.type) for test in plain)]
 
 
 def seed_from(random_state: Any) -> int:

@@ -169,6 +169,14 @@ class AsTorchTransform(td.Transform):
         """The set of possible data."""
         return _constraint(self.transform.domain, len(self.transform.in_shape))
 
+    def with_cache(self, cache_size: int = 1) -> AsTorchTransform:
+        """The same transform that keeps its last input and output (``cache_size`` 1), or none (0)."""
+        if cache_size == self._cache_size:
+            return self
+        made = type(self)(self.transform, self.context)
+        td.Transform.__init__(made, cache_size=cache_size)
+        return made
+
     def forward_shape(self, shape: Size) -> Size:
         """Shape of the data for noise of this shape."""
         return Size((*shape[: len(shape) - len(self.transform.out_shape)], *self.transform.in_shape))
