@@ -55,10 +55,10 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, name
         InputError: for anything but a non-empty table of numbers.
     """
     X = without_index(X)
-    if isinstance(X, torch.Tensor) and X.layout == torch.strided:  # scikit-learn reads no gradients and no bfloat16
-        X = from_tensor(X)
     if np.ma.is_masked(X):  # scikit-learn would read the values behind the mask
         X = X.astype(np.float64).filled(np.nan)
+    if isinstance(X, torch.Tensor) and X.layout == torch.strided:  # scikit-learn reads no gradients and no bfloat16
+        X = from_tensor(X)
     try:
         if not reset and not names:
             return sklearn_check_array(X, dtype=np.float64, ensure_all_finite=finite, estimator=estimator)  # pyright: ignore[reportArgumentType, reportReturnType]
