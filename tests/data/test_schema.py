@@ -319,7 +319,7 @@ def test_instants_as_text_and_as_seconds():
     schema = Schema.infer({"t": [dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 2)]})
     seconds = 1704067200.0
     for values in (["2024-01-01"], ["2024-01-01T01:00:00+01:00"], [seconds], [dt.date(2024, 1, 1)]):
-        assert schema.encode({"t": values})[0].tolist() == [[seconds]]
+        assert schema.encode({"t": values}, warn=False)[0].tolist() == [[seconds]]
     with pytest.raises(SchemaError, match=r"column 't', row 0 .*'soon' is not a timestamp"):
         schema.encode({"t": ["soon"]})
     with pytest.raises(SchemaError, match="must be timestamps, and its type is duration"):
@@ -616,3 +616,25 @@ def test_a_dictionary_of_views_is_read_as_text():
     views = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array(["u", "v"], pa.string_view()))
     assert Schema.infer(pa.table({"c": views})).columns[0].categories == ("u", "v")
     assert Column("c", "numeric").read(pa.array(["1", "2.5"], pa.string_view())).values.tolist() == [1.0, 2.5]
+
+
+NAIVE = ["2024-01-01 10:00:00", "2024-06-01T11:00", None, "2024-01-02"]
+ZONED = ["2024-01-01 10:00:00Z", "2024-06-01T11:00+02:00", None, "2024-01-02 00:00+0000"]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize(("fitted", "kind", "words"), [("UTC", "unzoned", "have no time zone, .* read as UTC"),
+                                                       (None, "zoned", "have a time zone, .* read in UTC")])  # fmt: skip
+def test_another_use_of_time_zones_is_named(typed, fitted, kind, words) -> None:
+    instants = pa.array([0, 10**9, None], pa.timestamp("us", fitted))
+    schema = Schema.infer(pa.table({"t": instants}))
+    same, other = (ZONED, NAIVE) if fitted else (NAIVE, ZONED)
+    if typed:
+        same = instants
+        other = pa.array([0, 10**9, 5, None], pa.timestamp("us", None if fitted else "Europe/Oslo"))
+    assert schema.encode({"t": same})[1] == []
+    with pytest.warns(SchemaWarning, match=words):
+        _, problems = schema.encode({"t": other})
+    assert problems == [Problem(kind, "t", 3 if typed or kind == "zoned" else 2)]  # a date alone has no zone
+    merged = Problem.merge([*problems, *problems])
+    assert [p.count for p in merged] == [2 * problems[0].count]

@@ -356,3 +356,7 @@ def test_rows_after_the_training_rows_are_counted_and_logged_once(start, tmp_pat
     assert batches() == 3
     log = server.log.read_text()
     assert log.count("model days, version 1: column 'day': rows are after the training rows") == 1
+    for _ in range(2):  # UTC or not changes the hour that is scored
+        server.score({**row, "day": "2026-02-01T00:00:00Z"})
+    assert batches() == 3
+    assert server.log.read_text().count("model days, version 1: column 'day': 1 row has a time zone") == 1

@@ -30,6 +30,8 @@ __all__ = [
 
 TIMES = ("timestamp", "timestamp_utc", "date", "time", "duration")
 INSTANTS = ("timestamp", "timestamp_utc", "date")
+_ZONE = r":\S*(Z|z|[+-]\d\d:?\d\d|[+-]\d\d)\s*$"
+"""The end of an instant with a zone."""
 _READ_AS_TEXT = (*INSTANTS, "time")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _FLAGS = ("false", "true", "False", "True", "FALSE", "TRUE", "0", "1", "0.0", "1.0")
@@ -45,12 +47,14 @@ class Cells:
         unreadable: mask of text that is not a number, or None.
         unseen: mask of values that the fitted column did not have, or None.
         text: the column as text, where one of the masks is given.
+        other_zone: number of instants with a time zone in a column without, or without one in a column of UTC.
     """
 
     values: np.ndarray
     unreadable: np.ndarray | None = None
     unseen: np.ndarray | None = None
     text: Any = None
+    other_zone: int = 0
 
 
 def number_cells(name: str, column: Any, time: str = "") -> Cells:
@@ -70,14 +74,15 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
         return Cells(np.full(len(column), np.nan))
     if is_text(kind):
         text = pc.cast(column, pa.large_string())
-        values, bad = _parse_times(text, time) if time in _READ_AS_TEXT else parse_numbers(text)
-        return Cells(values, bad if bad.any() else None, text=text)
+        values, bad, other = _parse_times(text, time) if time in _READ_AS_TEXT else (*parse_numbers(text), 0)
+        return Cells(values, bad if bad.any() else None, text=text, other_zone=other)
     if pa.types.is_temporal(kind):
         found = time_kind(kind)
         if found != time and not (found in INSTANTS and time in INSTANTS):
             wanted = f"{time.split('_')[0]}s" if time else "numbers"
             raise SchemaError(f"column {name!r} must be {wanted}, and its type is {kind}: convert it.")
-        return Cells(_seconds(column, kind))
+        other = "timestamp" in found and "timestamp" in time and found != time
+        return Cells(_seconds(column, kind), other_zone=len(column) - column.null_count if other else 0)
     if (
         pa.types.is_boolean(kind)
         or pa.types.is_integer(kind)
@@ -210,16 +215,26 @@ def _seconds(column: Any, kind: Any) -> np.ndarray:
     return to_numpy(pc.cast(ticks, pa.float64(), safe=False)) / unit
 
 
-def _parse_times(text: Any, time: str) -> tuple[np.ndarray, np.ndarray]:
-    """Parse instants or times of day written in ISO 8601 as seconds, and mark those that are not; each distinct text is parsed once."""
+def _parse_times(text: Any, time: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Parse instants or times of day written in ISO 8601 as seconds, and mark those that are not; each distinct text is parsed once.
+
+    The last result is the number of instants that have a zone in a column without, or none in a column of UTC.
+    """
     import pyarrow as pa
 
     whole = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
     encoded = whole.dictionary_encode()
     parse = _parse_time_of_day if time == "time" else _parse_time
     read = np.array([*map(parse, encoded.dictionary.to_pylist()), np.nan])
-    values = read[to_numpy(encoded.indices.fill_null(len(read) - 1))]
-    return np.where(np.isinf(values), np.nan, values), np.isinf(values)
+    index = to_numpy(encoded.indices.fill_null(len(read) - 1))
+    values = read[index]
+    other = 0
+    if "timestamp" in time:  # a date alone has no zone
+        timed = [":" in value for value in encoded.dictionary.to_pylist()]
+        zoned = to_numpy(compute().match_substring_regex(encoded.dictionary, _ZONE)).astype(bool)
+        wrong = np.array(timed, bool) & (zoned != (time == "timestamp_utc")) & np.isfinite(read[:-1])
+        other = int(np.append(wrong, False)[index].sum())
+    return np.where(np.isinf(values), np.nan, values), np.isinf(values), other
 
 
 def _parse_time(value: str) -> float:

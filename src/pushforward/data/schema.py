@@ -38,6 +38,10 @@ _SENTENCES = {
     "new": "column {column!r}: {count} rows have a value that no row had at fit ({examples})" + _EFFECT,
     "missing": "column {column!r}: {count} rows have a missing value and no row had one at fit" + _EFFECT,
     "text": "column {column!r}: {count} rows have text that cannot be read ({examples})" + _EFFECT,
+    "zoned": "column {column!r}: {count} rows have a time zone, which no row had at fit: their instants are read in UTC; if those of fit were "
+    "in another zone, convert these to it and leave the zone out.",
+    "unzoned": "column {column!r}: {count} rows have no time zone, which all had at fit: their instants are read as UTC; if they are in another "
+    "zone, add it.",
     "extra": "{count} columns that the fitted table did not have are ignored: {examples}.",
     "unnamed": "the fitted table had column names and this one has none: its columns are matched by position.",
     "named": "the fitted table had no column names and this one has some: its columns are matched by position.",
@@ -49,7 +53,7 @@ class Problem:
     """A difference between a table and the fitted one that is not an error; ``str`` is the sentence for it.
 
     Attributes:
-        kind: "new" (category), "missing", "text", "extra" (columns), "unnamed" or "named" (table).
+        kind: "new" (category), "missing", "text", "zoned" or "unzoned" (instants), "extra" (columns), "unnamed" or "named" (table).
         column: the column; "" where the problem is of the whole table.
         count: number of rows, or of extra columns.
         examples: up to three values, or names of extra columns.
@@ -314,6 +318,10 @@ def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.n
         problems.append(Problem(kind, column.name, int(mask.sum()), examples))
         values = np.where(mask, np.inf, values)
         missing &= ~mask
+    if cells.other_zone:
+        problems.append(
+            Problem("unzoned" if column.time == "timestamp_utc" else "zoned", column.name, cells.other_zone)
+        )
     if not column.missing and missing.any():
         problems.append(Problem("missing", column.name, int(missing.sum())))
     return values, problems

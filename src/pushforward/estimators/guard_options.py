@@ -132,7 +132,10 @@ def check_embedder(path: str | os.PathLike[str], embed: Any, digest: Any) -> Emb
             raise ConfigError(f"{name} contains a guard without embed, which reads tables or images: leave embed out.")
         return None
     if embed is None:
-        raise ConfigError(f"{name} contains a guard of a network's features, without the network: pass embed=.")
+        raise ConfigError(
+            f"{name} contains a guard of a network's features, without the network: give it to Guard.load(path, embed=...). The command "
+            "line and the service have no network for it."
+        )
     embedder = embed if isinstance(embed, Embedder) else Embedder(embed)
     if embedder.digest != digest:
         raise StorageError(

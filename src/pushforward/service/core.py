@@ -74,7 +74,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._refreshing = asyncio.Lock()
         self._scoring = self._explaining = 0.0
-        self._times_logged: dict[tuple[str, str], float] = {}
+        self._logged: dict[tuple[str, str, str], float] = {}
 
     def _secret(self) -> bytes:
         """The secret of the sessions, which all processes share."""
@@ -170,8 +170,8 @@ class Service:
         found = model.score(inputs)
         self._scoring += time.monotonic() - start
         self.metrics.scored(model, found)
-        if found.other_times:
-            self._log_other_times(model, found.other_times)
+        self._log_hourly(model, "times", found.other_times)
+        self._log_hourly(model, "zones", found.other_zones)
         wanted, reasons = self._rows_to_explain(parts, found.alarm), {}
         if wanted:
             start = time.monotonic()
@@ -190,11 +190,11 @@ class Service:
             at = end
         return results
 
-    def _log_other_times(self, model: ServedModel, sentences: Sequence[str]) -> None:
-        """Once an hour, that rows are before or after the training rows, because this does not raise their score."""
-        now = time.monotonic()
-        if now - self._times_logged.get(model.key, -math.inf) >= 3600:
-            self._times_logged[model.key] = now
+    def _log_hourly(self, model: ServedModel, what: str, sentences: Sequence[str]) -> None:
+        """Once an hour, what does not raise the score of a row and so is seen nowhere else."""
+        now, key = time.monotonic(), (*model.key, what)
+        if sentences and now - self._logged.get(key, -math.inf) >= 3600:
+            self._logged[key] = now
             for sentence in sentences:
                 _log.warning("model %s, version %s: %s", *model.key, sentence)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 import warnings
@@ -25,19 +26,22 @@ __all__ = ["LARGEST", "Models", "Scores", "ServedModel"]
 LARGEST = float(np.finfo(np.float64).max)
 """An infinite score in an answer and in the store, because JSON has no infinity."""
 _OTHER_TIMES = "column .*: rows are (after|before) the training rows"
+_OTHER_ZONES = r"column .*: \d+ rows? ha(ve|s) (a|no) time zone"
 _FEW = 32  # up to so many rows, a compiled guard is faster than one that fills up its batch
 
 
 @dataclass(frozen=True)
 class Scores:
     """What a guard says of some rows: arrays ``(rows,)``, the reasons of those rows for which they were computed, and a sentence
-    for each column with instants clearly before or after the training rows."""
+    for each column with instants clearly before or after the training rows, and for each whose rows have a time zone where those had none, or
+    none where those had one."""
 
     score: np.ndarray
     p_value: np.ndarray
     alarm: np.ndarray
     reasons: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
     other_times: tuple[str, ...] = ()
+    other_zones: tuple[str, ...] = ()
 
 
 class ServedModel:
@@ -73,13 +77,16 @@ class ServedModel:
             warnings.simplefilter("ignore", SchemaWarning)  # unseen categories raise the score; that is the answer
             if self._has_instants:
                 warnings.filterwarnings("always", _OTHER_TIMES, SchemaWarning)  # later rows do not raise it
+                warnings.filterwarnings("always", _OTHER_ZONES, SchemaWarning)
             found = guard.assess(self._rows(inputs))
-        times = [warning for warning in caught or () if issubclass(warning.category, SchemaWarning)]
+        known = [str(w.message) for w in caught or () if issubclass(w.category, SchemaWarning)]
+        zones = tuple(sentence for sentence in known if re.match(_OTHER_ZONES, sentence))
+        times = tuple(sentence for sentence in known if sentence not in zones)
         for warning in caught or ():
-            if warning not in times:
+            if not issubclass(warning.category, SchemaWarning):
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         score = np.nan_to_num(found["anomaly_score"], nan=LARGEST, posinf=LARGEST, neginf=-LARGEST)
-        return Scores(score, found["p_value"], found["alarm"].astype(bool), {}, tuple(str(w.message) for w in times))
+        return Scores(score, found["p_value"], found["alarm"].astype(bool), {}, times, zones)
 
     def reasons(self, inputs: Inputs, rows: Sequence[int], k: int = 5) -> dict[int, list[tuple[str, float]]]:
         """The columns that made some of the rows unlikely, with their nats; nothing for a guard that cannot say."""
