@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.experiment import Experiment
+from papers.experiment import Experiment, UnfinishedError
 from papers.other_data.constant_volume import (
     BASES,
     NORMAL,
@@ -20,7 +20,7 @@ from papers.other_data.constant_volume import (
     report_summary,
     run_variant,
 )
-from papers.other_data.likelihood_curves import CurveModel, draw_curves, follow, report_curves
+from papers.other_data.likelihood_curves import CurveModel, draw_curves, follow, report_curves, report_variances
 from papers.reproduction import Budget
 from pushforward.models import Glow, Model, PixelCNN
 
@@ -89,9 +89,9 @@ def variants(experiment: Experiment, test: Mapping[str, Tensor]) -> list[Variant
     ]  # fmt: skip
     if experiment.budget == "quick":
         return in_gray
-    wide = torch.nn.functional.pad(xrays.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8).expand(-1, 3, -1, -1)
+    wide = in_color(xrays)
     few = color_test[:rows]
-    in_color = ImageSets(
+    colored = ImageSets(
         f"{PHOTOGRAPHS} in color", color[:-held_out], color[-held_out:], few,
         {XRAYS: wide, SIGNS: signs, "CIFAR-100": experiment.images("cifar100", train=False, rows=rows), **altered(few)}, XRAYS,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def variants(experiment: Experiment, test: Mapping[str, Tensor]) -> list[Variant
         in_three: dict[str, Any] = {"scales": 3, "layers": 8, "hidden": (64, 64)}
     return [
         *in_gray,
-        _variant(experiment, f"{NORMAL}, of {in_color.name}", in_color,
+        _variant(experiment, f"{NORMAL}, of {colored.name}", colored,
                  partial(constant_volume_flow, COLOR, BASES[NORMAL], **in_three), 5400, 1e-3),
         _variant(experiment, f"{NORMAL}, of Fashion-MNIST, of the paper's size", of_paper,
                  partial(constant_volume_flow, SHAPE, BASES[NORMAL], **paper), 6600, 1e-3),
@@ -134,12 +134,22 @@ def compare_variants(experiment: Experiment, compared: list[Variant]) -> None:
     report_summary(experiment, {variant.name: run_variant(experiment, variant) for variant in compared})
 
 
-def color_photographs(experiment: Experiment) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Training and held-out photographs in color, and the sets that are scored."""
+def color_photographs(experiment: Experiment) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Training and held-out photographs in color, the sets that are scored during training, and further ones for its end."""
     train, rows = experiment.images("cifar10", train=True), 4000
     sets = {"CIFAR-10": experiment.images("cifar10", train=False, rows=rows)}
     sets |= {name: experiment.images(file, train=False, rows=rows) for name, file in ((SIGNS, "gtsrb"), ("CIFAR-100", "cifar100"))}  # fmt: skip
-    return train[:-500], train[-500:], sets
+    half = "grayed by half"
+    more = {
+        XRAYS: in_color(experiment.images("pneumonia", train=False, rows=rows)),
+        half: altered(sets["CIFAR-10"])[half],
+    }
+    return train[:-500], train[-500:], sets, more
+
+
+def in_color(xrays: Tensor) -> Tensor:
+    """Gray images ``(n, 1, 28, 28)`` as ``(n, 3, 32, 32)``, with a mirrored border and equal channels; uint8."""
+    return torch.nn.functional.pad(xrays.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8).expand(-1, 3, -1, -1)
 
 
 def follow_photographs(
@@ -148,18 +158,51 @@ def follow_photographs(
     train: Tensor,
     held_out: Tensor,
     sets: Mapping[str, Tensor],
+    more: Mapping[str, Tensor],
 ) -> None:
-    """Train models of photographs for up to two hours each, and follow the likelihoods of test images and of other data."""
+    """Train models of photographs for up to two hours each, and follow the likelihoods of test images and of other data.
+
+    Raises:
+        UnfinishedError: if the time of the run is over, after a report of the models that are finished.
+    """
     hours = experiment.choose(smoke=1 / 3600, quick=0.1, long=1.8, full=48.0)
     looks, rows = (
         experiment.choose(smoke=2, quick=12, long=24, full=24),
         experiment.choose(smoke=4, quick=500, full=500),
     )
-    runs = {
-        name: [follow(experiment, trained, train, held_out, sets, seed=seed, seconds=3600 * hours, looks=looks, rows=rows)
-               for seed in experiment.few(1)]
-        for name, trained in models.items()
-    }  # fmt: skip
-    for name, found in runs.items():
-        report_curves(experiment, models[name], found, SIGNS)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    unfinished: UnfinishedError | None = None
+    for name, trained in models.items():
+        try:
+            runs[name] = [
+                follow(
+                    experiment,
+                    trained,
+                    train,
+                    held_out,
+                    sets,
+                    seed=seed,
+                    seconds=3600 * hours,
+                    looks=looks,
+                    rows=rows,
+                    more=more,
+                )
+                for seed in experiment.few(1)
+            ]
+        except UnfinishedError as error:
+            if not runs:
+                raise
+            unfinished = error  # report the models that are finished
+            break
+        report_curves(experiment, trained, runs[name], SIGNS)
+        report_variances(
+            experiment, trained, runs[name], {key: _variance(images) for key, images in {**sets, **more}.items()}
+        )
     draw_curves(experiment, runs)
+    if unfinished:
+        raise unfinished
+
+
+def _variance(images: Tensor) -> float:
+    """The variance of each pixel over images, averaged over pixels."""
+    return images.double().var(0).mean().item()

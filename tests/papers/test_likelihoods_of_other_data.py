@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from papers.experiment import Experiment
+from papers.experiment import Experiment, UnfinishedError
 from papers.other_data import photographs
 from papers.other_data.constant_volume import (
     BASES,
@@ -26,7 +26,7 @@ from papers.other_data.constant_volume import (
     run_variant,
     swap_bases,
 )
-from papers.other_data.likelihood_curves import CurveModel, follow, report_curves
+from papers.other_data.likelihood_curves import CurveModel, follow, report_curves, report_variances
 from papers.other_data.photographs import CURVE_MODELS, compare_variants, follow_photographs, gray_photographs
 from pushforward.distributions import Normal
 from pushforward.errors import StorageError
@@ -185,8 +185,10 @@ def made_sets() -> dict[str, torch.Tensor]:
 def test_likelihoods_are_followed_through_a_training(tmp_path):
     experiment = quiet(tmp_path)
     models = {name: make() for name, make in MADE.items()}
-    follow_photographs(experiment, models, pixels(60), pixels(10, seed=4), made_sets())
-    assert [f.claim.split(":")[0] for f in experiment.findings] == ["Glow", "Glow", "PixelCNN++", "PixelCNN++"]
+    flat = {"gray": torch.full_like(pixels(20), 128)}
+    follow_photographs(experiment, models, pixels(60), pixels(10, seed=4), made_sets(), flat)
+    assert [f.claim.split(":")[0] for f in experiment.findings] == ["Glow"] * 3 + ["PixelCNN++"] * 3
+    assert "gray 0.00 of the variance" in experiment.findings[2].ours
     assert all("nan" not in f.ours for f in experiment.findings)
     assert experiment.pictures[0].stat().st_size > 1000
     assert {model.build().shape for model in CURVE_MODELS.values()} == {(3, 32, 32)}
@@ -229,6 +231,32 @@ def test_a_killed_training_repeats_no_look(tmp_path, monkeypatch):
         follow(quiet(tmp_path), *arguments, **options)
 
 
+def test_models_that_are_finished_are_reported_when_the_time_is_over(tmp_path):
+    experiment = quiet(tmp_path)
+    models = {name: make() for name, make in MADE.items()}
+    arguments = pixels(60), pixels(10, seed=4), made_sets(), {}
+    follow_photographs(experiment, {"Glow": models["Glow"]}, *arguments)
+    late = Experiment("toy", "smoke", tmp_path, say=lambda line: None, end=0.0)
+    with pytest.raises(UnfinishedError, match="PixelCNN"):
+        follow_photographs(late, models, *arguments)
+    assert [f.claim for f in late.findings] == [f.claim for f in experiment.findings]
+
+
+def test_the_criterion_of_variances(tmp_path):
+    def end(**bits: float):
+        return {"end": {"bits": {"test": 3.0, **bits}, "errors": dict.fromkeys(("test", *bits), 0.1)}}
+
+    experiment = quiet(tmp_path, "long")
+    variances = {"test": 2.0, "flat": 1.0, "loud": 4.0}
+    for found in (end(flat=2.0, loud=4.0), end(flat=2.9, loud=4.0), end(flat=2.0, loud=2.0), end(flat=3.1, loud=3.1)):
+        report_variances(experiment, MADE["Glow"](), [found], variances)
+    assert [f.ours.split(";")[0] for f in experiment.findings] == [
+        f"{k} of {n} clear gaps" for k, n in ((2, 2), (1, 1), (1, 2), (0, 0))
+    ]
+    assert [f.confirmed for f in experiment.findings] == [True, True, False, None]
+    assert "flat 0.50 of the variance" in experiment.findings[0].ours
+
+
 def test_the_criteria_of_curves(tmp_path):
     def run(low: float, areas: list[float]):
         bits = {"test": 3.0, "traffic signs": low}
@@ -239,7 +267,7 @@ def test_the_criteria_of_curves(tmp_path):
     experiment = quiet(tmp_path, "long")
     for low, areas in ((2.5, [0.5, 0.4, 0.3]), (2.98, [0.5, 0.4, 0.3]), (2.5, [0.5, 0.1, 0.45])):
         report_curves(experiment, MADE["Glow"](), [run(low, areas)], "traffic signs")
-    assert [f.confirmed for f in experiment.findings] == [True, True, False, True, True, False]
+    assert [f.confirmed for f in experiment.findings] == [True, True, False, None, True, False]
     assert "20 minutes of training" in experiment.findings[0].note
     assert not math.isnan(np.mean([f.seconds for f in experiment.findings]))
 
@@ -265,6 +293,9 @@ def test_the_variants_of_the_long_budget_run(tmp_path, monkeypatch):
     assert len(experiment.findings) == 4 * 2 + 1
     assert all(variant.make().shape == variant.sets.test.shape[1:] for variant in variants)
     assert all("nan" not in finding.ours for finding in experiment.findings)
-    train, held_out, sets = photographs.color_photographs(experiment)
+    train, held_out, sets, more = photographs.color_photographs(experiment)
     assert (len(train), len(held_out)) == (100, 500)
     assert list(sets) == ["CIFAR-10", "traffic signs", "CIFAR-100"]
+    assert {name: images.shape[1:] for name, images in more.items()} == dict.fromkeys(
+        ("X-rays", "grayed by half"), (3, 32, 32)
+    )
