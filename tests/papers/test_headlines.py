@@ -26,5 +26,5 @@ def test_every_paper_has_a_headline():
 
 def test_a_verdict_that_the_report_does_not_support_is_found():
     [report] = read_reports(FOLDER, ["maf"], "quick")
-    assert "1 of 1 findings" in Headline("maf", "", NOT_HERE, "", ("MAF beats Real NVP",)).contradiction(report)
+    assert "1 of 1 findings" in Headline("maf", "", NOT_HERE, "", ("MAF beats Real NVP of",)).contradiction(report)
     assert "no claim that begins" in Headline("maf", "", "held", "", ("MAF is slow",)).contradiction(report)
