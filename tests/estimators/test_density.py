@@ -178,3 +178,8 @@ def test_a_column_without_numbers_is_named(cells) -> None:
 def test_what_holds_rows_one_by_one_is_named(wrap) -> None:
     with pytest.raises(InputError, match="give its rows as one array or tensor"):
         FlowDensity().fit(wrap(torch.zeros(50, 2)))
+
+
+def test_nothing_is_named() -> None:
+    with pytest.raises(InputError, match="X is None: give a data frame"):
+        FlowDensity().fit(None)

@@ -72,6 +72,8 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, name
 
 def _one_sentence(error: Exception, X: Any) -> str:
     """What scikit-learn says of X, without its cells, and what to give instead where it does not say that."""
+    if X is None:
+        return "X is None: give a data frame, or an array of rows and columns."
     if isinstance(X, (str, os.PathLike)):
         return f"X must be a table, and {os.fspath(X)[:80]!r} is text: read the file first, with pushforward.io.read_table(path)."
     if isinstance(X, Sequence) and len(X) and isinstance(X[0], Mapping):
