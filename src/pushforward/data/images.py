@@ -20,6 +20,7 @@ __all__ = [
     "is_picture",
     "picture_error",
     "picture_mode",
+    "pixels_of",
     "upright",
     "without_colors",
 ]
@@ -134,6 +135,20 @@ def without_colors(pixels: NDArray[Any], name: str) -> NDArray[Any]:
     return pixels[..., 0] if pixels.ndim == 3 else pixels
 
 
+def pixels_of(picture: Any, name: str) -> NDArray[Any]:
+    """The pixels of a picture of Pillow that is not loaded yet: upright, ``(h, w)`` if gray and else ``(h, w, 3)``.
+
+    Raises:
+        InputError: see :func:`check_frames` and :func:`check_depth`.
+    """
+    check_frames(picture, name)
+    check_depth(picture, name)
+    if getattr(picture, "format", None) == "TIFF":
+        picture.load()  # Pillow turns TIFF files upright, its versions at different times
+    mode = picture_mode(picture)
+    return upright(np.asarray(picture.convert(mode) if mode else picture), picture)
+
+
 def picture_error(error: BaseException) -> str:
     """What Pillow says of a picture, without the address of the stream that it was read from."""
     return _STREAM.sub("the picture", str(error))
@@ -141,7 +156,7 @@ def picture_error(error: BaseException) -> str:
 
 def _pixels_of_all(images: Sequence[Any]) -> list[Any]:
     """The pixels of pictures of Pillow, as :func:`~pushforward.io.read_images` gives them; anything else stays."""
-    found = [_pixels(image, f"image {k}") if is_picture(image) else image for k, image in enumerate(images)]
+    found = [pixels_of(image, f"image {k}") if is_picture(image) else image for k, image in enumerate(images)]
     if not images or not is_picture(images[0]):
         return found
     first = found[0].shape
@@ -158,15 +173,6 @@ def _pixels_of_all(images: Sequence[Any]) -> list[Any]:
             'as with image.convert("RGB").'
         )
     return found
-
-
-def _pixels(image: Any, name: str) -> NDArray[Any]:
-    check_frames(image, name)
-    check_depth(image, name)
-    if getattr(image, "format", None) == "TIFF":
-        image.load()  # Pillow turns TIFF files upright, its versions at different times
-    mode = picture_mode(image)
-    return upright(np.asarray(image.convert(mode) if mode else image), image)
 
 
 def _as_integers(array: NDArray[Any]) -> NDArray[Any]:

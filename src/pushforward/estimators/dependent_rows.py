@@ -230,7 +230,7 @@ def warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
 
 
 def _hashes(encoded: np.ndarray) -> np.ndarray:
-    """A number for each row that is equal for equal rows, and for others by a chance of 2^-64."""
+    """A number for each row that is equal for equal rows, and for others by a chance of about 2^-64."""
     factors = np.random.default_rng(0).integers(0, 2**63, encoded.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(
         1
     )

@@ -18,6 +18,7 @@ from pushforward.data.images import (
     check_frames,
     picture_error,
     picture_mode,
+    pixels_of,
     upright,
     without_colors,
 )
@@ -194,27 +195,30 @@ def _check_like(name: str, array: NDArray[Any], first: NDArray[Any]) -> None:
 
 def _header(name: str, file: Any, gray: bool) -> NDArray[Any]:
     """An array of the shape and type that :func:`_decode` would give, without pixels."""
-    return _open(name, file, lambda picture, mode: _blank(picture, "L" if gray and mode else mode))
+
+    def read(picture: Any) -> NDArray[Any]:
+        check_frames(picture, name)
+        check_depth(picture, name)
+        if picture.format == "TIFF":
+            picture.load()  # Pillow turns TIFF files upright, its versions at different times
+        mode = picture_mode(picture)
+        return _blank(picture, "L" if gray and mode else mode)
+
+    return _open(name, file, read)
 
 
 def _decode(name: str, file: Any, gray: bool) -> NDArray[Any]:
     """Pixels, ``(h, w)`` if gray and else ``(h, w, 3)``."""
-    pixels = _open(
-        name, file, lambda picture, mode: upright(np.asarray(picture.convert(mode) if mode else picture), picture)
-    )
+    pixels = _open(name, file, lambda picture: pixels_of(picture, name))
     return without_colors(pixels, name) if gray else pixels
 
 
-def _open(name: str, file: Any, read: Callable[[Any, str | None], NDArray[Any]]) -> NDArray[Any]:
+def _open(name: str, file: Any, read: Callable[[Any], NDArray[Any]]) -> NDArray[Any]:
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
-            check_frames(picture, name)
-            check_depth(picture, name)
-            if picture.format == "TIFF":
-                picture.load()  # Pillow turns TIFF files upright, its versions at different times
-            return read(picture, picture_mode(picture))
+            return read(picture)
     except InputError:
         raise
     except Exception as error:  # decoders raise errors of any type for damaged bytes

@@ -17,7 +17,7 @@ import numpy as np
 from pushforward.data import Schema, as_images
 from pushforward.data.arrow import compute, is_text, without_views
 from pushforward.data.cells import number_cells
-from pushforward.data.images import check_depth, check_frames, picture_error, picture_mode, upright, without_colors
+from pushforward.data.images import picture_error, pixels_of, without_colors
 from pushforward.data.schema import similar_name
 from pushforward.data.text import MISSING_WORDS, parse_numbers
 from pushforward.errors import InputError, SchemaError
@@ -232,10 +232,7 @@ class Reader:
                             422,
                             f"image {k} is {picture.width} x {picture.height}, larger than the images of the model.",
                         )
-                    check_frames(picture, f"image {k}")
-                    check_depth(picture, f"image {k}")
-                    mode = picture_mode(picture)
-                    pixels = upright(np.asarray(picture.convert(mode) if mode else picture), picture)
+                    pixels = pixels_of(picture, f"image {k}")
                     arrays.append(without_colors(pixels, f"image {k}") if channels_of(self.guard) == 1 else pixels)
             except Refusal:
                 raise
