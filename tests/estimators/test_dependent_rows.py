@@ -11,7 +11,7 @@ from pushforward import Guard
 from pushforward.data import Schema
 from pushforward.detection import realized_interval
 from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning
-from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time, warn_of_copies
+from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time, warn_of_dependence
 
 NUMBERS = np.random.default_rng(0).normal(size=(1000, 3))
 
@@ -204,7 +204,7 @@ def test_impossible_groups_and_times(arguments, error, words) -> None:
 def test_copies_of_rows_are_named(rows, warns) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_copies(Schema.infer(rows), rows)
+        warn_of_dependence(Schema.infer(rows), rows)
     found = [str(each.message) for each in caught if "copies" in str(each.message)]
     assert len(found) == warns
     copies = len(rows) - len(np.unique(rows, axis=0))

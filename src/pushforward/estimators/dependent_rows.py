@@ -22,7 +22,6 @@ __all__ = [
     "one_of_each",
     "rows_of_groups",
     "rows_of_time",
-    "warn_of_copies",
     "warn_of_dependence",
 ]
 
@@ -163,15 +162,21 @@ def rows_of_time(instants: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
 
 
 def warn_of_dependence(schema: Schema, encoded: np.ndarray) -> None:
-    """Warn if a column of instants shows that rows that follow each other are alike.
+    """Warn if rows that follow each other in time are alike, or if many rows are copies of others.
 
     Args:
         schema: of the training rows.
         encoded: the training rows, ``(n, columns)``.
 
     Warns:
-        PushforwardWarning: it names the column of instants and what to do.
+        PushforwardWarning: with what was found and what to do.
     """
+    _warn_of_time(schema, encoded)
+    _warn_of_copies(schema, encoded)
+
+
+def _warn_of_time(schema: Schema, encoded: np.ndarray) -> None:
+    """Warn if a column of instants shows that rows that follow each other are alike."""
     times = [i for i, column in enumerate(schema.columns) if column.time in ("timestamp", "timestamp_utc", "date")]
     numbers = [i for i, column in enumerate(schema.columns) if column.kind not in CODED and not column.time]
     for i in times:
@@ -197,18 +202,11 @@ def warn_of_dependence(schema: Schema, encoded: np.ndarray) -> None:
                 return
 
 
-def warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
+def _warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
     """Warn if many rows of measurements are copies of others, as a join or oversampling makes them.
 
     Rows are measurements where at least two columns of numbers tell nearly all different rows apart; rows of a few categories and
     counts have equals by nature, which new rows have too. So have readings of a standby, which are copies of few rows.
-
-    Args:
-        schema: of the training rows.
-        encoded: the training rows, ``(n, columns)``.
-
-    Warns:
-        PushforwardWarning: with the number of copies and what to do.
     """
     rows = len(encoded)
     _, first, count = np.unique(_hashes(encoded), return_index=True, return_counts=True)

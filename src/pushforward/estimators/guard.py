@@ -33,7 +33,6 @@ from pushforward.estimators.dependent_rows import (
     column_apart,
     labels_of,
     one_of_each,
-    warn_of_copies,
     warn_of_dependence,
 )
 from pushforward.estimators.exporting import export_guard
@@ -309,9 +308,7 @@ class Guard(ConformalDetector):
         if schema is not None:
             warn_of_dates(schema)
         if chosen == "random" and isinstance(self.score_, TableScore):
-            encoded = self.schema_.encode(rows, warn=False)[0]
-            warn_of_dependence(self.schema_, encoded)
-            warn_of_copies(self.schema_, encoded)
+            warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
         with warnings.catch_warnings():
             # A value that only calibration rows have is no surprise in new data: it is part of what they calibrate.
             warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
