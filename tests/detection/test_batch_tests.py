@@ -195,6 +195,13 @@ def test_mmd_in_torch_is_the_same_and_has_gradients():
     assert value.item() == pytest.approx(test._statistics(pool, np.arange(10)[None])[0], abs=1e-12)
     assert torch.autograd.gradcheck(lambda rows: mmd_squared(rows, torch.tensor(pool[10:]), 2.0), x)
     assert mmd_squared(x, x, 1.0).item() == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(InputError, match=r"give torch\.as_tensor"):
+        mmd_squared(pool, x, 1.0)  # pyright: ignore[reportArgumentType]
+    for other in (x[:, :2], x[0], x[:0]):
+        with pytest.raises(InputError, match=r"shapes \(n, d\) and \(m, d\)"):
+            mmd_squared(x, other, 1.0)
+    with pytest.raises(ConfigError, match="bandwidth"):
+        mmd_squared(x, x, 0.0)
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pushforward.detection.two_sample.base import Array, BatchTest, rows_of
+from pushforward.errors import InputError
 from pushforward.numerics.checks import check_positive
 
 __all__ = ["MMDTest", "median_distance", "mmd_squared"]
@@ -115,7 +116,16 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
 
 
 def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    """MMD^2 of two samples of rows ``(n, d)`` and ``(m, d)`` under the Gaussian kernel, with gradients; a scalar >= 0.
+    """MMD^2 of two samples under the Gaussian kernel, with gradients; a scalar >= 0 (Gretton et al. 2012, eq. 5).
+
+    Args:
+        x: tensor of rows ``(n, d)``.
+        y: tensor of rows ``(m, d)``.
+        bandwidth: s of the kernel ``exp(-|x - y|^2 / (2 s^2))``, for example :func:`median_distance`.
+
+    Raises:
+        ConfigError: if the bandwidth is not a positive number.
+        InputError: for anything but tensors of these shapes.
 
     Example:
         >>> import torch
@@ -124,6 +134,16 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
         >>> bool(mmd_squared(x, x + 2, 1.0) > mmd_squared(x[:50], x[50:], 1.0))
         True
     """
+    check_positive("bandwidth", bandwidth)
+    for name, rows in (("x", x), ("y", y)):
+        if not isinstance(rows, Tensor):
+            raise InputError(
+                f"{name} must be a tensor of rows; got {type(rows).__name__}: give torch.as_tensor({name})."
+            )
+    if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
+        raise InputError(
+            f"x and y must have the shapes (n, d) and (m, d), with at least one row; got {tuple(x.shape)} and {tuple(y.shape)}."
+        )
 
     def mean(a: Tensor, b: Tensor) -> Tensor:
         squares = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)
