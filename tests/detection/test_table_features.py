@@ -67,6 +67,24 @@ def test_unseen_categories_cost_the_same_and_do_not_reach_the_density() -> None:
     np.testing.assert_array_equal(features.transform(rows), [[1.0, 1.5], [1.0, math.inf], [1.0, 1.5]])
 
 
+def test_a_new_category_costs_little_where_many_rows_have_one_of_their_own() -> None:
+    """Good 1953, eq. 9: the next row has a new category with a probability of about s / n."""
+    schema = Schema((Column("a", "categorical", ("x", "y", "z", "w"), lattice=(0.0, 1.0)), Column("b", "numeric")))
+    rows = np.array([[0.0, 1.0], [0.0, 2.0], [1.0, 4.0], [2.0, 5.0], [3.0, 6.0]])
+    features = TableFeatures.fit(schema, rows)
+    assert features.singletons == ((0, 3),)
+    news = np.array([[math.inf, 1.5], [NAN, 1.5], [0.0, 1.5]])  # a missing cell is as new as ever
+    expected = [[math.log(7 / 4), 0.0], [math.log(7), 0.0], [0.0, 0.0]]
+    np.testing.assert_allclose(features.unseen_cost(news), expected)
+    assert TableFeatures.from_json(features.to_json()) == features
+    old = features.to_json()
+    del old["singletons"]  # a file of an earlier version
+    np.testing.assert_allclose(TableFeatures.from_json(old).unseen_cost(news)[0, 0], math.log(7))
+    for wrong in ([[1, 2]], [[0, 9]], [[0, -1]]):
+        with pytest.raises(StorageError):
+            TableFeatures.from_json(features.to_json() | {"singletons": wrong})
+
+
 def test_a_column_that_is_constant_but_for_missing_cells() -> None:
     schema = Schema((Column("a", "numeric", missing=True),))
     features = TableFeatures.fit(schema, np.array([[3.0], [NAN], [3.0]]))

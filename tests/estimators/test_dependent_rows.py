@@ -182,6 +182,8 @@ def test_a_column_of_instants_whose_rows_are_alike_suggests_time() -> None:
         ({"groups": "shop"}, InputError, "one group"),
         ({"time": "shop"}, InputError, "same in all rows"),
         ({"time": [None] + [1.0] * 99}, InputError, "missing in 1 rows"),
+        ({"time": [f"week {k}" for k in range(100)]}, InputError, "'week 0', whose order is not that of time"),
+        ({"time": ["2026-01-01", "Tuesday"] * 50}, InputError, "'Tuesday', whose order is not that of time"),
         ({"time": "items", "groups": "kind"}, ConfigError, "not both"),
     ],
 )
@@ -195,6 +197,8 @@ def test_impossible_groups_and_times(arguments, error, words) -> None:
     [
         (np.repeat(NUMBERS[:200], 4, axis=0), True),
         (np.vstack([NUMBERS, np.repeat(NUMBERS[:40], 5, axis=0)]), True),  # some classes oversampled
+        (np.repeat(np.random.default_rng(2).normal(size=(300, 5)).round(2), 3, axis=0), True),  # of few digits
+        (np.random.default_rng(2).integers(0, 4, (900, 4)), False),
         (NUMBERS, False),
         (np.vstack([NUMBERS, np.zeros((400, 3))]), False),  # a standby
         (np.round(NUMBERS), False),

@@ -15,7 +15,7 @@ from pushforward.detection.table import Sizes, fit_pool, pool_fit
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.neighbors import Neighbors
 from pushforward.detection.table_features import TableFeatures
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, PushforwardWarning
 from pushforward.graphs import table as table_graph
 from pushforward.graphs.guard_inputs import MISSING, codes_of_texts
 from pushforward.graphs.guards import guard_graph
@@ -42,6 +42,17 @@ def test_scores_are_those_of_the_guard_on_usual_and_strange_rows(mixed_guard, po
         np.testing.assert_allclose(
             found.numpy(), assess(mixed_guard, table)["anomaly_score"], rtol=1e-8
         )  # distances have eight digits
+
+
+def test_a_new_category_of_a_column_with_many_rare_ones_costs_the_same_in_a_graph():
+    table = mixed_table(300, seed=3)
+    table.loc[:39, "city"] = [f"Town {k}" for k in range(40)]
+    with pytest.warns(PushforwardWarning, match="'city' has .* that one of 300 rows has"):
+        guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table)
+    assert guard.table_features_.singletons[0][1] > 20
+    rows = strange_rows()
+    found = TableGraph(guard.score_, portable=True)(torch.from_numpy(encoded(guard, rows)))
+    np.testing.assert_allclose(found.numpy(), assess(guard, rows)["anomaly_score"], rtol=1e-8)
 
 
 def test_columns_enter_as_numbers_and_codes(mixed_guard):

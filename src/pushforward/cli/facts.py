@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 __all__ = ["facts_of", "summary", "system_facts"]
@@ -37,7 +38,12 @@ def summary(guard: Any) -> dict[str, Any]:
     promise = f"at most {guard.alpha:.2%}"
     promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
     if guard.level_ == 0:
-        promise += f" ({guard.guarantee}); no row raises an alarm, because that needs more calibration rows"
+        why = (
+            "too many calibration rows have an infinite score"
+            if _infinite(guard)
+            else "that needs more calibration rows"
+        )
+        promise += f" ({guard.guarantee}); no row raises an alarm, because {why}"
     else:
         low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
         promise += f" ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}"
@@ -60,6 +66,14 @@ def summary(guard: Any) -> dict[str, Any]:
     }
 
 
+def _infinite(guard: Any) -> bool:
+    """Whether some calibration score is +inf, where without it there would be alarms."""
+    from pushforward.detection.conformal.guarantees import rows_needed
+
+    scores = guard.calibrator_.scores
+    return math.isinf(scores.max(initial=0.0)) and len(scores) >= rows_needed(guard.alpha, guard.guarantee, guard.delta)
+
+
 def _columns_read(guard: Any) -> dict[str, str]:
     """Which columns are set aside, constant, or read in more than one way."""
     features, names = guard.table_features_, guard.schema_.names
@@ -75,7 +89,7 @@ def _columns_read(guard: Any) -> dict[str, str]:
         found["read from instants"] = "; ".join(f"{name}: instant, {', '.join(p)}" for name, p in periods.items())
     if features.indicators:
         found["may be missing"] = ", ".join(names[features.kept[k]] for k in features.indicators)
-    if guard.strict:
+    if guard.strict and guard.level_ > 0:
         found["strict"] = "every cell that no training row has raises an alarm"
     return found
 

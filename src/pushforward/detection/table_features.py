@@ -30,10 +30,12 @@ class TableFeatures:
     column with missing cells in the training rows. Values on a lattice are dequantized, by :meth:`preprocessing`.
 
     A cell is *unseen* if it is a category that training did not have, a missing value in a column that had none, or
-    another value than the one of a constant column. Each unseen cell costs log(n + 2) nats, minus the log of the
-    probability that the rule of succession gives to an event that n rows did not show; the density reads the column's
-    usual value in its place. There is one exception: if neither the training rows nor the rows for early stopping had a
-    missing value in a column of numbers, a missing value is infinitely unlikely there.
+    another value than the one of a constant column. Each unseen cell costs log((n + 2) / (s + 1)) nats, where s is the
+    number of categories of the column that one training row has, and 0 for other news. With s = 0 that is minus the log of
+    the probability that the rule of succession gives to an event that n rows did not show. About s / n is the probability
+    that the next row has a new category (Good 1953, eq. 9), so new values of a column that always has some cost little. The
+    density reads the column's usual value in its place. There is one exception: if neither the training rows nor the rows
+    for early stopping had a missing value in a column of numbers, a missing value is infinitely unlikely there.
 
     Attributes:
         schema: names, types and categories of the columns.
@@ -46,6 +48,7 @@ class TableFeatures:
         calendar: value coordinates of instants, each with a period that :meth:`impute` reads too.
         instants: value coordinates of timestamps and dates, with the first and the last one of the training rows, and the
             5th and the 95th percentile.
+        singletons: table columns of categories of which some are in one training row each, and how many, s.
     """
 
     schema: Schema
@@ -57,6 +60,7 @@ class TableFeatures:
     rows: int
     calendar: tuple[tuple[int, str], ...] = ()
     instants: tuple[tuple[int, float, float, float, float], ...] = ()
+    singletons: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def fit(cls, schema: Schema, encoded: np.ndarray) -> TableFeatures:
@@ -67,7 +71,7 @@ class TableFeatures:
             encoded: ``(n, columns)`` float64 of :meth:`Schema.encode <pushforward.data.Schema.encode>`.
         """
         kept, indicators, fills, constants, lattices = [], [], [], [], []
-        calendar, instants = [], []
+        calendar, instants, singletons = [], [], []
         for i, column in enumerate(schema.columns):
             values = encoded[:, i]
             missing = np.isnan(values)
@@ -80,6 +84,9 @@ class TableFeatures:
                 continue
             if missing.any():
                 indicators.append(len(kept))
+            if column.kind == "categorical":
+                single = int((np.bincount(observed.astype(np.int64)) == 1).sum())
+                singletons += [(i, single)] if single else []
             if column.lattice is not None:
                 lattices.append((len(kept), *column.lattice))
             elif constant:  # only the indicator varies; a density of the constant value would be unbounded
@@ -94,7 +101,7 @@ class TableFeatures:
         lattices += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
         return cls(
             schema, tuple(kept), tuple(indicators), tuple(fills), tuple(constants), tuple(lattices), len(encoded),
-            tuple(calendar), tuple(instants),
+            tuple(calendar), tuple(instants), tuple(singletons),
         )  # fmt: skip
 
     @property
@@ -120,7 +127,19 @@ class TableFeatures:
 
     def unseen_cost(self, encoded: np.ndarray) -> np.ndarray:
         """The nats that the unseen cells of encoded rows cost, ``(n, columns)``."""
-        return math.log(self.rows + 2) * self._unseen(encoded)
+        return self.cost(encoded, self._unseen(encoded))
+
+    def cost(self, encoded: np.ndarray, news: np.ndarray) -> np.ndarray:
+        """The nats that cells cost which are news, ``(n, columns)``.
+
+        Args:
+            encoded: ``(n, columns)``.
+            news: which cells are news, see :meth:`impute`.
+        """
+        nats = math.log(self.rows + 2) * news
+        for i, single in self.singletons:
+            nats[np.isinf(encoded[:, i]), i] -= math.log(single + 1)
+        return nats
 
     def impute(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The feature matrix for scores that need finite numbers, and which cells are news.
@@ -226,6 +245,7 @@ class TableFeatures:
             "fills": list(self.fills), "constants": [list(pair) for pair in self.constants],
             "lattices": [list(entry) for entry in self.lattices], "rows": self.rows,
             "calendar": [list(pair) for pair in self.calendar], "instants": [list(each) for each in self.instants],
+            "singletons": [list(pair) for pair in self.singletons],
         }  # fmt: skip
 
     @classmethod
@@ -253,6 +273,7 @@ class TableFeatures:
                 (_index(k, len(kept)), _number(a), _number(b), _number(c), _number(d))
                 for k, a, b, c, d in data.get("instants", ())
             )
+            singletons = tuple((_index(i, len(schema)), _index(s, rows + 1)) for i, s in data.get("singletons", ()))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
                 f"the file describes the table's features in a form that pushforward never writes: {error!r}"
@@ -265,7 +286,9 @@ class TableFeatures:
             raise StorageError("the file's features need at most one lattice each, and its step must be positive.")
         if not all(first <= low <= high <= last for _, first, last, low, high in instants):
             raise StorageError("the file's features have an instant before the first one.")
-        return cls(schema, kept, indicators, fills, constants, lattices, rows, calendar, instants)
+        if any(schema.columns[i].kind != "categorical" for i, _ in singletons):
+            raise StorageError("the file's features count categories in a column that has none.")
+        return cls(schema, kept, indicators, fills, constants, lattices, rows, calendar, instants, singletons)
 
     def _never_missing(self, column: int) -> bool:
         """Whether a missing cell is infinitely unlikely in a column: numbers of which none was missing."""

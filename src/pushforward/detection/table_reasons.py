@@ -43,12 +43,14 @@ def explain_rows(features: TableFeatures, pool: Pool, inputs: Any, encoded: np.n
         found[:, kept] = values
         return found
 
-    nats = np.where(news, math.log(features.rows + 2), 0.0)
+    cost = features.cost(encoded, news)
+    nats = cost.copy()
     nats[:, kept] += np.where(infinite[:, : len(kept)], math.inf, cells.excess)
     facts = {name: spread(getattr(cells, name)) for name in ("low", "high", "own_low", "own_high", "p_value", "share")}
     for column, value in features.constants:
         facts["low"][:, column] = facts["high"][:, column] = value
     facts["p_value"][news | np.isinf(encoded)] = 1.0 / (features.rows + 2)
+    facts["p_value"][news] = np.exp(-cost[news])
     kind = _kinds(features, encoded, news)
     calendar = frozenset(kept[k] for k, _ in features.calendar)
     texts = _texts(features, inputs, kind == _KIND["new category"])

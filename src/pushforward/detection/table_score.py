@@ -47,9 +47,10 @@ NO_DENSITY = "this guard has no density: fit it with Guard(density=True), on the
 class TableScore(InputScore):
     """Anomaly score of the rows of a table, nats: :class:`~pushforward.detection.table.Pool`, and the cost of news.
 
-    Each unseen category, each missing cell in a column that had none, and each change of a constant column costs
-    log(n + 2) nats, minus the log of the probability that the rule of succession gives to an event that n rows did not
-    show. The statistics read the column's usual value in its place. An infinite number makes the score infinite.
+    Each missing cell in a column that had none, and each change of a constant column costs log(n + 2) nats, minus the log of
+    the probability that the rule of succession gives to an event that n rows did not show. An unseen category costs
+    log((n + 2) / (s + 1)), where s is the number of categories that one row has: new values of a column that always has some
+    cost little. The statistics read the column's usual value in its place. An infinite number makes the score infinite.
 
     Args:
         features: what is read of a table.
@@ -95,7 +96,7 @@ class TableScore(InputScore):
         """
         encoded = self._encode(inputs)
         matrix, news = self.features.impute(encoded)
-        cost = math.log(self.features.rows + 2) * news.sum(1)
+        cost = self.features.cost(encoded, news).sum(1)
         far = ~np.isfinite(matrix).all(1)
         if self.strict:
             far |= (news | self.features.fractions(encoded)).any(1)

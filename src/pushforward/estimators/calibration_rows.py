@@ -142,12 +142,13 @@ def score_in_time(
     return np.concatenate(scores) if scores else np.empty(0)
 
 
-def trim(scores: np.ndarray, contamination: float) -> tuple[np.ndarray, int]:
+def trim(scores: np.ndarray, contamination: float, excess: float = 0.0) -> tuple[np.ndarray, int]:
     """Leave out the calibration scores that are far beyond the others, at most this fraction of them.
 
     Args:
         scores: ``(n,)``.
         contamination: upper bound of the fraction of anomalies; 0 leaves out none.
+        excess: usual mean excess of the largest scores, for the warning; 0 for that of these scores.
 
     Returns:
         The other scores, and how many were left out.
@@ -156,7 +157,9 @@ def trim(scores: np.ndarray, contamination: float) -> tuple[np.ndarray, int]:
         PushforwardWarning: if nothing is to be left out, and at least three scores and 1 % are very far.
     """
     if not contamination:
-        far = far_scores(scores[scores < np.inf], 2.0)  # +inf is the score of a cell that strict=True does not allow
+        far = far_scores(
+            scores[scores < np.inf], 2.0, least=excess
+        )  # +inf is the score of a cell that strict=True does not allow
         if far >= max(3, 0.01 * len(scores)):
             warn_caller(
                 f"{far} of {len(scores)} calibration scores are far beyond the others, as those of anomalies would be: the "

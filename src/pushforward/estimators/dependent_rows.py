@@ -25,6 +25,8 @@ __all__ = [
     "warn_of_dependence",
 ]
 
+_ORDERED = r"^\s*([0-9]{4}([-/. T]|Q|$)|[0-9]{2}:[0-9]{2})"
+"""Text whose order is that of time: the year or, of a time of day, the hour is first."""
 _LOOKED_AT = 5000
 _STRONG = 0.25  # correlation of a column's ranks in one row and the next
 _COPIES, _COPIED, _FEW = (
@@ -32,6 +34,10 @@ _COPIES, _COPIED, _FEW = (
     0.02,
     20,
 )  # part of the rows that are copies, part and number of the rows that they are copies of
+_NEAR = (
+    0.01  # rows that are equal to another one but for one column, as a part of the copies, where copies are not natural
+)
+_COLUMNS = 100
 _DISTINCT = 0.9  # part of the different rows that have different values in a column of measurements
 
 
@@ -66,10 +72,10 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
 
 
 def _in_order(text: Any) -> Any:
-    """Times that are text: as they are if their order is that of time, and numbers as numbers.
+    """Times that are text: as they are if their order is that of time (the year or the hour is first), and numbers as numbers.
 
     Raises:
-        InputError: for dates that begin with the day or the month.
+        InputError: for dates that begin with the day or the month, and for other text.
     """
     import pyarrow as pa
 
@@ -80,7 +86,15 @@ def _in_order(text: Any) -> Any:
             "(pandas.to_datetime converts them)."
         )
     numbers, unreadable = parse_numbers(text)
-    return text if unreadable.any() else pa.array(numbers)
+    if not unreadable.any():
+        return pa.array(numbers)
+    ordered = compute().match_substring_regex(text, _ORDERED)
+    if (row := ordered.index(False).as_py()) >= 0:
+        other = text[row].as_py()
+        raise InputError(
+            f"time has text such as {other[:30]!r}, whose order is not that of time: give instants such as 2026-12-31 23:59:59, or numbers."
+        )
+    return text
 
 
 def column_apart(name: Any, X: Any) -> tuple[str, ...]:
@@ -205,11 +219,13 @@ def _warn_of_time(schema: Schema, encoded: np.ndarray) -> None:
 def _warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
     """Warn if many rows of measurements are copies of others, as a join or oversampling makes them.
 
-    Rows are measurements where at least two columns of numbers tell nearly all different rows apart; rows of a few categories and
-    counts have equals by nature, which new rows have too. So have readings of a standby, which are copies of few rows.
+    Rows of a few categories and counts have equals by nature, which new rows have too. Then many rows also differ in a single
+    column. So rows are measurements if hardly any do, or if at least two columns of numbers tell nearly all different rows
+    apart. Readings of a standby are copies of few rows, and are left alone.
     """
     rows = len(encoded)
-    _, first, count = np.unique(_hashes(encoded), return_index=True, return_counts=True)
+    hashes = _hashes(encoded)
+    _, first, count = np.unique(hashes.sum(1), return_index=True, return_counts=True)
     copies, copied = rows - len(first), int((count > 1).sum())
     if copies < _COPIES * rows or copied < max(_FEW, _COPIED * len(first)):
         return
@@ -219,7 +235,7 @@ def _warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
         for i, column in enumerate(schema.columns)
         if column.kind not in CODED and len(np.unique(different[:, i])) >= _DISTINCT * len(first)
     ]
-    if len(telling) > 1:
+    if len(telling) > 1 or _hardly_alike(hashes[first], _NEAR * copies):
         warn_caller(
             f"{copies} of {rows} rows are copies of another row, and the calibration rows that are copies look more normal than new rows "
             "will, so there will be more false alarms than promised: leave the copies out, as with DataFrame.drop_duplicates(), or give "
@@ -227,16 +243,30 @@ def _warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
         )
 
 
-def _hashes(encoded: np.ndarray) -> np.ndarray:
-    """A number for each row that is equal for equal rows, and for others by a chance of about 2^-64."""
-    factors = np.random.default_rng(0).integers(0, 2**63, encoded.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(
-        1
+def _hardly_alike(hashes: np.ndarray, most: float) -> bool:
+    """Whether at most so many of different rows are equal to another one but for a single column, for each of up to 100 columns.
+
+    Args:
+        hashes: of the cells of different rows, ``(n, columns)``.
+        most: number of rows.
+    """
+    total = hashes.sum(1)
+    return hashes.shape[1] > 1 and all(
+        len(total) - len(np.unique(total - each)) <= most for each in hashes.T[:: -(-hashes.shape[1] // _COLUMNS)]
     )
-    total = np.zeros(len(encoded), np.uint64)
-    for i, factor in enumerate(factors):
-        bits = np.ascontiguousarray(encoded[:, i], np.float64).view(np.uint64)
-        total = (
-            total ^ bits ^ (bits >> np.uint64(29))
-        ) * factor  # wraps; numbers of few digits have zeros in their low bits
-        total ^= total >> np.uint64(32)
-    return total
+
+
+def _hashes(encoded: np.ndarray) -> np.ndarray:
+    """A number for each cell, uint64 ``(n, columns)``; the sums over equal rows are equal, and over others by a chance of about 2^-64."""
+    found = np.empty(encoded.shape, np.uint64)
+    for i, (seed, factor) in enumerate(_odd_numbers(encoded.shape[1])):
+        bits = np.ascontiguousarray(encoded[:, i], np.float64).view(np.uint64) + seed
+        for shift in (30, 27):  # numbers of few digits have zeros in their low bits
+            bits = (bits ^ (bits >> np.uint64(shift))) * factor  # wraps
+        found[:, i] = bits ^ (bits >> np.uint64(31))
+    return found
+
+
+def _odd_numbers(count: int) -> np.ndarray:
+    """Pairs of random odd numbers, ``(count, 2)``."""
+    return np.random.default_rng(0).integers(0, 2**63, (count, 2), dtype=np.uint64) * np.uint64(2) + np.uint64(1)

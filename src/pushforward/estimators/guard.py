@@ -39,9 +39,9 @@ from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
 from pushforward.estimators.guard_inputs import read_rows
 from pushforward.estimators.guard_options import check_image_options, check_options, fit_score
-from pushforward.estimators.ignored_columns import warn_of_dates
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.score_option import OwnScore, params_of
+from pushforward.estimators.text_columns import warn_of_texts
 from pushforward.estimators.training_data import TrainingData
 from pushforward.estimators.validation import require_fitted, seed_from
 from pushforward.models import Flow
@@ -306,16 +306,19 @@ class Guard(ConformalDetector):
         self.seed_, schema = seed, None if isinstance(rows, torch.Tensor) else self.schema_
         self.training_ = TrainingData.of(rows, fitted, schema, seed)
         if schema is not None:
-            warn_of_dates(schema)
-        if chosen == "random" and isinstance(self.score_, TableScore):
-            warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
+            encoded = schema.encode(rows, warn=False)[0]
+            warn_of_texts(schema, encoded)
+            if chosen == "random" and isinstance(self.score_, TableScore):
+                warn_of_dependence(schema, encoded)
         with warnings.catch_warnings():
             # A value that only calibration rows have is no surprise in new data: it is part of what they calibrate.
             warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
             if chosen == "latest":  # later than the rows that fit the score, which is no news
                 warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
-        scores, trimmed = (scores, 0) if schema is None else trim(scores, self.max_contamination)
+        # The score of a table is a mean of -log tail probabilities, so the mean excess of normal rows is near 1.
+        excess = 0.6 if isinstance(self.score_, TableScore) else 0.0
+        scores, trimmed = (scores, 0) if schema is None else trim(scores, self.max_contamination, excess)
         self._calibrate(scores)
         self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen, trimmed=trimmed)
         return self
@@ -508,7 +511,8 @@ class Guard(ConformalDetector):
 
         The mean of two numbers: how unusual the cell is given the other columns, and how far it is from the middle by
         itself, each compared with training rows in that column. So a column that is always hard to predict is not reported
-        for that. An unseen category, a new missing cell or a changed constant is log(n + 2), and an infinite number +inf.
+        for that. A new missing cell or a changed constant is log(n + 2), an unseen category log((n + 2) / (s + 1)) if s categories
+        have one row each, and an infinite number +inf.
 
         Raises:
             ConfigError: for a guard of images.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pushforward.detection import false_alarm_distribution
+from pushforward.detection.conformal.guarantees import rows_needed
 from pushforward.detection.table_score import TableScore
 from pushforward.io.file_format import current_versions
 from pushforward.report.reasons import usual
@@ -15,11 +18,11 @@ if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
     from pushforward.estimators.network_guard import NetworkGuard
 
-__all__ = ["guard_facts", "network_facts", "network_promise", "promise_sentence"]
+__all__ = ["guard_facts", "infinite_scores", "network_facts", "network_promise", "promise_sentence"]
 
 
 def promise_sentence(
-    alpha: float, guarantee: str, delta: float, calibration: int, level: float, nouns: str = "rows"
+    alpha: float, guarantee: str, delta: float, calibration: int, level: float, nouns: str = "rows", infinite: int = 0
 ) -> tuple[bool, str]:
     """Whether a guard promises a rate of false alarms, and the sentence for it.
 
@@ -30,11 +33,13 @@ def promise_sentence(
         calibration: number of calibration rows.
         level: p-value at or below which there is an alarm; 0 for none.
         nouns: what a row is called.
+        infinite: number of calibration rows whose score is +inf.
     """
     if level == 0:
-        return False, (
-            f"The guard raises no alarm, because {calibration:,} calibration {nouns} are too few for a rate of {percent(alpha)}."
-        )
+        why = f"{calibration:,} calibration {nouns} are too few for a rate of {percent(alpha)}"
+        if infinite and calibration >= rows_needed(alpha, guarantee, delta):  # pyright: ignore[reportArgumentType]
+            why = f"{infinite:,} of {calibration:,} calibration {nouns} have an infinite score, which is too many for a rate of {percent(alpha)}"
+        return False, f"The guard raises no alarm, because {why}."
     low, high = false_alarm_distribution(calibration, alpha, guarantee, delta).interval(0.95)  # pyright: ignore[reportArgumentType]
     if guarantee == "pac":
         what = f"With a probability of {percent(1 - delta, 0)} over the calibration {nouns}, this guard raises a false alarm for at most {percent(alpha)} of normal {nouns}."
@@ -63,6 +68,11 @@ def network_promise(options: Mapping[str, Any], calibration: int, promised: bool
             f"For each predicted class by itself, at most {rate} of normal inputs raise a false alarm ({kind}).",
         )
     return promise_sentence(options["alpha"], options["guarantee"], options["delta"], calibration, 1.0, "inputs")
+
+
+def infinite_scores(guard: Guard) -> int:
+    """Number of calibration scores that are +inf, as those of rows that ``strict=True`` does not allow."""
+    return int(np.isposinf(guard.calibrator_.scores).sum())
 
 
 def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, Any]:
@@ -99,7 +109,7 @@ def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, A
     facts["Alarm"] = (
         f"p-value of at most {figure(guard.level_)}, which is a score of at least {figure(-guard.offset_)}"
         if guard.level_
-        else "none: too few calibration rows"
+        else "none: too few calibration rows, or too many with an infinite score"
     )
     columns = []
     if not guard.reads_images:

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.data import Column, Schema
+from pushforward.data import Column
 from pushforward.data.arrow import is_text, value_type
-from pushforward.data.text import date_order
 from pushforward.errors import ConfigError, SchemaError, warn_caller
 
-__all__ = ["check_ignore", "columns_to_ignore", "warn_of_dates", "without"]
+__all__ = ["check_ignore", "columns_to_ignore", "without"]
 
 _FEW = 20  # rows; in fewer, numbers count rows by chance
-_DATES = 3  # categories; fewer dates may be names of events
 
 
 def check_ignore(ignore: Any) -> None:
@@ -67,26 +65,6 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
 def without(table: Any, names: Sequence[str]) -> Any:
     """The table without the columns of these names that it has."""
     return table.drop_columns([name for name in names if name in table.column_names]) if names else table
-
-
-def warn_of_dates(schema: Schema) -> None:
-    """Warn of columns of dates that are text, because each date is a category, and tomorrow's is a new one.
-
-    Args:
-        schema: of the training rows.
-
-    Warns:
-        PushforwardWarning: for each such column, with what to do.
-    """
-    import pyarrow as pa
-
-    for column in schema.columns:
-        if len(column.categories) >= _DATES and date_order(pa.array(column.categories)):
-            warn_caller(
-                f"column {column.name!r} has dates as text, such as {column.categories[0][:30]!r}, which are read as categories, "
-                "so every other date raises the anomaly score: convert the column, as pandas.to_datetime does, or leave it out "
-                f"with ignore=[{column.name!r}], on the command line --drop {quote(column.name)}."
-            )
 
 
 def _unusable(name: str, column: Any, texts: bool) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from pushforward.data import Problem
 from pushforward.errors import InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
-from pushforward.estimators.guard_facts import guard_facts, promise_sentence
+from pushforward.estimators.guard_facts import guard_facts, infinite_scores, promise_sentence
 from pushforward.estimators.reported_rows import Kept, ReportOptions, rows_of
 from pushforward.report import Collected, Report, Subject, assemble
 from pushforward.report.text import visible
@@ -100,7 +100,9 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         alpha=guard.alpha,
         guarantee=guard.guarantee,
         delta=guard.delta,
-        promised=promise_sentence(guard.alpha, guard.guarantee, guard.delta, guard.calibrator_.n, guard.level_, nouns),
+        promised=promise_sentence(
+            guard.alpha, guard.guarantee, guard.delta, guard.calibrator_.n, guard.level_, nouns, infinite_scores(guard)
+        ),
         promise_is_for=str(guard.calibration_),
         notes=[str(problem) for problem in problems if options.values or problem.kind not in ("new", "text")],
         nouns=(noun, nouns),

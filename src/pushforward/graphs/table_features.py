@@ -41,6 +41,11 @@ class ImputeGraph(Part):
         fills = np.zeros(width)
         fills[kept] = features.fills
         self.register_buffer("cost", exact(math.log(features.rows + 2)))
+        saved = np.zeros(width)
+        for i, single in features.singletons:
+            saved[i] = math.log(single + 1)
+        self._has_singletons = bool(features.singletons)
+        self.register_buffer("saved", torch.from_numpy(saved))
         for name, values in (("coded", coded), ("constant", constant), ("if_missing", news_if_missing | never)):
             self.register_buffer(name, torch.from_numpy(values))
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.float64))
@@ -77,10 +82,12 @@ class ImputeGraph(Part):
         """
         missing = torch.isnan(encoded)
         news = missing & self.if_missing
+        new_category = None
         if self._has_coded:
             zero = torch.where(missing | infinite(encoded), -1.0, encoded)
             valid = (zero >= 0) & (zero < self.codes) & (zero == zero.floor())
-            news = news | (self.coded & ~missing & ~valid)
+            new_category = self.coded & ~missing & ~valid
+            news = news | new_category
         if self._has_constant:
             same = (encoded - self.value).abs() <= self.near  # not where NaN
             news = (news & ~self.constant) | (self.constant & ~same)  # ONNX Runtime has no Where for bool
@@ -105,7 +112,10 @@ class ImputeGraph(Part):
                 torch.minimum(torch.maximum(matrix, self.low), self.high),
             )
         matrix = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-        return matrix, self.cost * news.to(encoded.dtype).sum(1), far
+        cost = self.cost * news.to(encoded.dtype).sum(1)
+        if self._has_singletons and new_category is not None:
+            cost = cost - (self.saved * new_category.to(encoded.dtype)).sum(1)
+        return matrix, cost, far
 
 
 class CoordinatesGraph(Part):

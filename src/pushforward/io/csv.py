@@ -146,6 +146,8 @@ def _csv(function: str, file: TextSource, names: Sequence[str] | None = None, ty
     def spaced(words: Sequence[str]) -> list[str]:
         return [*words, *(" " + word for word in words)]  # some programs write a space after a comma
 
+    blank = [" " * width for width in range(2, 9)] + ["\t"]
+
     return getattr(csv, function)(
         stream,
         # pyarrow reports the row of an error only if it reads with one thread.
@@ -155,7 +157,7 @@ def _csv(function: str, file: TextSource, names: Sequence[str] | None = None, ty
             include_columns=names,
             decimal_point=file.text.decimal,
             column_types=types,
-            null_values=spaced(MISSING_WORDS),
+            null_values=spaced(MISSING_WORDS) + blank,
             true_values=spaced(_TRUE),
             false_values=spaced(_FALSE),
         ),

@@ -168,6 +168,14 @@ def test_tail_scale_of_equal_values(constant: float) -> None:
     assert more > same
 
 
+def test_rounding_is_no_tail() -> None:
+    """Distances of rows in a plane are rounding, which differs from row to row by large factors."""
+    rng = np.random.default_rng(0)
+    scale = TailScale.fit(1e-15 * np.exp(rng.normal(size=500) - 3.0 * (rng.random(500) < 0.9)), logarithmic=True)
+    assert scale(np.array([0.0, 1e-17, 1e-13])).max() < 0.01
+    assert scale(np.array([1e-3]))[0] > 100
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_the_unit_of_a_column_does_not_matter(space: str) -> None:
     train, new = rows(200, 3), rows(50, 3, seed=1)

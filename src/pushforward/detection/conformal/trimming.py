@@ -11,7 +11,7 @@ __all__ = ["far_scores", "trimmed_bound"]
 _LOW, _HIGH = 0.7, 0.9
 
 
-def far_scores(scores: np.ndarray, factor: float = 1.0, contamination: float = 0.0) -> int:
+def far_scores(scores: np.ndarray, factor: float = 1.0, contamination: float = 0.0, least: float = 0.0) -> int:
     """Number of scores that are far beyond the tail that the others suggest.
 
     The tail is exponential, with the mean excess b = (q(0.9) - q(0.7)) / log 3 of the quantiles q. A score is far if it is
@@ -23,6 +23,7 @@ def far_scores(scores: np.ndarray, factor: float = 1.0, contamination: float = 0
         scores: ``(n,)``.
         factor: larger counts fewer.
         contamination: upper bound of the fraction of anomalies.
+        least: smallest mean excess b, where a usual one is known.
 
     Example:
         >>> usual = -np.log(np.linspace(1, 0.01, 200))
@@ -34,7 +35,7 @@ def far_scores(scores: np.ndarray, factor: float = 1.0, contamination: float = 0
     if len(finite) < 20:
         return 0
     low, high = np.quantile(finite, ((1 - contamination) * _LOW, (1 - contamination) * _HIGH))
-    spread = max(float(high - low) / math.log((1 - _LOW) / (1 - _HIGH)), 1e-12 * (1.0 + abs(float(high))))
+    spread = max(float(high - low) / math.log((1 - _LOW) / (1 - _HIGH)), least, 1e-12 * (1.0 + abs(float(high))))
     limit = float(high) + factor * spread * math.log(max(2.0 * (1 - _HIGH) * n, 1.0))
     return min(int((scores > limit).sum()), max(n // 10, int(contamination * n)))
 

@@ -12,6 +12,7 @@ __all__ = ["TailScale"]
 
 _BEYOND = 0.9
 _LEAST = 1e-3  # of the median: distances below this are equal on the logarithmic scale
+_ROUNDING = 1e-6  # in units of a coordinate's spread: smaller distances are rounding, as of rows that lie in a plane
 
 
 class TailScale(Arrays):
@@ -34,7 +35,7 @@ class TailScale(Arrays):
         floor = np.zeros(0)
         if logarithmic:
             positive = values[values > 0]
-            floor = np.array([max(_LEAST * float(np.median(positive)), 1e-300) if positive.size else 1e-300])
+            floor = np.array([max(_LEAST * float(np.median(positive)) if positive.size else 0.0, _ROUNDING)])
             values = np.log(np.maximum(values, floor[0]))
         return cls(values=np.sort(values), floor=floor)
 
