@@ -77,7 +77,7 @@ def _numbers(column: Column, counts: np.ndarray) -> str:
         )
     comma = unreadable & _matches(texts, _COMMA)
     signs = unreadable & _matches(texts, _WITH_SIGNS)
-    if counts[signs | ~unreadable].sum() < _MOSTLY * total or (signs | ~unreadable).sum() < _NUMBERS:
+    if counts[signs].sum() < _MOSTLY * total or signs.sum() < _NUMBERS:
         return ""
     if counts[comma].sum() >= _MOSTLY * counts[signs].sum():
         return (
