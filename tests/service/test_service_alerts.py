@@ -222,9 +222,10 @@ def test_the_drift_and_silence_rules(store):
         ("[[receiver]]\nname = 'a'", "url"),
         ("[[receiver]]\nname = 'a'\nurl = 'file:///etc/passwd'", "http"),
         ("[[receiver]]\nname = 'a'\nurl = 'http://h'\nmore = 1", "unknown key"),
-        ("[[rule]]\nname = 'a'\nkind = 'often'", "kind"),
+        ("[[rule]]\nname = 'a'\nkind = 'often'", "has the kind 'often'; it must be one of alarm"),
         ("[[rule]]\nname = 'a'", "name and kind"),
-        ("[[rule]]\nname = 'a'\nkind = 'alarm'\nminutes = -1", "positive"),
+        ("[[rule]]\nname = 'a'\nkind = 'alarm'\nminutes = -1", "numbers above 0 as minutes"),
+        (f"[[rule]]\nname = '{'a' * 65}'\nkind = 'alarm'", "at most 64 characters"),
         ("[[rule]]\nname = 'a'\nkind = 'alarm'\nreceivers = ['x']", "does not exist"),
         ("[[", "TOML"),
     ],
@@ -234,7 +235,7 @@ def test_alert_files_that_are_refused(tmp_path, text, word):
     file.write_text(text)
     with pytest.raises(ConfigError, match=word):
         read_alert_file(file)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=r"absent\.toml: No such file or directory\.$"):
         read_alert_file(tmp_path / "absent.toml")
 
 

@@ -256,6 +256,29 @@ def test_other_formats_that_do_not_fit_are_refused(reader, media, body, status):
     assert error.value.status == status
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"amount;age;ratio;country\n1;2;3;NO\n", "separated by ';': separate the cells by commas"),
+        (b"amount\tage\tratio\tcountry\n1\t2\t3\tNO\n", "separated by tabs"),
+        (b"amount,age\n1,2\n", "the table lacks the column 'ratio' and 1 more"),
+        (b"amount,age,ratio,country\n1,2,3,NO\n1,high,3,NO\n", "column 'age', row 1: 'high' is not a number"),
+        (b"amount,age,ratio,country\n1,2,3,\xe9t\xe9\n", "not CSV in UTF-8"),
+    ],
+)
+def test_csv_that_does_not_fit_is_refused_as_json_is(reader, body, words):
+    with pytest.raises(Refusal, match=words) as refused:
+        read_score(reader, "text/csv", body)
+    assert refused.value.status == 422
+
+
+def test_an_object_of_other_keys_is_told_what_to_send(reader):
+    with pytest.raises(
+        Refusal, match=r"the body has the keys 'data', and none is a column of the model: send \{\"rows\""
+    ):
+        read_score(reader, JSON, b'{"data": [1]}')
+
+
 def test_every_cut_and_flipped_arrow_stream_is_read_or_refused(reader):
     body = arrow(rows_like_training(6))
     rng = np.random.default_rng(0)

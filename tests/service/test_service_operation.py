@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -21,6 +22,9 @@ from service_helpers import NORMAL, STRANGE, Server
 
 from pushforward import Guard
 from pushforward.cli import main
+from pushforward.errors import StorageError
+from pushforward.service import ServiceSettings
+from pushforward.service.server import serve
 from pushforward.service.store import Store
 from pushforward.service.store.audit import verify
 
@@ -360,3 +364,12 @@ def test_rows_after_the_training_rows_are_counted_and_logged_once(start, tmp_pat
         server.score({**row, "day": "2026-02-01T00:00:00Z"})
     assert batches() == 3
     assert server.log.read_text().count("model days, version 1: column 'day': 1 row has a time zone") == 1
+
+
+def test_a_port_that_is_taken_leaves_the_store_as_it_is(guard_file, tmp_path):
+    store = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = ServiceSettings(models=(("orders", str(guard_file)),), store=store, port=taken.getsockname()[1])
+        with pytest.raises(StorageError, match=r"cannot listen on 127\.0\.0\.1:.*in use"):
+            serve(settings)
+    assert not (tmp_path / "store.sqlite").exists()

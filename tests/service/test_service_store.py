@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import delete, func, select, text, update
 
 from pushforward.errors import ConfigError, StorageError
+from pushforward.service.refusal import Refusal
 from pushforward.service.served import Models
 from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import SigningKey, append, seal, verify
@@ -268,6 +269,10 @@ def test_the_first_model_stays_the_first_when_it_is_loaded_again(store, guard_fi
     register(store, "a", other_guard_file)
     models.refresh()
     assert models.find().key == ("a", "2")
+    with pytest.raises(Refusal, match=r"the model 'a' has no version '9' that is loaded; loaded: .*2"):
+        models.find("a", "9")
+    with pytest.raises(Refusal, match="no model 'c'; the models are: a, b"):
+        models.find("c")
     swapped = Models(store, ["b", "a"], 100)
     swapped.refresh()
     assert swapped.find().name == "b"

@@ -287,7 +287,7 @@ class TableFeatures:
         if not all(first <= low <= high <= last for _, first, last, low, high in instants):
             raise StorageError("the file's features have an instant before the first one.")
         if any(schema.columns[i].kind != "categorical" for i, _ in singletons):
-            raise StorageError("the file's features count categories in a column that has none.")
+            raise StorageError("the file's features count categories in a column that has none: use an intact copy.")
         return cls(schema, kept, indicators, fills, constants, lattices, rows, calendar, instants, singletons)
 
     def _never_missing(self, column: int) -> bool:

@@ -115,8 +115,12 @@ def read_alert_file(path: str | Path) -> tuple[list[Receiver], list[Rule]]:
     file = Path(path)
     try:
         content = tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read the alert file {path}: {error}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read the alert file {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise StorageError(
+            f"cannot read the alert file {path}, which is not UTF-8: write it in this encoding."
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the alert file {path} is not TOML: {error}") from None
     if set(content) - {"receiver", "rule"}:
@@ -161,10 +165,15 @@ def _rule(item: dict[str, Any], receivers: list[str], file: Path) -> Rule:
     numbers = (rule.minutes, rule.repeat, rule.probability)
     good = all(type(n) in (int, float) and math.isfinite(n) and n > 0 for n in numbers) and rule.probability < 1
     texts = all(isinstance(t, str) and len(t) <= 64 for t in (rule.name, rule.severity, rule.model or ""))
-    if not good or not texts or not rule.name or rule.kind not in KINDS:
+    of = f"the rule {str(rule.name)[:64]!r} of {file}"
+    if rule.kind not in KINDS:
+        raise ConfigError(f"{of} has the kind {str(rule.kind)[:64]!r}; it must be one of {', '.join(KINDS)}.")
+    if not good:
         raise ConfigError(
-            f"the rule {str(rule.name)[:64]!r} of {file} must have a kind ({', '.join(KINDS)}), positive numbers and short texts."
+            f"{of} must have numbers above 0 as minutes, repeat and probability, and a probability below 1; got {numbers}."
         )
+    if not texts or not rule.name:
+        raise ConfigError(f"{of} must have a name, severity and model of at most 64 characters.")
     unknown = [name for name in rule.receivers if name not in receivers]
     if unknown:
         raise ConfigError(

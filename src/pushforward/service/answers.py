@@ -63,6 +63,12 @@ def read_score(reader: Reader, media: str, body: bytes) -> tuple[Inputs, dict[st
     known = {"rows", "columns", "images", "reasons", "request"}
     options = {name: content[name] for name in ("reasons", "request") if name in content}
     if "rows" not in content and "images" not in content and set(content) - known:
+        if reader.names and not set(content) & set(reader.names):
+            raise Refusal(
+                422,
+                f'the body has the keys {", ".join(map(repr, content))[:200]}, and none is a column of the model: send {{"rows": [{{column: value}}]}}, '
+                "or one row as {column: value}.",
+            )
         return reader.records([content]), {}  # one row, as it is
     rows, names, images = content.get("rows"), content.get("columns"), content.get("images")
     if images is not None:

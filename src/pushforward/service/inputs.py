@@ -147,20 +147,27 @@ class Reader:
         from pyarrow import csv
 
         self._refuse_images()
-        self._check_twice(_csv_names(body))
-        types = {n: pa.float64() if number else pa.string() for n, number in zip(self.names, self.numeric, strict=True)}
-        convert = csv.ConvertOptions(
-            column_types=types,
-            include_columns=list(self.names),
-            null_values=list(MISSING_WORDS),
-        )
+        self._check_csv_names(_csv_names(body))
         read = csv.ReadOptions(use_threads=False, block_size=max(1 << 20, len(body) + 1))
         parse = csv.ParseOptions(newlines_in_values=True)
+
+        def table(numbers: pa.DataType) -> pa.Table:
+            types = {n: numbers if number else pa.string() for n, number in zip(self.names, self.numeric, strict=True)}
+            convert = csv.ConvertOptions(
+                column_types=types, include_columns=list(self.names), null_values=list(MISSING_WORDS)
+            )
+            return csv.read_csv(pa.BufferReader(body), read_options=read, parse_options=parse, convert_options=convert)
+
         try:
-            table = csv.read_csv(pa.BufferReader(body), read_options=read, parse_options=parse, convert_options=convert)
+            try:
+                found = table(pa.float64())
+            except pa.ArrowInvalid:
+                found = table(pa.string())  # a cell that is no number is named below
         except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, UnicodeDecodeError) as error:
-            raise Refusal(422, f"the body is not CSV with the columns of the model: {_first_line(error)}") from None
-        return self._arrow_table(table)
+            if _is_utf8(body):
+                raise Refusal(422, f"the body is not CSV with the columns of the model: {_first_line(error)}") from None
+            raise Refusal(422, "the body is not CSV in UTF-8: write it in this encoding.") from None
+        return self._arrow_table(found)
 
     def arrow(self, body: bytes) -> Inputs:
         """An Arrow IPC stream. Compressed buffers are refused, because a small body could then need any memory."""
@@ -341,6 +348,18 @@ class Reader:
             hint = "" if similar is None or similar in self.names else f"; it has {similar!r}"
             raise Refusal(422, f"{what} lacks the column {absent[0]!r:.80}{more}, which the model has{hint}.")
 
+    def _check_csv_names(self, names: Sequence[str]) -> None:
+        """Refuse a first line that lacks a column, and say so where another character separates its names."""
+        self._check_twice(names)
+        if len(names) == 1 and len(self.names) > 1:
+            for mark, word in ((";", "';'"), ("\t", "tabs"), ("|", "'|'")):
+                if mark in names[0]:
+                    raise Refusal(
+                        422, f"the names in the first line are separated by {word}: separate the cells by commas."
+                    )
+        if names:  # pyarrow describes the others
+            self._check_names(dict.fromkeys(names), "the table")
+
     @staticmethod
     def _check_twice(names: Sequence[str]) -> None:
         if len(set(names)) < len(names):
@@ -403,6 +422,14 @@ def _csv_names(body: bytes) -> list[str]:
         return next((line for line in csv_lines(lines) if line), [])
     except (ValueError, CsvError):
         return []
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _texts(name: str, values: Any) -> list[str | None]:

@@ -195,6 +195,11 @@ class Models:
         found = self._served.get((name or "", version or ""))
         if found is None:
             known = ", ".join(self._active) or "none"
+            versions = ", ".join(loaded for model, loaded in self._served if model == name)
+            if versions:
+                raise Refusal(
+                    404, f"the model {name!r:.80} has no version {version!r:.40} that is loaded; loaded: {versions}."
+                )
             what = f"{name!r:.80}" + (f" in version {version!r:.40}" if version else "")
             raise Refusal(404, f"there is no model {what}; the models are: {known}.")
         return found

@@ -142,8 +142,12 @@ def serve(settings: ServiceSettings) -> int:
     Raises:
         ConfigError, StorageError: before it listens, if it cannot.
     """
-    prepare(settings)
-    listener = _listen(settings)
+    listener = _listen(settings)  # first, so that the store stays as it is where the port is taken
+    try:
+        prepare(settings)
+    except BaseException:
+        listener.close()
+        raise
     shared = tempfile.mkdtemp(prefix="pushforward-metrics-") if settings.workers > 1 else None
     if shared is not None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # read by the workers, which are started after this
@@ -187,6 +191,7 @@ def serve(settings: ServiceSettings) -> int:
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:
+    listener = None
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -197,6 +202,8 @@ def _listen(settings: ServiceSettings) -> socket.socket:
         listener.set_inheritable(True)
         return listener
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise StorageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.") from error
 
 
