@@ -50,7 +50,8 @@ def fit(
     ``seed``, and the caller's random state does not change.
 
     A density of a column of integers, or of other values on a lattice, is a spike at each value. Where an array has such a
-    column and the chain has no dequantization, ``fit`` warns and says what to do. It also warns of values on a bound of
+    column and the chain has no dequantization, ``fit`` warns and says what to do; so it does if one value fills a twentieth of
+    a column, as in a constant one or one with many zeros. It also warns of values on a bound of
     :class:`~pushforward.transforms.Bounds` and its like.
 
     Args:

@@ -1,7 +1,8 @@
-"""A warning before a density is trained on data that lie on a lattice."""
+"""Warnings before a density is trained on data that lie on a lattice, or repeat a value."""
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from pushforward.data.lattice import detect_lattice
@@ -11,6 +12,9 @@ from pushforward.models.base import Model
 from pushforward.transforms import Jitter
 
 __all__ = ["lattice_columns", "warn_of_lattice"]
+
+_SHARE, _FEW = 0.05, 10
+"""Part and number of the rows that have the most frequent value of a column, which those of a continuous column do not."""
 
 _COLUMNS = 64
 """Columns that are examined, spread over all."""
@@ -26,20 +30,15 @@ def lattice_columns(model: Model, x: Tensor) -> dict[int, float]:
         model: any model.
         x: training rows ``(n, *shape)``, or a sample of them.
     """
-    fitted = model.kind in (Kind.EXACT, Kind.UNBIASED) and model.measure.name == "Lebesgue"
-    if not fitted or any(isinstance(part, Jitter) for part in model.chain):
-        return {}
-    columns = x.reshape(len(x), -1)
-    width = columns.shape[1]
-    chosen = range(0, width, -(-width // _COLUMNS))
-    found = {k: detect_lattice(columns[:, k].cpu().double().numpy()) for k in chosen}
+    found = {k: detect_lattice(column) for k, column in _columns(model, x).items()}
     return {k: lattice[1] for k, lattice in found.items() if lattice is not None}
 
 
 def warn_of_lattice(model: Model, x: Tensor) -> None:
-    """Warn of the :func:`lattice_columns` of training rows, or of a sample of them."""
+    """Warn of the :func:`lattice_columns` of training rows, or of a sample of them, and of columns that repeat one value."""
     found = lattice_columns(model, x)
     if not found:
+        _warn_of_one_value(model, x)
         return
     first = next(iter(found))
     distinct = len(x.reshape(len(x), -1)[:, first].unique())
@@ -51,3 +50,28 @@ def warn_of_lattice(model: Model, x: Tensor) -> None:
         "transforms.LatticeDequantize (or UniformDequantize) first in the chain for probabilities of these values, add "
         "transforms.Jitter to bound the density, or use pf.Guard(density=True), which treats such columns as discrete."
     )
+
+
+def _columns(model: Model, x: Tensor) -> dict[int, np.ndarray]:
+    """The examined columns, by index; none for a model that does not fit a density on them."""
+    fitted = model.kind in (Kind.EXACT, Kind.UNBIASED) and model.measure.name == "Lebesgue"
+    if not fitted or any(isinstance(part, Jitter) for part in model.chain):
+        return {}
+    columns = x.reshape(len(x), -1)
+    width = columns.shape[1]
+    return {k: columns[:, k].cpu().double().numpy() for k in range(0, width, -(-width // _COLUMNS))}
+
+
+def _warn_of_one_value(model: Model, x: Tensor) -> None:
+    """Warn of the first column that is constant, or has one value in many rows, as columns with many zeros have."""
+    for k, column in _columns(model, x).items():
+        values, counts = np.unique(column, return_counts=True)
+        most = int(counts.max(initial=0))
+        if most < max(_FEW, _SHARE * len(column)):
+            continue
+        what = "leave it out" if len(values) == 1 else "model the rows with and without this value separately"
+        warn_caller(
+            f"column {k} is {values[counts.argmax()]:.6g} in {most} of {len(column)} rows, and a density is a spike there, whose height means "
+            f"nothing and grows as training goes on: {what}, add transforms.Jitter to bound the density, or use pf.Guard(density=True)."
+        )
+        return
