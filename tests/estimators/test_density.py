@@ -183,3 +183,19 @@ def test_what_holds_rows_one_by_one_is_named(wrap) -> None:
 def test_nothing_is_named() -> None:
     with pytest.raises(InputError, match="X is None: give a data frame"):
         FlowDensity().fit(None)
+
+
+@pytest.mark.parametrize(("cell", "word"), [(np.nan, "NaN"), (np.inf, r"infinity \(inf\)")])
+def test_a_cell_that_is_not_finite_is_named(cell: float, word: str) -> None:
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    x[8, 1] = cell
+    for data, name in ((x, "1"), (torch.as_tensor(x), "1"), (pd.DataFrame(x, columns=["a", "b"]), "'b'")):
+        with pytest.raises(InputError, match=f"X has {word} in row 8, column {name} .*drop such rows"):
+            FlowDensity(max_steps=2).fit(data)
+
+
+def test_complex_numbers_are_two_columns() -> None:
+    with pytest.raises(
+        InputError, match=r"Complex data not supported: give the real and the imaginary parts as columns"
+    ):
+        FlowDensity(max_steps=2).fit(np.ones((9, 2)) * 1j)

@@ -525,7 +525,7 @@ def test_labels_that_are_no_integers(blobs):
         assert guard.classes_ == 1
         with pytest.raises(InputError, match="to classify, labels must be integers"):
             pf.NetworkGuard(net, 0.05, task="classify").fit((x[:500], labels[:500]), calibration=x[1000:1500])
-    with pytest.raises(InputError, match="must be numbers"):
+    with pytest.raises(InputError, match=r"must be numbers; got str: give labels as the indices of the classes"):
         pf.NetworkGuard(net).fit((x[:500], y[:500].numpy().astype(str)), calibration=x[1000:1500])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # targets that are no classes

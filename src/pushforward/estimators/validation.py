@@ -85,12 +85,29 @@ def _one_sentence(error: Exception, X: Any) -> str:
             f"column {named[0]!r} has no numbers: turn it into numbers, or leave it out, X.drop(columns={named!r}). pf.Guard reads text, "
             "flags and times in a data frame."
         )
+    if "Complex data not supported" in str(error):
+        return "Complex data not supported: give the real and the imaginary parts as columns, numpy.column_stack([X.real, X.imag])."
+    if re.search("contains (NaN|infinity)", str(error)) and (cell := _not_finite(X)):
+        return f"X has {cell}: drop such rows, or fill the cells. pf.Guard reads missing cells."
     said = re.sub(r":?\s*array=.*?\.\s(?=Reshape your data)", ": ", str(error), flags=re.DOTALL)
     if said.startswith("could not convert string to float") and type(X).__name__ == "Series":
         return "X is one row or one column of a data frame: give a data frame, df.iloc[[0]] for one row, df[['a']] for one column."
     if said.startswith("could not convert string to float"):
         said += ": an array or a list of rows must be numbers, and pf.Guard reads text in a data frame, such as pandas.DataFrame(X)."
     return said
+
+
+def _not_finite(X: Any) -> str:
+    """The first cell that is not finite, as NaN in row 3, column 0; "" if X cannot be read again."""
+    try:
+        cells = np.asarray(X, dtype=np.float64)
+    except (TypeError, ValueError):
+        return ""
+    if cells.ndim != 2 or np.isfinite(cells).all():
+        return ""
+    row, column = (int(k) for k in np.argwhere(~np.isfinite(cells))[0])
+    name = repr(str(X.columns[column])) if hasattr(X, "columns") else str(column)
+    return f"{'NaN' if np.isnan(cells[row, column]) else 'infinity (inf)'} in row {row}, column {name} (counted from 0)"
 
 
 def _columns_without_numbers(X: Any) -> list[str]:

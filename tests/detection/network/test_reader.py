@@ -255,6 +255,11 @@ def test_an_output_with_other_rows():
         NetworkReader(Net().eval()).read(torch.randn(3, 4))
 
 
+def test_one_input_without_a_batch_is_named():
+    with pytest.raises(InputError, match=r"2 rows for a vector of 4 numbers, .* give one input as a batch, x\[None\]"):
+        NetworkReader(nn.Linear(4, 2).eval()).read(torch.randn(4))
+
+
 def test_the_digest_sees_every_weight_and_statistic():
     net = Convolutional()
     before = digest(net)

@@ -287,6 +287,11 @@ class NetworkReader:
         else:
             features = layers[self.layers[-1]] if self.layers and self.classifies else logits
         if logits.shape[0] != length(inputs):
+            if isinstance(inputs, Tensor) and inputs.dim() == 1:
+                raise InputError(
+                    f"the network returned {logits.shape[0]} rows for a vector of {length(inputs)} numbers, which are that many inputs: give "
+                    "one input as a batch, x[None]."
+                )
             raise InputError(
                 f"the network returned {logits.shape[0]} rows for {length(inputs)} inputs: name the part of its output with one "
                 "row per input with logits=."

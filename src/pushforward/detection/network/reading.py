@@ -173,7 +173,11 @@ def plain_tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor:
     try:
         found = as_tensor(np.asarray(values))
     except (TypeError, ValueError) as error:
-        raise InputError(f"the inputs and labels of a network must be numbers: {error}") from error
+        kind = type(np.asarray(values, dtype=object).ravel()[:1].tolist()[0]).__name__ if np.size(values) else "nothing"
+        raise InputError(
+            f"the inputs and labels of a network must be numbers; got {kind}: give labels as the indices of the classes, such as "
+            "numpy.unique(labels, return_inverse=True)[1] in the order of the network's outputs."
+        ) from error
     return found.to(dtype) if dtype is not None and found.is_floating_point() else found
 
 
