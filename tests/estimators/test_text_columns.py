@@ -1,5 +1,6 @@
 """Columns of text that are better read in another way, or left out, are named at fit."""
 
+import re
 import warnings
 
 import numpy as np
@@ -101,5 +102,13 @@ def test_anomalies_are_found_beside_a_column_with_many_rare_values() -> None:
         usual, odd = table(600, 1), table(300, 2).assign(rate=lambda t: t["rate"] + 4)
         assert (guard.predict(odd) == -1).mean() > 0.4  # 0.1 before
         assert (guard.predict(usual) == -1).mean() < 0.09
+        first = [guard.explain(odd).reasons(i, 1)[0].column for i in np.flatnonzero(guard.predict(odd) == -1)]
+        assert first.count("rate") + first.count("loan") > 0.6 * len(first)
+        named = guard.explain(odd.assign(shop="Opera")).reasons(0, None)
+        (shop,) = (reason for reason in named if reason.column == "shop")
+        assert re.search(
+            r"shop is 'Opera', which no training row has; they have .*; about 1\d % of normal rows have a new one\.$",
+            shop.sentence,
+        )
         new = ~usual["shop"].isin(set(table(1500, 0)["shop"]))
         assert np.median(guard.anomaly_score(usual[new])) < np.quantile(guard.calibrator_.scores, 0.95)

@@ -302,7 +302,9 @@ class Guard(ConformalDetector):
             self.score_ = fit_score(take(rows, fitted), options, seed, for_score, checkpoint)
         except SchemaError as error:
             Schema.infer(rows)  # raises the same error with the row numbers of X
-            raise SchemaError(f"{error} These are the {len(fitted)} rows that fit the score; the others calibrate.") from error
+            raise SchemaError(
+                f"{error} These are the {len(fitted)} rows that fit the score; the others calibrate."
+            ) from error
         self.seed_, schema = seed, None if isinstance(rows, torch.Tensor) else self.schema_
         self.training_ = TrainingData.of(rows, fitted, schema, seed)
         if schema is not None:

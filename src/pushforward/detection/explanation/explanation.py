@@ -55,10 +55,13 @@ class Explanation:
     def order(self, row: int = 0, k: int | None = None) -> np.ndarray:
         """Positions of the k most unusual columns of a row, the most unusual first; all of them for None.
 
-        Cells that no training row has (categories, missing cells, constants, infinities) are before the others.
+        Cells that no training row has (categories, missing cells, constants, infinities) are before the others, but for new
+        categories of a column of which more than a twentieth of the rows has new ones.
         """
         row = self._row(row)
-        seen = np.zeros(len(self.names)) if self.evidence is None else ~self.evidence.is_new(row)
+        seen = np.zeros(len(self.names), dtype=bool)
+        if self.evidence is not None:
+            seen = ~self.evidence.is_new(row) | (self.evidence.p_value[row] > 1 - USUAL)
         return np.lexsort((-self.nats[row], seen))[:k]
 
     def top(self, row: int = 0, k: int = 3) -> list[tuple[str, float]]:

@@ -154,7 +154,7 @@ def sentence(
         usual: see :class:`Reason`.
         alone: of a number, the range of 95 % of all training rows.
         share: of the most likely category, or of the rows that miss a value here, given the other columns; NaN if unknown.
-        rare: of a category, P(one that is at most as likely) given the other columns; NaN if unknown.
+        rare: of a category, P(one that is at most as likely) given the other columns, of a new one P(a new one); NaN if unknown.
     """
     name = column.name
     if kind == "infinite":
@@ -167,7 +167,8 @@ def sentence(
         known = ", ".join(text(each) for each in column.categories[:3]) or "true and false"
         count = len(column.categories) - 3
         more = f" and {count} other{'s' if count > 1 else ''}" if count > 0 else ""
-        return f"{name} is {text(value)}, which no training row has; they have {known}{more}."
+        often = f"; about {_percent(rare)} of normal rows have a new one" if rare > 1 - USUAL else ""
+        return f"{name} is {text(value)}, which no training row has; they have {known}{more}{often}."
     if kind == "new missing":
         return f"{name} is missing, and no training row misses it{_expected(usual)}."
     if kind == "missing":
