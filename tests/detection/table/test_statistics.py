@@ -218,15 +218,15 @@ def categorical(codes: list[str], numbers: np.ndarray) -> tuple[TableFeatures, n
     return features, features.transform(encoded)
 
 
-def test_two_rows_differ_in_a_category_as_in_a_number() -> None:
-    """The mean squared distance of two training rows in a category is that of a standardized number: 2."""
+def test_two_rows_differ_in_a_category_by_a_quarter_of_a_number() -> None:
+    """The mean squared distance of two training rows in a category is a quarter of that of a standardized number, 2."""
     rng = np.random.default_rng(0)
     codes = list(rng.choice(["a", "b", "c", "d"], 400, p=[0.6, 0.3, 0.09, 0.01]))
     features, matrix = categorical(codes, rng.normal(size=400))
     coordinates = Coordinates.fit(features, matrix)
     placed = coordinates(matrix)[:, ~coordinates.free[: len(coordinates.free)]]
     squared = ((placed[:, None] - placed[None]) ** 2).sum(2)
-    assert squared.mean() == pytest.approx(2.0)
+    assert squared.mean() == pytest.approx(0.5)
     first = {code: placed[codes.index(code)] for code in "abcd"}
     assert ((first["a"] - first["d"]) ** 2).sum() > ((first["a"] - first["b"]) ** 2).sum() > 0
 

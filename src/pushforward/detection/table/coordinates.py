@@ -13,6 +13,8 @@ from pushforward.detection.table_features import TableFeatures
 __all__ = ["Coordinates"]
 
 _MOST_CATEGORIES = 30
+_MEAN = 0.5
+"""Mean squared distance of two training rows in a categorical column."""
 LARGEST = 1e100
 _CATEGORICAL, _AS_IS = 1.0, 2.0
 
@@ -24,7 +26,8 @@ class Coordinates(Arrays):
     becomes one coordinate for each of its 30 most frequent ones, and one for all others (also unseen ones). Category k is
     the number c_k in its own coordinate and 0 in the others, so two rows with categories k and l differ by c_k^2 + c_l^2
     in squared distance, and rows of one category by nothing. c_k^2 is proportional to -log of the category's frequency
-    (a rare category is farther away), with a mean over pairs of training rows of 2, as for a standardized number.
+    (a rare category is farther away), with a mean over pairs of training rows of 1/2, a quarter of that of a standardized
+    number. With as much, rows of rare categories are far from all others, which hides anomalies of other columns.
 
     cos and sin of an instant on the circle of a period are not scaled: the mean squared distance of two instants is 2.
 
@@ -104,4 +107,4 @@ def _sizes(codes: np.ndarray) -> np.ndarray:
     frequency = counts / n
     squares = np.array([-math.log(max(f, 1.0 / (n + 2))) if f < 1 else 1.0 / n for f in frequency])
     mean = 2.0 * float((frequency * (1.0 - frequency) * squares).sum())
-    return np.sqrt(squares * (2.0 / mean if mean > 0 else 1.0))
+    return np.sqrt(squares * (_MEAN / mean if mean > 0 else 1.0))
