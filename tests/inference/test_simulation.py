@@ -238,16 +238,6 @@ def crashes(theta):
     return simulator(theta)
 
 
-def hangs(theta):
-    if (theta[:, 0] > 0).any():
-        time.sleep(60)
-    return theta
-
-
-def fine(theta):
-    return theta + 1
-
-
 def test_a_simulator_that_crashes_loses_only_the_rows_at_fault():
     with pytest.warns(PushforwardWarning, match=r"gave no finite data \(\d+ errors; run \d+: RuntimeError: the solver"):
         runs = inference.simulate(crashes, PRIOR, 300, batch_size=50)
@@ -295,16 +285,6 @@ def test_the_simulator_sees_a_seed_and_the_caller_keeps_the_random_state():
     assert torch.equal(first, inference.simulate(simulator, PRIOR, 50, seed=4).x)
 
 
-@pytest.mark.slow
-def test_processes_and_a_simulator_that_hangs():
-    runs = inference.simulate(fine, PRIOR, 100, batch_size=25, workers=2)
-    torch.testing.assert_close(runs.x, runs.theta + 1)
-    theta = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [-2.0, 0.0]])
-    with pytest.warns(PushforwardWarning, match="did not end within"):
-        runs = inference.simulate(hangs, PRIOR, 3, theta=theta, batch_size=1, workers=1, timeout=15.0)
-    assert runs.valid.tolist() == [True, False, True]
-
-
 def test_the_simulators_noise_is_independent_of_the_parameters():
     """The prior and the simulator draw normal numbers of the same shape, so equal seeds would make them equal."""
     for seed in (0, 1):
@@ -312,11 +292,6 @@ def test_the_simulators_noise_is_independent_of_the_parameters():
         noise = (runs.x - runs.theta).flatten()
         assert abs(float(torch.corrcoef(torch.stack((noise, runs.theta.flatten())))[0, 1])) < 0.08
         assert float(noise.std()) == pytest.approx(NOISE, rel=0.05)
-
-
-def test_a_timeout_needs_processes():
-    with pytest.raises(InputError, match="workers=1"):
-        inference.simulate(simulator, PRIOR, 10, timeout=1.0)
 
 
 # Bad input

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import warnings
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.errors import InputError, PushforwardWarning
+from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.inference.priors import Prior
+from pushforward.inference.processes import LATE, Workers
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.training.seeds import mix
 
-__all__ = ["Simulations", "simulate"]
+__all__ = ["Simulations", "failed_runs", "run_simulator", "simulate"]
 
 Simulator = Callable[[Tensor], Any]
+Array = NDArray[np.float32] | NDArray[np.float64]
+Task = tuple[Array, int]
+"""Parameters of a batch, and the seed of its runs."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,28 @@ def simulate(
     A batch that raises an error is run again row by row, so only the rows at fault are lost. Failed rows and rows with NaN
     are kept, and a warning counts them.
 
+    With ``workers`` a script must call this under ``if __name__ == "__main__":``, or in a function that is called from there,
+    and define the simulator at the top level of a module, because each worker loads the script (as for :mod:`multiprocessing`)::
+
+        def simulator(theta): ...
+
+        if __name__ == "__main__":
+            runs = pf.inference.simulate(simulator, prior, 10_000, workers=4, timeout=60)
+
     Args:
         simulator: function of parameters ``(n, D)`` that returns data ``(n, *shape)``, as a tensor or an array. For
-            ``workers`` it must be a function that can be pickled, such as one at the top of a module.
+            ``workers`` it must be defined at the top level of a module; a lambda or a function inside another is refused.
         prior: a torch distribution, or a list of them.
         simulations: number of runs.
         theta: parameters ``(n, D)`` to use in place of draws of the prior.
         seed: of the draws and of torch's and NumPy's global generators while the simulator runs.
         batch_size: runs in each call.
-        workers: number of processes; 0 runs in this process.
-        timeout: seconds after which a call counts as failed; needs ``workers``.
+        workers: number of processes; 0 runs in this process. The rows are the same for every number.
+        timeout: seconds after which a call of the simulator counts as failed; needs ``workers``. The start of a process does
+            not count. A batch that is late is run again row by row, each with this time.
 
     Raises:
+        ConfigError: if ``workers`` cannot load the simulator or the script.
         InputError: if no run gives finite data, or the data have different shapes.
 
     Example:
@@ -94,10 +108,28 @@ def simulate(
         >>> runs.theta.shape, runs.x.shape
         (torch.Size([100, 2]), torch.Size([100, 2]))
     """
+    result = run_simulator(
+        simulator, prior, simulations, theta=theta, seed=seed, batch_size=batch_size, workers=workers, timeout=timeout
+    )
+    failed = failed_runs(result)
+    if failed:
+        warn_caller(f"{failed}. They are kept in the record; fit and check leave them out.")
+    return result
+
+
+def run_simulator(
+    simulator: Simulator, prior: Any, simulations: int, *, theta: Any = None, seed: int = 0, batch_size: int = 1000,
+    workers: int = 0, timeout: float | None = None,
+) -> Simulations:  # fmt: skip
+    """As :func:`simulate`, without a warning."""
     check_integer("simulations", simulations)
     check_integer("batch_size", batch_size)
     check_integer("workers", workers, 0)
     check_positive("timeout", timeout, optional=True)
+    if not callable(simulator):
+        raise ConfigError(
+            f"simulator must be a function of parameters that returns data; got {type(simulator).__name__}."
+        )
     if timeout is not None and not workers:
         raise InputError("a timeout needs processes: set workers=1 or more.")
     if theta is None:
@@ -107,38 +139,59 @@ def simulate(
         theta = theta[:, None] if theta.dim() == 1 else theta
         if theta.dim() != 2:
             raise InputError(f"theta must have the shape (n, D); got {tuple(theta.shape)}.")
+    if not workers:
+        return _all_runs(theta, seed, batch_size, lambda tasks: [_attempt(simulator, task) for task in tasks])
+    with Workers(functools.partial(_attempt, simulator), workers, timeout) as processes:
+        return _all_runs(theta, seed, batch_size, processes.run)
+
+
+def failed_runs(*simulations: Simulations) -> str:
+    """How many runs gave no finite data, and why the first error; empty if all did."""
+    total, bad = sum(map(len, simulations)), sum(len(each) - int(each.valid.sum()) for each in simulations)
+    if not bad:
+        return ""
+    failures = [failure for each in simulations for failure in each.failures.items()]
+    reason = f"; run {failures[0][0]}: {failures[0][1]}" if failures else ""
+    return f"{bad} of {total} runs of the simulator gave no finite data ({len(failures)} error{'s' if len(failures) != 1 else ''}{reason})"
+
+
+def _all_runs(
+    theta: Tensor, seed: int, batch_size: int, run: Callable[[Sequence[Task]], Sequence[Array | str]]
+) -> Simulations:
+    """All batches, then the rows of those that failed."""
     chunks = list(torch.arange(len(theta)).split(batch_size))
-    tasks = [(simulator, theta[rows], mix(seed, 301, int(rows[0]))) for rows in chunks]
-    results = _in_processes(tasks, workers, timeout) if workers else [_attempt(task) for task in tasks]
+    results = run([(theta[rows].numpy(), mix(seed, 301, int(rows[0]))) for rows in chunks])
     retry = [
-        (row, (simulator, theta[row : row + 1].clone(), mix(seed, 301, int(row))))
+        row
         for rows, result in zip(chunks, results, strict=True) if isinstance(result, str) and len(rows) > 1
         for row in rows.tolist()
     ]  # fmt: skip
-    again = _in_processes([task for _, task in retry], workers, timeout) if workers else [_attempt(t) for _, t in retry]
+    again = run([(theta[row : row + 1].numpy(), mix(seed, 301, row)) for row in retry])
     rows_found: dict[int, Tensor] = {}
     failures: dict[int, str] = {}
     for rows, result in zip(chunks, results, strict=True):
         if not isinstance(result, str):
-            rows_found.update(zip(rows.tolist(), result, strict=True))
+            rows_found.update(zip(rows.tolist(), torch.from_numpy(result), strict=True))
         elif len(rows) == 1:
             failures[int(rows[0])] = result
-    for (row, _), result in zip(retry, again, strict=True):
+    for row, result in zip(retry, again, strict=True):
         if isinstance(result, str):
             failures[row] = result
         else:
-            rows_found[row] = result[0]
+            rows_found[row] = torch.from_numpy(result)[0]
     return _collect(theta, rows_found, failures)
 
 
 def _collect(theta: Tensor, found: dict[int, Tensor], failures: dict[int, str]) -> Simulations:
     shapes = {tuple(x.shape) for x in found.values()}
     if not found:
-        reason = next(iter(failures.values()), "no run")
-        raise InputError(
-            f"every run of the simulator failed; the first: {reason.rstrip('.')}. It gets parameters of the shape (n, {theta.shape[1]}), one "
-            "row for each run, and must return data of the shape (n, ...)."
+        reason = next(iter(failures.values()), "no run").rstrip(".")
+        advice = (
+            "Give more time (timeout=), or run the simulator once by itself."
+            if reason.startswith(LATE)
+            else f"It gets parameters of the shape (n, {theta.shape[1]}), one row for each run, and must return data of the shape (n, ...)."
         )
+        raise InputError(f"every run of the simulator failed; the first: {reason}. {advice}")
     if len(shapes) > 1:
         raise InputError(f"the simulator returns data of different shapes: {sorted(shapes)[:3]}.")
     wide = any(x.dtype is torch.float64 for x in found.values())
@@ -146,26 +199,16 @@ def _collect(theta: Tensor, found: dict[int, Tensor], failures: dict[int, str]) 
     for row, value in found.items():
         x[row] = value
     result = Simulations(theta, x, failures)
-    bad = len(theta) - int(result.valid.sum())
-    if bad == len(theta):
+    if not bool(result.valid.any()):
         raise InputError(
             "no run of the simulator gave finite data: run it once with a draw of the prior, and check the numbers."
-        )
-    if bad:
-        first = next(iter(failures.items()), None)
-        reason = "" if first is None else f"; run {first[0]}: {first[1]}"
-        warnings.warn(
-            f"{bad} of {len(theta)} runs gave no finite data ({len(failures)} errors{reason}). They are kept in the record, "
-            "and training leaves them out.",
-            PushforwardWarning,
-            stacklevel=3,
         )
     return result
 
 
-def _attempt(task: tuple[Simulator, Tensor, int]) -> Tensor | str:
-    """The data of a batch; or why there are none."""
-    simulator, theta, seed = task
+def _attempt(simulator: Simulator, task: Task) -> Array | str:
+    """The data of a batch, as an array, which every process can send; or why there are none."""
+    theta, seed = torch.from_numpy(task[0].copy()), task[1]
     try:
         state = np.random.get_state()  # noqa: NPY002  simulators may use the global generator
         with torch.random.fork_rng(devices=[]):
@@ -180,30 +223,6 @@ def _attempt(task: tuple[Simulator, Tensor, int]) -> Tensor | str:
             x = x[:, None]
         if x.dim() == 0 or len(x) != len(theta):
             return f"it returned the shape {tuple(x.shape)} for {len(theta)} parameters"
-        return x.reshape(len(theta), *(x.shape[1:] or (1,)))
+        return x.reshape(len(theta), *(x.shape[1:] or (1,))).numpy()
     except Exception as error:  # a simulator may raise anything, and no other run may be lost
         return f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def _in_processes(tasks: list[Any], workers: int, timeout: float | None) -> list[Tensor | str]:
-    results: list[Tensor | str] = []
-    context = multiprocessing.get_context("spawn")
-    pool = context.Pool(workers)
-    try:
-        waiting = [pool.apply_async(_attempt, (task,)) for task in tasks]
-        index = 0
-        while index < len(tasks):
-            try:
-                results.append(waiting[index].get(timeout))
-            except multiprocessing.TimeoutError:
-                results.append(f"it did not end within {timeout:g} s")
-                pool.terminate()  # a process that hangs cannot be asked to stop
-                pool = context.Pool(workers)
-                waiting = [*waiting[: index + 1], *(pool.apply_async(_attempt, (task,)) for task in tasks[index + 1 :])]
-            except Exception as error:
-                results.append(f"{type(error).__name__}: {str(error)[:200]}")
-            index += 1
-    finally:
-        pool.terminate()
-        pool.join()
-    return results
