@@ -193,6 +193,34 @@ def test_bad_log_densities_have_a_sentence(log_density, message):
         inference.fit_to_target(2, log_density, max_steps=5, **QUIET)
 
 
+def far_away(value):
+    """A normal log-density that is something else beyond 4.5, where no draw is before training."""
+    return lambda x: torch.where(x[:, 0].abs() < 4.5, -0.5 * x[:, 0].square() - 0.3 * x[:, 0].cos(), value(x))
+
+
+def test_a_draw_at_which_the_density_raises_does_not_end_the_fit():
+    def log_density(x):
+        scale = (x[:, 0].abs() < 4.5).to(x.dtype)  # as where a scale underflows
+        return far_away(lambda x: 0.0)(x) + torch.distributions.Normal(0.0, scale, validate_args=True).log_prob(
+            0 * x[:, 0]
+        )
+
+    with pytest.warns(
+        PushforwardWarning, match=r"raised an error at \d+ of \d+ points, .*\(the first: ValueError: Exp"
+    ) as caught:
+        fit = inference.fit_to_target(1, log_density, starts=[[0.1]], spread=1.0, max_steps=20, draws=500, **QUIET)
+    assert fit.reliable
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_an_improper_density_is_named_where_the_loss_is_not_finite():
+    with pytest.raises(TrainingError, match=r"the loss is -inf at step \d+; the model .* The density may be improper") as caught:
+        inference.fit_to_target(
+            1, far_away(lambda x: 1e300), starts=[[0.1]], spread=1.0, restarts=0, max_steps=50, **QUIET
+        )
+    assert " rows" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

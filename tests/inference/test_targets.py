@@ -43,6 +43,11 @@ def test_a_value_without_gradient_is_refused_when_one_is_needed():
         target.value_and_gradient(X)
 
 
+def test_a_constant_is_named():
+    with pytest.raises(InputError, match="a constant is no density of the reals"):
+        Target(lambda x: torch.zeros(len(x)), 3).value_and_gradient(X)
+
+
 @pytest.mark.parametrize("log_density", ["text", None, (abs,), (abs, 3)])
 def test_what_is_not_a_function_is_refused(log_density):
     with pytest.raises(ConfigError, match="must be a function, or a pair"):
@@ -88,3 +93,64 @@ def test_nan_counts_as_outside_and_is_counted():
     values = target(torch.tensor([[1.0], [-1.0]]))
     assert values.tolist() == [1.0, -math.inf]
     assert target.nan_count == 1
+
+
+def raises_beyond(limit):
+    """A normal log-density whose distribution has a scale of 0 beyond a limit, as where a scale underflows."""
+
+    def log_density(x):
+        scale = (x[:, 0].abs() < limit).to(x.dtype)
+        return torch.distributions.Normal(0.0, scale, validate_args=True).log_prob(0 * x[:, 0]) - 0.5 * x.square().sum(
+            -1
+        )
+
+    return log_density
+
+
+def test_points_that_raise_count_as_outside_once_errors_are_tolerated():
+    x = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    far = x[:, 0].abs() >= 2
+    target = Target(raises_beyond(2.0), 2)
+    with pytest.raises(InputError, match="state the constraints of the parameters"):
+        target(x)
+    target.tolerate_errors()
+    values, gradient = target.value_and_gradient(x)
+    assert torch.equal(torch.isneginf(values), far)
+    torch.testing.assert_close(gradient[~far], -x[~far])
+    assert not gradient[far].any()
+    assert target.error_count == far.sum()
+    assert target.first_error.startswith("ValueError: Expected parameter scale")
+    assert "\n" not in target.first_error
+
+
+def test_an_error_at_every_point_stays_an_error():
+    target = Target(raises_beyond(2.0), 1)
+    target.tolerate_errors()
+    with pytest.raises(InputError, match="state the constraints of the parameters"):
+        target(torch.full((20, 1), 3.0))
+    value, gradient = target.value_and_gradient(torch.full((1, 1), 3.0))  # a step of a search
+    assert (value.tolist(), gradient.tolist()) == ([-math.inf], [[0.0]])
+
+
+def test_other_errors_than_those_of_points_are_raised():
+    def log_density(x):
+        raise KeyError("mu")
+
+    target = Target(log_density, 1)
+    target.tolerate_errors()
+    with pytest.raises(KeyError):
+        target(torch.zeros(3, 1))
+
+
+def test_a_pair_may_raise_at_a_point_too():
+    def value(x):
+        if (np.abs(np.asarray(x)) > 2).any():
+            raise np.linalg.LinAlgError("singular matrix")
+        return -0.5 * (np.asarray(x) ** 2).sum(-1)
+
+    target = Target((value, lambda x: -np.asarray(x)), 1)
+    target.tolerate_errors()
+    x = torch.linspace(-3, 3, 20, dtype=torch.float64)[:, None]
+    values, gradient = target.value_and_gradient(x)
+    assert torch.equal(torch.isneginf(values), x[:, 0].abs() > 2)
+    torch.testing.assert_close(gradient, torch.where(x.abs() > 2, 0.0, -x))

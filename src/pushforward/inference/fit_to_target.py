@@ -111,7 +111,8 @@ def fit_to_target(
         TrainingError: if the loss is not finite; the model gets its best weights again.
 
     Warns:
-        PushforwardWarning: for a k-hat above its threshold, dropped modes, NaN, and draws outside the support.
+        PushforwardWarning: for a k-hat above its threshold, dropped modes, points at which the density is NaN or raises an
+            error after training began (they count as outside the support), and draws outside the support.
 
     Example:
         >>> import torch, pushforward as pf
@@ -177,6 +178,7 @@ def measure_fit(
     seed: int,
 ) -> TargetFit:
     """Draw from a flow, weight the draws, look for modes that it lacks, and warn about what is wrong."""
+    target.tolerate_errors()
     device = next(t.device for t in (*flow.parameters(), *flow.buffers()))
     found = weighted_draws(flow, target, draws, torch.Generator(device).manual_seed(mix(seed, 101)))
     unconstrained = found.points

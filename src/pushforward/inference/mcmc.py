@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError, PushforwardWarning
+from pushforward.errors import ConfigError, warn_caller
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.result import TargetFit
 from pushforward.numerics.checks import check_integer, check_number
@@ -199,11 +199,9 @@ def _result(fit: TargetFit, unconstrained: Tensor, acceptance: float, divergence
         draws = fit.target.constrain(unconstrained.reshape(-1, width)).double().cpu().reshape(chains, count, -1)
     r_hat, ess = _diagnose(draws)
     if r_hat > 1.01 or divergences:
-        warnings.warn(
+        warn_caller(
             f"R-hat is {r_hat:.3f} and {divergences} transitions diverged: the chains do not agree yet. Run longer chains, or "
-            "fit the flow better first.",
-            PushforwardWarning,
-            stacklevel=3,
+            "fit the flow better first."
         )
     return ChainDraws(draws, acceptance, r_hat, ess, divergences, fit.parameters)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.display import card, table
-from pushforward.errors import PushforwardWarning
+from pushforward.errors import warn_caller
 from pushforward.inference.modes import Mode, box_points, find_modes
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.targets import Target
@@ -223,50 +222,43 @@ def warn(fit: TargetFit) -> None:
     """Say in one warning each why the result is not to be trusted, and what to try."""
     threshold = khat_threshold(len(fit.draws))
     if fit.unresolved:
-        warnings.warn(
+        warn_caller(
             f"parameter {fit.unresolved[0]} varies so little beside its mean that {fit.flow.dtype} rounds its draws, so "
             "deviations and the evidence may be wrong. Subtract a constant from it inside the log-density, or fit a flow in "
-            "double precision, such as pf.inference.default_flow(features).double().",
-            PushforwardWarning,
-            stacklevel=3,
+            "double precision, such as pf.inference.default_flow(features).double()."
         )
     if not fit.weights.reliable:
         narrow = fit._names(fit.unconstrained.std(0) < _NARROW)
         rescale = (
             f"Give parameter {narrow[0]}, which varies by less than {_NARROW:g}, a larger unit. " if narrow else ""
         )
-        warnings.warn(
+        warn_caller(
             f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}: the flow misses a part of the target, and estimates from "
             f"its draws are not reliable. {rescale}Try more steps (max_steps=), a larger flow, a parametrization with less "
-            'correlation, objective="fab" if there may be several modes, or pf.inference.neutra(fit) for exact draws.',
-            PushforwardWarning,
-            stacklevel=3,
+            'correlation, objective="fab" if there may be several modes, or pf.inference.neutra(fit) for exact draws.'
         )
     if fit.dropped_modes:
         worst = max(fit.dropped_modes, key=lambda mode: mode.mass)
         where = ", ".join(f"{value:.3g}" for value in worst.location[:4].tolist())
-        warnings.warn(
+        warn_caller(
             f"the flow has almost no mass at {len(fit.dropped_modes)} of {len(fit.modes)} modes of the target; the largest "
             f"is at ({where}{', ...' if len(worst.location) > 4 else ''}) with about {worst.mass:.0%} of the mass. Try "
-            'objective="fab", more starting points (restarts=) or a wider start (spread=).',
-            PushforwardWarning,
-            stacklevel=3,
+            'objective="fab", more starting points (restarts=) or a wider start (spread=).'
         )
     target = fit.target
-    if target.nan_count:
-        warnings.warn(
-            f"the log-density was NaN at {target.nan_count} of {target.evaluations} points, which count as outside its "
-            "support.",
-            PushforwardWarning,
-            stacklevel=3,
+    if target.nan_count or target.error_count:
+        what = f"was NaN at {target.nan_count}" if target.nan_count else ""
+        if target.error_count:
+            what += f"{' and ' if what else ''}raised an error at {target.error_count}"
+        first = f" (the first: {target.first_error})" if target.error_count else ""
+        warn_caller(
+            f"the log-density {what} of {target.evaluations} points, which count as outside its support{first}."
         )
     outside = float(torch.isneginf(fit.flow_weights.log_ratios).double().mean())
     if outside > 0.01:
-        warnings.warn(
+        warn_caller(
             f"{outside:.0%} of the flow's draws lie where the log-density is -inf. Their weight is 0, so weighted "
-            "estimates stay right, but state the constraints of the parameters (parameters=) to use all draws.",
-            PushforwardWarning,
-            stacklevel=3,
+            "estimates stay right, but state the constraints of the parameters (parameters=) to use all draws."
         )
 
 

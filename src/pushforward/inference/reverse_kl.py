@@ -56,6 +56,7 @@ class NoiseSource(Source):
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """Noise that depends on the seed and the step alone."""
+        self.target.tolerate_errors()  # the first evaluation has shown that the function is right
         for step in itertools.count(start.step):
             z = self._draw(self.batch_size, Purpose.SHUFFLE, step)
             if self.wide:
@@ -177,6 +178,13 @@ class TargetRun(Run):
 
     def warn_about_rows_outside(self) -> None:
         """Nothing: the result of the fit says it."""
+
+    def _explain(self, batch: Batch) -> tuple[str, str]:
+        """A log-density has no rows whose fault this could be."""
+        return "", (
+            "The density may be improper: if its integral is infinite, the flow widens without end. Give every parameter a "
+            "proper prior, or bound it (pf.inference.interval); if the density is proper, lower learning_rate"
+        )
 
     def _converged(self, ratios: Tensor) -> bool:
         """Whether weights of draws of q are nearly equal, and those of draws with a wide part have no large tail."""

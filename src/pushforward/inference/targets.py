@@ -16,6 +16,10 @@ __all__ = ["LogDensity", "Target"]
 
 LogDensity = Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]]
 """A function of parameters, ``(n, D)`` to ``(n,)``; or a pair of functions, of the value and of its gradient."""
+_AT_A_POINT = (ValueError, ArithmeticError, torch.linalg.LinAlgError)
+"""Errors that one point may cause: distributions with a scale of 0, an overflow, a matrix without Cholesky factor."""
+_A_BATCH = 8
+"""Fewer points, such as those of a line search, may all be outside."""
 
 
 class Target:
@@ -24,8 +28,9 @@ class Target:
     With ``parameters`` the function that the user wrote reads a dictionary of constrained values, and this class adds the
     log-determinant: log p(u) = log p(x(u)) + log abs det dx/du.
 
-    A NaN counts as -inf; :attr:`nan_count` counts them. The user's function gets float64 tensors if it accepts them, and
-    float32 tensors otherwise.
+    A NaN counts as -inf; :attr:`nan_count` counts them. After :meth:`tolerate_errors` so does a point at which the function
+    raises an error such as those of torch's distributions, unless it raises at every point of a batch. The user's function
+    gets float64 tensors if it accepts them, and float32 tensors otherwise.
 
     Args:
         log_density: function of ``(n, D)`` (or of a dictionary, with ``parameters``) that returns ``(n,)``; or a pair of
@@ -60,6 +65,9 @@ class Target:
         self.transform = None if parameters is None else parameters.transform().double()
         self.dtype: torch.dtype | None = None
         self.nan_count = 0
+        self.error_count = 0
+        self.first_error = ""
+        self._tolerant = False
         self.infinite_count = 0
         self.evaluations = 0
 
@@ -76,6 +84,13 @@ class Target:
             self.transform.to(u.device)
         x, contribution = self.transform.decode_with_contribution(u)
         return self._values(x) - contribution
+
+    def tolerate_errors(self) -> None:
+        """From now on single points at which the function raises an error count as outside the support.
+
+        An error at the start says what is wrong with the function; later one draw that is too far away must not end a training.
+        """
+        self._tolerant = True
 
     def constrain(self, u: Tensor) -> Tensor:
         """Unconstrained points to the flat constrained coordinates."""
@@ -96,8 +111,7 @@ class Target:
 
     def _values(self, x: Tensor) -> Tensor:
         self.evaluations += len(x)
-        values = self._pair_values(x) if isinstance(self.log_density, tuple) else self._function_values(x)
-        values = values.double()
+        values = self._evaluate(x).double()
         undefined = torch.isnan(values)
         if bool(undefined.any()):
             self.nan_count += int(undefined.sum())
@@ -109,16 +123,58 @@ class Target:
         self.infinite_count += int(torch.isneginf(values).sum())
         return values
 
+    def _evaluate(self, x: Tensor) -> Tensor:
+        """Values as the function gives them; those of a pair, and of a function of float32, too."""
+        if isinstance(self.log_density, tuple):
+            return self._tolerated(self._pair_values, x)
+        values = self._tolerated(self._function_values, x)
+        if x.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
+            raise InputError(
+                "the log-density returned values without a gradient, so they do not depend on its argument: compute with torch "
+                "operations on it, without .detach(), .item() or NumPy, or pass a pair of functions (value, gradient); a constant "
+                "is no density of the reals."
+            )
+        return values
+
+    def _tolerated(self, evaluate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Values; -inf at points where an error is raised, which halves of the batch find, once errors are tolerated.
+
+        Raises:
+            Exception: what the function raises, before that, and if it raises at every point of a batch.
+        """
+        try:
+            return evaluate(x)
+        except _AT_A_POINT as error:
+            if not self._tolerant:
+                raise
+            cause = error.__cause__ or error
+            first = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0][:200].rstrip(' :.')}"
+            values, failed = self._by_halves(evaluate, x)
+            if failed == len(x) >= _A_BATCH:
+                raise
+        self.error_count += failed
+        self.first_error = self.first_error or first
+        return values
+
+    def _by_halves(self, evaluate: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int]:
+        """Values of points of which at least one raises an error, and how many do."""
+        if len(x) == 1:
+            return x.sum(1).masked_fill(torch.ones_like(x[:, 0], dtype=torch.bool), -math.inf), 1  # its gradient is 0
+        found, failed = [], 0
+        for half in x.tensor_split(2):
+            try:
+                found.append(evaluate(half))
+            except _AT_A_POINT:
+                values, count = self._by_halves(evaluate, half)
+                found.append(values)
+                failed += count
+        return torch.cat(found), failed
+
     def _function_values(self, x: Tensor) -> Tensor:
         if self.dtype is None:
             self.dtype = self._find_dtype(x)
         values = self._call(x.to(self.dtype))
         self._check(values, len(x))
-        if x.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
-            raise InputError(
-                "the log-density returned values without a gradient: compute with torch operations on its argument, "
-                "without .detach(), .item() or NumPy, or pass a pair of functions (value, gradient)."
-            )
         return values
 
     def _call(self, x: Tensor) -> Any:

@@ -279,14 +279,19 @@ class Run:
         return self.step / self.train.steps if self.train.steps else float(self.state.position.epoch)
 
     def _fail(self, result: StepLoss, loss: float, norm: float) -> NoReturn:
-        x, _, epoch, number, _ = result.batch
-        largest = x.abs().max().item() if x.numel() else 0.0
         what = f"the loss is {loss:.6g}" + (f" but the norm of its gradient is {norm}" if math.isfinite(loss) else "")
+        place, advice = self._explain(result.batch)
+        raise TrainingError(
+            f"{what} at step {result.step}{place}; the model has the weights of step {self.best_step} again. "
+            f"{advice[0].upper()}{advice[1:]}."
+        )
+
+    def _explain(self, batch: Batch) -> tuple[str, str]:
+        """Which batch gave a loss that is not finite, and what to do about it."""
+        x, _, epoch, number, _ = batch
+        largest = x.abs().max().item() if x.numel() else 0.0
         advice = rows_outside(self.model, x) or (
             "Check that batch for outliers and for rows outside the model's domain, lower learning_rate or gradient_clip, or "
             "standardize inside the model"
         )
-        raise TrainingError(
-            f"{what} at step {result.step} (epoch {epoch}, batch {number}; largest |input| {largest:.6g}). The model "
-            f"has the weights of step {self.best_step} again. {advice[0].upper()}{advice[1:]}."
-        )
+        return f" (epoch {epoch}, batch {number}; largest |input| {largest:.6g})", advice
