@@ -172,6 +172,84 @@ def test_runs_that_fail_do_not_count_in_the_predictive_check():
     assert p_value > 0.05
 
 
+def sometimes(theta):
+    """A simulator of which a tenth of the runs give NaN."""
+    x = simulator(theta)
+    x[torch.rand(len(x)) < 0.1] = math.nan
+    return x
+
+
+def test_one_warning_a_call_says_what_the_checks_do_with_failed_runs():
+    with pytest.warns(PushforwardWarning) as caught:
+        inference.check(Exact(), sometimes, x=torch.zeros(2), simulations=40, draws=20)
+    about_runs = [warning for warning in caught if "finite data" in str(warning.message)]
+    assert len(about_runs) == 1
+    assert "The checks use the other runs" in str(about_runs[0].message)
+    assert about_runs[0].filename == __file__
+    with pytest.warns(PushforwardWarning, match="do not count in the p-value") as caught:
+        inference.posterior_predictive(Exact(), sometimes, torch.zeros(2), draws=200)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_the_warning_about_a_failed_check_points_at_the_caller():
+    with pytest.warns(PushforwardWarning) as caught:
+        inference.check(Exact(width=0.3), simulator, simulations=100, draws=50)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_pairs_with_nan_are_left_out_with_a_warning_that_names_the_first():
+    theta, x = simulations(150)
+    x[37, 1], theta[60, 0] = math.nan, math.inf
+    for use in (
+        lambda: inference.calibrate(Exact(), theta, x, draws=20).ranks.shape[0],
+        lambda: inference.ConformalRegion(Exact(), theta, x).count,
+    ):
+        with pytest.warns(
+            PushforwardWarning, match="2 of 150 simulations contain NaN .* left out; the first is row 37"
+        ) as caught:
+            assert use() == 148
+        assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(PushforwardWarning, match="the first is row 37"):
+        statistic, _ = inference.local_c2st(Exact(), theta, x, torch.zeros(2), permutations=1)
+    assert statistic >= 0
+
+
+def test_observations_with_nan_are_named_where_each_has_a_result():
+    theta, x = simulations(50)
+    region = inference.ConformalRegion(Exact(), theta, x)
+    x[37, 1] = math.nan
+    x[40] = math.inf
+    for use in (
+        lambda: region.covered(theta, x), lambda: Exact().log_prob(theta, x), lambda: Exact().sample_batched(3, x),
+    ):  # fmt: skip
+        with pytest.raises(
+            InputError, match=r"2 of 50 observations contain NaN .*; the first is row 37: drop such rows"
+        ):
+            use()
+
+
+def test_the_number_of_pairs_must_agree():
+    theta, x = simulations(50)
+    with pytest.raises(InputError, match="give one row of x for each row of theta"):
+        inference.ConformalRegion(Exact(), theta, x[:40])
+
+
+def test_swapped_arguments_are_named():
+    theta, x = simulations(50)
+    for use in (
+        lambda: inference.check(simulator, Exact(), x=torch.zeros(2)),
+        lambda: inference.posterior_predictive(simulator, Exact(), torch.zeros(2)),
+        lambda: inference.calibrate(simulator, theta, x),
+        lambda: inference.ConformalRegion(simulator, theta, x),
+        lambda: inference.local_c2st(simulator, theta, x, torch.zeros(2)),
+    ):
+        with pytest.raises(ConfigError, match=r"posterior must be a posterior from simulations, .*; got function"):
+            use()
+    for use in (inference.check, inference.posterior_predictive):
+        with pytest.raises(ConfigError, match=r"simulator must be a function of parameters .*; got Tensor"):
+            use(Exact(), theta, x=torch.zeros(2))
+
+
 def test_arrays_are_taken_too():
     theta, x = (part.numpy() for part in simulations(200))
     assert inference.calibrate(Exact(), theta, x, draws=20).ranks.shape == (200, 2)

@@ -214,7 +214,9 @@ def test_a_draw_at_which_the_density_raises_does_not_end_the_fit():
 
 
 def test_an_improper_density_is_named_where_the_loss_is_not_finite():
-    with pytest.raises(TrainingError, match=r"the loss is -inf at step \d+; the model .* The density may be improper") as caught:
+    with pytest.raises(
+        TrainingError, match=r"the loss is -inf at step \d+; the model .* The density may be improper"
+    ) as caught:
         inference.fit_to_target(
             1, far_away(lambda x: 1e300), starts=[[0.1]], spread=1.0, restarts=0, max_steps=50, **QUIET
         )

@@ -244,8 +244,23 @@ def test_a_simulator_that_crashes_loses_only_the_rows_at_fault():
     bad = runs.theta[:, 0] > 1.5
     assert torch.equal(~runs.valid, bad)
     assert set(runs.failures) == set(bad.nonzero()[:, 0].tolist())
-    with pytest.warns(PushforwardWarning, match="left out"):
+    with pytest.warns(PushforwardWarning, match="training leaves them out"):
         inference.NPE(PRIOR).fit(runs, max_steps=2, **QUIET)
+
+
+@pytest.mark.parametrize("method", ["auto", "npe"])
+def test_failed_runs_are_told_once_and_where_the_call_is(method):
+    with pytest.warns(PushforwardWarning, match=r"gave no finite data .*; training leaves them out") as caught:
+        inference.infer(PRIOR, simulator=crashes, simulations=100, method=method, members=1, max_steps=2, **QUIET)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_failed_runs_of_all_rounds_are_told_once():
+    with pytest.warns(PushforwardWarning, match=r"of 200 runs .*; the first: RuntimeError.* training leaves") as caught:
+        inference.sequential(
+            inference.NPE(PRIOR), crashes, torch.zeros(2), rounds=2, simulations=100, max_steps=2, **QUIET
+        )
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_nan_is_recorded_and_kept():

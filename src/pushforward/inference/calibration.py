@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.errors import InputError
+from pushforward.errors import InputError, warn_caller
 from pushforward.inference.nle import LikelihoodPosterior
-from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.posterior import SimulationPosterior, check_finite_rows, check_posterior
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.training.progress import STYLES, Style, make_reporter
 
-__all__ = ["Calibration", "ConformalRegion", "calibrate", "simulation_pairs", "uniformity_p_value"]
+__all__ = ["Calibration", "ConformalRegion", "calibrate", "finite_pairs", "uniformity_p_value"]
 
 Array = NDArray[np.float64]
 
@@ -85,13 +85,13 @@ def calibrate(
     Args:
         posterior: to be checked.
         theta: parameters drawn from the prior, ``(n, D)``, not used in training.
-        x: their simulations, ``(n, *shape)``.
+        x: their simulations, ``(n, *shape)``. Pairs with NaN or infinity are left out, with a warning.
         draws: number of draws of each posterior.
         seed: of the draws and of the reference points.
         progress: "auto", "rich", "plain" or "silent": whether to show how many simulations are done, and the time left.
 
     Raises:
-        ConfigError: for another value of ``progress``.
+        ConfigError: for something that is no posterior, or another value of ``progress``.
         InputError: for fewer than 20 simulations, or different numbers of parameters and data.
 
     Example:
@@ -106,9 +106,9 @@ def calibrate(
         (50, 1)
     """
     check_integer("draws", draws, 10)
-    theta, x = simulation_pairs(posterior, theta, x)
-    if len(theta) != len(x) or len(theta) < 20:
-        raise InputError(f"calibration needs at least 20 pairs of theta and x; got {len(theta)} and {len(x)}.")
+    theta, x = finite_pairs(posterior, theta, x)
+    if len(theta) < 20:
+        raise InputError(f"calibration needs at least 20 pairs of theta and x that are finite; got {len(theta)}.")
     check_choice("progress", progress, STYLES)
     generator = seeded_generator(seed)
     reporter, started = make_reporter(progress, evaluations=False), time.monotonic()
@@ -161,11 +161,12 @@ class ConformalRegion:
     Args:
         posterior: NPE's, or another with a density.
         theta: parameters drawn from the prior, ``(n, D)``, not used in training.
-        x: their simulations, ``(n, *shape)``.
+        x: their simulations, ``(n, *shape)``. Pairs with NaN or infinity are left out, with a warning; the guarantee is then for
+            finite simulations.
         level: probability of the regions.
 
     Raises:
-        ConfigError: for a level outside (0, 1).
+        ConfigError: for something that is no posterior, or a level outside (0, 1).
         InputError: if there are too few simulations for the level.
 
     Example:
@@ -182,6 +183,7 @@ class ConformalRegion:
 
     def __init__(self, posterior: SimulationPosterior, theta: Any, x: Any, *, level: float = 0.9) -> None:
         check_number("level", level, 0, 1)
+        theta, x = finite_pairs(posterior, theta, x)
         count = len(theta)
         index = math.ceil(level * (count + 1))
         if index > count:
@@ -201,27 +203,52 @@ class ConformalRegion:
             return self.posterior.log_prob(theta, x) >= self.threshold
 
     def covered(self, theta: Any, x: Any) -> Tensor:
-        """Whether each parameter lies in the region of its own observation, ``(n,)``."""
+        """Whether each parameter lies in the region of its own observation, ``(n,)``.
+
+        Raises:
+            InputError: for another shape, or an observation with NaN or infinity, which has no region.
+        """
         return _true_log_prob(self.posterior, theta, x) >= self.threshold
 
 
-def simulation_pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Parameters ``(n, D)`` and data ``(n, *shape)`` as tensors; single numbers count as vectors of one coordinate.
+def finite_pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
+    """Parameters ``(n, D)`` and data ``(n, *shape)`` of the simulations that are finite, with a warning about the others.
 
     Raises:
-        InputError: for parameters of another shape.
+        ConfigError: for something that is no posterior.
+        InputError: for parameters of another shape, or another number of them than of data.
     """
+    check_posterior(posterior)
+    theta, x = _pairs(posterior, theta, x)
+    finite = torch.isfinite(x.flatten(1)).all(1) & torch.isfinite(theta).all(1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        warn_caller(
+            f"{int((~finite).sum())} of {len(x)} simulations contain NaN or infinity and are left out; the first is row {row}. The "
+            "result is for finite simulations."
+        )
+    return theta[finite], x[finite]
+
+
+def _pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
+    """Parameters and data as tensors; single numbers count as vectors of one coordinate."""
     theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
     theta = theta[:, None] if theta.dim() == 1 else theta
     if theta.dim() != 2 or theta.shape[1] != posterior.features:
         raise InputError(f"theta must have the shape (n, {posterior.features}); got {tuple(theta.shape)}.")
-    return theta, x[:, None] if x.dim() == 1 else x
+    x = x[:, None] if x.dim() == 1 else x
+    if x.dim() == 0 or len(theta) != len(x):
+        raise InputError(
+            f"there are {len(theta)} parameters, and x has the shape {tuple(x.shape)}: give one row of x for each row of theta."
+        )
+    return theta, x
 
 
 @torch.no_grad()
 def _true_log_prob(posterior: SimulationPosterior, theta: Any, x: Any) -> Tensor:
-    theta, x = simulation_pairs(posterior, theta, x)
+    theta, x = _pairs(posterior, theta, x)
     if isinstance(posterior, LikelihoodPosterior):
+        check_finite_rows(x)
         return torch.cat([posterior.log_prob(row[None], data) for row, data in zip(theta, x, strict=True)])
     return posterior.log_prob(theta, x)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor
 
 from pushforward.display import card
-from pushforward.errors import PushforwardWarning
+from pushforward.errors import warn_caller
 from pushforward.inference.calibration import Calibration, calibrate
-from pushforward.inference.misspecification import SimulationGuard, posterior_predictive
-from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.misspecification import SimulationGuard, predictive_runs
+from pushforward.inference.posterior import SimulationPosterior, check_posterior
 from pushforward.inference.real_numbers import as_numbers
-from pushforward.inference.simulate import simulate
+from pushforward.inference.simulate import check_simulator, failed_runs, run_simulator
 from pushforward.numerics.checks import check_integer
 from pushforward.training.progress import Style
 
@@ -120,8 +119,11 @@ def check(
     Returns:
         :class:`PosteriorCheck`, with a method ``plot``.
 
+    Raises:
+        ConfigError: for something that is no posterior, or no function.
+
     Warns:
-        PushforwardWarning: for each check that fails, with what to try.
+        PushforwardWarning: for each check that fails, with what to try; and once for runs of the simulator without finite data.
 
     Example:
         >>> import torch, pushforward as pf
@@ -134,25 +136,33 @@ def check(
         ['SBC', 'TARP', 'coverage', 'observation', 'predictive']
     """
     check_integer("simulations", simulations, 20)
+    check_posterior(posterior)
+    check_simulator(simulator)
     if x is not None:
         posterior._observation(x)  # what is wrong with it shows before the draws, which take minutes with NLE
-    runs = simulate(simulator, posterior.prior, simulations, seed=seed)
-    valid = runs.valid
+    runs = run_simulator(simulator, posterior.prior, simulations, seed=seed)
+    valid, all_runs = runs.valid, [runs]
     calibration = calibrate(posterior, runs.theta[valid], runs.x[valid], draws=draws, seed=seed, progress=progress)
     if x is None:
         result = PosteriorCheck(calibration)
     else:
         observed = as_numbers(x, "an observation").reshape(posterior.x_shape)
         count = max(_GUARD_SIMULATIONS, simulations)
-        many = simulate(simulator, posterior.prior, count, seed=seed + 1)
+        many = run_simulator(simulator, posterior.prior, count, seed=seed + 1)
+        all_runs.append(many)
         like, share = many.x[many.valid], float(many.valid.double().mean())
         if share < 1:  # more, so that enough are finite
             count = math.ceil(1.2 * count / share)
-            more = simulate(simulator, posterior.prior, count - len(many), seed=seed + 2)
+            more = run_simulator(simulator, posterior.prior, count - len(many), seed=seed + 2)
+            all_runs.append(more)
             like = torch.cat((like, more.x[more.valid]))
         guard = SimulationGuard(like, seed=seed)
-        made, predictive = posterior_predictive(posterior, simulator, observed, draws=max(count, draws), seed=seed)
-        result = PosteriorCheck(calibration, guard.p_value(observed), predictive, made, observed)
+        predictive, p_value = predictive_runs(posterior, simulator, observed, max(count, draws), seed)
+        all_runs.append(predictive)
+        result = PosteriorCheck(calibration, guard.p_value(observed), p_value, predictive.x, observed)
+    failed = failed_runs(*all_runs)
+    if failed:
+        warn_caller(f"{failed}. The checks use the other runs, so they are of the posterior given a finite simulation.")
     _warn(result)
     return result
 
@@ -172,4 +182,4 @@ def _warn(result: PosteriorCheck) -> None:
     }
     for name, value in result.p_values.items():
         if value < limit:
-            warnings.warn(f"{name}: p = {value:.2g}; {advice[name]}.", PushforwardWarning, stacklevel=3)
+            warn_caller(f"{name}: p = {value:.2g}; {advice[name]}.")

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from pushforward.detection.conformal.calibration import ConformalCalibrator
 from pushforward.detection.scores import Score
-from pushforward.errors import InputError
+from pushforward.errors import InputError, warn_caller
 from pushforward.estimators import Guard
-from pushforward.inference.calibration import simulation_pairs
+from pushforward.inference.calibration import finite_pairs
 from pushforward.inference.data_scale import DataScale
-from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.posterior import SimulationPosterior, check_posterior
 from pushforward.inference.real_numbers import as_numbers
-from pushforward.inference.simulate import simulate
+from pushforward.inference.simulate import Simulations, check_simulator, failed_runs, run_simulator
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
 from pushforward.training.seeds import mix
 
-__all__ = ["SimulationGuard", "local_c2st", "posterior_predictive"]
+__all__ = ["SimulationGuard", "local_c2st", "posterior_predictive", "predictive_runs"]
 
 
 class SimulationGuard:
@@ -105,9 +105,11 @@ def posterior_predictive(
         seed: of the draws and the simulator.
 
     Returns:
-        The simulations ``(draws, *shape)``, and the p-value. Runs without finite data are NaN, and do not count.
+        The simulations ``(draws, *shape)``, and the p-value. Runs without finite data are NaN, and do not count; a warning says
+        how many they are.
 
     Raises:
+        ConfigError: for something that is no posterior, or no function.
         InputError: for fewer than 20 finite simulations, or data of another shape.
 
     Example:
@@ -121,9 +123,22 @@ def posterior_predictive(
         >>> draws.shape, 0 < p_value <= 1
         (torch.Size([100, 1]), True)
     """
+    runs, p_value = predictive_runs(posterior, simulator, x, draws, seed)
+    failed = failed_runs(runs)
+    if failed:
+        warn_caller(f"{failed}. They do not count in the p-value.")
+    return runs.x, p_value
+
+
+def predictive_runs(
+    posterior: SimulationPosterior, simulator: Callable[[Tensor], Any], x: Any, draws: int, seed: int
+) -> tuple[Simulations, float]:
+    """As :func:`posterior_predictive`, with the record of the runs and without a warning."""
     check_integer("draws", draws, 20)
+    check_posterior(posterior)
+    check_simulator(simulator)
     theta = posterior.sample(draws, x, seed=seed)
-    runs = simulate(simulator, posterior.prior, draws, theta=theta, seed=mix(seed, 302))
+    runs = run_simulator(simulator, posterior.prior, draws, theta=theta, seed=mix(seed, 302))
     if tuple(runs.x.shape[1:]) != posterior.x_shape:
         raise InputError(
             f"the simulator returns data of the shape {tuple(runs.x.shape[1:])}; the posterior was trained on {posterior.x_shape}."
@@ -136,7 +151,7 @@ def posterior_predictive(
     observed = posterior._observation(x).double()
     distances = ((flat[half:] - center) / spread).square().mean(1)
     own = ((observed - center) / spread).square().mean()
-    return runs.x, float((1 + (distances >= own).sum()) / (len(distances) + 1))
+    return runs, float((1 + (distances >= own).sum()) / (len(distances) + 1))
 
 
 def local_c2st(
@@ -150,7 +165,7 @@ def local_c2st(
     Args:
         posterior: to be checked.
         theta: parameters drawn from the prior, ``(n, D)``, not used in training.
-        x: their simulations, ``(n, *shape)``.
+        x: their simulations, ``(n, *shape)``. Pairs with NaN or infinity are left out, with a warning.
         observation: where to test.
         seed: of the draws, the permutations and the classifier.
         permutations: number of classifiers for the null distribution; the smallest p-value is 1 / (permutations + 1).
@@ -172,7 +187,7 @@ def local_c2st(
     from sklearn.neural_network import MLPClassifier
 
     check_integer("permutations", permutations, 1)
-    theta, x = simulation_pairs(posterior, theta, x)
+    theta, x = finite_pairs(posterior, theta, x)
     fakes = torch.stack([posterior.sample(1, row, seed=seed + i)[0] for i, row in enumerate(x)])
     context = posterior.scale(x.flatten(1).double())
     mean, spread = theta.mean(0), theta.std(0).clamp(min=1e-12)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import InputError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
 from pushforward.inference.real_numbers import as_numbers
@@ -20,7 +20,7 @@ from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
 from pushforward.training.result import FitResult
 
-__all__ = ["SimulationPosterior", "load_posterior"]
+__all__ = ["SimulationPosterior", "check_finite_rows", "check_posterior", "load_posterior"]
 
 
 class SimulationPosterior(ABC):
@@ -90,6 +90,7 @@ class SimulationPosterior(ABC):
             raise InputError(
                 f"several observations have the shape (m, {_text(self.x_shape)}); got {tuple(rows.shape)}."
             )
+        check_finite_rows(rows)
         generator = seeded_generator(seed)
         if count == 0 or len(rows) == 0:
             return torch.zeros(len(rows), count, self.features)
@@ -196,6 +197,8 @@ class SimulationPosterior(ABC):
             raise InputError(
                 f"an observation must have the shape of a simulation, ({_text(self.x_shape)}); got {tuple(value.shape)}{hint}."
             )
+        if many:
+            check_finite_rows(value)
         if not bool(torch.isfinite(value).all()):
             raise InputError(
                 "the observation contains NaN or infinity, which no simulation that was trained on has: give finite numbers."
@@ -208,6 +211,33 @@ class SimulationPosterior(ABC):
             for count, noun in ((self.features, "parameter"), (len(self.networks), "network"))
         ]
         return f"{type(self).__name__}({counts[0]}, data {self.x_shape}, {counts[1]})"
+
+
+def check_posterior(value: Any) -> None:
+    """A posterior from simulations.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if not isinstance(value, SimulationPosterior):
+        raise ConfigError(
+            "posterior must be a posterior from simulations, such as pf.inference.NPE(prior).fit(theta, x) returns; got "
+            f"{type(value).__name__}."
+        )
+
+
+def check_finite_rows(x: Tensor) -> None:
+    """Observations without NaN and infinity, ``(n, *shape)``.
+
+    Raises:
+        InputError: naming the first row that has one.
+    """
+    bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero()[:, 0]
+    if len(bad):
+        raise InputError(
+            f"{len(bad)} of {len(x)} observations contain NaN or infinity, which no simulation that was trained on has; the first is "
+            f"row {int(bad[0])}: drop such rows."
+        )
 
 
 def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:

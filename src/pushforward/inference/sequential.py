@@ -10,12 +10,12 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, warn_caller
 from pushforward.inference.nle import NLE
 from pushforward.inference.npe import NPE, NPEPosterior
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
-from pushforward.inference.simulate import simulate
+from pushforward.inference.simulate import failed_runs, run_simulator
 from pushforward.numerics.checks import check_integer, check_number
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.seeds import mix
@@ -75,7 +75,7 @@ def sequential(
         raise ConfigError(f"sequential takes pf.inference.NPE(prior) or NLE(prior); got {type(method).__name__}.")
     config = make_config(config, options)
     prior = method.prior
-    thetas, data, regions = [], [], []
+    thetas, data, regions, all_runs = [], [], [], []
     posterior: SimulationPosterior | None = None
     for index in range(rounds):
         seed = mix(config.seed, 401, index)
@@ -86,13 +86,17 @@ def sequential(
             theta = _truncated(prior, regions, x, simulations, seed)
         else:
             theta = posterior.sample(simulations, x, seed=seed)
-        runs = simulate(simulator, prior, simulations, theta=theta, seed=seed)
+        runs = run_simulator(simulator, prior, simulations, theta=theta, seed=seed)
+        all_runs.append(runs)
         thetas.append(runs.theta[runs.valid])
         data.append(runs.x[runs.valid])
         all_theta, all_x = torch.cat(thetas), torch.cat(data)
         kept = _inside(regions, all_theta, x)
         seeded = dataclasses.replace(config, seed=config.seed + index)
         posterior = method.fit(all_theta[kept], all_x[kept], config=seeded)
+    failed = failed_runs(*all_runs)
+    if failed:
+        warn_caller(f"{failed}; training leaves them out, so the posterior is that given a finite simulation.")
     assert posterior is not None
     return posterior
 

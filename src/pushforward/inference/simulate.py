@@ -19,7 +19,7 @@ from pushforward.inference.real_numbers import as_numbers
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.training.seeds import mix
 
-__all__ = ["Simulations", "failed_runs", "run_simulator", "simulate"]
+__all__ = ["Simulations", "check_simulator", "failed_runs", "run_simulator", "simulate"]
 
 Simulator = Callable[[Tensor], Any]
 Array = NDArray[np.float32] | NDArray[np.float64]
@@ -126,10 +126,7 @@ def run_simulator(
     check_integer("batch_size", batch_size)
     check_integer("workers", workers, 0)
     check_positive("timeout", timeout, optional=True)
-    if not callable(simulator):
-        raise ConfigError(
-            f"simulator must be a function of parameters that returns data; got {type(simulator).__name__}."
-        )
+    check_simulator(simulator)
     if timeout is not None and not workers:
         raise InputError("a timeout needs processes: set workers=1 or more.")
     if theta is None:
@@ -145,13 +142,24 @@ def run_simulator(
         return _all_runs(theta, seed, batch_size, processes.run)
 
 
+def check_simulator(value: Any) -> None:
+    """A function, such as a simulator.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if not callable(value):
+        raise ConfigError(f"simulator must be a function of parameters that returns data; got {type(value).__name__}.")
+
+
 def failed_runs(*simulations: Simulations) -> str:
     """How many runs gave no finite data, and why the first error; empty if all did."""
     total, bad = sum(map(len, simulations)), sum(len(each) - int(each.valid.sum()) for each in simulations)
     if not bad:
         return ""
     failures = [failure for each in simulations for failure in each.failures.items()]
-    reason = f"; run {failures[0][0]}: {failures[0][1]}" if failures else ""
+    first = f"run {failures[0][0]}" if failures and len(simulations) == 1 else "the first"
+    reason = f"; {first}: {failures[0][1]}" if failures else ""
     return f"{bad} of {total} runs of the simulator gave no finite data ({len(failures)} error{'s' if len(failures) != 1 else ''}{reason})"
 
 

@@ -16,7 +16,7 @@ __all__ = ["LogDensity", "Target"]
 
 LogDensity = Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]]
 """A function of parameters, ``(n, D)`` to ``(n,)``; or a pair of functions, of the value and of its gradient."""
-_AT_A_POINT = (ValueError, ArithmeticError, torch.linalg.LinAlgError)
+_AT_A_POINT = (ValueError, ArithmeticError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
 """Errors that one point may cause: distributions with a scale of 0, an overflow, a matrix without Cholesky factor."""
 _A_BATCH = 8
 """Fewer points, such as those of a line search, may all be outside."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from pushforward.errors import ConfigError, InputError, PushforwardWarning
+from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
 from pushforward.inference.real_numbers import as_numbers
-from pushforward.inference.simulate import Simulations, simulate
+from pushforward.inference.simulate import Simulations, failed_runs, run_simulator
 
 __all__ = ["TrainingData", "finite_simulations", "training_data"]
 
@@ -85,8 +84,10 @@ def finite_simulations(
     """
     if (theta is None) == (simulator is None):
         raise ConfigError("fit needs either simulations, fit(theta, x), or a simulator, fit(simulator=...).")
+    failed = ""
     if simulator is not None:
-        theta = simulate(simulator, prior, simulations, seed=seed)
+        theta = run_simulator(simulator, prior, simulations, seed=seed)
+        failed = failed_runs(theta)
     if isinstance(theta, Simulations):
         theta, x = theta.theta, theta.x
     if x is None:
@@ -113,11 +114,10 @@ def finite_simulations(
     if int(finite.sum()) < 20:
         raise InputError(f"only {int(finite.sum())} of {len(x)} simulations are finite; at least 20 are needed.")
     if not bool(finite.all()):
-        warnings.warn(
-            f"{int((~finite).sum())} of {len(x)} simulations contain NaN or infinity and are left out. If their parameters "
-            "differ from the others, the posterior is that given a finite simulation.",
-            PushforwardWarning,
-            stacklevel=4,
+        what = failed or f"{int((~finite).sum())} of {len(x)} simulations contain NaN or infinity"
+        warn_caller(
+            f"{what}; training leaves them out. If their parameters differ from the others, the posterior is that given a finite "
+            "simulation."
         )
     theta, x = prior.settle(theta[finite]), x[finite]
     outside = ~prior.contains(theta)
