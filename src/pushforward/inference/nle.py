@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import InputError
 from pushforward.inference.data_scale import DataScale
+from pushforward.inference.evidence import sampled_evidence
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
 from pushforward.inference.npe import NPEPosterior, conditional_flow
 from pushforward.inference.posterior import SimulationPosterior
@@ -29,6 +31,8 @@ __all__ = ["NLE", "LikelihoodPosterior", "NLEPosterior"]
 
 _PARTICLES = 1000
 """Fewest particles of a tempered sample."""
+_LARGEST_ERROR = 0.1
+"""Beyond it, in nats, importance sampling around the draws is no better than tempering."""
 
 
 class LikelihoodPosterior(SimulationPosterior):
@@ -83,16 +87,11 @@ class LikelihoodPosterior(SimulationPosterior):
 
     def temper(self, count: int, x: Tensor, generator: torch.Generator) -> TemperedSample:
         """Draws on the unconstrained reals, with the evidence."""
-        particles = max(count, _PARTICLES)
+        particles, log_posterior = max(count, _PARTICLES), self._log_posterior(x)
 
         def log_prior(u: Tensor) -> Tensor:
             theta, contribution = self._transform.decode_with_contribution(u)
             return self.prior.log_prob(self.prior.clamp(theta)) - contribution
-
-        def log_posterior(u: Tensor) -> Tensor:
-            theta, contribution = self._transform.decode_with_contribution(u)
-            theta = self.prior.clamp(theta)
-            return self.prior.log_prob(theta) - contribution + self.log_likelihood(theta, x)
 
         if self.proposal is None:
             seed = int(torch.randint(2**62, (), generator=generator))
@@ -107,6 +106,30 @@ class LikelihoodPosterior(SimulationPosterior):
         start = self.prior.clamp(proposal.draw(particles, x, generator))
         return temper(log_proposal, log_posterior, self._transform.encode(start).z, generator)
 
+    def _log_posterior(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """log prior + log likelihood on the unconstrained reals."""
+
+        def log_posterior(u: Tensor) -> Tensor:
+            theta, contribution = self._transform.decode_with_contribution(u)
+            theta = self.prior.clamp(theta)
+            return self.prior.log_prob(theta) - contribution + self.log_likelihood(theta, x)
+
+        return log_posterior
+
+    def _log_evidence(self, x: Tensor) -> float:
+        """The evidence of a scaled observation, by importance sampling around tempered draws; by tempering if that fails.
+
+        Tempering alone has an error of 3 to 5 %, importance sampling of less than 1 % with few parameters. The seed depends on x, so
+        the errors of different observations are independent, and the same in every session.
+        """
+        generator = torch.Generator().manual_seed(
+            int.from_bytes(hashlib.sha256(x.numpy().tobytes()).digest()[:6], "big")
+        )
+        tempered = self.temper(_PARTICLES, x, generator)
+        found = sampled_evidence(self._log_posterior(x), tempered.points, generator)
+        usable = found.reliable and found.log_evidence_error < _LARGEST_ERROR
+        return found.log_evidence if usable else tempered.log_evidence
+
     def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
         points = self.temper(count, x, generator).points
         chosen = torch.randperm(len(points), generator=generator)[:count]
@@ -118,7 +141,7 @@ class LikelihoodPosterior(SimulationPosterior):
         key = x.numpy().tobytes()
         if key not in self._evidence:
             with torch.no_grad():
-                self._evidence[key] = self.temper(_PARTICLES, x, torch.Generator().manual_seed(0)).log_evidence
+                self._evidence[key] = self._log_evidence(x)
         inside = self.prior.contains(theta)
         safe = torch.where(inside[:, None], theta, self.prior.middle().to(theta))
         values = self.prior.log_prob(safe) + self.log_likelihood(safe, x) - self._evidence[key]
