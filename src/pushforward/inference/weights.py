@@ -29,7 +29,8 @@ class ImportanceWeights:
         log_ratios: log p - log q of the draws, nats, ``(n,)``; -inf where p is 0.
         log_weights: logarithms of the Pareto-smoothed weights, normalized to sum 1.
         k_hat: shape of the generalized Pareto distribution of the largest weights. Below 0.7 the estimates are reliable;
-            above it the weights have no useful variance and q misses a part of p.
+            above it the weights have no useful variance and q misses a part of p. A part of p that no draw reaches has no
+            weights, so it does not show in k-hat, nor in the errors.
         ess: effective sample size of the smoothed weights, 1 / sum w_i^2 (Kong 1992).
         log_evidence: log Z = log mean w, nats.
         log_evidence_error: its standard error by the delta method, std(w) / (mean(w) sqrt(n)).
