@@ -12,6 +12,7 @@ import torch
 from torch import distributions as td
 from torch.utils.data import DataLoader, TensorDataset
 
+import pushforward as pf
 from pushforward import inference
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
 from pushforward.inference.data_scale import DataScale
@@ -347,6 +348,29 @@ def test_files_that_are_no_posterior_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(StorageError):
         inference.load_posterior(path)
+
+
+def test_npe_takes_no_other_prior_than_that_of_its_file_and_nle_does(tmp_path):
+    path, other = tmp_path / "post.safetensors", td.Normal(torch.ones(2), 1.0)
+    inference.NPE(PRIOR).fit(*simulations(100), max_steps=2, **QUIET).save(path)
+    with pytest.raises(InputError, match=r"stores the prior .* NPE cannot be given another one: leave out prior="):
+        inference.load_posterior(path, prior=other)
+    with pytest.raises(InputError, match="cannot be given another one"):
+        inference.load_posterior(path, prior=td.Uniform(-torch.ones(2), torch.ones(2)))
+    same = [td.Normal(0.0, 1.0), td.Normal(0.0, 1.0)]
+    assert inference.load_posterior(path, prior=same).features == 2
+    inference.NLE(PRIOR).fit(*simulations(100), max_steps=2, **QUIET).save(path)
+    with torch.no_grad():
+        assert inference.load_posterior(path, prior=other).prior.log_prob(torch.ones(1, 2)) > -2
+
+
+def test_save_names_the_method_of_a_posterior_and_the_model_of_a_fit(tmp_path):
+    post = inference.NPE(PRIOR).fit(*simulations(100), max_steps=2, **QUIET)
+    with pytest.raises(ConfigError, match=r"got NPEPosterior.*call posterior\.save\(path\)"):
+        pf.save(post, tmp_path / "post.safetensors")
+    fit = inference.fit_to_target(2, lambda v: -0.5 * v.square().sum(-1), max_steps=2, **QUIET)
+    with pytest.raises(ConfigError, match=r"got TargetFit: give its model, pf\.save\(fit\.model, path\)"):
+        pf.save(fit, tmp_path / "fit.safetensors")
 
 
 def test_a_prior_that_a_file_cannot_store_says_so(tmp_path):

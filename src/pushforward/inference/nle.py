@@ -44,6 +44,7 @@ class LikelihoodPosterior(SimulationPosterior):
     """
 
     method: ClassVar[str] = "likelihood"
+    _has_prior = False
 
     def __init__(
         self, prior: Prior, networks: Sequence[nn.Module], scale: DataScale, x_shape: tuple[int, ...],

@@ -43,6 +43,8 @@ class SimulationPosterior(ABC):
     """
 
     method: ClassVar[str]
+    _has_prior: ClassVar[bool] = True
+    """Whether the networks learned the prior too, so that no other can take its place."""
     _methods: ClassVar[dict[str, type[SimulationPosterior]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -247,11 +249,11 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
 
     Args:
         path: the file.
-        prior: the prior, for a file without one.
+        prior: the prior, for a file without one. NLE and NRE use it in place of one in the file, which NPE cannot.
 
     Raises:
         StorageError: if there is no such file, it is damaged, or it contains no posterior from simulations.
-        InputError: if the file has no prior and none is given.
+        InputError: if the file has no prior and none is given, or NPE is given another than that of the file.
 
     Example:
         >>> import torch, pushforward as pf
@@ -295,11 +297,22 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
             raise InputError(
                 f"the posterior has {width} parameters and the prior {chosen.features}: give the prior of the training."
             )
+        if prior is not None and stored is not None and cls._has_prior and not _same(chosen, Prior.build(stored)):
+            raise InputError(
+                f"{path} stores the prior of the training, and the posterior of {cls.method.upper()} cannot be given another one: leave "
+                "out prior=, or train again with that prior."
+            )
         return cls._restore(chosen, networks, scale, x_shape, options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{path} contains no valid posterior: {str(error)[:300]}") from error
+
+
+def _same(one: Prior, other: Prior) -> bool:
+    """Whether two priors have the same density at draws of both."""
+    draws = torch.cat([prior.sample(100, seed=0) for prior in (one, other)])
+    return torch.allclose(one.log_prob(draws), other.log_prob(draws), rtol=1e-4, atol=1e-4)
 
 
 def _text(shape: tuple[int, ...]) -> str:

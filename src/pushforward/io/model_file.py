@@ -54,8 +54,13 @@ def save(model: models.Model, path: Path) -> None:
     """
     model = getattr(model, "_orig_mod", model)  # the model that torch.compile wrapped
     if not isinstance(model, models.Model):
+        if isinstance(getattr(model, "model", None), models.Model):
+            raise ConfigError(
+                f"pf.save stores models; got {type(model).__name__}: give its model, pf.save(fit.model, path)."
+            )
         raise ConfigError(
-            f"pf.save stores models; got {type(model).__name__}. Guards and densities have a method save(path)."
+            f"pf.save stores models; got {type(model).__name__}. Guards, densities and posteriors from simulations have a method "
+            "save(path): call posterior.save(path)."
         )
     description, tensors = pack(model)
     write(path, {"kind": "model", "model": description}, tensors)
