@@ -148,7 +148,7 @@ class Target:
             if not self._tolerant:
                 raise
             cause = error.__cause__ or error
-            first = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0][:200].rstrip(' :.')}"
+            first = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0][:300].rstrip(' :.')}"
             values, failed = self._by_halves(evaluate, x)
             if failed == len(x) >= _A_BATCH:
                 raise
