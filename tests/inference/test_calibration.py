@@ -191,12 +191,6 @@ def test_one_warning_a_call_says_what_the_checks_do_with_failed_runs():
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_the_warning_about_a_failed_check_points_at_the_caller():
-    with pytest.warns(PushforwardWarning) as caught:
-        inference.check(Exact(width=0.3), simulator, simulations=100, draws=50)
-    assert {warning.filename for warning in caught} == {__file__}
-
-
 def test_pairs_with_nan_are_left_out_with_a_warning_that_names_the_first():
     theta, x = simulations(150)
     x[37, 1], theta[60, 0] = math.nan, math.inf
