@@ -34,9 +34,8 @@ _COPIES, _COPIED, _FEW = (
     0.02,
     20,
 )  # part of the rows that are copies, part and number of the rows that they are copies of
-_NEAR = (
-    0.01  # rows that are equal to another one but for one column, as a part of the copies, where copies are not natural
-)
+_NEAR, _BY_CHANCE = 0.001, 2
+"""Most rows that are equal to another one but for one column, where copies are not natural: part of the copies, and number."""
 _COLUMNS = 100
 _DISTINCT = 0.9  # part of the different rows that have different values in a column of measurements
 
@@ -235,7 +234,7 @@ def _warn_of_copies(schema: Schema, encoded: np.ndarray) -> None:
         for i, column in enumerate(schema.columns)
         if column.kind not in CODED and len(np.unique(different[:, i])) >= _DISTINCT * len(first)
     ]
-    if len(telling) > 1 or _hardly_alike(hashes[first], _NEAR * copies):
+    if len(telling) > 1 or _hardly_alike(hashes[first], max(_BY_CHANCE, _NEAR * copies)):
         warn_caller(
             f"{copies} of {rows} rows are copies of another row, and the calibration rows that are copies look more normal than new rows "
             "will, so there will be more false alarms than promised: leave the copies out, as with DataFrame.drop_duplicates(), or give "
