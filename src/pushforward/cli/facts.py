@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 __all__ = ["facts_of", "summary", "system_facts"]
@@ -69,9 +68,10 @@ def summary(guard: Any) -> dict[str, Any]:
 def _infinite(guard: Any) -> bool:
     """Whether some calibration score is +inf, where without it there would be alarms."""
     from pushforward.detection.conformal.guarantees import rows_needed
+    from pushforward.estimators.guard_facts import infinite_scores
 
-    scores = guard.calibrator_.scores
-    return math.isinf(scores.max(initial=0.0)) and len(scores) >= rows_needed(guard.alpha, guard.guarantee, guard.delta)
+    enough = guard.calibrator_.n >= rows_needed(guard.alpha, guard.guarantee, guard.delta)
+    return enough and infinite_scores(guard) > 0
 
 
 def _columns_read(guard: Any) -> dict[str, str]:
