@@ -76,6 +76,9 @@ def test_a_new_category_costs_little_where_many_rows_have_one_of_their_own() -> 
     news = np.array([[math.inf, 1.5], [NAN, 1.5], [0.0, 1.5]])  # a missing cell is as new as ever
     expected = [[math.log(7 / 4), 0.0], [math.log(7), 0.0], [0.0, 0.0]]
     np.testing.assert_allclose(features.unseen_cost(news), expected)
+    usual, others = features.row_costs(news, np.array([[True, False], [True, False], [False, False]]))
+    np.testing.assert_allclose(usual, [math.log(7 / 4), 0.0, 0.0])
+    np.testing.assert_allclose(others, [0.0, math.log(7), 0.0])
     assert TableFeatures.from_json(features.to_json()) == features
     old = features.to_json()
     del old["singletons"]  # a file of an earlier version
@@ -83,6 +86,13 @@ def test_a_new_category_costs_little_where_many_rows_have_one_of_their_own() -> 
     for wrong in ([[1, 2]], [[0, 9]], [[0, -1]]):
         with pytest.raises(StorageError):
             TableFeatures.from_json(features.to_json() | {"singletons": wrong})
+
+
+def test_the_usual_category_is_the_most_frequent_one() -> None:
+    """Not the median of the codes."""
+    schema = Schema((Column("a", "categorical", ("x", "y", "z", "w"), lattice=(0.0, 1.0)), Column("b", "integer")))
+    rows = np.array([[3.0, 9.0], [3.0, 2.0], [0.0, 1.0], [1.0, 4.0], [2.0, 5.0]])
+    assert TableFeatures.fit(schema, rows).fills == (3.0, 4.0)
 
 
 def test_a_column_that_is_constant_but_for_missing_cells() -> None:

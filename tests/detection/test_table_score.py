@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pushforward.detection import table_score
-from pushforward.detection.table_score import TABLE_TRAINING, TableScore, fit_table_score
+from pushforward.detection.table_score import TABLE_TRAINING, TableScore, either, fit_table_score
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
 from pushforward.models import NICE, Flow, RealNVP
 from pushforward.transforms import Chain, Standardize
@@ -60,6 +60,47 @@ def test_log_prob_has_the_cost_of_unseen_cells(score: TableScore) -> None:
         with pytest.warns(UserWarning, match="mauve"):
             values = method(new.assign(color=["mauve"] * 9))
         assert np.allclose(sign * (values - method(usual)), np.log(score.features.rows + 2))
+
+
+def test_a_new_value_of_a_column_that_always_has_some() -> None:
+    """The row is as strange as its values or this news; news of another column are added."""
+    shops = [f"shop {k % 7}" for k in range(170)] + [f"rare {k}" for k in range(30)]
+    score = fit_table_score(frame().assign(shop=np.random.default_rng(5).permutation(shops)), effort="fast")
+    assert score.features.singletons == ((3, 30),)
+    new = frame(9, seed=1)
+    usual = max(
+        set(shops), key=lambda shop: (shops.count(shop), -score.features.schema.columns[3].categories.index(shop))
+    )
+    values = score.score(new.assign(shop=usual))
+    cost = np.log(202 / 31)
+    with pytest.warns(UserWarning, match="Opera"):
+        found = score.score(new.assign(shop="Opera"))
+    np.testing.assert_allclose(found, np.log(np.exp(values) + np.exp(cost) - 1))
+    assert np.all(found >= np.maximum(values, cost))
+    with pytest.warns(UserWarning, match="Opera"), pytest.warns(UserWarning, match="mauve"):
+        both = score.score(new.assign(shop="Opera", color="mauve"))
+    color = "blue" if frame()["color"].eq("blue").mean() > 0.5 else "red"
+    with pytest.warns(UserWarning, match="Opera"):
+        one = score.score(new.assign(shop="Opera", color=color))
+    np.testing.assert_allclose(both, one + np.log(202))
+    with pytest.warns(UserWarning, match="missing"):
+        gone = score.score(new.assign(shop=[None] * 9))
+    np.testing.assert_allclose(gone, values + np.log(202))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (0.0, 3.0, 3.0),
+        (0.0, 0.0, 0.0),
+        (np.log(3), np.log(5), np.log(7)),
+        (700.0, 2.0, 700.0),
+        (1e6, 1e6, 1e6 + np.log(2)),
+    ],
+)
+def test_either(a: float, b: float, expected: float) -> None:
+    for pair in ((a, b), (b, a)):
+        assert either(*map(np.atleast_1d, pair))[0] == pytest.approx(expected, rel=1e-14)
 
 
 def test_news_and_infinities(score: TableScore) -> None:

@@ -102,7 +102,8 @@ def test_anomalies_are_found_beside_a_column_with_many_rare_values() -> None:
         usual, odd = table(600, 1), table(300, 2).assign(rate=lambda t: t["rate"] + 4)
         assert (guard.predict(odd) == -1).mean() > 0.85  # 0.1 before
         assert (guard.predict(usual) == -1).mean() < 0.09
-        first = [guard.explain(odd).reasons(i, 1)[0].column for i in np.flatnonzero(guard.predict(odd) == -1)]
+        explained = guard.explain(odd)
+        first = [explained.reasons(i, 1)[0].column for i in np.flatnonzero(guard.predict(odd) == -1)]
         assert first.count("rate") + first.count("loan") > 0.6 * len(first)
         named = guard.explain(odd.assign(shop="Opera")).reasons(0, None)
         (shop,) = (reason for reason in named if reason.column == "shop")

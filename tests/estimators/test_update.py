@@ -119,3 +119,15 @@ def test_draws_have_the_mean_and_the_covariance_of_the_mixture() -> None:
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(x.T), atol=0.12)
     wide = rng.normal(size=(500, 40))
     assert Mixture.fit(wide).sample(2000, rng).std(0) == pytest.approx(np.ones(40), abs=0.15)
+
+
+def test_drawn_rows_have_the_frequencies_of_categories() -> None:
+    """Also in a column that has nothing to do with the others, and so counts little for distances."""
+    rng = np.random.default_rng(0)
+    shares = {"often": 0.75, "sometimes": 0.2, "seldom": 0.05}
+    train = rows(2000, 0).assign(kind=rng.choice(list(shares), 2000, p=list(shares.values())))
+    guard = pf.Guard(0.05, effort="fast", store_rows=False, random_state=0).fit(train)
+    made = guard.score_.pool.reasons.rows[:, 3]
+    names = guard.table_features_.schema.columns[3].categories
+    for name, share in shares.items():
+        assert (made == names.index(name)).mean() == pytest.approx(share, abs=0.04)

@@ -91,12 +91,11 @@ class TableFeatures:
                 lattices.append((len(kept), *column.lattice))
             elif constant:  # only the indicator varies; a density of the constant value would be unbounded
                 lattices.append((len(kept), first, 1.0))
-            # The lower median is a value that occurs, so it lies on the lattice.
             calendar += [(len(kept), period) for period in periods_of(values, column.time)]
             if column.time in ("timestamp", "timestamp_utc", "date"):
                 low, high = np.quantile(observed, (0.05, 0.95))
                 instants.append((len(kept), float(observed.min()), float(observed.max()), float(low), float(high)))
-            fills.append(float(np.partition(observed, (observed.size - 1) // 2)[(observed.size - 1) // 2]))
+            fills.append(_usual(column.kind, observed))
             kept.append(i)
         lattices += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
         return cls(
@@ -140,6 +139,20 @@ class TableFeatures:
         for i, single in self.singletons:
             nats[np.isinf(encoded[:, i]), i] -= math.log(single + 1)
         return nats
+
+    def row_costs(self, encoded: np.ndarray, news: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nats of each row's news, ``(n,)`` each: of new categories in columns that always have some, and of all others.
+
+        A column always has new categories if some categories are in one training row each.
+
+        Args:
+            encoded: ``(n, columns)``.
+            news: which cells are news, see :meth:`impute`.
+        """
+        nats = self.cost(encoded, news)
+        columns = [i for i, _ in self.singletons]
+        usual = np.where(np.isinf(encoded[:, columns]), nats[:, columns], 0.0).sum(1)
+        return usual, nats.sum(1) - usual
 
     def impute(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The feature matrix for scores that need finite numbers, and which cells are news.
@@ -306,6 +319,14 @@ class TableFeatures:
             near = constant_tolerance(self.schema.columns[i].kind, value)
             unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= near)  # NaN is another value too
         return unseen
+
+
+def _usual(kind: str, observed: np.ndarray) -> float:
+    """The usual one of the values of a column: the most frequent category or flag, or the lower median, which lies on the lattice."""
+    if kind in CODED:
+        return float(np.bincount(observed.astype(np.int64)).argmax())
+    middle = (observed.size - 1) // 2
+    return float(np.partition(observed, middle)[middle])
 
 
 def constant_tolerance(kind: str, value: float) -> float:

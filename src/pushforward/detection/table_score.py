@@ -45,12 +45,14 @@ NO_DENSITY = "this guard has no density: fit it with Guard(density=True), on the
 
 
 class TableScore(InputScore):
-    """Anomaly score of the rows of a table, nats: :class:`~pushforward.detection.table.Pool`, and the cost of news.
+    """Anomaly score of the rows of a table, nats: c + log(exp(p) + exp(u) - 1) of statistics p and news c and u.
 
-    Each missing cell in a column that had none, and each change of a constant column costs log(n + 2) nats, minus the log of
-    the probability that the rule of succession gives to an event that n rows did not show. An unseen category costs
-    log((n + 2) / (s + 1)), where s is the number of categories that one row has: new values of a column that always has some
-    cost little. The statistics read the column's usual value in its place. An infinite number makes the score infinite.
+    p is the score of :class:`~pushforward.detection.table.Pool`. Each missing cell in a column that had none, each change of a
+    constant column and each unseen category add log(n + 2) nats to c, minus the log of the probability that the rule of
+    succession gives to an event that n rows did not show. A column in which s > 0 categories are in one training row each
+    always has new ones: an unseen category there adds log((n + 2) / (s + 1)) to u. Such a row is as strange as its values or its
+    news; a sum of p and u would hide anomalies of other columns. The statistics read the column's usual value in place of an
+    unseen cell. An infinite number makes the score infinite.
 
     Args:
         features: what is read of a table.
@@ -96,20 +98,20 @@ class TableScore(InputScore):
         """
         encoded = self._encode(inputs)
         matrix, news = self.features.impute(encoded)
-        cost = self.features.cost(encoded, news).sum(1)
+        usual, cost = self.features.row_costs(encoded, news)
         far = ~np.isfinite(matrix).all(1)
         if self.strict:
             far |= (news | self.features.fractions(encoded)).any(1)
         if far.any():
             matrix = np.where(np.isfinite(matrix), matrix, 0.0)
         if not self._compiled:
-            return np.where(far, math.inf, cost + self.pool.score(matrix))
-        scores = cost + self.pool.score(matrix, batch=None)
+            return np.where(far, math.inf, cost + either(self.pool.score(matrix), usual))
+        scores = cost + either(self.pool.score(matrix, batch=None), usual)
         margin = _NEAR * (1 + np.abs(scores))
         below, above = (np.searchsorted(self._calibration, scores + side * margin) for side in (-1, 1))
         near = below < above
         if near.any():
-            scores[near] = cost[near] + self.pool.score(matrix[near])
+            scores[near] = cost[near] + either(self.pool.score(matrix[near]), usual[near])
         return np.where(far, math.inf, scores)
 
     def log_prob(self, inputs: Any) -> np.ndarray:
@@ -251,6 +253,12 @@ class TableScore(InputScore):
         if self.density is None:
             raise ConfigError(NO_DENSITY)
         return self.density
+
+
+def either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """log(exp(a) + exp(b) - 1) of numbers of at least 0: the other one where one of them is 0."""
+    larger, smaller = np.maximum(a, b), np.minimum(a, b)
+    return larger + np.log1p(np.exp(smaller - larger) - np.exp(-larger))
 
 
 def fit_table_score(

@@ -104,5 +104,9 @@ class TableGraph(Part):
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Score of encoded rows ``(n, columns)``, nats, ``(n,)``; +inf for an infinite number."""
-        matrix, cost, far = self.impute(encoded)
-        return torch.where(far, torch.inf, cost + self.pool(matrix))
+        matrix, usual, cost, far = self.impute(encoded)
+        values = self.pool(matrix)
+        if usual is not None:
+            larger, smaller = torch.maximum(values, usual), torch.minimum(values, usual)
+            values = larger + torch.log1p(torch.exp(smaller - larger) - torch.exp(-larger))
+        return torch.where(far, torch.inf, cost + values)

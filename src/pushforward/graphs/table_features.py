@@ -46,6 +46,7 @@ class ImputeGraph(Part):
             saved[i] = math.log(single + 1)
         self._has_singletons = bool(features.singletons)
         self.register_buffer("saved", torch.from_numpy(saved))
+        self.register_buffer("often_new", torch.from_numpy(saved > 0))
         for name, values in (("coded", coded), ("constant", constant), ("if_missing", news_if_missing | never)):
             self.register_buffer(name, torch.from_numpy(values))
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.float64))
@@ -74,8 +75,10 @@ class ImputeGraph(Part):
             self.register_buffer("turn", exact(2 * math.pi))
         self._has_constant, self._has_coded, self._has_flags = bool(constant.any()), bool(coded.any()), bool(flags)
 
-    def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature matrix with finite numbers, ``(n, w)``; nats of the news, ``(n,)``; whether a number is infinite, ``(n,)``.
+    def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Feature matrix with finite numbers, ``(n, w)``; nats of :meth:`TableFeatures.row_costs`, ``(n,)`` each; and whether a number is infinite.
+
+        The first of the nats is None if no column always has new categories.
 
         Args:
             encoded: ``(n, columns)`` float64, NaN where missing; any number that is no code of a coded column is unseen.
@@ -112,10 +115,11 @@ class ImputeGraph(Part):
                 torch.minimum(torch.maximum(matrix, self.low), self.high),
             )
         matrix = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-        cost = self.cost * news.to(encoded.dtype).sum(1)
-        if self._has_singletons and new_category is not None:
-            cost = cost - (self.saved * new_category.to(encoded.dtype)).sum(1)
-        return matrix, cost, far
+        if not self._has_singletons or new_category is None:
+            return matrix, None, self.cost * news.to(encoded.dtype).sum(1), far
+        often = new_category & self.often_new
+        usual = ((self.cost - self.saved) * often.to(encoded.dtype)).sum(1)
+        return matrix, usual, self.cost * (news & ~often).to(encoded.dtype).sum(1), far
 
 
 class CoordinatesGraph(Part):

@@ -218,17 +218,30 @@ def categorical(codes: list[str], numbers: np.ndarray) -> tuple[TableFeatures, n
     return features, features.transform(encoded)
 
 
-def test_two_rows_differ_in_a_category_by_a_quarter_of_a_number() -> None:
-    """The mean squared distance of two training rows in a category is a quarter of that of a standardized number, 2."""
+def mean_square(coordinates: Coordinates, matrix: np.ndarray) -> float:
+    """Mean squared distance of two rows in the categorical columns."""
+    placed = coordinates(matrix)[:, ~coordinates.free]
+    return float(((placed[:, None] - placed[None]) ** 2).sum(2).mean())
+
+
+def test_a_category_that_the_others_decide_counts_a_quarter_of_a_number() -> None:
+    """The mean squared distance of two training rows in a standardized number is 2."""
+    rng = np.random.default_rng(0)
+    codes = list(rng.choice(["a", "b", "c", "d"], 400, p=[0.6, 0.3, 0.09, 0.01]))
+    told = np.array([ord(code) for code in codes], dtype=float)
+    features, matrix = categorical(codes, 10 * told + rng.normal(size=400))
+    coordinates = Coordinates.fit(features, matrix)
+    assert 0.48 < mean_square(coordinates, matrix) < 0.5  # five neighbors of one of the four rows "d" cannot all be "d"
+    placed = coordinates(matrix)[:, ~coordinates.free]
+    first = {code: placed[codes.index(code)] for code in "abcd"}
+    assert ((first["a"] - first["d"]) ** 2).sum() > ((first["a"] - first["b"]) ** 2).sum() > 0
+
+
+def test_a_category_that_tells_nothing_hardly_counts() -> None:
     rng = np.random.default_rng(0)
     codes = list(rng.choice(["a", "b", "c", "d"], 400, p=[0.6, 0.3, 0.09, 0.01]))
     features, matrix = categorical(codes, rng.normal(size=400))
-    coordinates = Coordinates.fit(features, matrix)
-    placed = coordinates(matrix)[:, ~coordinates.free[: len(coordinates.free)]]
-    squared = ((placed[:, None] - placed[None]) ** 2).sum(2)
-    assert squared.mean() == pytest.approx(0.5)
-    first = {code: placed[codes.index(code)] for code in "abcd"}
-    assert ((first["a"] - first["d"]) ** 2).sum() > ((first["a"] - first["b"]) ** 2).sum() > 0
+    assert 0.005 <= mean_square(Coordinates.fit(features, matrix), matrix) < 0.02
 
 
 def test_rare_categories_share_a_coordinate() -> None:

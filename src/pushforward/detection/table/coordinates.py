@@ -7,14 +7,16 @@ from typing import Self
 
 import numpy as np
 
+from pushforward.detection.table.agreement import agreement, rows_for
 from pushforward.detection.table.state import Arrays
 from pushforward.detection.table_features import TableFeatures
 
 __all__ = ["Coordinates"]
 
 _MOST_CATEGORIES = 30
-_MEAN = 0.5
-"""Mean squared distance of two training rows in a categorical column."""
+_LEAST, _MOST = 0.005, 0.5
+"""Mean squared distance of two training rows in a categorical column that the other columns tell nothing of, and in one that
+they decide."""
 LARGEST = 1e100
 _CATEGORICAL, _AS_IS = 1.0, 2.0
 
@@ -26,8 +28,9 @@ class Coordinates(Arrays):
     becomes one coordinate for each of its 30 most frequent ones, and one for all others (also unseen ones). Category k is
     the number c_k in its own coordinate and 0 in the others, so two rows with categories k and l differ by c_k^2 + c_l^2
     in squared distance, and rows of one category by nothing. c_k^2 is proportional to -log of the category's frequency
-    (a rare category is farther away), with a mean over pairs of training rows of 1/2, a quarter of that of a standardized
-    number. With as much, rows of rare categories are far from all others, which hides anomalies of other columns.
+    (a rare category is farther away), with a mean over pairs of training rows of 0.005 + 0.495 a; that of a standardized number
+    is 2. a is the :func:`~pushforward.detection.table.agreement.agreement` of the nearest rows in the other columns: the
+    categories of a column that has nothing to do with the others would only hide anomalies of these.
 
     cos and sin of an instant on the circle of a period are not scaled: the mean squared distance of two instants is 2.
 
@@ -48,16 +51,19 @@ class Coordinates(Arrays):
         kinds += [False] * len(features.indicators)
         circles = [False] * len(kinds) + [True] * (2 * len(features.calendar))
         kinds += [False] * (2 * len(features.calendar))
-        sizes: list[np.ndarray] = []
-        starts = [0]
-        for column, categorical in zip(matrix.T, kinds, strict=True):
-            if categorical:
-                sizes.append(_sizes(column))
-            starts.append(starts[-1] + (len(sizes[-1]) if categorical else 0))
+        coded = np.array(kinds)
+        squares = [_squares(column) for column in matrix.T[coded]]
+        if squares:
+            some = matrix[rows_for(len(matrix), len(squares))]
+            codes = [_kept(column, len(square)) for column, square in zip(some.T[coded], squares, strict=True)]
+            told = agreement(some[:, ~coded], codes, squares)
+            squares = [(_LEAST + (_MOST - _LEAST) * a) * s / _MOST for a, s in zip(told, squares, strict=True)]
+        lengths = np.zeros(len(kinds))
+        lengths[coded] = [len(square) for square in squares]
         return cls(
-            kind=np.where(circles, _AS_IS, np.array(kinds, dtype=np.float64)),
-            sizes=np.concatenate(sizes) if sizes else np.zeros(0),
-            starts=np.array(starts, dtype=np.float64),
+            kind=np.where(circles, _AS_IS, coded.astype(np.float64)),
+            sizes=np.sqrt(np.concatenate(squares)) if squares else np.zeros(0),
+            starts=np.concatenate((np.zeros(1), np.cumsum(lengths))),
         )
 
     def prepare(self) -> None:
@@ -85,7 +91,7 @@ class Coordinates(Arrays):
         position = np.flatnonzero(np.r_[True, self.column[1:] != self.column[:-1]])
         for i in np.flatnonzero(categorical):
             sizes = self.sizes[int(self.starts[i]) : int(self.starts[i + 1])]
-            code = np.clip(matrix[:, i], 0, len(sizes) - 1).astype(int)
+            code = _kept(matrix[:, i], len(sizes))
             rows[np.arange(len(matrix)), position[i] + code] = sizes[code]
         return rows
 
@@ -100,11 +106,15 @@ class Coordinates(Arrays):
         self.require(bool(np.all(np.isin(self.kind, (0.0, _CATEGORICAL, _AS_IS)))))
 
 
-def _sizes(codes: np.ndarray) -> np.ndarray:
-    """c_k of the most frequent categories and of all others."""
+def _kept(codes: np.ndarray, count: int) -> np.ndarray:
+    """Index of each category's coordinate among ``count``; the last one is for all others."""
+    return np.clip(codes, 0, count - 1).astype(int)
+
+
+def _squares(codes: np.ndarray) -> np.ndarray:
+    """c_k^2 of the most frequent categories and of all others, with a mean over pairs of rows of 1/2."""
     n, kept = len(codes), min(int(codes.max()) + 1, _MOST_CATEGORIES)
-    counts = np.bincount(np.minimum(codes.astype(int), kept), minlength=kept + 1)
-    frequency = counts / n
+    frequency = np.bincount(_kept(codes, kept + 1), minlength=kept + 1) / n
     squares = np.array([-math.log(max(f, 1.0 / (n + 2))) if f < 1 else 1.0 / n for f in frequency])
     mean = 2.0 * float((frequency * (1.0 - frequency) * squares).sum())
-    return np.sqrt(squares * (_MEAN / mean if mean > 0 else 1.0))
+    return squares * (_MOST / mean if mean > 0 else 1.0)

@@ -1,4 +1,4 @@
-"""Rows drawn from the pool's Gaussian mixture, for reasons of a guard that stores no training rows."""
+"""Rows drawn from a Gaussian mixture, for reasons of a guard that stores no training rows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ __all__ = ["draw_rows"]
 
 
 def draw_rows(
-    features: TableFeatures, coordinates: Coordinates, spaces: Spaces, mixture: Mixture, count: int, seed: int
+    features: TableFeatures, coordinates: Coordinates, spaces: Spaces, rows: np.ndarray, count: int, seed: int
 ) -> np.ndarray:
     """Draw rows of the feature matrix, ``(count, w)``: categories, flags, indicators and integers are rounded to what exists.
+
+    The coordinates of a categorical column have a variance of 1 in all for this mixture. In those of a column that counts
+    little for distances, the least variance of the mixture would blur which categories are frequent.
 
     Args:
         features: of the table.
         coordinates: fitted.
         spaces: fitted.
-        mixture: fitted in the soft space.
+        rows: training rows in the soft space, to which the mixture is fitted, ``(n, d)``.
         count: number of rows.
         seed: of the draws.
     """
-    drawn = spaces.from_soft(mixture.sample(count, np.random.default_rng(seed)))
+    total = np.bincount(coordinates.column, rows.var(0))[coordinates.column]
+    scale = np.where(coordinates.free | (total == 0), 1.0, np.sqrt(total))
+    mixture = Mixture.fit(rows / scale)
+    drawn = spaces.from_soft(mixture.sample(count, np.random.default_rng(seed)) * scale)
     matrix = np.empty((count, len(coordinates.kind)))
     for j in range(matrix.shape[1]):
         own = drawn[:, coordinates.column == j]

@@ -200,7 +200,7 @@ def _fit(
             reasons = calibrate(reasons, placed[:few], reasons.groups[coordinates.column])
     assert reasons is not None
     if not store_rows:
-        made = draw_rows(features, coordinates, spaces, parts["mixture"], len(reasons.rows), seed)
+        made = draw_rows(features, coordinates, spaces, spaces("soft", rows), len(reasons.rows), seed)
         errors = residuals(parts["linear"], spaces("soft", coordinates(made)))
         reasons = reasons.replace(rows=made, residual=errors)
         # Sorted columns show the extreme rows where columns depend on each other; interpolated quantiles do not.
