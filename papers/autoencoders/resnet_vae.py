@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
@@ -157,6 +158,17 @@ class Block(nn.Module):
         return h + BRANCH * branch
 
 
+def normalize_weight(layer: nn.Conv2d) -> None:
+    """Train length and direction of each kernel (Salimans, Kingma 2016, arXiv 1602.07868), as the paper does, in place.
+
+    Without it the residual networks diverge at the learning rates that a short training needs.
+    """
+    if isinstance(layer, MaskedConv2d):
+        with torch.no_grad():
+            layer.weight.mul_(layer.mask)  # what the mask hides has no part in the length, and stays 0
+    weight_norm(layer)
+
+
 class Draws(NamedTuple):
     """A draw of all latent variables of images.
 
@@ -182,7 +194,7 @@ class HierarchicalLatents(Transform):
     With u_l = (z_l - mean_l(z_<l)) / scale_l(z_<l) the prior p(z) is a standard normal of u, so the contribution of ``encode`` is
     log p(x | z) - sum_l [ log q(z_l | x, z_<l) + log scale_l ]. An upward pass of x gives every layer its part of the posterior's
     parameters, and the downward pass, which is also the generator, adds its own (bidirectional inference). p(x | z) is a discretized
-    logistic around the network's output, with one scale for each color.
+    logistic around the network's output, with one scale for each color. All convolutions have normalized weights.
 
     Args:
         shape: (channels, height, width); height and width are halved once for each number of blocks.
@@ -229,6 +241,9 @@ class HierarchicalLatents(Transform):
         self.top = nn.Parameter(torch.zeros(width))
         self.image = nn.Conv2d(width, 4 * shape[0], 3, 1, 1)
         self.log_scale = nn.Parameter(torch.full((shape[0],), -2.0))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                normalize_weight(module)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """u of a draw of all z, with log p(x | z) - log q(z | x) - log of the scales of the priors."""

