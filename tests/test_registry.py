@@ -197,3 +197,24 @@ def test_numbers_of_numpy_become_plain_numbers(leaf):
     assert described["arguments"] == {"size": 3, "scale": 0.5, "name": None, "seed": 0}
     assert type(described["arguments"]["size"]) is int
     assert type(described["arguments"]["scale"]) is float
+
+
+def test_a_network_of_the_users_own(tree):
+    """Neither an unregistered class nor an argument that it does not keep is an error without advice."""
+
+    class Net(nn.Module):
+        def __init__(self, inputs: int) -> None:
+            super().__init__()
+
+    thing = tree(first=Net(2))
+    with pytest.raises(
+        ConfigError, match=r"parts.Tree.first is a Net, .* decorate it with @pushforward.registry.register"
+    ):
+        describe(thing)
+    register("networks")(Net)
+    with pytest.raises(
+        ConfigError, match=r"networks.Net does not keep the argument inputs .* set self.inputs = inputs there"
+    ):
+        describe(thing)
+    thing.first.inputs = 2
+    assert describe(thing)["arguments"]["first"] == {"class": "networks.Net", "arguments": {"inputs": 2}}

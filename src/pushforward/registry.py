@@ -89,7 +89,7 @@ def describe(thing: Any) -> dict[str, Any]:
     """The class and the constructor's arguments of a registered object, in JSON types.
 
     Raises:
-        ConfigError: if the object's class, or that of an argument, is not registered.
+        ConfigError: if the object's class, or that of an argument, is not registered, or if it does not keep an argument.
 
     Example:
         >>> import pushforward as pf
@@ -106,9 +106,9 @@ def describe(thing: Any) -> dict[str, Any]:
     arguments = {}
     for key, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            arguments[key] = [_plain(item, f"{name}.{key}") for item in getattr(thing, key)]
+            arguments[key] = [_plain(item, f"{name}.{key}") for item in _argument(thing, name, key)]
         elif parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-            arguments[key] = _plain(getattr(thing, key), f"{name}.{key}")
+            arguments[key] = _plain(_argument(thing, name, key), f"{name}.{key}")
     return {"class": name, "arguments": arguments}
 
 
@@ -171,6 +171,15 @@ def _fits(value: Any, annotation: str) -> bool:
     return None in types or type(value) in {allowed for some in types if some for allowed in some}
 
 
+def _argument(thing: Any, name: str, key: str) -> Any:
+    try:
+        return getattr(thing, key)
+    except AttributeError:
+        raise ConfigError(
+            f"{name} does not keep the argument {key} of its constructor, which a file needs: set self.{key} = {key} there."
+        ) from None
+
+
 def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -182,7 +191,15 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, where) for item in value]
     if type(value) in _CLASSES.values():
         return describe(value)
-    raise ConfigError(f"{where} is a {type(value).__name__}, which a model file cannot store.")
+    if isinstance(value, nn.Module):
+        raise ConfigError(
+            f"{where} is a {type(value).__name__}, and this class is not registered, so a file cannot name it: decorate it with "
+            "@pushforward.registry.register('networks')."
+        )
+    raise ConfigError(
+        f"{where} is a {type(value).__name__}, which a model file cannot store: give numbers, text, lists of these, or objects of "
+        "registered classes."
+    )
 
 
 def _restore(value: Any, largest: int, depth: int) -> Any:

@@ -103,7 +103,8 @@ class NPE(SimulationMethod["NPEPosterior"]):
         flow: "nsf", "maf", "cnf" (flow matching), or a function of (features, context width) that returns a conditional model.
         embedding: network that summarizes the data, trained together with the flow, such as
             ``pf.networks.MLP(inputs, outputs)``. It reads scaled and flattened data ``(n, inputs)``, and has its widths as
-            attributes ``inputs`` and ``outputs``. None gives the scaled data to the flow.
+            attributes ``inputs`` and ``outputs``. For a posterior that is saved, the class of a network of your own needs
+            ``@pushforward.registry.register("networks")``. None gives the scaled data to the flow.
         members: number of flows, each trained with its own seed and held-out simulations; the posterior is their mixture.
 
     Raises:
