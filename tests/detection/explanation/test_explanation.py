@@ -78,6 +78,25 @@ def test_after_the_first_reason_a_cell_that_is_usual_is_left_out(guard: pf.Guard
     assert left_out > 0  # there were some
 
 
+def test_a_number_in_its_own_range_is_left_out_where_the_others_say_nothing() -> None:
+    """The weight is so far off that no range of the items given the weight is known."""
+    rng = np.random.default_rng(0)
+    items = 1 + rng.poisson(2, 1000)
+    train = pd.DataFrame(
+        {"amount": rng.lognormal(3, 0.5, 1000), "items": items, "weight": 0.4 * items + rng.normal(0, 0.1, 1000)}
+    )
+    found = pf.Guard(alpha=0.05, random_state=0).fit(train).explain(train[:20].assign(weight=9.0, items=3))
+    assert found.evidence is not None
+    unknown = 0
+    for row in range(20):
+        [later] = [reason for reason in found.reasons(row, None) if reason.column == "items"]
+        low, high = found.evidence.usual_alone(row, 1)
+        assert low <= later.value <= high
+        unknown += later.usual == ()
+        assert [reason.column for reason in found.main_reasons(row)] == ["weight"]
+    assert unknown == 20
+
+
 def test_news_is_said_as_such_and_never_drowns(guard: pf.Guard) -> None:
     rows = frame(1, seed=2).astype({"unit": float, "jobs": float, "load": float})
     rows["load"] = 1e9

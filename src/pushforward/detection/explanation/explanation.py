@@ -95,16 +95,16 @@ class Explanation:
         ]
 
     def _is_usual(self, reason: Reason) -> bool:
-        """Whether a cell is a category that is among the usual ones, or a number in both of its usual ranges."""
+        """Whether a cell is a category that is among the usual ones, or a number in all of its usual ranges that are known."""
         if reason.kind == "category":
             return reason.usual == (reason.value,) or reason.p_value >= 1 - USUAL
-        if reason.kind != "number" or len(reason.usual) != 2 or self.evidence is None:
+        if reason.kind != "number" or self.evidence is None:
             return False
         column = self.names.index(reason.column)
         if self._is_by_calendar(reason.row, column):
             return False
-        alone = self.evidence.usual_alone(reason.row, column)
-        return all(low <= reason.value <= high for low, high in filter(None, (reason.usual, alone)))
+        ranges = [pair for pair in (reason.usual, self.evidence.usual_alone(reason.row, column)) if len(pair) == 2]
+        return bool(ranges) and all(low <= reason.value <= high for low, high in ranges)
 
     def _is_by_calendar(self, row: int, column: int) -> bool:
         """Whether the place of an instant in the day, the week or the year is what may be unusual."""
