@@ -1,7 +1,8 @@
 """A real server on a real port: what a client gets, and what a hostile one does not get."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
