@@ -97,7 +97,7 @@ def _rare(column: Column, counts: np.ndarray, rows: int) -> str:
         return ""
     return (
         f"{single} values that one of {rows} rows has, so about {100 * single / rows:.0f}% of new rows will have a new value, which "
-        f"raises hardly an alarm there, and anomalies in other columns can show a little less: join rare values into one, or {_leave_out(column)}"
+        f"counts little there, and anomalies in other columns can show a little less: join rare values into one, or {_leave_out(column)}"
     )
 
 
