@@ -289,3 +289,18 @@ def test_refusals():
         TypicalityTest(rows[:, 0]).threshold(5, 0.0)
     with pytest.raises(ConfigError, match="size"):
         TypicalityTest(rows[:, 0]).threshold(0)
+
+
+def test_distances_do_not_depend_on_the_origin() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)), 0.5 + rng.normal(size=(50, 3))
+    near = mmd_squared(torch.tensor(x), torch.tensor(y), 1.5).item()
+    for offset in (1e4, 1e8):
+        assert mmd_squared(torch.tensor(x + offset), torch.tensor(y + offset), 1.5).item() == pytest.approx(
+            near, rel=1e-6
+        )
+        assert median_distance(x + offset) == pytest.approx(median_distance(x), rel=1e-6)
+    moved = mmd_squared(torch.tensor(x + 4096).float(), torch.tensor(y + 4096).float(), 1.5).item()
+    assert moved == pytest.approx(near, rel=0.01)  # the rows themselves are rounded
+    same = torch.tensor(x).float()
+    assert mmd_squared(same, same[torch.randperm(60, generator=torch.Generator().manual_seed(0))], 1.5).item() >= 0

@@ -37,8 +37,33 @@ def test_too_few_rows() -> None:
     with pytest.warns(PushforwardWarning, match="needs 99 calibration rows, and there are 25: predict raises no alarm"):
         _, kept, _ = split_rows(100, 0.25, 0.01, "marginal", 0.05, seed=0)
     assert len(kept) == 25
-    with pytest.raises(CalibrationError, match="2 calibrate and 1 fit: give at least 4 rows"):
+    with pytest.raises(
+        CalibrationError, match="2 calibrate, and at least 2 must be left to fit the score: give at least 4 rows"
+    ):
         split_rows(3, 2, 0.5, "marginal", 0.05, seed=0)
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.05, 0.1, 0.25])
+def test_as_many_more_calibrate_as_may_be_left_out(contamination: float) -> None:
+    _, kept, _ = split_rows(600, None, 0.01, "marginal", 0.05, seed=0, contamination=contamination)
+    assert len(kept) - int(contamination * len(kept)) >= 99
+    assert len(kept) <= 133
+
+
+@pytest.mark.parametrize(
+    ("rows", "calibration", "count"), [(21, None, 19), (30, None, 19), (30, 60, 28), (200, 60, 60)]
+)
+def test_an_update_calibrates_with_as_many_as_alpha_needs(rows: int, calibration: int | None, count: int) -> None:
+    fitted, kept, _ = split_rows(rows, calibration, 0.05, "marginal", 0.05, seed=0, update=True)
+    assert (len(kept), len(fitted)) == (count, rows - count)
+
+
+def test_rows_of_the_first_instant_leave_too_few() -> None:
+    instants = np.r_[np.zeros(285), np.arange(1, 16)]
+    with pytest.warns(PushforwardWarning, match="the 15 later ones are fewer than the 19 .* predict raises no alarm"):
+        split_rows(300, None, 0.05, "marginal", 0.05, seed=0, time=instants)
+    with pytest.raises(CalibrationError, match="the 15 later ones are fewer than the 19"):
+        split_rows(300, None, 0.05, "marginal", 0.05, seed=0, time=instants, update=True)
 
 
 def test_scoring_stops_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

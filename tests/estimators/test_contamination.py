@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import pushforward as pf
+from pushforward.detection.conformal.guarantees import alarm_count
 from pushforward.detection.conformal.trimming import far_scores, trimmed_bound
 from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_features import TableFeatures
@@ -134,3 +135,37 @@ def test_a_monitor_keeps_its_bound_where_calibration_scores_were_left_out() -> N
         monitor.update(stream)
         found += monitor.alarm
     assert found / 150 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)  # without the scores that were left out it is larger
+
+
+def test_the_default_guard_with_a_bound_raises_alarms() -> None:
+    """The rows that calibrate are enough for alpha = 1 % also after some of their scores were left out."""
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        x = np.r_[rng.normal(size=(580, 3)), rng.normal(12, 1, size=(20, 3))]
+        guard = pf.Guard(effort="fast", max_contamination=0.05, random_state=seed).fit(x)
+        assert guard.calibration_.trimmed > 0
+        assert guard.predict([[90.0, 90.0, 90.0]]) == [-1]
+
+
+def test_too_few_scores_after_some_were_left_out_are_said_to_be() -> None:
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.normal(size=(280, 3)), rng.normal(40, 1, size=(5, 3))]
+    with pytest.warns(PushforwardWarning, match="max_contamination left out .* fewer than the 19 .* raises no alarm"):
+        guard = pf.Guard(0.05, effort="fast", calibration=22, max_contamination=0.25, random_state=2).fit(
+            x, time=range(285)
+        )
+    assert guard.level_ == 0
+
+
+def test_the_bound_of_pac_by_simulation() -> None:
+    """Scores of normal rows with a heavy tail: the rate given the calibration rows exceeds the stated bound rarely enough."""
+    rng = np.random.default_rng(0)
+    n, contamination, alpha, delta = 320, 0.0625, 0.01, 0.05
+    bound = trimmed_bound(alpha, n, int(contamination * n), "pac", delta)
+    above, runs = 0, 2000
+    for _ in range(runs):
+        u = np.sort(rng.random(n))[::-1]  # the rates at which new scores exceed these
+        kept, _ = trim(u**-2.0, contamination)
+        k = alarm_count(len(kept), alpha, "pac", delta)
+        above += bool(kept[-k] ** -0.5 > bound)
+    assert 0 < above / runs <= delta + 3 * np.sqrt(delta * (1 - delta) / runs)

@@ -11,7 +11,7 @@ from pushforward import Guard
 from pushforward.data import Schema
 from pushforward.detection import realized_interval
 from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning
-from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time, warn_of_dependence
+from pushforward.estimators.dependent_rows import labels_of, rows_of_groups, rows_of_time, warn_of_dependence
 
 NUMBERS = np.random.default_rng(0).normal(size=(1000, 3))
 
@@ -222,3 +222,10 @@ def test_fit_warns_of_copies_unless_they_are_groups() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*copies")
         Guard(alpha=0.1, max_steps=2, random_state=0).fit(rows, groups=labels)
+
+
+def test_nan_in_an_array_of_labels_is_missing() -> None:
+    x = np.zeros((300, 2))
+    for name, labels in (("time", np.r_[np.nan, np.arange(299.0)]), ("groups", np.r_[[np.nan] * 2, np.arange(298.0)])):
+        with pytest.raises(InputError, match=f"{name} is missing in"):
+            labels_of(name, x, labels)

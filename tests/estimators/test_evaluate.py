@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pytest
@@ -280,3 +281,18 @@ def test_labels_as_text_of_numbers():
     odd, known = anomalous_rows(["0.000e+00", "1.000e+00", " 1 ", "0.0"], None)
     assert odd.tolist() == [False, True, True, False]
     assert known.all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "anomaly"),
+    [
+        (pd.Series([False, True, None], dtype="boolean"), None),
+        (pd.Series(["ok", "bad", None], dtype="string"), "bad"),
+        (pd.Series([0, 1, None], dtype="Int64"), None),
+    ],
+    ids=["flags", "text", "integers"],
+)
+def test_missing_labels_of_nullable_columns(labels, anomaly) -> None:
+    odd, known = anomalous_rows(labels, anomaly)
+    assert odd.tolist() == [False, True, False]
+    assert known.tolist() == [True, True, False]

@@ -3,6 +3,7 @@
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -383,3 +384,35 @@ def test_a_monitor_alarms_after_a_change_and_not_before(tmp_path):
     again.update(guard.anomaly_score(normal_rows(100, seed=2) + 4))
     assert again.alarm
     assert 300 < again.alarm_at < 350
+
+
+def test_a_fit_that_fails_leaves_the_guard_as_it_was() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2))
+    guard = Guard(alpha=0.05, effort="fast", random_state=0).fit(x)
+    before, queries = dict(vars(guard)), [[8.0, 8.0], [0.0, 0.0]]
+    p = guard.p_value(queries)
+    guard.set_params(score=lambda rows: np.full(len(rows), np.nan))
+    with pytest.raises(InputError):
+        guard.fit(rng.normal(size=(300, 3)))
+    guard.set_params(score=None)
+    assert vars(guard).keys() == before.keys()
+    assert guard.n_features_in_ == 2
+    np.testing.assert_array_equal(guard.p_value(queries), p)
+
+
+def test_numbers_of_numpy_as_options_go_through_a_file(tmp_path) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    options: dict[str, Any] = {"alpha": np.float32(0.05), "calibration": np.int64(60)}
+    for seed in (np.int64(3), np.random.RandomState(0)):
+        guard = Guard(effort="fast", random_state=seed, **options).fit(x)
+        guard.save(tmp_path / "guard")
+        again = Guard.load(tmp_path / "guard")
+        np.testing.assert_array_equal(again.p_value(x), guard.p_value(x))
+        assert type(again.random_state) is int
+
+
+@pytest.mark.parametrize("calibration", [math.inf, "0.2", True, 0, -3, math.nan])
+def test_impossible_numbers_of_calibration_rows(calibration) -> None:
+    with pytest.raises(ConfigError, match="calibration must be a positive fraction or number of rows"):
+        Guard(calibration=calibration).fit(np.zeros((50, 2)))

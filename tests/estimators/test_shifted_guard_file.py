@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.ensemble import RandomForestClassifier
 
 import pushforward as pf
@@ -98,3 +99,12 @@ def test_a_changed_file_is_one_sentence(estimated, tmp_path, change):
         ShiftedGuard.load(path)
     with pytest.raises(StorageError, match=r"ShiftedGuard\.load"):
         pf.Guard.load(path)
+
+
+def test_weights_are_estimated_from_the_features_of_a_network() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Linear(2, 3)
+    x, later = torch.randn(400, 2), torch.randn(100, 2) + torch.tensor([1.0, 0.0])
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0, embed=net).fit(x)
+    shifted = ShiftedGuard(guard, torch.randn(400, 2), shifted=later)
+    assert shifted.predict(torch.tensor([[0.0, 50.0]])) == [-1]

@@ -131,3 +131,14 @@ def test_drawn_rows_have_the_frequencies_of_categories() -> None:
     names = guard.table_features_.schema.columns[3].categories
     for name, share in shares.items():
         assert (made == names.index(name)).mean() == pytest.approx(share, abs=0.04)
+
+
+def test_the_fewest_rows_that_can_update() -> None:
+    rng = np.random.default_rng(0)
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rng.normal(size=(300, 2)))
+    guard.update(rng.normal(size=(21, 2)))
+    assert guard.calibrator_.n == 19
+    assert guard.predict([[50.0, 50.0]]) == [-1]
+    with pytest.raises(CalibrationError, match="the 10 later ones are fewer than the 19"):
+        guard.update(rng.normal(size=(100, 2)), time=np.r_[np.zeros(90), np.arange(1, 11)])
+    assert guard.calibrator_.n == 19

@@ -15,7 +15,7 @@ from pushforward.detection.conformal.trimming import far_scores
 from pushforward.errors import CalibrationError, InputError, warn_caller
 from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
-__all__ = ["score_in_time", "split_rows", "take", "trim"]
+__all__ = ["score_in_time", "split_rows", "take", "trim", "untrimmed", "warn_of_trimming"]
 
 _MOST = 10_000
 """Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
@@ -37,6 +37,8 @@ def split_rows(
     *,
     groups: np.ndarray | None = None,
     time: np.ndarray | None = None,
+    contamination: float = 0.0,
+    update: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Divide rows into those that fit the score and those that calibrate: at random, by group, or in the order of time.
 
@@ -50,13 +52,19 @@ def split_rows(
         seed: of the division.
         groups: label of each row; one row of each of some groups calibrates, and no row of these groups fits.
         time: of each row; the last rows calibrate.
+        contamination: part of the calibration scores that :func:`trim` may leave out, so as many more are taken.
+        update: whether the score is there already. Then all rows or groups but two may calibrate, where ``alpha`` needs them.
 
     Returns:
         The indices of both, and how they were chosen.
 
     Raises:
-        CalibrationError: if fewer than two rows are left to fit the score.
+        CalibrationError: if fewer than two rows are left to fit the score; in an update also if rows of the first instant leave
+            fewer to calibrate than ``alpha`` needs.
         InputError: with one group.
+
+    Warns:
+        PushforwardWarning: if too few rows calibrate for an alarm.
     """
     units, noun = rows, "rows"
     if groups is not None:
@@ -66,11 +74,21 @@ def split_rows(
         raise InputError(
             "groups has one group, and calibration needs rows of groups that the score was not fitted on: give at least two."
         )
-    count = _count(units, noun, calibration, alpha, guarantee, delta)
+    needed = rows_needed(alpha, guarantee, delta)
+    count = _count(units, noun, calibration, needed, untrimmed(needed, contamination), update)
+    if count < needed:
+        at_least = f"at least {max(2 * untrimmed(needed, contamination), needed + 2)} {noun}"
+        to_give = f"calibration={untrimmed(needed, contamination)}" if _is_number(calibration) else at_least
+        warn_caller(
+            f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration {noun}, and there are "
+            f"{count}: predict raises no alarm, which keeps the promise. Give {to_give}, or a larger alpha."
+        )
     if groups is not None:
         (fitted, kept), how = rows_of_groups(groups, count, seed), f"{count} groups"
     elif time is not None:
         (fitted, kept), how = rows_of_time(time, count), "latest"
+        if len(kept) < needed <= count:
+            _say_too_few_are_later(len(fitted), len(kept), alpha, guarantee, needed, update)
     else:
         (fitted, kept), how = split_indices(rows, (rows - count, count), seed=seed), "random"
     if len(fitted) < 2:
@@ -80,41 +98,72 @@ def split_rows(
     return fitted, kept, how
 
 
+def untrimmed(needed: int, contamination: float) -> int:
+    """The smallest number of scores of which ``needed`` are left after :func:`trim`."""
+    count = needed
+    while count - int(contamination * count) < needed:
+        count += 1
+    return count
+
+
+def _is_number(calibration: float | int | None) -> bool:
+    """Whether the option is a number of rows, and not a part of them."""
+    return calibration is not None and calibration >= 1
+
+
 def _count(
-    units: int, noun: str, calibration: float | int | None, alpha: float, guarantee: Guarantee, delta: float
-) -> int:
+    units: int, noun: str, calibration: float | int | None, needed: int, enough: int, update: bool
+) -> int:  # fmt: skip
     """How many rows or groups calibrate.
+
+    Args:
+        units: number of rows or groups.
+        noun: "rows" or "groups".
+        calibration: see :func:`split_rows`.
+        needed: number without which there is no alarm.
+        enough: the same before some are left out.
+        update: see :func:`split_rows`.
 
     Raises:
         CalibrationError: if no row, or fewer than two rows or one group, would be left to fit the score.
-
-    Warns:
-        PushforwardWarning: if they are too few for an alarm.
     """
-    needed = rows_needed(alpha, guarantee, delta)
-    by_number = False
-    if calibration is not None and calibration >= 1:
-        count, by_number = int(calibration), True
+    most = units - 2 if update else units // 2
+    if calibration is not None and _is_number(calibration):
+        count = int(calibration)
+        if update:
+            count = min(max(count, needed), most)
     else:
         wanted = min(units / 4, max(units / 10, _LEAST)) if calibration is None else calibration * units
         count = min(round(min(wanted, _MOST)), units // 2)
-        if count < needed <= units // 2:  # where half is not enough, there are no alarms, and the score gets the rows
-            count = needed
+        if (
+            count < enough and needed <= most
+        ):  # where half is not enough, there are no alarms, and the score gets the rows
+            count = min(enough, most)
+        if noun == "groups":
+            count = max(1, count)
     left = 2 if noun == "rows" else 1
-    if noun == "groups" and not by_number:
-        count = max(1, count)
     if units - count < left or count < 1:
+        enough = count + left if calibration is not None and _is_number(calibration) else 2 * left
         raise CalibrationError(
-            f"of {'n_samples = ' if noun == 'rows' else ''}{units} {noun}, {count} calibrate and {units - count} fit: give at least "
-            f"{2 * left} {noun}, and at least {left} more than calibrate."
-        )
-    if count < needed:
-        to_give = f"calibration={needed}" if by_number else f"at least {max(2 * needed, needed + 2)} {noun}"
-        warn_caller(
-            f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration {noun}, and there are "
-            f"{count}: predict raises no alarm, which keeps the promise. Give {to_give}, or a larger alpha."
+            f"of {'n_samples = ' if noun == 'rows' else ''}{units} {noun}, {count} calibrate, and at least {left} must be left to fit the "
+            f"score: give at least {enough} {noun}."
         )
     return count
+
+
+def _say_too_few_are_later(
+    first: int, later: int, alpha: float, guarantee: Guarantee, needed: int, update: bool
+) -> None:  # fmt: skip
+    """Say that the rows after the first instant are too few: an error for an update, and a warning for a new guard."""
+    said = (
+        f"time is the same in the first {first} rows, and the {later} later ones are fewer than the {needed} that alpha={alpha:g} with the "
+        f"{guarantee!r} guarantee needs for calibration"
+    )
+    if update:
+        raise CalibrationError(f"{said}: give more rows, or a finer time.")
+    warn_caller(
+        f"{said}: predict raises no alarm, which keeps the promise. Give more rows, a finer time, or a larger alpha."
+    )
 
 
 def score_in_time(
@@ -169,6 +218,14 @@ def trim(scores: np.ndarray, contamination: float, excess: float = 0.0) -> tuple
         return scores, 0
     count = min(far_scores(scores, 1.0, contamination), int(contamination * len(scores)))
     return np.sort(scores)[: len(scores) - count], count
+
+
+def warn_of_trimming(trimmed: int, kept: int, needed: int, alpha: float, guarantee: Guarantee) -> None:
+    """Warn that the scores that are left after :func:`trim` are too few for an alarm."""
+    warn_caller(
+        f"max_contamination left out {trimmed} calibration scores, and the other {kept} are fewer than the {needed} that alpha={alpha:g} "
+        f"with the {guarantee!r} guarantee needs: predict raises no alarm, which keeps the promise. Give more rows, or a larger alpha."
+    )
 
 
 def take(rows: Any, index: np.ndarray) -> Any:

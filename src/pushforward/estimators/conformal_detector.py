@@ -137,6 +137,9 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
         if self.guarantee == "pac":
             promise += f", with probability {1 - self.delta:.3g}"
         quiet = f"no row: {self.calibrator_.n} calibration rows are too few for this promise"
+        infinite = int(np.isposinf(self.calibrator_.scores).sum())
+        if infinite and self.calibrator_.n >= self._rows_needed():
+            quiet = f"no row: {infinite} of {self.calibrator_.n} calibration scores are infinite, which is too many for this promise"
         return [
             ("promise", promise),
             ("alarm", f"p-value of at most {self.level_:.4g}" if self.level_ > 0 else quiet),

@@ -65,6 +65,8 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
     if name == "time" and is_text(column.type):
         column = _in_order(column)
     labels = column.to_numpy()
+    if missing := int((labels != labels).sum()):  # NaN of an array is no null
+        raise InputError(f"{name} is missing in {missing} rows: give every row a label, or leave these rows out.")
     if labels.shape != (len(X),):
         raise InputError(f"{name} must have one label for each of the {len(X)} rows; got shape {labels.shape}.")
     return labels

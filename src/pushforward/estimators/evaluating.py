@@ -9,6 +9,7 @@ import numpy as np
 from pushforward.data import as_table, is_frame
 from pushforward.data.digest import content_digest
 from pushforward.errors import InputError
+from pushforward.estimators.guard_facts import promise_sentence
 from pushforward.estimators.validation import require_fitted
 from pushforward.report.evaluation import Evaluation, evaluate_scores
 
@@ -66,7 +67,9 @@ def evaluate_answers(
             "No rate is promised, because the guard was calibrated on rows that the network was trained on.",
         )
     elif getattr(guard, "level_", 1.0) == 0:
-        notes = (*notes, f"The guard raises no alarm, because {calibration:,} calibration rows are too few for alpha.")
+        infinite = int(np.isposinf(calibrator.scores).sum()) if calibrator is not None else 0
+        why = promise_sentence(guard.alpha, guard.guarantee, guard.delta, calibration or 0, 0.0, infinite=infinite)[1]
+        notes = (*notes, why)
         calibration = None
     return evaluate_scores(
         scores[known], alarm[known], odd[known], alpha=guard.alpha, guarantee=guard.guarantee, delta=guard.delta,
@@ -123,7 +126,7 @@ def anomalous_rows(y: Any, anomaly: Any = None) -> tuple[np.ndarray, np.ndarray]
     values = labels.astype(object)
     if anomaly is None:
         values[:] = [_plain(value) for value in values]
-    known = np.array([value is not None and value == value and value != "" for value in values], dtype=bool)
+    known = np.array([_is_label(value) for value in values], dtype=bool)
     distinct = set(values[known].tolist())
     if anomaly is not None:
         chosen = {value for value in distinct if _same(value, anomaly)}
@@ -142,6 +145,12 @@ def anomalous_rows(y: Any, anomaly: Any = None) -> tuple[np.ndarray, np.ndarray]
             f"the labels ({few}) do not tell which rows are anomalies: say the label of anomalies (anomaly=, --anomaly)."
         )
     return np.array([k and value in chosen for k, value in zip(known, values, strict=True)], dtype=bool), known
+
+
+def _is_label(value: Any) -> bool:
+    """Whether a cell has a label: None, NaN, NaT, pandas.NA and empty text are none."""
+    same = value == value
+    return value is not None and isinstance(same, (bool, np.bool_)) and bool(same) and value != ""
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time as clock
 import warnings
@@ -15,6 +16,7 @@ from pushforward import io
 from pushforward.data import Schema
 from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
+from pushforward.detection.conformal.trimming import trimmed_bound
 from pushforward.detection.custom_score import CustomScore
 from pushforward.detection.explanation import Explanation
 from pushforward.detection.input_score import InputScore
@@ -25,7 +27,7 @@ from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
 from pushforward.display import table
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
-from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
+from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim, warn_of_trimming
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import (
     check_one_of,
@@ -131,7 +133,7 @@ class Guard(ConformalDetector):
             fitted without the rows that are farthest from the others: a quarter of this fraction, or more, up to this
             fraction, if these are far. Of the calibration scores those that
             are far beyond the others are left out, at most this fraction. If these were anomalies, the promise holds as it
-            is; if t of n were normal rows, the false-alarm rate is at most t / (n - t + 1) higher, as ``calibration_`` says.
+            is; if they were normal rows, the false-alarm rate can be higher, by at most what ``calibration_`` says.
         store_rows: whether the score of a table may measure distances to training rows, for which the guard and its file
             contain up to 5,000 of them. Without them it detects less (docs/measurements.md); the values of each
             column are still stored, sorted by themselves.
@@ -280,6 +282,12 @@ class Guard(ConformalDetector):
             ConfigError: for impossible options, or if ``max_time`` is too short for a table to be read, fitted and
                 calibrated.
         """
+        fitted = copy.copy(self)  # a fit that fails leaves this guard as it is
+        fitted._fit(X, groups, time, checkpoint)
+        self.__dict__ = vars(fitted)
+        return self
+
+    def _fit(self, X: Any, groups: Any, time: Any, checkpoint: str | os.PathLike[str] | None) -> None:
         options = self.get_params()
         check_options(options)
         check_one_of(groups, time)
@@ -294,6 +302,7 @@ class Guard(ConformalDetector):
             len(rows), share, self.alpha, self.guarantee, self.delta, seed,
             groups=None if groups is None else labels_of("groups", X, groups),
             time=None if time is None else labels_of("time", X, time),
+            contamination=0.0 if isinstance(rows, torch.Tensor) else self.max_contamination,
         )  # fmt: skip
         for_score = limit  # of a table's time, a part is for calibration
         if limit is not None and not isinstance(rows, torch.Tensor):
@@ -320,10 +329,17 @@ class Guard(ConformalDetector):
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
         # The score of a table is a mean of -log tail probabilities, so the mean excess of normal rows is near 1.
         excess = 0.6 if isinstance(self.score_, TableScore) else 0.0
-        scores, trimmed = (scores, 0) if schema is None else trim(scores, self.max_contamination, excess)
-        self._calibrate(scores)
-        self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen, trimmed=trimmed)
-        return self
+        kept, trimmed = (scores, 0) if schema is None else trim(scores, self.max_contamination, excess)
+        self._calibrate(kept)
+        if len(kept) < self._rows_needed() <= len(scores):
+            warn_of_trimming(trimmed, len(kept), self._rows_needed(), self.alpha, self.guarantee)
+        higher = self._higher(len(scores)) if trimmed else 0.0
+        self.calibration_ = CalibrationRecord(len(kept), chosen=chosen, trimmed=trimmed, higher=higher)
+
+    def _higher(self, n: int) -> float:
+        """How much higher the rate of false alarms can be if n calibration scores were all of normal rows."""
+        most = int(self.max_contamination * n)
+        return trimmed_bound(self.alpha, n, most, self.guarantee, self.delta) - self.alpha
 
     def _calibration_scores(
         self, rows: Any, calibration: np.ndarray, seed: int, limit: float | None, start: float
@@ -424,7 +440,7 @@ class Guard(ConformalDetector):
         seed = self.seed_ + times
         added, calibration, chosen = split_rows(
             len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed, groups=labels,
-            time=None if time is None else labels_of("time", X, time),
+            time=None if time is None else labels_of("time", X, time), update=True,
         )  # fmt: skip
         score, _ = self.score_.with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
         self._calibrate(score.score(take(rows, calibration)))
@@ -504,9 +520,12 @@ class Guard(ConformalDetector):
             ConfigError: unless the guard was built with ``smoothing``, or for a number out of range.
         """
         score = self._smoothed("certified_radius")
+        rows = score.rows(self._read(X))
+        if self.level_ == 0:  # no alarm is possible, so none is certified
+            return np.full(len(rows), np.nan)
         threshold = self.calibrator_.score_threshold(self.alpha, self.guarantee, self.delta)
         options = {"confidence": confidence, "draws": draws, "attempts": attempts}
-        return score.smoothing.certified_radius(score.base, score.rows(self._read(X)), threshold, **options)
+        return score.smoothing.certified_radius(score.base, rows, threshold, **options)
 
     def explain(self, X: Any) -> Explanation:
         """Which columns made a row unlikely: -log tail probability of each cell, nats, in the order of the columns.

@@ -54,9 +54,7 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
     score, tensors = guard.score_.pack("score.")
     header = {
         "kind": "guard",
-        "options": {
-            name: value for name, value in guard.get_params(deep=False).items() if name not in ("embed", "score")
-        },
+        "options": _options(guard),
         "embed": None if guard.embed is None else guard.embedder_.digest,
         "custom": isinstance(guard.score_, CustomScore),
         "seed": guard.seed_,
@@ -71,6 +69,14 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
         header["training"], more = guard.training_.pack("training.")
         tensors |= more
     return header, tensors
+
+
+def _options(guard: Guard) -> dict[str, Any]:
+    """The options that a file contains; in place of a random generator the seed that it gave."""
+    options = {name: value for name, value in guard.get_params(deep=False).items() if name not in ("embed", "score")}
+    if not isinstance(options["random_state"], (int, np.integer, type(None))):
+        options["random_state"] = guard.seed_
+    return options
 
 
 def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, score: Any, public_key: Any) -> Guard:

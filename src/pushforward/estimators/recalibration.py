@@ -21,6 +21,7 @@ class CalibrationRecord:
         note: what the user said of the rows.
         chosen: how they were chosen: "random", "latest" (in the order of time) or a number of "groups", each with one row.
         trimmed: number of the largest calibration scores that were left out as those of anomalies; ``rows`` are the others.
+        higher: how much higher the rate of false alarms can be if these were normal rows.
 
     Example:
         >>> print(CalibrationRecord(500, 1, "plant 2, March"))
@@ -32,14 +33,14 @@ class CalibrationRecord:
     note: str = ""
     chosen: str = "random"
     trimmed: int = 0
+    higher: float = 0.0
 
     def __str__(self) -> str:
         if not self.trimmed:
             return self._rows()
-        share = self.trimmed / (self.rows + 1)
         return (
             f"{self._rows()}; the {self.trimmed} largest of {self.rows + self.trimmed} calibration scores were left out as "
-            f"those of anomalies: if they were normal rows, the rate is at most {share:.2%} higher"
+            f"those of anomalies: if they were normal rows, the rate is at most {self.higher:.2%} higher"
         )
 
     @property
@@ -76,7 +77,7 @@ class CalibrationRecord:
         """
         if data is None:
             return cls(rows)
-        if not isinstance(data, dict) or set(data) - {"chosen", "trimmed"} != {"rows", "times", "note"}:
+        if not isinstance(data, dict) or set(data) - {"chosen", "trimmed", "higher"} != {"rows", "times", "note"}:
             raise StorageError("its record of the calibration is not one that pushforward writes.")
         times, note = data["times"], data["note"]
         if data["rows"] != rows or type(times) is not int or times < 0 or not isinstance(note, str):
@@ -87,4 +88,7 @@ class CalibrationRecord:
         trimmed = data.get("trimmed", 0)
         if type(trimmed) is not int or not 0 <= trimmed <= rows:
             raise StorageError("its record of the calibration is not one that pushforward writes.")
-        return cls(rows, times, note[:1000], chosen, trimmed)
+        higher = data.get("higher", trimmed / (rows + 1))  # files of before lack it
+        if type(higher) not in (int, float) or not 0 <= higher <= 1:
+            raise StorageError("its record of the calibration is not one that pushforward writes.")
+        return cls(rows, times, note[:1000], chosen, trimmed, float(higher))

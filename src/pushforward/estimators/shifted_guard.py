@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pushforward import io
-from pushforward.data import as_table, split_indices
+from pushforward.data import split_indices
 from pushforward.detection.conformal.likelihood_ratio import ClassifierRatio
 from pushforward.detection.conformal.weighted import WeightedCalibrator
 from pushforward.errors import ConfigError, InputError, StorageError
@@ -204,5 +204,5 @@ def _matrix(guard: Guard, rows: Any) -> NDArray[np.float64]:
         raise InputError(
             "weights of images cannot be estimated from pixels: give weights, such as a function of the images."
         )
-    encoded = guard.schema_.encode(as_table(rows) if isinstance(rows, dict) else rows, warn=False)[0]
+    encoded = guard.schema_.encode(guard._read(rows), warn=False)[0]
     return np.where(np.isinf(encoded), np.nan, encoded)

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -188,7 +189,7 @@ def _encode(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterabl
         **{key: value for key, value in header.items() if key not in _OURS},
     }
     try:
-        text = json.dumps(whole, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(whole, allow_nan=False, separators=(",", ":"), default=_python_number)
         parse(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the header contains a value that JSON cannot store: {str(error)[:200]}.") from error
@@ -203,6 +204,11 @@ def _encode(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterabl
     view = memoryview(data)
     digest = hashlib.sha256(data).hexdigest().encode()
     return view[:_DIGEST], digest, view[_DIGEST + 64 :]
+
+
+def _python_number(value: Any) -> Any:
+    """A number of numpy as one of Python; a TypeError for anything else."""
+    return value.item() if isinstance(value, np.generic) else json.JSONEncoder().default(value)
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:

@@ -169,3 +169,14 @@ def test_wrong_options_are_refused():
     for bad in ([[math.nan, 0.0]], [[math.inf, 0.0]], [[-math.inf, -math.inf]]):
         with pytest.raises(InputError, match="row 0"):
             fit_temperature(bad, [0])
+
+
+def test_a_temperature_of_logits_of_any_size() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 3))
+    labels = np.where(rng.random(400) < 0.6, logits.argmax(1), rng.integers(3, size=400))
+    usual = fit_temperature(logits, labels).value
+    for factor in (1e-6, 1e6):
+        assert fit_temperature(factor * logits, labels).value == pytest.approx(factor * usual, rel=1e-6)
+    with pytest.raises(CalibrationError, match="the logits of each row are equal"):
+        fit_temperature(np.ones((5, 3)), [0, 1, 2, 0, 1])

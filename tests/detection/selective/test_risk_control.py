@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
 from pushforward.detection.selective import (
+    ClassifierCalibration,
     aurc,
     conformal_risk_control,
     control_risk,
@@ -140,7 +142,8 @@ def test_thresholds_from_other_rows():
     assert (np.diff(found) > 0).all()
     assert found[-1] == math.inf
     assert sequence_thresholds([5.0], 10, 0.05) == [math.inf]
-    assert list(sequence_thresholds([1.0, 1.0, 1.0], 1000, 0.1)) == [1.0, math.inf]
+    assert list(sequence_thresholds([1.0, 1.0, 1.0], 1000, 0.1)) == [math.inf]
+    assert list(sequence_thresholds([0.0] * 60 + list(range(1, 41)), 1000, 0.1, levels=3)) == [1.0, math.inf]
     with pytest.raises(ConfigError, match="risk"):
         sequence_thresholds(s, 10, 0.0)
 
@@ -237,3 +240,24 @@ def test_better_scores_are_accepted_more_often():
     assert list(itertools.chain(rules[0].accept(good[:3]))) == [
         bool(rules[0].accept(good[k : k + 1])[0]) for k in range(3)
     ]
+
+
+def test_a_sequence_does_not_end_at_the_equal_scores_of_a_network_that_is_sure() -> None:
+    """Half of the rows have the largest probability 1 to the last digit, and nearly all of these are right."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=3000)
+    easy = rng.random(3000) < 0.5
+    logits = np.where(easy[:, None], 200 * np.eye(3)[y], 2 * np.eye(3)[y] + 1.5 * rng.normal(size=(3000, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = ClassifierCalibration.fit(logits, y, risk=0.15)
+    assert fitted.rule is not None
+    assert fitted.rule.coverage > 0.8
+
+
+def test_a_calibration_with_numbers_of_numpy_is_read_back() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=400)
+    logits = 3 * np.eye(2)[y] + rng.normal(size=(400, 2))
+    fitted = ClassifierCalibration.fit(logits, y, risk=np.float64(0.1), delta=np.float32(0.05))
+    assert ClassifierCalibration.unpack(*fitted.pack("a."), "a.").rule == fitted.rule

@@ -113,9 +113,9 @@ class FalseAlarmDistribution:
         """Interval of the fraction of alarms among ``n_test`` new normal rows, see :func:`realized_interval`.
 
         Raises:
-            ConfigError: unless 0 < level < 1.
+            ConfigError: unless 0 < level < 1 and ``n_test`` is a positive integer.
         """
-        tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
+        tail, n_test = 0.5 * (1.0 - check_number("level", level, 0, 1)), check_integer("n_test", n_test)
         x = np.arange(n_test, dtype=np.float64)
         # Sum log(P(x + 1) / P(x)) and normalize, to avoid differences of large log-gammas.
         ratio = np.log(n_test - x) + np.log(self.a + x) - np.log(x + 1) - np.log(self.b + n_test - 1 - x)

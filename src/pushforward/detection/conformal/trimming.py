@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from pushforward.detection.conformal.guarantees import Guarantee, alarm_count, rows_needed
+
 __all__ = ["far_scores", "trimmed_bound"]
 
 _LOW, _HIGH = 0.7, 0.9
@@ -40,17 +42,29 @@ def far_scores(scores: np.ndarray, factor: float = 1.0, contamination: float = 0
     return min(int((scores > limit).sum()), max(n // 10, int(contamination * n)))
 
 
-def trimmed_bound(alpha: float, n: int, trimmed: int) -> float:
-    """The false-alarm rate that holds whatever the trimmed scores were, alpha + t / (n - t + 1).
+def trimmed_bound(
+    alpha: float, n: int, trimmed: int, guarantee: Guarantee = "marginal", delta: float = 0.05
+) -> float:  # fmt: skip
+    """The false-alarm rate that holds whatever the trimmed scores were, if at most t of n scores are left out.
 
-    Let t of n scores be left out and p' = (1 + #{kept s_i >= s}) / (n - t + 1). If all n are of normal rows, then
-    p = (1 + #{s_i >= s}) / (n + 1) is valid and (n + 1) p <= (n - t + 1) p' + t, so P(p' <= a) <= a + t (1 - a) / (n + 1),
-    which is below the bound. If the trimmed scores are of anomalies, p' is valid itself; anomalies that were kept raise p'.
-    With m other anomalies the rate is at most (n - t + 1) / (n - t - m + 1) times as large.
+    If t are left out and p' = (1 + #{kept s_i >= s}) / (n - t + 1), an alarm at p' <= k / (n - t + 1) is one above the (k + t)-th
+    largest of all n scores. If all n are of normal rows, its rate is at most (k + t) / (n + 1) on average, and so at most
+    alpha + t / (n - t + 1). Given the scores its law is Beta(k + t, n + 1 - k - t), whose 1 - delta quantile is the bound of the
+    "pac" guarantee. k + t does not fall with t, so both hold for the largest t however the scores themselves choose the smaller one.
+    If the trimmed scores are of anomalies, p' is valid itself; anomalies that were kept raise p'. With m other anomalies the rate is
+    at most (n - t + 1) / (n - t - m + 1) times as large.
 
     Args:
         alpha: level of p'.
         n: number of scores.
-        trimmed: t.
+        trimmed: t, the largest number that may be left out.
+        guarantee: see :class:`~pushforward.detection.ConformalCalibrator`.
+        delta: see :class:`~pushforward.detection.ConformalCalibrator`.
     """
-    return alpha + trimmed / (n - trimmed + 1)
+    if guarantee == "marginal":
+        return alpha + trimmed / (n - trimmed + 1)
+    from scipy.special import betainccinv
+
+    left = n - trimmed
+    k = trimmed + (alarm_count(left, alpha, guarantee, delta) if left >= rows_needed(alpha, guarantee, delta) else 1)
+    return max(alpha, float(betainccinv(k, n + 1 - k, delta)))

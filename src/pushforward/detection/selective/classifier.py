@@ -176,7 +176,7 @@ class ClassifierCalibration:
     def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description (plain JSON types) and tensors for a file; the tensors' names begin with ``prefix``."""
         sets, tensors = self._sets.pack(prefix)
-        rule = None if self.rule is None else {name: repr(value) for name, value in asdict(self.rule).items()}
+        rule = None if self.rule is None else {name: repr(float(value)) for name, value in asdict(self.rule).items()}
         error = self.temperature.standard_error
         temperature = [self.temperature.value, None if math.isnan(error) else error]
         description = {"temperature": temperature, "sets": sets, "rule": rule, "without_alarm": self.without_alarm}

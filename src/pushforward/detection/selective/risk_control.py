@@ -112,8 +112,7 @@ def control_risk(
     """
     s = score_array(scores, "the scores")
     loss, errors = loss_array(losses, len(s))
-    check_number("risk", risk, 0, 1)
-    check_number("delta", delta, 0, 1)
+    risk, delta = check_number("risk", risk, 0, 1), check_number("delta", delta, 0, 1)
     check_choice("method", method, ("ranks", "sequence", "sgr"))
     check_integer("levels", levels)
     if (thresholds is None) == (method == "sequence"):
@@ -141,7 +140,7 @@ def sequence_thresholds(
 
     Quantiles of these scores, ascending; the last is inf. The promise holds for any thresholds; these accept many rows. The
     first one accepts about three times as many of the n calibration rows as must be right for a test to succeed: with
-    fewer a single error would end the sequence.
+    fewer a single error would end the sequence. Rows with equal scores are accepted together.
 
     Args:
         scores: of other rows, shape (m,), without labels; like the calibration rows, or the thresholds are worth less.
@@ -162,7 +161,16 @@ def sequence_thresholds(
     needed = math.log(check_number("delta", delta, 0, 1)) / math.log1p(-check_number("risk", risk, 0, 1))
     start = min(1.0, 3 * needed / check_integer("n", n))
     ranks = np.unique(np.floor(np.linspace(start, 1, check_integer("levels", levels)) * len(s)).astype(int))
+    ranks = np.maximum(ranks, 1)  # a threshold that accepts no row would end the sequence
+    ranks = np.where(_ties_before(s, ranks), np.searchsorted(s, s[np.minimum(ranks, len(s) - 1)], side="right"), ranks)
     return np.unique(np.append(s, math.inf)[ranks])
+
+
+def _ties_before(s: NDArray[np.float64], ranks: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Whether the score at a rank, as a threshold, would reject rows before it, whose scores are equal."""
+    inside = ranks < len(s)
+    at = s[np.where(inside, ranks, 0)]
+    return inside & (np.searchsorted(s, at, side="left") < ranks)
 
 
 class _Tests:

@@ -17,7 +17,7 @@ from pushforward.numerics.checks import check_positive
 __all__ = ["Temperature", "fit_temperature"]
 
 _STEEPEST = 1e3
-"""Largest factor of the logits; labels that want more are separated perfectly."""
+"""Largest factor of logits that differ by about 1; labels that want more are separated perfectly."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
         labels: ``(n,)``, integers from 0 to K - 1.
 
     Raises:
-        CalibrationError: if no finite positive temperature is best, for example since all rows are classified correctly.
+        CalibrationError: if no finite positive temperature is best, for example since all rows are classified correctly, or
+            the logits of each row are equal.
         InputError: for other shapes, NaN, labels out of range, or a label of probability 0.
 
     Example:
@@ -102,7 +103,17 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
         p = np.exp(log_softmax(z * math.exp(log_factor)))
         return float(((p * finite).sum(1) - chosen).mean())
 
+    spread = float(np.ptp(np.where(np.isneginf(z), chosen[:, None], z), axis=1).max())
+    if spread == 0:
+        raise CalibrationError(
+            "the labels have no best temperature: the logits of each row are equal, so every temperature gives the same probabilities. "
+            "Check the logits."
+        )
     low, high = -math.log(_STEEPEST), math.log(_STEEPEST)
+    if slope(low) >= 0:  # logits in large units
+        low -= math.log(max(spread, 1.0))
+    if slope(high) <= 0:  # or in small ones
+        high -= math.log(min(spread, 1.0))
     if slope(high) <= 0:
         raise CalibrationError(
             "the labels have no best temperature: the largest logit is right in every row, so a lower temperature always "

@@ -110,6 +110,7 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
     """
     if len(rows) > most:
         rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
+    rows = rows - rows.mean(0)  # avoids cancellation in squared distances
     squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]
     median = float(np.sqrt(np.median(squares))) if squares.size else 0.0
     return median or 1.0
@@ -145,11 +146,14 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
             f"x and y must have the shapes (n, d) and (m, d), with at least one row; got {tuple(x.shape)} and {tuple(y.shape)}."
         )
 
+    center = torch.cat((x, y)).detach().mean(0)  # avoids cancellation in squared distances
+    x, y = x - center, y - center
+
     def mean(a: Tensor, b: Tensor) -> Tensor:
         squares = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)
         return torch.exp(-squares / (2 * bandwidth**2)).mean()
 
-    return mean(x, x) + mean(y, y) - 2 * mean(x, y)
+    return (mean(x, x) + mean(y, y) - 2 * mean(x, y)).clamp(min=0)
 
 
 def _squares(a: Array, b: Array) -> Array:
