@@ -241,7 +241,9 @@ class LogLik:
         measure: the measure that the density refers to.
         stderr: standard error of ``value`` over the model's own randomness, shape ``batch``; None if there is none.
         residual: squared distance of each row to the manifold, shape ``batch``; None for other models.
-        terms: the terms that add up to ``value``: the contribution of each transform, and the base's log-density.
+        terms: the terms that add up to ``value``: the contribution of each transform, and the base's log-density. Those of
+            several draws are means over the draws, so their sum is the mean log-likelihood of a draw. A row with an infinite
+            entry has the value -inf, whatever its terms are.
 
     Example:
         >>> import torch, pushforward as pf

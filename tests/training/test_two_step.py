@@ -126,3 +126,21 @@ def test_constant_columns():
     assert torch.isfinite(found.value).all()
     assert found.residual is not None
     assert torch.isfinite(found.residual).all()
+
+
+def test_a_second_fit_sets_the_density_anew() -> None:
+    """A kernel density keeps rows, and those of the first fit are codes of another autoencoder."""
+    rng = torch.Generator().manual_seed(0)
+    line = torch.linspace(0, 3, 400)[:, None] + 0.01 * torch.randn(400, 2, generator=rng)
+    other = line * torch.tensor([-5.0, 5.0])
+    torch.manual_seed(0)
+    model = pf.models.TwoStep(
+        pf.models.AutoEncoder(2, latent=1, hidden=(16,)), pf.distributions.KernelDensity(1, points=200)
+    )
+    for rows in (line, other):
+        fit_two_step(model, rows, max_steps=60)
+    fresh = pf.distributions.KernelDensity(1, points=200)
+    codes = model.codes(other)
+    fresh.initialize(codes)
+    gap = model.density.log_prob(codes).mean() - fresh.log_prob(codes).mean()
+    assert abs(gap.item()) < 0.3

@@ -85,6 +85,14 @@ class Distribution(nn.Module, ABC):
     def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
         """Set what depends on data, once, from encoded training rows; most distributions have nothing to set."""
 
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether it contains batch normalization, so that :meth:`refresh` is needed before evaluation."""
+        return False
+
+    def refresh(self, z: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
+        """Set statistics that depend on the current weights from encoded training rows; most distributions have none."""
+
     @final
     def like(self, generator: torch.Generator | None) -> dict[str, Any]:
         """The ``dtype`` and ``device`` of samples, as keyword arguments of torch's factory functions."""

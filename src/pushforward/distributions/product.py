@@ -75,6 +75,16 @@ class Product(Distribution):
         for part, where in zip(self._list(), self.slices, strict=True):
             part.initialize(z[..., where], context)
 
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether any part needs it."""
+        return any(part.needs_refresh for part in self._list())
+
+    def refresh(self, z: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
+        """Refresh each part with its coordinates."""
+        for part, where in zip(self._list(), self.slices, strict=True):
+            part.refresh(z[..., where], context, generator=generator)
+
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Concatenated samples of the parts."""
         return torch.cat([part.sample(batch, context, generator=generator) for part in self._list()], -1)

@@ -28,7 +28,8 @@ def direction(z: Tensor) -> tuple[Tensor, Tensor]:
     largest = z.detach().abs().amax(-1, keepdim=True)
     scaled = z / torch.where(largest == 0, 1.0, largest)
     norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
-    off = ((norm * largest - 1).abs() > TOLERANCE).squeeze(-1)
+    tolerance = max(TOLERANCE, 4 * torch.finfo(z.dtype).eps)  # rounding alone changes a length in 16 bits
+    off = ((norm * largest - 1).abs() > tolerance).squeeze(-1)
     return scaled / torch.where(norm == 0, 1.0, norm), far + torch.where(off, -math.inf, 0.0).to(z.dtype)
 
 
@@ -162,4 +163,6 @@ class VonMisesFisher(Distribution):
     def _mean_and_concentration(self) -> tuple[Tensor, Tensor]:
         """mu at unit length, and kappa."""
         pole = self.pole / self.pole.detach().abs().amax().clamp_min(1e-30)
-        return pole / torch.linalg.vector_norm(pole), self.log_concentration.exp().clamp(_FLATTEST, _SHARPEST)
+        limits = torch.finfo(self.log_concentration.dtype)
+        kappa = self.log_concentration.exp().clamp(max(_FLATTEST, limits.tiny), min(_SHARPEST, limits.max))
+        return pole / torch.linalg.vector_norm(pole), kappa

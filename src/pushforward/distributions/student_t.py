@@ -15,6 +15,11 @@ from pushforward.transforms.base import Shape, check_event
 
 __all__ = ["StudentT"]
 
+_LARGE = 1e6
+"""Degrees of freedom from which on the constant is a series in 1 / df, whose error is below 1e-19."""
+_LARGEST = 1e30
+"""Of the degrees of freedom; larger ones are taken for this number, where squares in float32 still have digits."""
+
 
 @register("distributions")
 class StudentT(Distribution):
@@ -54,7 +59,10 @@ class StudentT(Distribution):
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
         df = self._degrees(z.device)
-        constant = torch.lgamma(0.5 * (df + 1)) - torch.lgamma(0.5 * df) - 0.5 * torch.log(df * math.pi)
+        near = df.clamp(max=_LARGE)
+        constant = torch.lgamma(0.5 * (near + 1)) - torch.lgamma(0.5 * near) - 0.5 * torch.log(near * math.pi)
+        # The difference of log-gammas has no correct digit where these are large; its series has all of them.
+        constant = torch.where(df > _LARGE, -0.5 * math.log(2 * math.pi) - 0.25 / df, constant)
         z, far = split_infinite(z, 0)  # an infinite z would make the gradient of log df NaN
         u = z * df.rsqrt().to(z.dtype)
         return far + constant.to(z.dtype) - (0.5 * (df + 1)).to(z.dtype) * log1p_square(u)
@@ -75,5 +83,5 @@ class StudentT(Distribution):
     def _degrees(self, device: torch.device) -> Tensor:
         """Degrees of freedom in float64, as differences of log-gammas at large df have no correct digit in float32."""
         if self.trainable_df:
-            return torch.exp(self.log_df.double())
-        return torch.full((), self.df, dtype=torch.float64, device=device)
+            return torch.exp(self.log_df.double()).clamp(max=_LARGEST)
+        return torch.full((), min(self.df, _LARGEST), dtype=torch.float64, device=device)

@@ -59,4 +59,4 @@ class Uniform(Distribution):
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``."""
         unit = torch.rand((*batch, *self.shape), generator=generator, **self.like(generator))
-        return self.low + (self.high - self.low) * unit
+        return (self.low + (self.high - self.low) * unit).clamp(self.low, self.high)  # rounding may leave the interval

@@ -125,14 +125,16 @@ class Model(nn.Module, ABC):
             x: data, ``(*batch, *shape)``.
             context: ``(*batch, context)``, for a model with a context.
             samples: number of draws of the noise of the model (dequantization and other stochastic transforms). The
-                value is log mean exp over the draws (Burda et al. 2016, eq. 8), so more draws tighten a LOWER_BOUND. If
-                a transform only estimates its log-determinant, the value is the plain mean over the draws, because the
-                exponential would bias an unbiased estimate. Without such transforms ``samples`` has no effect. Memory
-                does not grow with the number of draws: the result of several draws carries no gradient.
+                value is log mean exp over the draws (Burda et al. 2016, eq. 8), so more draws tighten a LOWER_BOUND. It is
+                the plain mean over the draws if a transform only estimates its log-determinant, because the exponential
+                would bias an unbiased estimate, and for an UPPER_BOUND, which the exponential would raise. Without such
+                transforms ``samples`` has no effect. Memory does not grow with the number of draws: the result of several
+                draws carries no gradient.
             seed: seed of that noise. The noise depends on the seed and on the row itself, never on the other rows.
 
         Returns:
-            :class:`~pushforward.LogLik` with ``value`` of shape ``batch`` and the terms that add up to it.
+            :class:`~pushforward.LogLik` with ``value`` of shape ``batch`` and the terms that add up to it, see there for
+            several draws and infinite rows.
 
         Raises:
             InputError: for a wrong shape or type, or NaN.
@@ -157,10 +159,11 @@ class Model(nn.Module, ABC):
                     mean.add(sum(more.values(), start=start))
                     terms = {name: terms[name] + more[name] for name in terms}
                 log_dets = [part.kind for part in self.chain.estimators]
-                estimated = any(kind is not Kind.EXACT for kind in log_dets)
-                value = mean.mean() if estimated else mean.log_mean_exp()
+                plain = self.kind is Kind.UPPER_BOUND or any(kind is not Kind.EXACT for kind in log_dets)
+                value = mean.mean() if plain else mean.log_mean_exp()
                 terms = {name: total / draws for name, total in terms.items()}
-                stderr = mean.standard_error()  # the spread of the draws includes the noise within each draw
+                # The spread of the draws includes the noise within each draw.
+                stderr = mean.standard_error() if plain else mean.log_mean_exp_error()
         return LogLik(value, self.kind, self.measure, stderr, residual, terms)
 
     @final
@@ -207,6 +210,7 @@ class Model(nn.Module, ABC):
                 'model with one order, such as NSF(layer="autoregressive", linear="none").'
             )
         x, context, far = self._read(x, context)
+        check_integer("samples", samples)
         total, draws = torch.zeros_like(x), samples if self.kind is not Kind.EXACT else 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
             for k in range(draws):
@@ -365,10 +369,15 @@ class Model(nn.Module, ABC):
     @final
     def refresh(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
         """Update statistics that depend on the weights (batch norm) from training rows, without gradient."""
-        if self.chain.needs_refresh:
+        if self.needs_refresh:
             with torch.no_grad():
                 x, context, _ = self.prepare(x, context)
-                self.chain.refresh(x, context, noise=generator)
+                self.base.refresh(self.chain.refresh(x, context, noise=generator), context, generator=generator)
+
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether it has batch normalization, so that :meth:`refresh` is needed before evaluation."""
+        return self.chain.needs_refresh or self.base.needs_refresh
 
     @property
     def dtype(self) -> torch.dtype:

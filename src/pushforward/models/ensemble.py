@@ -71,6 +71,16 @@ class Ensemble(Distribution):
         """log mean_k p_k(z), nats, shape ``batch``."""
         return logmeanexp(self.member_log_prob(z, context), 0)
 
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether a model has batch normalization."""
+        return any(model.needs_refresh for model in self._members())
+
+    def refresh(self, z: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
+        """Refresh the statistics of each model."""
+        for model in self._members():
+            model.refresh(z, context, generator=generator)
+
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples ``(*batch, *shape)``, each from a model drawn at random."""
         device = generator.device if generator is not None else torch.device("cpu")

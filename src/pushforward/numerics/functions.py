@@ -14,6 +14,7 @@ __all__ = [
     "log1p_square",
     "log_sum",
     "logmeanexp",
+    "minus_log_cosh",
     "softplus_positive",
     "sum_event",
     "unsoftplus",
@@ -92,6 +93,19 @@ def log_sum(a: Tensor, b: Tensor) -> Tensor:
         tensor([0.6931, 0.0000])
     """
     return torch.logsumexp(torch.stack(torch.broadcast_tensors(a, b)), 0)
+
+
+def minus_log_cosh(x: Tensor) -> Tensor:
+    """-log cosh(x), which is half of log d tanh(x) / dx; accurate for large x, and -inf for an infinite one.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import minus_log_cosh
+        >>> minus_log_cosh(torch.tensor([0.0, -100.0]))
+        tensor([  0.0000, -99.3069])
+    """
+    size = torch.where(x >= 0, x, -x)  # abs would have no second derivative at 0
+    return math.log(2.0) - size + F.logsigmoid(2 * size)
 
 
 def inverse_softplus(y: float) -> float:

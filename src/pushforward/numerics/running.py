@@ -29,6 +29,7 @@ class RunningMean:
     def __init__(self, first: Tensor) -> None:
         self.dtype, self.count = first.dtype, 1
         self.sum = self.log_sum = first.double()
+        self.log_squares = 2 * self.log_sum
         self.center = torch.where(torch.isinf(first), 0.0, first).detach().double()
         self.squares = torch.zeros_like(self.center)
 
@@ -37,6 +38,7 @@ class RunningMean:
         self.count += 1
         self.sum = self.sum + value.double()
         self.log_sum = logmeanexp(torch.stack((self.log_sum, value.double())), 0) + math.log(2.0)
+        self.log_squares = logmeanexp(torch.stack((self.log_squares, 2 * value.double())), 0) + math.log(2.0)
         finite = torch.where(torch.isinf(value), 0.0, value).detach().double()
         step = finite - self.center
         self.center = self.center + step / self.count
@@ -53,3 +55,12 @@ class RunningMean:
     def standard_error(self) -> Tensor:
         """Standard error of the mean; it needs at least two tensors."""
         return (self.squares / ((self.count - 1) * self.count)).sqrt().to(self.dtype)
+
+    def log_mean_exp_error(self) -> Tensor:
+        """Standard error of :meth:`log_mean_exp` by the delta method, std(w) / (mean(w) sqrt(k)) with w = exp(v); 0 where it is infinite.
+
+        It needs at least two tensors. If one of k draws has nearly all of the weight it is at most 1, which is then too small.
+        """
+        share = torch.exp(self.log_squares - 2 * self.log_sum)  # sum w^2 / (sum w)^2, from 1 / k to 1
+        relative = ((self.count * share - 1).clamp(min=0) / (self.count - 1)).sqrt()
+        return torch.where(torch.isfinite(self.log_sum), relative, 0.0).to(self.dtype)

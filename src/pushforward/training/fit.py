@@ -107,7 +107,7 @@ def fit(
         )
     if isinstance(data, Source):
         raise ConfigError("distributed=True is for data that are given to fit; here another method makes the batches.")
-    if model.chain.needs_refresh:
+    if model.needs_refresh:
         raise ConfigError(
             f"this {type(model).__name__} has batch normalization, whose statistics are those of a whole batch: train it "
             "without distributed=True."

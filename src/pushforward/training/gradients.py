@@ -80,7 +80,7 @@ def split_batch(model: Model, batch: Batch, microbatches: int | None = None) -> 
     if microbatches is not None:
         size = -(-rows // microbatches)
         return [batch] if size >= rows else _split(batch, size)
-    rows_are_independent = type(model).loss is Model.loss and not model.chain.needs_refresh
+    rows_are_independent = type(model).loss is Model.loss and not model.needs_refresh
     if (
         rows < tuning.MICROBATCH_FROM_ROWS
         or batch.x.device.type != "cpu"

@@ -193,7 +193,7 @@ class Run:
         self.check_losses()
         state, step = self.state, self.step
         self.model.eval()
-        if self.model.chain.needs_refresh:
+        if self.model.needs_refresh:
             noise = generator(self.seed, Purpose.REFRESH, step, device=self.device)
             self.model.refresh(*self._initial_rows(), generator=noise)
         value, outside, rank = self.measure()

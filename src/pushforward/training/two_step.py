@@ -111,6 +111,9 @@ def fit_two_step(
     model.whiten.initialized.fill_(False)
     codes = model.whiten.initialize(codes)
     held_out_codes = None if held_out is None else model.codes(held_out.to(device))
+    for name, buffer in model.density.named_buffers():
+        if name.endswith("initialized"):  # what was set from the codes of another fit
+            buffer.fill_(False)
     density_result = fit(model.density, codes, validation=held_out_codes, config=density_config)
     model.eval()
     injectivity = model.check_injectivity((rows if held_out is None else held_out).to(device))

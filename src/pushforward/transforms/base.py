@@ -14,7 +14,17 @@ from pushforward.likelihood import REAL, Kind, Measure, Support
 from pushforward.numerics import Noise
 from pushforward.numerics.checks import is_integer
 
-__all__ = ["Shape", "Step", "Transform", "as_shape", "check_context", "check_event", "outside", "within"]
+__all__ = [
+    "Shape",
+    "Step",
+    "Transform",
+    "as_shape",
+    "check_context",
+    "check_event",
+    "outside",
+    "refuse_batch_statistics",
+    "within",
+]
 
 
 Shape = tuple[int, ...]
@@ -252,6 +262,18 @@ def check_context(context: Tensor | None, width: int, owner: str) -> None:
         raise InputError(f"{owner} needs a context that is a torch tensor; got {type(context).__name__}.")
     if width and context is not None and (context.dim() == 0 or context.shape[-1] != width):
         raise InputError(f"{owner} needs a context of width {width}; got shape {tuple(context.shape)}.")
+
+
+def refuse_batch_statistics(transform: Transform, owner: str) -> None:
+    """Refuse a part with batch normalization where nothing sets its statistics from training rows.
+
+    Raises:
+        KindError: naming the owner.
+    """
+    if transform.needs_refresh:
+        raise KindError(
+            f"{owner} cannot contain batch normalization, because it does not pass training rows on to it: use ActNorm instead."
+        )
 
 
 def within(contribution: Tensor, x: Tensor, support: Support | None, dims: int) -> Tensor:

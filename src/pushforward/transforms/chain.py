@@ -119,6 +119,16 @@ class Chain(Transform):
         return self.support_kind is Kind.EXACT and all(part.invertible for part in self)
 
     @property
+    def many_to_one(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether any part is."""
+        return any(part.many_to_one for part in self)
+
+    @property
+    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all parts pass gradients to what they draw."""
+        return all(part.has_rsample for part in self)
+
+    @property
     def estimators(self) -> list[Transform]:
         """Those of every part."""
         return [estimator for part in self for estimator in part.estimators]

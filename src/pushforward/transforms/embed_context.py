@@ -53,14 +53,24 @@ class EmbedContext(Transform):
         self.context = inputs
         self.domain, self.codomain = transform.domain, transform.codomain
         self.autoregressive_order = transform.autoregressive_order
-        self.valid_on_manifold, self.many_to_one = transform.valid_on_manifold, transform.many_to_one
-        self.has_rsample, self.supports_float64 = transform.has_rsample, transform.supports_float64
+        self.valid_on_manifold, self.supports_float64 = transform.valid_on_manifold, transform.supports_float64
+        self.many_to_one, self.has_rsample = transform.many_to_one, transform.has_rsample
         self.encode_passes, self.decode_passes = transform.encode_passes, transform.decode_passes
 
     @property
     def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of the transform."""
         return self.transform.kind
+
+    @property
+    def bijective(self) -> bool:
+        """Whether the transform is."""
+        return self.transform.bijective
+
+    @property
+    def invertible(self) -> bool:
+        """Whether the transform is."""
+        return self.transform.invertible
 
     @property
     def estimators(self) -> list[Transform]:

@@ -8,7 +8,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Measure
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.base import Step, Transform, outside
+from pushforward.transforms.base import Step, Transform, outside, refuse_batch_statistics
 
 __all__ = ["Inverse"]
 
@@ -22,7 +22,7 @@ class Inverse(Transform):
 
     Raises:
         ConfigError: if it is not a transform.
-        KindError: if it is not a bijection.
+        KindError: if it is not a bijection, or has batch normalization.
 
     Example:
         >>> import torch
@@ -37,6 +37,7 @@ class Inverse(Transform):
             raise ConfigError(f"Inverse takes a transform; got {type(transform).__name__}.")
         if not transform.bijective:
             raise KindError(f"{type(transform).__name__} is not a bijection, so it has no inverse.")
+        refuse_batch_statistics(transform, "Inverse")
         super().__init__(transform.out_shape, transform.in_shape)
         self.transform = transform
         self.context = transform.context

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from pushforward.models.base import Model
 from pushforward.models.flow import Flow
 from pushforward.models.image.building import pixel_transforms
 from pushforward.models.latent.vae import posterior_flow, prior_distribution
-from pushforward.numerics import logmeanexp
+from pushforward.numerics import RunningMean
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Autoencode, Chain, LinearAutoencode, Standardize, Transform
@@ -172,9 +170,12 @@ class AEF(Model):
         with torch.no_grad():
             draws = [model.evaluate(x, seed=seed * samples + k) for k in range(samples)]
             weights = torch.stack([draw.value.double() for draw in draws])
-            value = logmeanexp(weights, 0)
+            mean = RunningMean(weights[0])
+            for more in weights[1:]:
+                mean.add(more)
             count = torch.exp(2 * torch.logsumexp(weights, 0) - torch.logsumexp(2 * weights, 0))
-            error = weights.std(0) / math.sqrt(samples) if samples > 1 else None
+            dtype = draws[0].value.dtype
+            error = mean.log_mean_exp_error().to(dtype) if samples > 1 else None
         terms = {name: torch.stack([draw.terms[name] for draw in draws]).mean(0) for name in draws[0].terms}
-        result = LogLik(value.to(draws[0].value.dtype), model.kind, model.measure, error, None, terms)
+        result = LogLik(mean.log_mean_exp().to(dtype), model.kind, model.measure, error, None, terms)
         return result, count.clamp(1, samples)

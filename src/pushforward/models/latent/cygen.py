@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.models.latent.autoencoder import Codec, input_scaling
 from pushforward.models.latent.cyclic_pair import Cyclic, Start
@@ -111,7 +110,7 @@ class CyGen(Model):
             not isinstance(flow, Transform) or (flow.in_shape, flow.out_shape) != ((latent,), (latent,))
         ):
             raise ConfigError(f"flow must be a transform of {latent} coordinates; got {flow!r:.80}.")
-        if flow is not None and flow.kind is not Kind.EXACT:
+        if flow is not None and not flow.bijective:
             raise KindError(f"flow must be a bijection, because q(z | x) needs a density; got {type(flow).__name__}.")
         outputs = 2 * latent + (0 if flow is None else flow.context)
         codec = Codec(shape, latent, outputs, tuple(hidden), tuple(channels), activation, input_bound=10.0)

@@ -93,7 +93,7 @@ def _contains(name: str, wanted: str) -> bool:
 
 def recorded_names(model: Model, chosen: dict[str, nn.Parameter]) -> tuple[str, ...]:
     """Names of the tensors to record for each sample: the chosen weights, and the statistics that depend on them."""
-    return (*chosen, *(dict(model.named_buffers()) if model.chain.needs_refresh else ()))
+    return (*chosen, *(dict(model.named_buffers()) if model.needs_refresh else ()))
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def count_rows(source: Source, n_rows: int | None) -> int:
 
 def refresh(model: Model, source: Source, seed: int) -> None:
     """Recompute statistics (batch normalization) for the present weights from training rows."""
-    if model.chain.needs_refresh:
+    if model.needs_refresh:
         with preserved(source.spec.device):
             rows = source.spec.cast(*source.raw_sample(sample_rows(model.shape)))
         model.refresh(*rows, generator=generator(seed, Purpose.REFRESH, device=source.spec.device))

@@ -91,12 +91,13 @@ class MaskedAutoregressive(Transform):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
-        z, slopes = self.encode_terms(x, context)
+        z, slopes = self.transformer.forward(x, self._raw(x, context))
         return Step(z, within(sum_event(slopes, 1), x, self.domain, 1))
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
-        """Data to noise, with log f' of each coordinate, both ``(*batch, D)``: the terms of the chain rule."""
-        return self.transformer.forward(x, self._raw(x, context))
+        """Data to noise, with log f' of each coordinate, both ``(*batch, D)``: the terms of the chain rule; -inf outside the domain."""
+        z, slopes = self.transformer.forward(x, self._raw(x, context))
+        return z, within(slopes, x, self.domain, 0)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data in D small steps, or in sweeps. Dropout is off."""

@@ -65,6 +65,23 @@ class Blocks(Transform):
             torch.cat([step.z for step in steps], -1), sum((s.contribution for s in steps), self.zero_log_det(x))
         )
 
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Initialize each part with its coordinates."""
+        pieces = x.split([part.in_shape[0] for part in self.parts], -1)
+        each = zip(self.parts, pieces, strict=True)
+        return torch.cat([part.initialize(piece, noise=noise) for part, piece in each], -1)
+
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Refresh the statistics of each part with its coordinates."""
+        pieces = x.split([part.in_shape[0] for part in self.parts], -1)
+        each = zip(self.parts, pieces, strict=True)
+        return torch.cat([part.refresh(piece, noise=noise) for part, piece in each], -1)
+
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether any part has statistics to refresh."""
+        return any(part.needs_refresh for part in self.parts)
+
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Each part's data side by side."""
         return self.decode_with_contribution(z, noise=noise)[0]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
-from pushforward.numerics import Noise
+from pushforward.numerics import Noise, minus_log_cosh
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.validation import vector_width
@@ -122,4 +121,4 @@ class PartialCorrelations(Transform):
 
 def _log_slope(z: Tensor) -> Tensor:
     """log(1 - tanh(z)^2)."""
-    return 2 * (math.log(2.0) - z + F.logsigmoid(2 * z))
+    return 2 * minus_log_cosh(z)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.likelihood import UNIT, Support
-from pushforward.numerics import Noise, sum_event
+from pushforward.numerics import Noise, minus_log_cosh, sum_event
 from pushforward.numerics.checks import check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, outside
@@ -169,8 +169,7 @@ class Tanh(Elementwise):
 
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tanh of x, strictly inside (-1, 1)."""
-        log_slope = 2 * (math.log(2.0) - x + F.logsigmoid(2 * x))
-        return _inside_signed_unit(torch.tanh(x)), log_slope
+        return _inside_signed_unit(torch.tanh(x)), 2 * minus_log_cosh(x)
 
     def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(log(1 + z) - log(1 - z)) / 2."""
@@ -266,19 +265,15 @@ class SoftTail(Elementwise):
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """w asinh(x / w)."""
         s = torch.asinh(x / self.width)
-        return self.width * s, _minus_log_cosh(s)
+        return self.width * s, minus_log_cosh(s)
 
     def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """w sinh(z / w)."""
         s = (z / self.width).clamp(-_MAX_ARGUMENT, _MAX_ARGUMENT)
-        return self.width * torch.sinh(s), _minus_log_cosh(s)
+        return self.width * torch.sinh(s), minus_log_cosh(s)
 
 
 _MAX_ARGUMENT = math.asinh(1e30)
-
-
-def _minus_log_cosh(s: Tensor) -> Tensor:
-    return math.log(2.0) - s + F.logsigmoid(2 * s)
 
 
 def _inside_unit(p: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Injective(JacobianEmbedding):
         if not isinstance(transform, Transform):
             raise ConfigError(f"transform must be a Transform; got {type(transform).__name__}.")
         ambient = math.prod(transform.in_shape)
-        if transform.kind is not Kind.EXACT or math.prod(transform.out_shape) != ambient:
+        if not transform.bijective:
             raise KindError(f"{type(transform).__name__} is not a bijection, so Injective cannot use it.")
         if transform.codomain not in (None, REAL):
             raise ConfigError(

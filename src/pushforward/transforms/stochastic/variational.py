@@ -15,7 +15,15 @@ from pushforward.numerics import Noise, bound_input, may_check_values, normal_li
 from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
-from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context, outside
+from pushforward.transforms.base import (
+    Shape,
+    Step,
+    Transform,
+    as_shape,
+    check_context,
+    outside,
+    refuse_batch_statistics,
+)
 from pushforward.transforms.chain import Chain
 from pushforward.transforms.inverse import Inverse
 from pushforward.transforms.stochastic.discrete_likelihoods import BernoulliLikelihood
@@ -67,7 +75,7 @@ class Variational(Transform):
 
     Raises:
         ConfigError: for impossible sizes, or parts that do not fit.
-        KindError: if ``flow`` is not a bijection.
+        KindError: if ``flow`` is not a bijection, or has batch normalization.
 
     Example:
         >>> import torch
@@ -113,6 +121,8 @@ class Variational(Transform):
         )
         self.context = check_integer("context", context, 0)
         self.domain, self.codomain = self.likelihood.support, REAL
+        if flow is not None:
+            refuse_batch_statistics(flow, "the flow of a posterior")
         self.flow = flow
         self.extra = 0 if flow is None else flow.context
         count = self.likelihood.outputs(shape[0] if len(shape) == 3 else 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Lebesgue, Measure
 from pushforward.numerics import Noise, bound_square, normal_like, sum_event
-from pushforward.transforms.base import Transform
+from pushforward.transforms.base import Transform, refuse_batch_statistics
 from pushforward.transforms.elementwise.monotone import Monotone
 from pushforward.transforms.transformers.affine import AffineTransformer
 
@@ -32,7 +32,7 @@ class ConditionalDensity(nn.Module):
 
     Raises:
         ConfigError: if the flow does not fit.
-        KindError: if it is not a bijection.
+        KindError: if it is not a bijection, or has batch normalization.
     """
 
     def __init__(self, width: int, condition: int, flow: Transform | None, hidden: tuple[int, ...], owner: str) -> None:
@@ -52,6 +52,7 @@ class ConditionalDensity(nn.Module):
             raise KindError(
                 f"{type(flow).__name__} is not a bijection, so it cannot be the conditional flow of {owner}."
             )
+        refuse_batch_statistics(flow, owner)
         self.flow = flow
 
     @property
@@ -99,7 +100,7 @@ def require_lebesgue(latent: Measure, dim: int, owner: str) -> Measure:
 
 
 def check_reals(transform: Transform, owner: str) -> None:
-    """Refuse a transform whose domain is not all reals.
+    """Refuse a transform whose domain or image is not all reals: a normal on the rest of them would not have mass 1.
 
     Raises:
         ConfigError: naming the owner.
@@ -107,4 +108,9 @@ def check_reals(transform: Transform, owner: str) -> None:
     if transform.domain not in (None, REAL):
         raise ConfigError(
             f"the flow of {owner} must have all reals as its domain, not {transform.domain}: put bounded transforms before it."
+        )
+    if transform.codomain not in (None, REAL):
+        raise ConfigError(
+            f"the flow of {owner} must map onto all reals, not {transform.codomain}, because its noise is normal: end it with a transform to "
+            "the reals, such as Logit."
         )

@@ -85,7 +85,7 @@ class Max(Transform):
         """x with the maximum z at a drawn index."""
         logits = self.logits.to(z.dtype).expand(*z.shape[:-1], -1)
         k = (draw_category(logits, noise) if isinstance(noise, torch.Generator) else logits.argmax(-1)).unsqueeze(-1)
-        rest = z - F.softplus(self.density.draw(self._condition(z, k), noise))
+        rest = z + F.logsigmoid(-self.density.draw(self._condition(z, k), noise))
         width = self.in_shape[0]
         return torch.cat((z, rest), -1).gather(-1, torch.argsort(torch.cat((k, _others(k, width)), -1), dim=-1))
 
@@ -156,7 +156,7 @@ class MaxPool(Transform):
         """Windows whose maxima are z."""
         e = base_noise(torch.cat((z, z, z), -3), 3, noise)
         u = self.coupling.decode(torch.cat((z, e), -3))[..., self.in_shape[0] :, :, :]
-        rest = z.unsqueeze(-1) - F.softplus(u).unflatten(-3, (3, -1)).movedim(-4, -1)
+        rest = z.unsqueeze(-1) + F.logsigmoid(-u).unflatten(-3, (3, -1)).movedim(-4, -1)
         k = torch.zeros((*z.shape, 1), dtype=torch.int64, device=z.device)
         if isinstance(noise, torch.Generator):
             k = torch.randint(4, k.shape, generator=noise, device=z.device)
