@@ -252,3 +252,31 @@ def test_a_real_server_sends_a_signed_webhook(start, guard_file, tmp_path, hook)
     for _ in range(8):
         server.score(*[STRANGE] * 20)
     server.wait_for(lambda: any(json.loads(b)["commonLabels"]["kind"] == "drift" for _, b in hook.got))
+
+
+def test_many_messages_of_a_dead_receiver_do_not_stop_another(store, tmp_path, hook):
+    file = write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"\nminutes = 5')
+    file.write_text(
+        file.read_text() + '[[receiver]]\nname = "dead"\nurl = "http://127.0.0.1:9/"\nsecret_file = "secret"\n'
+    )
+    alerting = Alerting(store, *read_alert_file(file))
+    now = time.time()
+    old = [
+        {"id": f"{k}", "receiver": "dead", "body": "{}", "time": now - 5000 + k, "next_try": now - 1, "tries": 0,
+         "done": None, "error": None} for k in range(1100)
+    ]  # fmt: skip
+    mine = {
+        "id": "mine",
+        "receiver": "ops",
+        "body": "{}",
+        "time": now,
+        "next_try": now,
+        "tries": 0,
+        "done": None,
+        "error": None,
+    }
+    with store.write() as connection:
+        connection.execute(tables.deliveries.insert().values([*old, mine]))
+    assert alerting.deliver(now + 1) == 1
+    assert len(hook.got) == 1
+    alerting.close()

@@ -19,6 +19,7 @@ from service_helpers import NORMAL, rows_like_training
 from pushforward import Guard
 from pushforward.data import Schema
 from pushforward.errors import SchemaError
+from pushforward.service import arrow_check
 from pushforward.service.answers import read_invocations, read_score
 from pushforward.service.inference_protocol import read_infer
 from pushforward.service.inputs import Inputs, Reader
@@ -296,6 +297,29 @@ def test_a_compressed_arrow_stream_is_refused_before_it_is_unpacked(reader):
         reader.arrow(arrow(table, compression="zstd"))
     assert error.value.status == 415
     assert len(reader.arrow(arrow(table))) == 400
+
+
+def test_a_stream_that_hides_its_compression_as_old_writers_stated_it_is_refused(reader):
+    """Before Arrow 1.0 a note of the message stated the compression, and not its record batch; pyarrow still reads it."""
+    batch = pa.record_batch(
+        {"amount": np.zeros(400), "age": np.zeros(400), "ratio": np.zeros(400), "country": ["NO"] * 400}
+    )
+    sink = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4, compression="zstd")
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch, custom_metadata={"ARROW:experimental_compression": "zstd"})
+    body = bytearray(sink.getvalue())
+    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(bytes(body)))
+    metadata = next(m for m in messages if m.type == "record batch").metadata.to_pybytes()
+    root = arrow_check._u32(metadata, 0)
+    header = arrow_check._field(metadata, root, arrow_check._HEADER)
+    table = header + arrow_check._u32(metadata, header)
+    slot = table - struct.unpack_from("<i", metadata, table)[0] + 4 + 2 * arrow_check._COMPRESSION
+    struct.pack_into("<H", body, bytes(body).find(metadata) + slot, 0)  # the record batch then states none
+    assert pa.ipc.open_stream(pa.BufferReader(bytes(body))).read_all().num_rows == 400  # pyarrow unpacks it
+    with pytest.raises(Refusal) as error:
+        reader.arrow(bytes(body))
+    assert error.value.status == 415
 
 
 def test_rows_without_bytes_do_not_pass_the_limit(reader):

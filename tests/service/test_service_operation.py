@@ -326,6 +326,7 @@ def test_a_full_disk_refuses_and_then_goes_on(start, guard_file, tmp_path):
         (["{guard}", "--store", "mysql://x/y"], "store"),
         (["{guard}", "--store", "postgresql://u:secretword@127.0.0.1:1/x"], "store"),
         (["{guard}", "--durability", "often"], "durability"),
+        (["{guard}", "--durability", "none", "--store-inputs"], "stores no rows"),
         (["{guard}", "--token-file", "absent"], "token file"),
         (["a b={guard}"], "name of a model"),
     ],

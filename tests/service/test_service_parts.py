@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import subprocess
 import threading
 import time
 from types import SimpleNamespace
@@ -313,15 +315,18 @@ def test_a_batch_waits_only_for_requests_that_are_on_the_way():
         await batcher.submit(MODEL, rows(1))
         return time.monotonic() - start
 
-    assert run_queue(alone, worker, max_wait=2.0, others=lambda: 1) < 1.0
+    assert run_queue(alone, worker, max_wait=2.0, others=lambda: 0) < 1.0
     worker.batches.clear()
 
     async def two(batcher):
+        nonlocal arriving
         first = asyncio.create_task(batcher.submit(MODEL, rows(1)))
         await asyncio.sleep(0.1)
+        arriving = 0
         await asyncio.gather(first, batcher.submit(MODEL, rows(2)))
 
-    run_queue(two, worker, max_wait=2.0, others=lambda: 2)
+    arriving = 1
+    run_queue(two, worker, max_wait=2.0, others=lambda: arriving)
     assert worker.batches == [2]
 
 
@@ -525,3 +530,16 @@ def test_an_old_version_without_rows_does_not_search_all_events_again(store, gua
         column = tables.monitors.c
         counts = dict(connection.execute(select(column.version, column.count)).all())
     assert counts == {"1": 5, "2": 30}
+
+
+def test_gauges_of_a_worker_that_was_killed_are_forgotten(tmp_path, monkeypatch):
+    from pushforward.service.metrics import _forget_dead
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    names = [f"gauge_livesum_{pid}.db" for pid in (gone.pid, os.getpid())] + [f"counter_{gone.pid}.db"]
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    _forget_dead()
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])

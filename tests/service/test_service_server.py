@@ -98,6 +98,22 @@ def test_csv_arrow_and_gzip(server):
     assert len(found[0]) == 30
 
 
+def test_a_gzip_body_of_several_members_has_all_rows(server):
+    """As `cat a.gz b.gz` makes it; padding after the end is no row."""
+    lines = rows_like_training(30).to_pandas().to_csv(index=False).encode().splitlines(keepends=True)
+    body = b"".join(map(gzip.compress, (b"".join(lines[:11]), b"".join(lines[11:]))))
+    headers = {"content-type": "text/csv", "content-encoding": "gzip"}
+
+    def ask(content):
+        return server.client.post("/score", params={"model": "orders"}, headers=headers, content=content)
+
+    for content in (body, body + bytes(100), iter([body[:50], body[50:200], body[200:]])):
+        assert len(ask(content).json()["rows"]) == 30
+    for content in (body + b"more", body[:-1], gzip.compress(b"") * 1500):
+        assert ask(content).status_code == 400
+    assert ask(iter([body, *[bytes(50_000)] * 10])).status_code == 413  # what is received counts too
+
+
 def test_open_inference_protocol(server):
     client = server.client
     assert client.get("/v2").json()["name"] == "pushforward"

@@ -13,8 +13,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import delete, func, select, text, update
 
 from pushforward.errors import ConfigError, StorageError
+from pushforward.io import read, write
 from pushforward.service.refusal import Refusal
 from pushforward.service.served import Models
+from pushforward.service.server import prepare
+from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import SigningKey, append, seal, verify
 from pushforward.service.store.eventlog import (
@@ -27,7 +30,17 @@ from pushforward.service.store.eventlog import (
     find_events,
     per_bucket,
 )
-from pushforward.service.store.modelbook import activate, entries, generation, read_content, register, unload
+from pushforward.service.store.modelbook import (
+    activate,
+    entries,
+    forget_worker,
+    generation,
+    read_content,
+    register,
+    report_worker,
+    slowest_worker,
+    unload,
+)
 
 MIGRATIONS = ScriptDirectory(str(files("pushforward.service") / "migrations"))
 
@@ -402,3 +415,62 @@ def test_the_audit_command(tmp_path, capsys):
     assert main(["audit", url]) == 1
     assert "NOT VALID" in capsys.readouterr().out
     assert main(["audit", f"sqlite:///{tmp_path / 'absent.sqlite'}"]) == 1
+
+
+def test_processes_of_a_clock_that_was_set_back_are_not_waited_for(store):
+    with store.write() as connection:
+        row = {"id": "gone", "seen": time.time() + 3600, "generation": 0}
+        connection.execute(tables.workers.insert().values(row))
+    report_worker(store, "here", 3)
+    with store.read() as connection:
+        assert slowest_worker(connection) == 3
+        assert connection.execute(select(tables.workers.c.id)).scalars().all() == ["here"]
+    forget_worker(store, "here")
+    with store.read() as connection:
+        assert slowest_worker(connection) is None
+
+
+def test_a_version_that_cannot_be_loaded_is_left_out_unless_it_is_active(store, guard_file, tmp_path, caplog):
+    header, tensors = read(guard_file, kind="guard")
+    del tensors["calibration"]
+    broken = tmp_path / "broken.safetensors"
+    write(broken, header, tensors)
+    register(store, "orders", broken)
+    with pytest.raises(StorageError, match="calibration"):
+        Models(store, ["orders"], 100).refresh()
+    register(store, "orders", guard_file)
+    models = Models(store, ["orders"], 100)
+    assert models.refresh()
+    assert [model.version for model in models.all()] == ["2"]
+    assert "version 1, is left out" in caplog.text
+
+
+def test_a_guard_that_cannot_be_loaded_does_not_enter_the_store(guard_file, tmp_path):
+    header, tensors = read(guard_file, kind="guard")
+    del tensors["calibration"]
+    write(tmp_path / "orders.safetensors", header, tensors)
+    url = f"sqlite:///{tmp_path / 's.sqlite'}"
+    settings = ServiceSettings(models=(("orders", str(tmp_path / "orders.safetensors")),), store=url)
+    with pytest.raises(StorageError, match="calibration"):
+        prepare(settings)
+    (tmp_path / "orders.safetensors").write_bytes(guard_file.read_bytes())
+    prepare(settings)
+    store = Store(url)
+    assert Models(store, ["orders"], 100).refresh()
+    store.close()
+
+
+def test_the_export_does_not_replace_the_store(tmp_path, capsys):
+    from pushforward.cli import main
+
+    path = tmp_path / "s.sqlite"
+    store = Store(f"sqlite:///{path}")
+    store.migrate()
+    append_events(store, some_events(5))
+    seal(store, SigningKey(f"{path}.key"))
+    store.close()
+    before = path.read_bytes()
+    for name in ("s.sqlite", "s.sqlite.key"):
+        assert main(["audit", f"sqlite:///{path}", "--export", str(tmp_path / name)]) == 1
+        assert "--force" in capsys.readouterr().err
+    assert path.read_bytes() == before

@@ -89,7 +89,7 @@ def report(
     if unknown:
         raise typer.BadParameter(f"there is no check {unknown[0]!r}; the checks are any, {', '.join(CHECKS)}.")
     outputs = [name for name in (output, json_output) if name is not None]
-    if len(set(outputs)) < len(outputs):
+    if len({name if name == "-" else Path(name).expanduser().resolve() for name in outputs}) < len(outputs):
         raise ConfigError(f"-o and --json are both {output}: give them different names.")
     for name in outputs:
         check_output(name, [str(guard_file), table], force)

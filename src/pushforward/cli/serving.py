@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pushforward.cli.commands import app
+from pushforward.cli.files import Force
 from pushforward.errors import ConfigError
 
 __all__ = ["audit", "serve"]
@@ -99,8 +100,10 @@ def audit(
         str | None, typer.Option(help="Key (64 hexadecimal digits) that all signatures must be from.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Parquet file to write all stored events to.")] = None,
+    force: Force = False,
 ) -> None:
     """Verify the audit chain of a service: nothing was changed, removed or inserted. Exit code 1 if something was."""
+    from pushforward.cli.files import check_output
     from pushforward.cli.show import pairs
 
     _need_extra()
@@ -112,6 +115,9 @@ def audit(
     if opened.path is not None and not opened.path.is_file():
         raise ConfigError(f"there is no store {opened.path}.")
     try:
+        if export is not None:
+            files = [] if opened.path is None else [f"{opened.path}{end}" for end in ("", "-wal", "-shm", ".key")]
+            check_output(str(export), [name for name in files if Path(name).exists()], force)
         report = verify(opened, public_key)
         facts = {
             "audit chain": "valid" if report.valid else "NOT VALID",

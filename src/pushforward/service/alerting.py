@@ -141,8 +141,12 @@ class Alerting:
         now = time.time() if now is None else now
         column = tables.deliveries.c
         query = select(tables.deliveries).where(column.done.is_(None)).order_by(column.time, column.id).limit(1000)
+        waiting: list[dict[str, Any]] = []
         with self.store.read() as connection:
-            waiting = [dict(row) for row in connection.execute(query).mappings()]
+            names = connection.execute(select(column.receiver).where(column.done.is_(None)).distinct()).scalars()
+            for name in list(names):  # each has its own limit, so that one that is gone does not stop the others
+                rows = connection.execute(query.where(column.receiver == name)).mappings()
+                waiting += [dict(row) for row in rows]
         taken, blocked = 0, set()
         for row in waiting:
             # A delivery waits for the earlier ones of its receiver, so that "resolved" never overtakes "firing".

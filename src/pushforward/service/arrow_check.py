@@ -1,7 +1,8 @@
 """Whether the buffers of an Arrow message are compressed, read from the message's metadata alone.
 
 The metadata is a flatbuffer ``Message`` whose header is a ``RecordBatch`` or a ``DictionaryBatch`` with one inside
-(Arrow columnar format, "Encapsulated message format"). pyarrow decompresses without a limit on memory.
+(Arrow columnar format, "Encapsulated message format"). pyarrow decompresses without a limit on memory, and of metadata older
+than version 5 also by a note among the message's own metadata, which was the form before Arrow 1.0.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 __all__ = ["is_compressed"]
 
-_HEADER_TYPE, _HEADER = 1, 2  # fields of Message
+_VERSION, _HEADER_TYPE, _HEADER, _NOTES = 0, 1, 2, 4  # fields of Message
+_V5 = 4  # value of the version
 _DICTIONARY_DATA = 1  # field of DictionaryBatch
 _COMPRESSION = 3  # field of RecordBatch
 _DICTIONARY, _RECORDS = 2, 3  # values of the header's type
@@ -26,6 +28,10 @@ def is_compressed(message: Any) -> bool:
         kind = data[kind_at] if kind_at else 0
         if kind not in (_DICTIONARY, _RECORDS) or not header_at:
             return False
+        version_at = _field(data, root, _VERSION)
+        version = struct.unpack_from("<h", data, version_at)[0] if version_at else 0
+        if version < _V5 and _field(data, root, _NOTES):
+            return True
         table = header_at + _u32(data, header_at)
         if kind == _DICTIONARY:
             inner = _field(data, table, _DICTIONARY_DATA)

@@ -25,7 +25,7 @@ from pushforward.service.served import Models, Scores, ServedModel
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store
 from pushforward.service.store.eventlog import Event, event_ids
-from pushforward.service.store.modelbook import generation, report_worker, slowest_worker
+from pushforward.service.store.modelbook import forget_worker, generation, report_worker, slowest_worker
 
 __all__ = ["Result", "Service"]
 
@@ -100,6 +100,8 @@ class Service:
                 await task
         await asyncio.to_thread(self.recorder.stop)
         await asyncio.to_thread(self.keeper.close)
+        with contextlib.suppress(Exception):  # the others stop to wait for it after ten seconds anyway
+            await asyncio.to_thread(forget_worker, self.store, self.id)
         self.store.close()
 
     @property

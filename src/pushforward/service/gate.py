@@ -28,6 +28,8 @@ COOKIE = "pushforward_session"
 _OPEN = {"/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready", "/login", "/favicon.ico"}
 _READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 _ADMIN = ("/v2/repository/models/", "/api/audit", "/api/monitor", "/api/activate")
+_MEMBERS = 1000
+"""Parts of a gzip body at most."""
 _ANSWER_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -73,8 +75,8 @@ class Gate:
         direct: Callable[[Scope], Callable[[Request], Awaitable[Response]] | None] = lambda _: None,
     ) -> None:
         self.app, self.settings, self.access, self.metrics, self.direct = app, settings, access, metrics, direct
-        self.in_progress = 0
-        """Requests that may still come to the queue, or wait in it."""
+        self.arriving = 0
+        """Requests that score and are on their way to the queue."""
         self.body_bytes = 0
         """Bytes of the bodies in memory."""
         names = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in settings.allowed_hosts)}
@@ -103,7 +105,6 @@ class Gate:
                 message = {**message, "headers": headers}
             await send(message)
 
-        self.in_progress += 1
         self.metrics.in_progress.inc()
         try:
             self._check(scope)
@@ -133,7 +134,6 @@ class Gate:
             _log.exception("unexpected %s at %s", type(error).__name__, scope["path"][:200].encode("ascii", "replace"))
             await send_refusal(answer, Refusal(500, "unexpected error; the log of the service has the details."))
         finally:
-            self.in_progress -= 1
             self.metrics.in_progress.dec()
             if limited:
                 name, version = scope.get("pushforward_model", ("", ""))
@@ -187,9 +187,9 @@ async def read_body(gate: Gate, scope: Scope, receive: Receive) -> bytes:
     stated = headers.get(b"content-length", b"")
     if stated.isdigit() and (len(stated) > 15 or int(stated) > settings.max_body):
         raise _too_large(settings)
-    inflate = zlib.decompressobj(31) if encoding == b"gzip" else None
+    inflate = _Gzip() if encoding == b"gzip" else None
     parts: list[bytes] = []
-    size = 0
+    size = received = 0
     try:
         end = asyncio.get_running_loop().time() + settings.timeout / 2
         while True:
@@ -201,12 +201,10 @@ async def read_body(gate: Gate, scope: Scope, receive: Receive) -> bytes:
             if message["type"] == "http.disconnect":
                 raise Refusal(400, "the connection ended before the body.")
             data = message.get("body", b"")
-            if inflate is not None and data:
-                try:
-                    data = inflate.decompress(data, settings.max_body + 1 - size)
-                except zlib.error:
-                    raise Refusal(400, "the body is not gzip.") from None
-            if size + len(data) > settings.max_body:
+            received += len(data)
+            if inflate is not None:
+                data = inflate.add(data, settings.max_body + 1 - size)
+            if max(size + len(data), received) > settings.max_body:
                 raise _too_large(settings)
             if gate.body_bytes + len(data) > settings.max_memory:
                 raise Refusal(429, "too many large requests at a time: try again later.", retry_after=1)
@@ -215,11 +213,46 @@ async def read_body(gate: Gate, scope: Scope, receive: Receive) -> bytes:
             parts.append(data)
             if not message.get("more_body", False):
                 break
-        if inflate is not None and not inflate.eof:
+        if inflate is not None and not inflate.complete:
             raise Refusal(400, "the gzip body is cut off.")
         return b"".join(parts)
     finally:
         gate.body_bytes -= size
+
+
+class _Gzip:
+    """A gzip body that comes in pieces. It may have several members, one after the other, as joined files have."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(31)
+        self._members = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether a member has ended and no other has begun."""
+        return self._member.eof
+
+    def add(self, data: bytes, most: int) -> bytes:
+        """The content of the next piece, or its first ``most`` bytes if there is more.
+
+        Raises:
+            Refusal: 400 for data that are not gzip.
+        """
+        found = b""
+        while data and len(found) < most:
+            if self._member.eof:
+                data = data.lstrip(b"\0")  # padding of a block, which gzip ignores too
+                if not data:
+                    break
+                self._member, self._members = zlib.decompressobj(31), self._members + 1
+                if self._members > _MEMBERS:
+                    raise Refusal(400, f"the gzip body has more than {_MEMBERS} parts: compress it as a whole.")
+            try:
+                found += self._member.decompress(data, most - len(found))
+            except zlib.error:
+                raise Refusal(400, "the body is not gzip.") from None
+            data = self._member.unused_data if self._member.eof else b""
+        return found
 
 
 async def send_refusal(send: Send, refusal: Refusal) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -82,7 +83,20 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition format of Prometheus."""
         if self._shared:
+            _forget_dead()
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)
             return generate_latest(registry)
         return generate_latest(self._registry)
+
+
+def _forget_dead() -> None:
+    """Remove the gauges of workers that ended without a word."""
+    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
+        number = file.stem.rpartition("_")[2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(int(number))
+        except (ValueError, PermissionError):
+            continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pushforward.data.cells import INSTANTS
-from pushforward.errors import ConfigError, PushforwardError, SchemaWarning
+from pushforward.errors import ConfigError, PushforwardError, SchemaWarning, StorageError
 from pushforward.estimators import Guard
 from pushforward.service.inputs import Inputs, Reader
 from pushforward.service.refusal import Refusal
@@ -22,6 +23,8 @@ from pushforward.service.store import Store
 from pushforward.service.store.modelbook import Entry, entries, generation, read_content
 
 __all__ = ["LARGEST", "Models", "Scores", "ServedModel"]
+
+_log = logging.getLogger("pushforward.service")
 
 LARGEST = float(np.finfo(np.float64).max)
 """An infinite score in an answer and in the store, because JSON has no infinity."""
@@ -85,7 +88,9 @@ class ServedModel:
         for warning in caught or ():
             if not issubclass(warning.category, SchemaWarning):
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        score = np.nan_to_num(found["anomaly_score"], nan=LARGEST, posinf=LARGEST, neginf=-LARGEST)
+        score = (
+            np.nan_to_num(found["anomaly_score"], nan=LARGEST, posinf=LARGEST, neginf=-LARGEST) + 0.0
+        )  # SQLite has no -0.0
         return Scores(score, found["p_value"], found["alarm"].astype(bool), {}, times, zones)
 
     def reasons(self, inputs: Inputs, rows: Sequence[int], k: int = 5) -> dict[int, list[tuple[str, float]]]:
@@ -165,7 +170,7 @@ class Models:
         """Load and drop versions as the store says; False if nothing had changed.
 
         Raises:
-            StorageError: if a guard cannot be loaded; the models then do not change.
+            StorageError: if an active guard cannot be loaded; the models then do not change. Others are left out.
         """
         with self.store.read() as connection:
             number = generation(self.store, connection)
@@ -177,7 +182,12 @@ class Models:
         served = {}
         for entry in wanted:
             key = (entry.name, entry.version)
-            served[key] = self._served.get(key) or load_model(entry, contents[entry.digest], self.max_rows)
+            try:
+                served[key] = self._served.get(key) or load_model(entry, contents[entry.digest], self.max_rows)
+            except StorageError as error:
+                if entry.active:
+                    raise
+                _log.error("model %s, version %s, is left out: %s", entry.name, entry.version, error)
         found = {entry.name: entry.version for entry in wanted if entry.active}
         order = [*self.names, *found]  # as the operator gave them, whatever was loaded last
         active = {name: found[name] for name in order if name in found}

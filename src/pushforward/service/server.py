@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pushforward.errors import StorageError
+from pushforward.estimators import Guard
 from pushforward.service.access import Access
 from pushforward.service.alert_rules import read_alert_file
 from pushforward.service.app import create_app
@@ -121,6 +122,8 @@ def prepare(settings: ServiceSettings) -> None:
         ConfigError: for a token file that cannot be understood.
     """
     Access(settings.token_file, b"")  # errors of the files are shown before anything starts
+    for _, path in settings.models:
+        Guard.load(path)  # before the store has it, from where every later start would load it
     if settings.alert_file is not None:
         read_alert_file(settings.alert_file)
     store = Store(settings.store)

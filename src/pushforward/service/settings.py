@@ -92,6 +92,11 @@ class ServiceSettings:
                     "gives a file another name)."
                 )
         check_choice("durability", self.durability, ("strict", "fast", "none"))
+        for given, option in ((self.alert_file is not None, "alerts"), (self.store_inputs, "store_inputs")):
+            if self.durability == "none" and given:
+                raise ConfigError(
+                    f'durability="none" stores no rows, and {option} needs them: use durability="fast", or leave {option} out.'
+                )
         check_integer("port", self.port, 0, most=65535)
         for option in ("workers", "max_batch", "queue", "max_rows", "max_body", "max_memory"):
             check_integer(option, getattr(self, option))

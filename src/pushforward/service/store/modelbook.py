@@ -155,15 +155,23 @@ def keep_only(store: Store, names: list[str]) -> None:
 def report_worker(store: Store, worker: str, number: int) -> None:
     """Note that a process is alive and serves this generation of the models."""
     with store.write() as connection:
-        row = {"id": worker, "seen": time.time(), "generation": number}
-        store.upsert(connection, tables.workers, row, ("id",))
-        connection.execute(tables.workers.delete().where(tables.workers.c.seen < time.time() - 60))
+        now, column = time.time(), tables.workers.c
+        store.upsert(connection, tables.workers, {"id": worker, "seen": now, "generation": number}, ("id",))
+        # A time in the future was written before the clock was set back.
+        connection.execute(tables.workers.delete().where((column.seen < now - 60) | (column.seen > now + 60)))
+
+
+def forget_worker(store: Store, worker: str) -> None:
+    """Note that a process ends."""
+    with store.write() as connection:
+        connection.execute(tables.workers.delete().where(tables.workers.c.id == worker))
 
 
 def slowest_worker(connection: Connection, seconds: float = 10) -> int | None:
     """The smallest generation that a process reported in the last seconds."""
-    column = tables.workers.c
-    return connection.execute(select(func.min(column.generation)).where(column.seen > time.time() - seconds)).scalar()
+    now, column = time.time(), tables.workers.c
+    alive = (column.seen > now - seconds) & (column.seen <= now + seconds)
+    return connection.execute(select(func.min(column.generation)).where(alive)).scalar()
 
 
 def _set_active(connection: Connection, name: str, version: str) -> None:
