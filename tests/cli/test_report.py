@@ -91,6 +91,7 @@ def test_an_unknown_check_is_a_wrong_argument(capsys):
     ("words", "sentence"),
     [
         (["-o", "x.html", "--json", "x.html"], "give them different names"),
+        (["-o", "x.html", "--json", "./x.html"], "give them different names"),
         (["-o", "normal.csv"], "would be replaced"),
         (["-o", "no/x.html"], "does not exist"),
         (["-o", "s3://bucket/x.html"], "not a local file"),
