@@ -29,7 +29,8 @@ class RunningMean:
     def __init__(self, first: Tensor) -> None:
         self.dtype, self.count = first.dtype, 1
         self.sum = self.log_sum = first.double()
-        self.log_squares = 2 * self.log_sum
+        self.top = self.log_sum.detach()
+        self.weight, self.weight_squares = torch.ones_like(self.top), torch.zeros_like(self.top)
         self.center = torch.where(torch.isinf(first), 0.0, first).detach().double()
         self.squares = torch.zeros_like(self.center)
 
@@ -38,11 +39,22 @@ class RunningMean:
         self.count += 1
         self.sum = self.sum + value.double()
         self.log_sum = logmeanexp(torch.stack((self.log_sum, value.double())), 0) + math.log(2.0)
-        self.log_squares = logmeanexp(torch.stack((self.log_squares, 2 * value.double())), 0) + math.log(2.0)
+        self._add_weight(value.detach().double())
         finite = torch.where(torch.isinf(value), 0.0, value).detach().double()
         step = finite - self.center
         self.center = self.center + step / self.count
         self.squares = self.squares + step * (finite - self.center)
+
+    def _add_weight(self, value: Tensor) -> None:
+        """Mean and squared deviations of exp(value - top), where ``top`` is the largest value so far."""
+        top = torch.maximum(self.top, value)
+        safe = torch.where(torch.isfinite(top), top, 0.0)
+        ratio = torch.exp(torch.where(torch.isfinite(self.top), self.top - safe, -math.inf))
+        self.weight, self.weight_squares = self.weight * ratio, self.weight_squares * ratio.square()
+        step = torch.exp(torch.where(torch.isfinite(value), value - safe, -math.inf)) - self.weight
+        self.weight = self.weight + step / self.count
+        self.weight_squares = self.weight_squares + step * (step - step / self.count)
+        self.top = top
 
     def mean(self) -> Tensor:
         """The mean; infinite where any tensor is."""
@@ -61,6 +73,5 @@ class RunningMean:
 
         It needs at least two tensors. If one of k draws has nearly all of the weight it is at most 1, which is then too small.
         """
-        share = torch.exp(self.log_squares - 2 * self.log_sum)  # sum w^2 / (sum w)^2, from 1 / k to 1
-        relative = ((self.count * share - 1).clamp(min=0) / (self.count - 1)).sqrt()
-        return torch.where(torch.isfinite(self.log_sum), relative, 0.0).to(self.dtype)
+        error = (self.weight_squares / ((self.count - 1) * self.count)).sqrt()
+        return torch.where(torch.isfinite(self.log_sum), error / self.weight, 0.0).to(self.dtype)

@@ -8,7 +8,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Measure
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.base import Step, Transform, outside, refuse_batch_statistics
+from pushforward.transforms.base import Step, Transform, outside
 
 __all__ = ["Inverse"]
 
@@ -17,12 +17,14 @@ __all__ = ["Inverse"]
 class Inverse(Transform):
     """A bijection with encode and decode exchanged.
 
+    Batch normalization in it normalizes with the statistics that it has, also in training.
+
     Args:
         transform: a bijection with an exact contribution.
 
     Raises:
         ConfigError: if it is not a transform.
-        KindError: if it is not a bijection, or has batch normalization.
+        KindError: if it is not a bijection.
 
     Example:
         >>> import torch
@@ -37,7 +39,6 @@ class Inverse(Transform):
             raise ConfigError(f"Inverse takes a transform; got {type(transform).__name__}.")
         if not transform.bijective:
             raise KindError(f"{type(transform).__name__} is not a bijection, so it has no inverse.")
-        refuse_batch_statistics(transform, "Inverse")
         super().__init__(transform.out_shape, transform.in_shape)
         self.transform = transform
         self.context = transform.context

@@ -14,7 +14,7 @@ from pushforward.networks.codec import encoder_and_decoder
 from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Step, Transform, as_shape, refuse_batch_statistics
+from pushforward.transforms.base import Shape, Step, Transform, as_shape
 from pushforward.transforms.linear.permutation import inverse_permutation
 from pushforward.transforms.surjections.conditional import MAX_LOG_SCALE, require_lebesgue
 
@@ -50,8 +50,6 @@ class AutoencodingTransform(Transform):
             raise KindError(f"{type(flow).__name__} is not a bijection, so it cannot be the flow of {owner}.")
         if flow is not None and flow.context:
             raise ConfigError(f"flow must not read a context; got one that reads a context of width {flow.context}.")
-        if flow is not None:
-            refuse_batch_statistics(flow, f"the flow of {owner}")
         self.features, self.latent, self.flow = features, check_integer("latent", latent), flow
         self.hidden, self.channels = check_widths("hidden", hidden), check_widths("channels", channels)
         self.activation = activation

@@ -22,7 +22,6 @@ from pushforward.transforms.base import (
     as_shape,
     check_context,
     outside,
-    refuse_batch_statistics,
 )
 from pushforward.transforms.chain import Chain
 from pushforward.transforms.inverse import Inverse
@@ -75,7 +74,7 @@ class Variational(Transform):
 
     Raises:
         ConfigError: for impossible sizes, or parts that do not fit.
-        KindError: if ``flow`` is not a bijection, or has batch normalization.
+        KindError: if ``flow`` is not a bijection.
 
     Example:
         >>> import torch
@@ -121,8 +120,6 @@ class Variational(Transform):
         )
         self.context = check_integer("context", context, 0)
         self.domain, self.codomain = self.likelihood.support, REAL
-        if flow is not None:
-            refuse_batch_statistics(flow, "the flow of a posterior")
         self.flow = flow
         self.extra = 0 if flow is None else flow.context
         count = self.likelihood.outputs(shape[0] if len(shape) == 3 else 1)
