@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pushforward as pf
 from pushforward import io
 from pushforward.detection import Monitor, SequentialPValues
 from pushforward.detection.martingales import MixtureMartingale, PowerMartingale, RestartedMartingale, log_mixture
-from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
 
 MARTINGALES = ("power", "mixture", "restarted")
 
@@ -319,3 +320,18 @@ def test_martingales_refuse_what_is_no_p_value(name):
             martingale.update(wrong)
     assert martingale.state == before
     assert len(martingale.update([0.1, 1.0])) == 2
+
+
+def test_numbers_that_are_no_anomaly_scores_are_said_to_be_none() -> None:
+    rng = np.random.default_rng(0)
+    reference = 3 + rng.gamma(2.0, size=99)
+    p = rng.integers(1, 101, 40) / 100
+    for numbers, word in ((p, "p-values"), (-reference[:40], "below all reference scores")):
+        monitor = Monitor(reference)
+        with pytest.warns(PushforwardWarning, match=f"{word}.*anomaly_score"):
+            [monitor.update(part) for part in np.split(numbers, 8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for stream in (3 + rng.gamma(2.0, size=300), 100 + p):
+            Monitor(reference).update(stream)
+        Monitor().update(p)

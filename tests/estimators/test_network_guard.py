@@ -608,3 +608,45 @@ def test_a_guard_of_a_network_that_changed_is_saved_with_a_warning(blobs, tmp_pa
     with pytest.raises(StorageError, match="network"):
         pf.NetworkGuard.load(tmp_path / "after", own)
     assert pf.NetworkGuard.load(tmp_path / "after", net).digest_ == guard.digest_
+
+
+def test_a_guard_is_calibrated_again_on_inputs_that_changed(blobs, tmp_path):
+    """Inputs with more noise, which are normal now; the statistics are those of the training inputs."""
+    net, x, y = blobs
+    guard = pf.NetworkGuard(net, 0.05).fit((x[:1000], y[:1000]), calibration=x[1000:1600])
+    noisy = x[2000:6000] + 0.7 * torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
+    assert guard(noisy[2000:]).alarm.float().mean() > 0.08
+    before = guard.p_value(noisy[:50])
+    with pytest.raises(CalibrationError):
+        guard.recalibrate(noisy[:5])
+    np.testing.assert_array_equal(guard.p_value(noisy[:50]), before)
+    guard.recalibrate((noisy[:2000], y[2000:4000]))
+    low, high = realized_interval(guard.calibrators_[None].n, 2000, 0.05, level=0.999)
+    assert low <= float(guard(noisy[2000:]).alarm.float().mean()) <= high
+    assert guard.selective(coverage=0.9, temperature_part=0.0).coverage == 0.9
+    guard.save(tmp_path / "g")
+    np.testing.assert_array_equal(pf.NetworkGuard.load(tmp_path / "g", net).p_value(noisy), guard.p_value(noisy))
+
+
+def test_one_logit_for_two_classes():
+    """What the error says works: the network returns the logits 0 and z."""
+    torch.manual_seed(0)
+    x = torch.randn(1200, 4)
+    y = (x[:, 0] > 0).long()
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1)).eval()
+    with pytest.raises(InputError, match=r"one column.*torch.cat\(\[torch.zeros_like\(z\), z\], 1\)"):
+        pf.NetworkGuard(net, 0.05).fit((x[:400], y[:400]), calibration=x[400:800])
+
+    class TwoLogits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.net(x)
+            return torch.cat([torch.zeros_like(z), z], 1)
+
+    guard = pf.NetworkGuard(TwoLogits().eval(), 0.05).fit((x[:400], y[:400]), calibration=x[400:800])
+    assert guard(x[800:]).alarm.float().mean() < 0.12
+    assert guard(30 * torch.ones(5, 4)).alarm.all()
+    np.testing.assert_array_equal(guard(x[:9]).prediction, (net(x[:9])[:, 0] > 0).long())

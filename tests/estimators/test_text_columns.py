@@ -113,3 +113,19 @@ def test_anomalies_are_found_beside_a_column_with_many_rare_values() -> None:
         )
         new = ~usual["shop"].isin(set(table(1500, 0)["shop"]))
         assert np.median(guard.anomaly_score(usual[new])) < np.quantile(guard.calibrator_.scores, 0.95)
+
+
+@pytest.mark.parametrize("step", [2, "gaps", "instants"])
+def test_integers_that_grow_from_row_to_row_are_said_to(step) -> None:
+    rng = np.random.default_rng(0)
+    gaps = {2: np.full(300, 2), "gaps": rng.integers(1, 4, 300), "instants": rng.integers(1, 9000, 300)}[step]
+    frame = pd.DataFrame({"id": 1000 + np.cumsum(gaps), "x": rng.normal(size=300), "y": rng.normal(size=300)})
+    with pytest.warns(PushforwardWarning, match=r"'id' grows from row to row.*ignore=\['id'\].*time='id'"):
+        pf.Guard(0.05, effort="fast", random_state=0).fit(frame)
+    with pytest.warns(PushforwardWarning, match="set aside: 'id' grows from row to row"):
+        guard = pf.Guard(0.05, effort="fast", ignore="auto", random_state=0).fit(frame)
+    assert guard.ignored_ == ("id",)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pf.Guard(0.05, effort="fast", random_state=0).fit(frame.sample(frac=1, random_state=0).assign(id=gaps))
+        pf.Guard(0.05, effort="fast", random_state=0).fit(frame, time="id")

@@ -45,7 +45,7 @@ class Known(LikelihoodPosterior):
 
     method = "known likelihood of the tests"
 
-    def log_likelihood(self, theta, x):
+    def _log_likelihood(self, theta, x):
         return td.Normal(theta[:, 0], 0.5).log_prob(x)
 
 

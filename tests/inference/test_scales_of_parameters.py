@@ -84,8 +84,8 @@ def test_files_say_which_parameters_are_logits_and_older_files_have_none(tmp_pat
     post.save(path, prior=False)
     again = inference.load_posterior(path, prior=prior)
     with torch.no_grad():
-        expected = post.log_likelihood(theta[:5], torch.zeros(1))
-        assert torch.equal(again.log_likelihood(theta[:5], torch.zeros(1)), expected)
+        expected = post._log_likelihood(theta[:5], torch.zeros(1))
+        assert torch.equal(again._log_likelihood(theta[:5], torch.zeros(1)), expected)
     options = {name: value for name, value in post._options().items() if name != "skewed"}
     monkeypatch.setattr(post, "_options", lambda: options)
     post.save(path, prior=False)
@@ -93,8 +93,8 @@ def test_files_say_which_parameters_are_logits_and_older_files_have_none(tmp_pat
     assert older.skewed.tolist() == [False]
     post.skewed = torch.tensor([False])
     with torch.no_grad():
-        raw = post.log_likelihood(theta[:5], torch.zeros(1))
-        assert torch.equal(older.log_likelihood(theta[:5], torch.zeros(1)), raw)
+        raw = post._log_likelihood(theta[:5], torch.zeros(1))
+        assert torch.equal(older._log_likelihood(theta[:5], torch.zeros(1)), raw)
 
 
 @pytest.mark.parametrize(

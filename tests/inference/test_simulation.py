@@ -406,12 +406,12 @@ def test_ratios_do_not_depend_on_the_units_of_the_parameters(tmp_path):
     one = inference.NRE(PRIOR).fit(theta, x, max_steps=30)
     large = inference.NRE(td.Normal(torch.zeros(2), 2.0**30)).fit(2.0**30 * theta, x, max_steps=30)
     with torch.no_grad():
-        expected = one.log_likelihood(theta[:5], one._observation(X))
-        torch.testing.assert_close(large.log_likelihood(2.0**30 * theta[:5], large._observation(X)), expected)
+        expected = one._log_likelihood(theta[:5], one._observation(X))
+        torch.testing.assert_close(large._log_likelihood(2.0**30 * theta[:5], large._observation(X)), expected)
     large.save(tmp_path / "post.safetensors")
     again = inference.load_posterior(tmp_path / "post.safetensors")
     with torch.no_grad():
-        torch.testing.assert_close(again.log_likelihood(2.0**30 * theta[:5], again._observation(X)), expected)
+        torch.testing.assert_close(again._log_likelihood(2.0**30 * theta[:5], again._observation(X)), expected)
     with pytest.raises(ConfigError, match="NRE holds out a fraction"):
         inference.NRE(PRIOR).fit(theta, x, validation=None)
 
@@ -585,3 +585,47 @@ def test_a_lattice_is_said_once_in_words_for_posteriors(method, message):
     assert len(messages) == 1
     assert messages[0].startswith(message)
     assert "Dequantize" not in messages[0]
+
+
+def test_the_likelihood_and_the_evidence_are_in_the_units_of_the_data() -> None:
+    """x = 5 + 100 theta + 30 noise, theta ~ N(0, 1): both are known."""
+    torch.manual_seed(0)
+    prior = torch.distributions.Normal(torch.zeros(1), 1.0)
+    theta = prior.sample((3000,))
+    x = 5 + 100 * theta + 30 * torch.randn(3000, 1)
+    post = pf.inference.NLE(prior).fit(theta, x, max_steps=600, seed=0, progress="silent")
+    at = torch.tensor([[-0.5], [0.0], [0.5]])
+    truth = torch.distributions.Normal(5 + 100 * at[:, 0], 30.0).log_prob(torch.tensor(25.0))
+    torch.testing.assert_close(post.log_likelihood(at, [25.0]), truth, atol=0.15, rtol=0)
+    evidence = torch.distributions.Normal(5.0, math.hypot(100, 30)).log_prob(torch.tensor(25.0)).item()
+    assert post.log_evidence(torch.tensor([25.0])) == pytest.approx(evidence, abs=0.1)
+    joint = prior.log_prob(at)[:, 0] + post.log_likelihood(at, [25.0]) - post.log_evidence([25.0])
+    torch.testing.assert_close(post.log_prob(at, [25.0]), joint, atol=1e-4, rtol=0)
+    with pytest.raises(InputError, match="theta must have the shape"):
+        post.log_likelihood(torch.zeros(3), [25.0])
+
+
+@pytest.mark.parametrize("shape", ["plain", "logarithm", "tail"])
+def test_the_slope_of_the_scaling_is_its_derivative(shape: str) -> None:
+    from pushforward.inference.data_scale import DataScale
+
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(4000, 1, generator=rng, dtype=torch.float64)
+    rows = {"plain": 3 * rows + 7, "logarithm": (3 * rows).exp(), "tail": rows / rows.roll(1, 0)}[shape]
+    scale = DataScale.of(rows)
+    assert (bool(scale.logarithm), bool(scale.tail)) == (shape == "logarithm", shape == "tail")
+    x = rows[:50].requires_grad_()
+    scaled = (scale._shape(x) - scale.mean) / scale.scale
+    (slope,) = torch.autograd.grad(scaled.sum(), x)
+    torch.testing.assert_close(scale.log_slope(x.detach()), slope.log())
+
+
+def test_the_score_of_a_posterior_that_no_draw_reaches_has_a_bound() -> None:
+    """A simulator with hardly any noise: the likelihood is a spike between the draws of the proposal."""
+    torch.manual_seed(0)
+    prior = torch.distributions.Uniform(-torch.ones(2), torch.ones(2))
+    theta = prior.sample((300,))
+    x = theta + 1e-6 * torch.randn(300, 2)
+    npe = pf.inference.NPE(prior).fit(theta, x, max_steps=100, progress="silent")
+    nle = pf.inference.NLE(prior).fit(theta, x, max_steps=300, progress="silent")
+    assert pf.inference.posterior_score(nle, npe, theta[:20], x[:20]) < 25  # 24.8 is the best possible

@@ -1,6 +1,7 @@
 """Tables in files of every format, whole and in chunks, and one clear error for each kind of damage."""
 
 import gzip
+import json
 import random
 import subprocess
 import sys
@@ -515,3 +516,37 @@ def test_a_file_without_rows_in_a_folder(tmp_path):
     write(tmp_path / "1.csv", TABLE)
     write(tmp_path / "2.csv", TABLE.slice(0, 0))
     assert sum(chunk.num_rows for chunk in stream_table(tmp_path, empty=True)) == 3
+
+
+def test_identifiers_keep_all_digits(tmp_path) -> None:
+    big = [9007199254740993, 9007199254740995, 1700000000000000001]
+    table = pa.table({"id": big, "n": pa.array([1, None, 3]), "half": [1.0, 2.0, 2.5], "x": [0.5, 1.5, 2.5]})
+    types = dict.fromkeys(table.column_names, pa.float64())
+    (tmp_path / "t.csv").write_text("id,n,half,x\n" + "".join(f"{i},{n},{h},{x}\n" for i, n, h, x in zip(
+        big, ("1", "", " 3"), ("1", "2", "2.5"), ("0.5", "1.5", "2.5"), strict=True)))  # fmt: skip
+    lines = [{"id": i, **({"n": n} if n else {}), "half": h, "x": x} for i, n, h, x in zip(
+        big, (1, None, 3), (1, 2, 2.5), (0.5, 1.5, 2.5), strict=True)]  # fmt: skip
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name in ("t.csv", "t.jsonl"):
+        (found,) = stream_table(tmp_path / name, types=types, integers=True)
+        assert [str(kind) for kind in found.select(["id", "n", "half", "x"]).schema.types] == [
+            "int64",
+            "int64",
+            "double",
+            "double",
+        ]
+        assert found.column("id").to_pylist() == big
+        assert found.column("n").to_pylist() == [1, None, 3]
+        (found,) = stream_table(tmp_path / name, types=types)
+        assert str(found.schema.field("id").type) == "double"
+
+
+@pytest.mark.parametrize(
+    "cells", [["007", "12", "9223372036854775808"], ["1e3", "2", "3"], ["1", "x", "2"], ["", "NaN", "null"]]
+)
+def test_columns_that_are_not_all_integers_stay_as_they_are(tmp_path, cells) -> None:
+    from pushforward.io.csv import integer_columns
+    from pushforward.io.input_file import InputFile
+
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{cell},1\n" for cell in cells))
+    assert integer_columns(InputFile("t.csv", str(tmp_path / "t.csv"), None, "csv"), ["a"]) == []

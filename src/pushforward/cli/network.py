@@ -120,7 +120,10 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
     if holds_images(Path(source)):
         yield from numbered(_named_batches(source, rows, guard.reader_.dtype))
     else:
-        for chunk in stream_table(source, rows=rows, empty=True, **options):
+        import pyarrow as pa
+
+        types = dict.fromkeys(getattr(guard, "feature_names_in_", ()), pa.float64())
+        for chunk in stream_table(source, rows=rows, types=types, empty=True, integers=True, **options):
             yield chunk, matrix_of(chunk, source, guard)
 
 

@@ -49,7 +49,8 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
     elif guard.reads_images:
         yield from numbered(named_images(table, rows, gray=channels_of(guard) == 1))
     else:
-        for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), empty=True, **options):
+        types = guard.schema_.pyarrow_types()
+        for chunk in stream_table(table, rows=rows, types=types, empty=True, integers=True, **options):
             yield chunk, None
 
 

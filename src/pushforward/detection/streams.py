@@ -16,11 +16,14 @@ from torch import Tensor
 
 from pushforward.detection.martingales import MARTINGALES, BettingMartingale
 from pushforward.detection.validation import score_array
-from pushforward.errors import StorageError
+from pushforward.errors import StorageError, warn_caller
 from pushforward.io import read, write
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 
 __all__ = ["Monitor", "SequentialPValues"]
+
+_FIRST = 10
+"""Scores of a stream after which their meaning is judged."""
 
 
 class SequentialPValues:
@@ -130,6 +133,8 @@ class Monitor:
         check_choice("betting", betting, MARTINGALES)
         self.alpha, self.betting, self.epsilon, self.seed = check_number("alpha", alpha, 0, 1), betting, epsilon, seed
         self.p_values = SequentialPValues(reference, seed)
+        self._reference = (len(self.p_values.seen), self.p_values.seen[0]) if self.p_values.seen else None
+        self._looked_at = 0
         self.restart()
 
     def restart(self) -> None:
@@ -163,8 +168,12 @@ class Monitor:
 
         Raises:
             InputError: for NaN or a wrong shape or type; the state then does not change.
+
+        Warns:
+            PushforwardWarning: once, if these seem to be no anomaly scores: they are p-values, or all below the reference.
         """
         evidence = self.martingale.update(self.p_values(scores))
+        self._look_at(np.atleast_1d(np.asarray(scores, dtype=np.float64)))
         if evidence.size:
             reached = np.flatnonzero(evidence >= -math.log(self.alpha))
             if self.alarm_at is None and reached.size:
@@ -173,6 +182,25 @@ class Monitor:
             self.log_evidence = float(evidence[-1])
             self.highest = max(self.highest, float(evidence.max()))
         return evidence
+
+    def _look_at(self, scores: NDArray[np.float64]) -> None:
+        """Warn if the first scores of the stream have another sign or meaning than those of the reference."""
+        if self._reference is None or self._looked_at < 0 or not scores.size:
+            return
+        count, lowest = self._reference
+        ranks = scores * (count + 1)
+        are_ranks = bool(((scores > 0) & (scores <= 1) & (np.abs(ranks - ranks.round()) < 1e-6)).all())
+        if not (are_ranks or (scores < lowest).all()):
+            self._looked_at = -1
+            return
+        self._looked_at += scores.size
+        if self._looked_at >= _FIRST:
+            self._looked_at = -1
+            said = "are multiples of 1 / (n + 1), as p-values are" if are_ranks else "are below all reference scores"
+            warn_caller(
+                f"the first {_FIRST} scores of the stream {said}, so this monitor would never see an anomaly: give it anomaly scores, of which "
+                "higher is more anomalous, as guard.anomaly_score(rows)."
+            )
 
     def __repr__(self) -> str:
         state = f"alarm at {self.alarm_at}" if self.alarm else "quiet"
@@ -213,6 +241,7 @@ class Monitor:
         if not valid:
             raise StorageError("this is not the state of a monitor that pushforward wrote.")
         monitor.count, monitor.alarm_at = number, alarm_at
+        monitor._looked_at = -1 if number else 0
         monitor.log_evidence, monitor.highest, *monitor.martingale.state = figures
         return monitor
 

@@ -15,6 +15,7 @@ from pushforward.errors import ConfigError, SchemaError, warn_caller
 __all__ = ["check_ignore", "columns_to_ignore", "without"]
 
 _FEW = 20  # rows; in fewer, numbers count rows by chance
+_COUNTS = "counts the rows"
 
 
 def check_ignore(ignore: Any) -> None:
@@ -30,7 +31,8 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
     Args:
         table: a pyarrow table.
         ignore: names, or "auto" for identifiers and free text (columns that no guard can model), with a warning that names
-            them, or None for none. A column that counts the rows is said to be one, and is set aside with "auto".
+            them, or None for none. A column of integers that counts the rows, or grows from row to row, is said to be one, and is
+            set aside with "auto".
 
     Raises:
         SchemaError: for a name that the table does not have.
@@ -54,9 +56,11 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
         warn_caller(f"columns that say nothing about a new row are set aside: {listed}.")
     if ignore is None and found:
         for name, why in found.items():
+            beyond = "so a new row is always beyond it" if why == _COUNTS else "so new rows may all be beyond it"
+            time = "" if why == _COUNTS else f" If it is a time, fit(X, time={name!r}) calibrates on the latest rows."
             warn_caller(
-                f"column {name!r} {why}, so a new row is always beyond it: leave it out with ignore=[{name!r}], on the command "
-                f"line --drop {quote(name)}."
+                f"column {name!r} {why}, {beyond}: leave it out with ignore=[{name!r}], on the command "
+                f"line --drop {quote(name)}.{time}"
             )
         return ()
     return tuple(found)
@@ -81,7 +85,9 @@ def _unusable(name: str, column: Any, texts: bool) -> str:
     if pa.types.is_integer(kind) and not pa.types.is_dictionary(column.type) and len(column) >= _FEW:
         values = column.to_numpy()
         if not column.null_count and np.all(np.diff(np.sort(values.astype(np.float64))) == 1):
-            return "counts the rows"
+            return _COUNTS
+        if not column.null_count and np.all(values[1:] > values[:-1]):
+            return "grows from row to row"
     if texts and is_text(kind):
         try:
             Column.infer(name, column)

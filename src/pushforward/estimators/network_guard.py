@@ -187,6 +187,37 @@ class NetworkGuard:
         self.__dict__ = vars(fitted)
         return self
 
+    def recalibrate(self, calibration: Any) -> Self:
+        """Calibrate on new inputs, without training; the promise then refers to inputs like these.
+
+        For a network whose normal inputs have changed a little. The statistics stay as they are, but for their common scale; after the
+        network was trained further, call :meth:`fit` again. :meth:`selective` has to be fitted again too.
+
+        Args:
+            calibration: normal inputs that neither the network nor the guard was fitted on, in the forms of :meth:`fit`.
+
+        Raises:
+            CalibrationError: for too few of them; it says how many are needed. The guard is then unchanged.
+            InputError: as for :meth:`fit`.
+        """
+        self._require_fitted()
+        if isinstance(calibration, str):
+            raise CalibrationError(
+                "recalibrate needs new inputs, and no text: pass inputs that the network has not seen."
+            )
+        warn_of_training_mode(self.net)
+        fitted = copy.copy(self)
+        fitted.reader_, fitted.score_ = copy.copy(self.reader_), copy.deepcopy(self.score_)
+        labeled, inputs = Labeled(), []
+        with outside_inference():
+            readings = fitted._held_out(calibration, labeled)
+            if self.smoothing_ is not None:
+                readings = _keeping(readings, inputs)
+            fitted._calibrate_on(*held_out_columns(fitted.score_, readings), labeled, inputs)
+        fitted.promised_ = True
+        self.__dict__ = vars(fitted)
+        return self
+
     def _fit(self, train: Any, calibration: Any) -> None:
         spare = isinstance(calibration, str)
         self.autocast_ = autocast_type(self.reader_.device)

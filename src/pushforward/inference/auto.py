@@ -114,6 +114,10 @@ def posterior_score(
 ) -> float:
     """Mean of log q(theta | x) on simulations, nats; extreme rows count as 20 nats below the median.
 
+    The evidence of NLE and NRE is an importance-weighted mean over draws of ``proposal``, of the prior, and the true parameters
+    themselves. These bound the score of a posterior so narrow that no other draw reaches it, as of a deterministic simulator, by
+    log(N m(theta | x)) with N draws of the density m; it is then too low.
+
     Args:
         posterior: of NPE, NLE or NRE.
         proposal: NPE's posterior, from which the evidence of the other methods is estimated.
@@ -141,14 +145,15 @@ def posterior_score(
         for row, data in zip(theta, x, strict=True):
             scaled = posterior._observation(data)
             wide = posterior.prior.sample(_PRIOR_DRAWS, seed=int(torch.randint(2**31, (), generator=generator)))
-            draws = posterior.prior.clamp(torch.cat((proposal.draw(_PROPOSALS, scaled, generator), wide)))
+            draws = torch.cat((proposal.draw(_PROPOSALS, scaled, generator), wide, row[None]))
+            draws = posterior.prior.clamp(draws)
             log_prior = posterior.prior.log_prob(draws)
             log_proposal = torch.logaddexp(
                 proposal._log_prob(draws, scaled) + math.log(_PROPOSALS / len(draws)),
                 log_prior + math.log(_PRIOR_DRAWS / len(draws)),
             )
-            log_ratio = log_prior + posterior.log_likelihood(draws, scaled) - log_proposal
-            joint = posterior.prior.log_prob(row[None]) + posterior.log_likelihood(row[None], scaled)
+            log_ratio = log_prior + posterior._log_likelihood(draws, scaled) - log_proposal
+            joint = posterior.prior.log_prob(row[None]) + posterior._log_likelihood(row[None], scaled)
             found.append(joint[0] - logmeanexp(log_ratio, 0))
         values = torch.stack(found)
     values = torch.nan_to_num(values.double(), nan=-math.inf, posinf=-math.inf)

@@ -256,7 +256,7 @@ def _true_log_prob(posterior: SimulationPosterior, theta: Any, x: Any) -> Tensor
 def _unnormalized(posterior: SimulationPosterior, theta: Tensor, x: Tensor) -> Tensor:
     """Log-density up to a constant, without an estimate of the evidence."""
     if isinstance(posterior, LikelihoodPosterior):
-        return posterior.prior.log_prob(theta) + posterior.log_likelihood(theta, posterior._observation(x))
+        return posterior.prior.log_prob(theta) + posterior._log_likelihood(theta, posterior._observation(x))
     return posterior.log_prob(theta, x)
 
 

@@ -111,7 +111,8 @@ def check(
         posterior: of NPE, NLE or NRE.
         simulator: function of parameters that returns data.
         x: an observation; None checks the posterior only.
-        simulations: number of simulations for the calibration.
+        simulations: number of simulations for the calibration. With ``x`` there are at least 1,000 more from the prior, which rank
+            the observation, and as many from its posterior; with fewer no observation could fail.
         draws: number of draws of each posterior; of that of the observation at least 1,000.
         seed: of the simulations and draws; use another than in training.
         progress: "auto", "rich", "plain" or "silent"; draws of NLE and NRE take a second or more for each simulation.

@@ -65,6 +65,13 @@ class DataScale(nn.Module):
         """Scaled data, ``(*batch, width)``, float32."""
         return ((self._shape(x.double()) - self.mean) / self.scale).float()
 
+    def log_slope(self, x: Tensor) -> Tensor:
+        """Log of the derivative of the scaling at data ``(*batch, width)``, float64."""
+        x = x.double()
+        logged = -torch.where(self.logarithm, x, 1.0).clamp(min=1e-300).log()
+        tailed = -torch.hypot(x - self.center, self.spread).log()
+        return torch.where(self.logarithm, logged, torch.where(self.tail, tailed, 0.0)) - self.scale.log()
+
     def inverse(self, x: Tensor) -> Tensor:
         """The data of scaled data ``(*batch, width)``, float64."""
         shaped = x.double() * self.scale + self.mean

@@ -83,8 +83,8 @@ class LikelihoodPosterior(SimulationPosterior):
         return result
 
     @abstractmethod
-    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Log-likelihood, or log-ratio, of a scaled observation, nats, ``(n, D)`` to ``(n,)``, with gradients."""
+    def _log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood of scaled data, or log-ratio, of a scaled observation, nats, ``(n, D)`` to ``(n,)``, with gradients."""
 
     def temper(self, count: int, x: Tensor, generator: torch.Generator) -> TemperedSample:
         """Draws on the unconstrained reals, with the evidence."""
@@ -113,7 +113,7 @@ class LikelihoodPosterior(SimulationPosterior):
         def log_posterior(u: Tensor) -> Tensor:
             theta, contribution = self._transform.decode_with_contribution(u)
             theta = self.prior.clamp(theta)
-            return self.prior.log_prob(theta) - contribution + self.log_likelihood(theta, x)
+            return self.prior.log_prob(theta) - contribution + self._log_likelihood(theta, x)
 
         return log_posterior
 
@@ -139,14 +139,19 @@ class LikelihoodPosterior(SimulationPosterior):
     def _log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
         if x.dim() == 2:
             raise InputError("NLE and NRE score one observation at a time: pass one x.")
+        evidence = self._evidence_of(x)
+        inside = self.prior.contains(theta)
+        safe = torch.where(inside[:, None], theta, self.prior.middle().to(theta))
+        values = self.prior.log_prob(safe) + self._log_likelihood(safe, x) - evidence
+        return torch.where(inside, values, -math.inf)
+
+    def _evidence_of(self, x: Tensor) -> float:
+        """The evidence of a scaled observation, computed once."""
         key = x.numpy().tobytes()
         if key not in self._evidence:
             with torch.no_grad():
                 self._evidence[key] = self._log_evidence(x)
-        inside = self.prior.contains(theta)
-        safe = torch.where(inside[:, None], theta, self.prior.middle().to(theta))
-        values = self.prior.log_prob(safe) + self.log_likelihood(safe, x) - self._evidence[key]
-        return torch.where(inside, values, -math.inf)
+        return self._evidence[key]
 
 
 class NLE(SimulationMethod["NLEPosterior"]):
@@ -218,8 +223,52 @@ class NLEPosterior(LikelihoodPosterior):
         width = math.prod(self.x_shape)
         self.counts = torch.tensor([False] * width if counts is None else list(counts))
 
-    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Log-likelihood of a scaled observation ``(width,)``, or of one for each row."""
+    def log_likelihood(self, theta: Any, x: Any) -> Tensor:
+        """log q(x | theta) of an observation for each row of parameters, nats, ``(n, D)`` to ``(n,)``, with gradients to theta.
+
+        A density in the units of x. Columns of counts have the density in the middle of a cell of width 1, which is nearly their
+        probability.
+
+        Args:
+            theta: parameters within the prior, ``(n, D)``.
+            x: one observation, with the shape of a simulation.
+
+        Raises:
+            InputError: for a wrong shape, or an observation that is not finite.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> _ = torch.manual_seed(0)
+            >>> prior = torch.distributions.Normal(torch.zeros(1), 1.0)
+            >>> theta = prior.sample((500,))
+            >>> posterior = pf.inference.NLE(prior).fit(theta, 100 * theta + torch.randn(500, 1), max_steps=20, progress="silent")
+            >>> posterior.log_likelihood(torch.zeros(3, 1), x=[5.0]).shape
+            torch.Size([3])
+        """
+        rows = self._parameters(theta)
+        scaled = self._observation(x)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
+            return self._log_likelihood(rows, scaled) + self._log_slope(scaled)
+
+    def log_evidence(self, x: Any) -> float:
+        """log p(x) of an observation under this simulator and prior, nats: the log of the mean likelihood over the prior.
+
+        The difference of two simulators' values for one observation is the log of their Bayes factor. It is computed as
+        :meth:`log_prob <SimulationPosterior.log_prob>` does, which states the errors; the error of the network comes on top.
+
+        Raises:
+            InputError: as for :meth:`log_likelihood`.
+        """
+        scaled = self._observation(x)
+        with torch.no_grad():
+            return self._evidence_of(scaled) + float(self._log_slope(scaled))
+
+    def _log_slope(self, x: Tensor) -> Tensor:
+        """Log of the volume of the scaled data for a unit of the data, at a scaled observation."""
+        return self.scale.log_slope(self.scale.inverse(x) + 0.5 * self.counts).sum().float()
+
+    def _log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood of a scaled observation ``(width,)``, or of one for each row, as a density of scaled data."""
         context = self.prior.inputs(theta, self.skewed)
         rows = _in_cell(x, 0.5, self.counts, self.scale).expand(len(theta), -1)
         values = [network(rows, context) for network in self.networks]

@@ -149,7 +149,7 @@ class NREPosterior(LikelihoodPosterior):
         self.center = torch.tensor([0.0] * self.features if center is None else list(center), dtype=torch.float64)
         self.spread = torch.tensor([1.0] * self.features if spread is None else list(spread), dtype=torch.float64)
 
-    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+    def _log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """The log-ratio, up to a function of x."""
         u = ((self.prior.inputs(theta, self.skewed) - self.center) / self.spread).to(x.dtype)
         return self.networks[0](torch.cat((u, x.expand(len(theta), -1)), -1))[..., 0]

@@ -116,11 +116,21 @@ class SimulationPosterior(ABC):
         Raises:
             InputError: for a wrong shape.
         """
+        rows = self._parameters(theta)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
+            return self._log_prob(rows, self._observation(x, rows=len(rows)))
+
+    @final
+    def _parameters(self, theta: Any) -> Tensor:
+        """Rows of parameters, ``(n, D)``.
+
+        Raises:
+            InputError: for a wrong shape.
+        """
         rows = (theta if isinstance(theta, Tensor) else as_numbers(theta, "theta")).float()
         if rows.dim() != 2 or rows.shape[1] != self.features:
             raise InputError(f"theta must have the shape (n, {self.features}); got {tuple(rows.shape)}.")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
-            return self._log_prob(rows, self._observation(x, rows=len(rows)))
+        return rows
 
     def save(self, path: Path, *, prior: bool = True) -> None:
         """Write everything to one safetensors file, without code.

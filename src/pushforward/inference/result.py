@@ -13,7 +13,7 @@ from pushforward.errors import warn_caller
 from pushforward.inference.modes import Mode, box_points, find_modes
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.targets import Target
-from pushforward.inference.weights import ImportanceWeights, khat_threshold
+from pushforward.inference.weights import ImportanceWeights, effective_sample_size, khat_threshold
 from pushforward.models.base import Model
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
@@ -27,6 +27,8 @@ _DROPPED_MASS = 0.01
 """Modes with a smaller fraction of the mass than this are not reported."""
 _FEWEST_STEPS = 30
 """A coordinate whose deviation is less than this times the spacing of numbers at its mean is rounded too coarsely."""
+_NEARLY_ALL = 0.99
+"""Effective part of the draws from which on a large k-hat comes from a few draws at an edge."""
 _NARROW = 1e-8
 """Deviations below this are far from the units in which the search for modes and the flow start."""
 
@@ -243,11 +245,22 @@ def warn(fit: TargetFit) -> None:
         rescale = (
             f"Give parameter {narrow[0]}, which varies by less than {_NARROW:g}, a larger unit. " if narrow else ""
         )
-        warn_caller(
-            f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}: the flow misses a part of the target, and estimates from "
-            f"its draws are not reliable. {rescale}Try more steps (max_steps=), a larger flow, a parametrization with less "
+        share = effective_sample_size(fit.weights.log_weights) / len(fit.weights.log_weights)
+        advice = (
+            f"{rescale}Try more steps (max_steps=), a larger flow, a parametrization with less "
             'correlation, objective="fab" if there may be several modes, or pf.inference.neutra(fit) for exact draws.'
         )
+        if share > _NEARLY_ALL:
+            warn_caller(
+                f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}, although the effective sample size is {share:.1%} of the draws: the flow has too "
+                "little mass at an edge of the target, as at a bound where the density is not 0, so a few draws have large weights. Estimates may be "
+                f"good, and their stated errors are too small. {advice}"
+            )
+        else:
+            warn_caller(
+                f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}: the flow misses a part of the target, and estimates from "
+                f"its draws are not reliable. {advice}"
+            )
     if fit.dropped_modes:
         worst = max(fit.dropped_modes, key=lambda mode: mode.mass)
         where = ", ".join(f"{value:.3g}" for value in worst.location[:4].tolist())

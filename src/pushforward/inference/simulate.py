@@ -160,7 +160,10 @@ def failed_runs(*simulations: Simulations) -> str:
     failures = [failure for each in simulations for failure in each.failures.items()]
     first = f"run {failures[0][0]}" if failures and len(simulations) == 1 else "the first"
     reason = f"; {first}: {failures[0][1]}" if failures else ""
-    return f"{bad} of {total} runs of the simulator gave no finite data ({len(failures)} error{'s' if len(failures) != 1 else ''}{reason})"
+    said = f"{bad} of {total} runs of the simulator gave no finite data ({len(failures)} error{'s' if len(failures) != 1 else ''}{reason})"
+    if not failures and bad > total / 2:  # hardly an accident
+        said += "; if NaN stands for observations that a run does not have, give 0 there, and a column that is 1 where there is one"
+    return said
 
 
 def _all_runs(

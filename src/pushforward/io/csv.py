@@ -21,13 +21,15 @@ from pushforward.io.pipe import Pipe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["check_delimited", "column_names", "read_delimited", "stream_delimited", "stream_pipe"]
+__all__ = ["check_delimited", "column_names", "integer_columns", "read_delimited", "stream_delimited", "stream_pipe"]
 
 TextSource = InputFile | Pipe
 
 _BLOCK = 1 << 20  # bytes that are parsed at a time, and the length of the longest row
 # A number with a leading zero or a hexadecimal prefix is a code, such as a postal code or an identifier.
 _CODE = r"^\s*[+-]?0[0-9xX]"
+# An integer of at most 19 digits, which int64 has.
+_INTEGER = r"^\s*-?([0-9]{1,18}|[1-8][0-9]{18})\s*$"
 _QUOTED = re.compile(r'"[^"]*"')
 _SEPARATORS = (",", ";", "\t", "|")
 _SHELL = {"\t": "tab"}
@@ -90,6 +92,25 @@ def check_delimited(
         if not (empty and last is None):
             _check_end(file, last)
         return names
+
+
+def integer_columns(file: InputFile, names: Sequence[str]) -> list[str]:
+    """Those of the columns in which every cell is an integer of int64 or missing, and some are not missing."""
+    import pyarrow as pa
+
+    pc = compute()
+    found = dict.fromkeys(names, False)
+    with _plain_errors(file):
+        for batch in _csv("open_csv", file, names, dict.fromkeys(names, pa.string())) if names else ():
+            for name in list(found):
+                cells = batch[name]
+                whole = pc.match_substring_regex(cells, _INTEGER)
+                absent = pc.is_in(pc.utf8_trim_whitespace(cells), value_set=pa.array(["", *MISSING_WORDS]))
+                if not pc.all(pc.or_(pc.fill_null(whole, True), pc.fill_null(absent, True))).as_py():
+                    del found[name]
+                elif pc.any(pc.fill_null(whole, False)).as_py():
+                    found[name] = True
+    return [name for name, some in found.items() if some]
 
 
 def stream_delimited(file: TextSource, names: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from pushforward.io.pipe import Pipe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["infer_json", "read_json", "stream_json"]
+__all__ = ["infer_json", "integer_keys", "read_json", "stream_json"]
 
 
 def read_json(file: InputFile) -> pa.Table:
@@ -46,6 +46,30 @@ def infer_json(file: InputFile | Pipe, types: Mapping[str, pa.DataType]) -> pa.S
 
     with _plain_errors(file), pyarrow.json.open_json(file.open_start(), _options()) as reader:
         return pa.schema([fitted(field) for field in reader.schema])
+
+
+def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> list[str]:
+    """Those of the keys whose value is an integer of int64, null or absent in every line, and an integer in the first ones."""
+    import pyarrow as pa
+    import pyarrow.json
+
+    with _plain_errors(files[0]), pyarrow.json.open_json(files[0].open_start(), _options()) as reader:
+        known = {field.name: field.type for field in reader.schema}
+
+    def whole(chosen: Sequence[str]) -> bool:
+        schema = pa.schema([(name, pa.int64()) for name in chosen])
+        try:
+            for file in files:
+                for _ in stream_json(file, schema):
+                    pass
+        except (InputError, SchemaError):
+            return False
+        return True
+
+    found = [name for name in names if pa.types.is_integer(known.get(name, pa.null()))]
+    if not found or whole(found):
+        return found
+    return [name for name in found if whole([name])]
 
 
 def stream_json(file: InputFile | Pipe, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.data.tables import as_table
-from pushforward.errors import InputError
-from pushforward.io.csv import check_delimited, column_names, read_delimited, stream_delimited, stream_pipe
+from pushforward.errors import InputError, SchemaWarning
+from pushforward.io.csv import (
+    check_delimited,
+    column_names,
+    integer_columns,
+    read_delimited,
+    stream_delimited,
+    stream_pipe,
+)
 from pushforward.io.files import load_array, plain_errors
 from pushforward.io.input_file import InputFile, TextFormat, unchanged
-from pushforward.io.json_lines import infer_json, read_json, stream_json
+from pushforward.io.json_lines import infer_json, integer_keys, read_json, stream_json
 from pushforward.io.table_source import TableSource
 from pushforward.numerics.checks import check_integer
 
@@ -92,6 +100,7 @@ def stream_table(
     decimal: str = ".",
     filesystem: Any = None,
     empty: bool = False,
+    integers: bool = False,
 ) -> Iterator[pa.Table]:
     """Read the table of :func:`read_table` in chunks of ``rows`` rows, in constant memory. The last chunk may be shorter.
 
@@ -113,6 +122,8 @@ def stream_table(
         filesystem: as for :func:`read_table`.
         empty: whether a CSV, TSV, Parquet or Arrow table may have no rows: it is then one chunk without rows, instead of an
             error.
+        integers: whether columns that are float64 by ``types`` are int64 where all cells of the files are integers, so that
+            identifiers keep all digits. Files of text are then read once more; standard input and pipes cannot be.
 
     Yields:
         Tables.
@@ -131,7 +142,7 @@ def stream_table(
     """
     check_integer("rows", rows)
     source = TableSource.at(path, columns, format, TextFormat(encoding, delimiter, decimal), filesystem)
-    return _stream(source, rows, types or {}, empty)
+    return _stream(source, rows, types or {}, empty, integers)
 
 
 def _joined(source: TableSource) -> pa.Table:
@@ -152,13 +163,17 @@ def _joined(source: TableSource) -> pa.Table:
         raise InputError(f"a column has different types in the files of {source.name}: {error}") from None
 
 
-def _stream(source: TableSource, rows: int, types: Mapping[str, pa.DataType], may_be_empty: bool) -> Iterator[pa.Table]:
+def _stream(
+    source: TableSource, rows: int, types: Mapping[str, pa.DataType], may_be_empty: bool, integers: bool
+) -> Iterator[pa.Table]:  # fmt: skip
     import pyarrow as pa
 
     columns: pa.Schema | None = None
 
     def read() -> Iterator[pa.Table]:
-        nonlocal columns
+        nonlocal columns, types
+        if integers and source.pipe is None:
+            types = {**types, **dict.fromkeys(_whole_numbers(source, types), pa.int64())}
         for chunk in map(source.checked, chunks_of(source, rows, types, empty=may_be_empty)):
             columns = chunk.schema
             yield chunk
@@ -173,6 +188,23 @@ def _stream(source: TableSource, rows: int, types: Mapping[str, pa.DataType], ma
             yield pa.Table.from_batches([], columns)
         elif empty:
             raise InputError(f"{source.name} has no rows.")
+
+
+def _whole_numbers(source: TableSource, types: Mapping[str, pa.DataType]) -> list[str]:
+    """The columns of float64 that have only integers, in files of text; none of a folder whose files have different columns."""
+    import pyarrow as pa
+
+    numbers = [name for name, kind in types.items() if kind == pa.float64()]
+    if source.format == "jsonl":
+        return integer_keys(source.inputs, numbers)
+    if source.format not in ("csv", "tsv"):
+        return []
+    for file in source.inputs:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SchemaWarning)  # the pass that follows warns
+            present = set(column_names(file, None))
+        numbers = integer_columns(file, [name for name in numbers if name in present])
+    return numbers
 
 
 def chunks_of(

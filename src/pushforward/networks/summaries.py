@@ -74,6 +74,7 @@ class SetSummary(nn.Module):
     """A function of a set of rows that does not depend on their order (Zaheer et al. 2017): the mean of a network of each row.
 
     It suits independent, identically distributed data. Mean and variance of the row's features pass through a second network.
+    For data of varying number, fill up with rows of zeros, and give each row one more number, 1 for a row that is there.
 
     Args:
         rows: number of rows in a datum.

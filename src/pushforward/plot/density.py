@@ -157,7 +157,9 @@ def _size(model: Any, rows: np.ndarray | None, box: np.ndarray | None) -> int:
         return rows.shape[1]
     if box is not None:
         return len(box)
-    raise InputError("a density that is a function needs data or limits.")
+    raise InputError(
+        "a density that is a function needs data or limits; of a posterior, plot draws: pf.plot.samples(posterior.sample(1000, x))."
+    )
 
 
 def _box(model: Any, rows: np.ndarray | None, size: int, context: Any) -> np.ndarray:

@@ -181,7 +181,10 @@ def evaluate_scores(
         resamples = int(min(_RESAMPLES, max(200, _DRAWN // len(scores))))
         for k, metric in enumerate((auroc, average_precision)):
             low, high = bootstrap_interval(metric, normal, odd, level=LEVEL, n_resamples=resamples)
-            areas[k] = Estimate(metric(normal, odd), low, high)
+            value = metric(normal, odd)
+            areas[k] = Estimate(
+                value, min(low, value), max(high, value)
+            )  # resamples have ties, which move some metrics
     detected = Proportion(int(alarm[anomalous].sum()), len(odd))
     false_alarms = Proportion(int(alarm[~anomalous].sum()), len(normal))
     expected = None

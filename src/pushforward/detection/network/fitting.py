@@ -115,9 +115,14 @@ def _begin(
     reading = reader.read(inputs)
     classes = reading.logits.shape[1] if classifies and reading.logits is not None else 1
     if classifies and classes < 2:
-        found = "read= gives no logits" if reading.logits is None else f"the network's output has {classes} columns"
+        if reading.logits is not None:
+            raise InputError(
+                "the training data have labels, and the network's output has one column. If it is the logit z of two classes, wrap the "
+                "network so that it returns torch.cat([torch.zeros_like(z), z], 1). Else name the logits with logits=, or pass "
+                "task='embed'."
+            )
         raise InputError(
-            f"the training data have labels, but {found}: name the logits with logits=, or pass task='embed'."
+            "the training data have labels, but read= gives no logits: let it give them, or pass task='embed'."
         )
     if classifies:
         _warn_of_other_outputs(reader, reading)

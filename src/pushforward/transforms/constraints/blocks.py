@@ -103,4 +103,6 @@ def _hull(supports: list[Support | None]) -> Support:
     boxes = [Support() if support is None else support for support in supports]
     if all(box == boxes[0] and not box.within for box in boxes):
         return boxes[0]
-    return Support(min(box.low for box in boxes), max(box.high for box in boxes), "blocks")
+    return Support(
+        min(box.low for box in boxes), max(box.high for box in boxes), "with narrower bounds in some coordinates"
+    )
