@@ -122,7 +122,7 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
     else:
         import pyarrow as pa
 
-        types = dict.fromkeys(getattr(guard, "feature_names_in_", ()), pa.float64())
+        types = {str(name): pa.float64() for name in getattr(guard, "feature_names_in_", ())}
         for chunk in stream_table(source, rows=rows, types=types, empty=True, integers=True, **options):
             yield chunk, matrix_of(chunk, source, guard)
 

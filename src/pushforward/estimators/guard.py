@@ -284,7 +284,8 @@ class Guard(ConformalDetector):
         """
         fitted = copy.copy(self)  # a fit that fails leaves this guard as it is
         fitted._fit(X, groups, time, checkpoint)
-        self.__dict__ = vars(fitted)
+        vars(self).clear()
+        vars(self).update(vars(fitted))
         return self
 
     def _fit(self, X: Any, groups: Any, time: Any, checkpoint: str | os.PathLike[str] | None) -> None:
