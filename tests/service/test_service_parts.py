@@ -315,18 +315,15 @@ def test_a_batch_waits_only_for_requests_that_are_on_the_way():
         await batcher.submit(MODEL, rows(1))
         return time.monotonic() - start
 
-    assert run_queue(alone, worker, max_wait=2.0, others=lambda: 0) < 1.0
+    assert run_queue(alone, worker, max_wait=2.0, others=lambda: 1) < 1.0
     worker.batches.clear()
 
     async def two(batcher):
-        nonlocal arriving
         first = asyncio.create_task(batcher.submit(MODEL, rows(1)))
         await asyncio.sleep(0.1)
-        arriving = 0
         await asyncio.gather(first, batcher.submit(MODEL, rows(2)))
 
-    arriving = 1
-    run_queue(two, worker, max_wait=2.0, others=lambda: arriving)
+    run_queue(two, worker, max_wait=2.0, others=lambda: 2)
     assert worker.batches == [2]
 
 

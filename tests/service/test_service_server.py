@@ -336,3 +336,12 @@ def test_request_identifiers_are_checked(server):
     for bad in ("", "x" * 65, "a\nb", 3, {}):
         assert server.client.post("/score", json={"rows": [NORMAL], "request": bad}).status_code == 422
     assert server.client.post("/score", json={"rows": [NORMAL], "request": str(uuid.uuid4())}).status_code == 200
+
+
+def test_an_open_page_does_not_delay_scores(start, number_guard_file):
+    running = start(number_guard_file, "--max-wait", "3")
+    with running.client.stream("GET", "/api/stream") as page:
+        next(page.iter_raw())  # the stream has begun, and stays open
+        began = time.monotonic()
+        assert running.client.post("/score", json={"rows": [[0.0, 0.0, 0.0]]}).status_code == 200
+        assert time.monotonic() - began < 2.5

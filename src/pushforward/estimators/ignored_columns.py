@@ -57,7 +57,11 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
     if ignore is None and found:
         for name, why in found.items():
             beyond = "so a new row is always beyond it" if why == _COUNTS else "so new rows may all be beyond it"
-            time = "" if why == _COUNTS else f" If it is a time, fit(X, time={name!r}) calibrates on the latest rows."
+            time = (
+                ""
+                if why == _COUNTS
+                else f" If it is a time, fit(X, time={name!r}) (--time {quote(name)}) calibrates on the latest rows."
+            )
             warn_caller(
                 f"column {name!r} {why}, {beyond}: leave it out with ignore=[{name!r}], on the command "
                 f"line --drop {quote(name)}.{time}"

@@ -55,7 +55,7 @@ def create_app(settings: ServiceSettings) -> Gate:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     gate = Gate(app, settings, service.access, service.metrics, routes_score.direct)
-    service.others = lambda: gate.arriving
+    service.others = lambda: gate.scoring
     app.state.service, app.state.gate = service, gate
     routes_score.add(app)
     routes_admin.add(app)

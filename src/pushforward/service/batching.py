@@ -62,7 +62,7 @@ class Batcher:
         max_batch: rows of a batch; longer requests are scored in parts, and other requests come in between.
         max_wait: seconds that a batch waits for other requests that were received already.
         capacity: rows that wait or are being scored.
-        others: number of requests that were received and are still on their way to the queue.
+        others: number of requests to score that were received and may still come to the queue, or wait in it.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Batcher:
         end = time.monotonic() + self.max_wait
         while (
             sum(len(job.inputs) - job.taken for job in self._jobs) < self.max_batch
-            and self._others() > 0
+            and self._others() > len(self._jobs)
             and (left := end - time.monotonic()) > 0
         ):
             self._arrived.clear()

@@ -26,6 +26,7 @@ __all__ = ["COOKIE", "Gate", "public", "read_body"]
 
 COOKIE = "pushforward_session"
 _OPEN = {"/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready", "/login", "/favicon.ico"}
+_SCORING = re.compile(r"/score|/invocations|/v2/models/[^/]+(/versions/[^/]+)?/infer")
 _READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 _ADMIN = ("/v2/repository/models/", "/api/audit", "/api/monitor", "/api/activate")
 _MEMBERS = 1000
@@ -75,8 +76,8 @@ class Gate:
         direct: Callable[[Scope], Callable[[Request], Awaitable[Response]] | None] = lambda _: None,
     ) -> None:
         self.app, self.settings, self.access, self.metrics, self.direct = app, settings, access, metrics, direct
-        self.arriving = 0
-        """Requests that score and are on their way to the queue."""
+        self.scoring = 0
+        """Requests to score that are in progress: they may still come to the queue, wait in it, or are being answered."""
         self.body_bytes = 0
         """Bytes of the bodies in memory."""
         names = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in settings.allowed_hosts)}
@@ -91,7 +92,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         start, status = time.monotonic(), 0
-        limited = self._limited(scope["path"])
+        limited, scores = self._limited(scope["path"]), _SCORING.fullmatch(scope["path"]) is not None
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -105,6 +106,7 @@ class Gate:
                 message = {**message, "headers": headers}
             await send(message)
 
+        self.scoring += scores
         self.metrics.in_progress.inc()
         try:
             self._check(scope)
@@ -134,6 +136,7 @@ class Gate:
             _log.exception("unexpected %s at %s", type(error).__name__, scope["path"][:200].encode("ascii", "replace"))
             await send_refusal(answer, Refusal(500, "unexpected error; the log of the service has the details."))
         finally:
+            self.scoring -= scores
             self.metrics.in_progress.dec()
             if limited:
                 name, version = scope.get("pushforward_model", ("", ""))

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 import pushforward
 from pushforward.service import answers, inference_protocol
 from pushforward.service.core import Result, Service
-from pushforward.service.gate import Gate, read_body
+from pushforward.service.gate import read_body
 from pushforward.service.inputs import Inputs
 from pushforward.service.refusal import Refusal
 from pushforward.service.served import ServedModel
@@ -47,22 +47,17 @@ async def _scored(
     if service.draining.is_set():
         raise Refusal(503, "the service is stopping.", retry_after=5)
     service.batcher.check_space()  # before the body is read, so that overload costs little
-    gate: Gate = request.app.state.gate
-    gate.arriving += 1
-    try:
-        body = await read_body(gate, request.scope, request.receive)
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if len(body) > _LARGE:
-            inputs, options = await asyncio.to_thread(read, media, body)
-        else:
-            inputs, options = read(media, body)
-        if reasons is not None:
-            options["reasons"] = reasons
-        wanted, identifier = answers.check_options(
-            {"reasons": options.get("reasons", False), "request": options.get("request")}, inputs
-        )
-    finally:
-        gate.arriving -= 1
+    body = await read_body(request.app.state.gate, request.scope, request.receive)
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if len(body) > _LARGE:
+        inputs, options = await asyncio.to_thread(read, media, body)
+    else:
+        inputs, options = read(media, body)
+    if reasons is not None:
+        options["reasons"] = reasons
+    wanted, identifier = answers.check_options(
+        {"reasons": options.get("reasons", False), "request": options.get("request")}, inputs
+    )
     results = await service.batcher.submit(model, inputs, reasons=wanted, request=identifier)
     return results, options
 
