@@ -54,10 +54,10 @@ def own_scores() -> list[object]:
 def test_statistics_do_not_depend_on_autocast(score):
     guard = fitted(network(), score)
     reading = guard._read(X[1100:])
-    expected = guard._surprise(guard._columns(reading))
+    expected = guard._surprise(guard._columns(reading), reading)
     nearest = guard.examples_.nearest(reading.features, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(guard._surprise(guard._columns(reading)), expected)
+        assert torch.equal(guard._surprise(guard._columns(reading), reading), expected)
         np.testing.assert_array_equal(guard.examples_.nearest(reading.features, 3)[0], nearest[0])
 
 

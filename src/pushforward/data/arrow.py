@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from numbers import Number
 from typing import Any
 
@@ -132,19 +133,58 @@ def object_column(name: str, values: np.ndarray) -> Any:
     """Convert Python objects to one typed column; numbers beside text become text, so that the schema can name the cell."""
     import pyarrow as pa
 
+    kinds = {type(value) for value in values}
+    if any(issubclass(kind, datetime.datetime) for kind in kinds) and datetime.date in kinds:
+        return _instants(values)  # pyarrow would cut the instants to dates where a date comes first
     try:
         column = pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError):
-        column = pa.array([_cell_text(name, value) for value in values], pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError, TypeError):
+        column = _numbers(values)
+        if column is None:
+            column = pa.array([_cell_text(name, value) for value in values], pa.string())
     if pa.types.is_nested(column.type):
         raise nested_cell(name, "a list, array or dictionary")
     return column
 
 
-def _cell_text(name: str, value: Any) -> str | None:
-    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+def _instants(values: np.ndarray) -> Any:
+    """Dates and instants as instants, a date at its midnight; in UTC if an instant has a zone."""
+    import pyarrow as pa
+
+    zone = next((value.tzinfo for value in values if isinstance(value, datetime.datetime) and value.tzinfo), None)
+    utc = None if zone is None else datetime.UTC
+    whole = [
+        datetime.datetime.combine(value, datetime.time(), utc) if type(value) is datetime.date else value
+        for value in values
+    ]
+    return pa.array(whole, pa.timestamp("us", None if zone is None else "UTC"), from_pandas=True)
+
+
+def _numbers(values: np.ndarray) -> Any:
+    """Numbers of several Python types, such as Decimal beside float, as float64; None if a cell is something else."""
+    import pyarrow as pa
+
+    def number(value: Any) -> bool:
+        return isinstance(value, (Number, np.number)) and not isinstance(
+            value, (bool, np.bool_, complex, np.complexfloating)
+        )
+
+    if not all(_is_missing(value) or number(value) for value in values):
         return None
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' missing values, without importing pandas
+    try:
+        return pa.array([None if _is_missing(value) else float(value) for value in values], pa.float64())
+    except (OverflowError, ValueError):
+        return None
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+        return True
+    return type(value).__name__ in ("NAType", "NaTType")  # pandas' missing values, without importing pandas
+
+
+def _cell_text(name: str, value: Any) -> str | None:
+    if _is_missing(value):
         return None
     if isinstance(value, (complex, np.complexfloating)):
         raise InputError(f"Complex data not supported: column {name!r} has the cell {value!r}.")

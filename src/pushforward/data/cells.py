@@ -78,6 +78,8 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
         return Cells(values, bad if bad.any() else None, text=text, other_zone=other)
     if pa.types.is_temporal(kind):
         found = time_kind(kind)
+        if not found:
+            raise SchemaError(f"column {name!r} has the type {kind}, which is not a number: drop or convert it.")
         if found != time and not (found in INSTANTS and time in INSTANTS):
             wanted = f"{time.split('_')[0]}s" if time else "numbers"
             raise SchemaError(f"column {name!r} must be {wanted}, and its type is {kind}: convert it.")
@@ -104,6 +106,9 @@ def flag_cells(name: str, column: Any) -> Cells:
     if pa.types.is_boolean(column.type):
         return Cells(to_numpy(pc.cast(column, pa.float64())))
     text = text_of(name, column)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        numbers = to_numpy(pc.cast(column, pa.float64(), safe=False))
+        return _found(np.where((numbers == 0) | (numbers == 1), numbers + 0.0, np.nan), text)
     if is_text(column.type):
         text = cleaned(text)
     return _found(np.mod(codes_of(text, _FLAGS), 2), text)

@@ -37,6 +37,10 @@ def date_order(text: Any) -> str:
     return ""
 
 
+_NAN = r"(?i)^[+-]?nan(\([^)]*\))?$"
+"""Forms of NaN that pyarrow reads as a number."""
+
+
 def parse_numbers(text: Any) -> tuple[np.ndarray, np.ndarray]:
     """Read text cells as float64.
 
@@ -65,4 +69,8 @@ def cleaned(text: Any) -> Any:
 
     pc = compute()
     text = pc.utf8_trim_whitespace(text)
-    return pc.if_else(pc.is_in(text, value_set=pa.array(MISSING_WORDS, text.type)), pa.scalar(None, text.type), text)
+    missing = pc.or_(
+        pc.is_in(text, value_set=pa.array(MISSING_WORDS, text.type)),
+        pc.fill_null(pc.match_substring_regex(text, _NAN), False),
+    )
+    return pc.if_else(missing, pa.scalar(None, text.type), text)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.data import Schema
+from pushforward.data import Column, Schema
 from pushforward.data.calendar import PERIODS, calendar_columns, periods_of
 from pushforward.data.column import CODED
 from pushforward.errors import StorageError
@@ -316,7 +316,7 @@ class TableFeatures:
         coded = [i for i, column in enumerate(self.schema.columns) if column.kind in CODED]
         unseen[:, coded] |= np.isinf(encoded[:, coded])
         for i, value in self.constants:
-            near = constant_tolerance(self.schema.columns[i].kind, value)
+            near = constant_tolerance(self.schema.columns[i], value)
             unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= near)  # NaN is another value too
         return unseen
 
@@ -329,15 +329,17 @@ def _usual(kind: str, observed: np.ndarray) -> float:
     return float(np.partition(observed, middle)[middle])
 
 
-def constant_tolerance(kind: str, value: float) -> float:
+def constant_tolerance(column: Column, value: float) -> float:
     """How far another number may be from the value of a constant column.
 
     Integers are compared exactly, as float64, which rounds those above 2^53. Of other numbers rounding is allowed for, a relative
-    1e-12, and they may have been stored with another precision than those of training: 0.1 and the float32 nearest to it are one value.
+    1e-12, and fractions may have been stored with another precision than those of training: 0.1 and the float32 nearest to it are one value.
     """
-    if kind != "numeric":
+    if column.kind != "numeric":
         return 0.0
     near = _ROUNDING * abs(value)
+    if value and (column.time or value == round(value)):
+        return near
     if value == 0.0:
         return _ROUNDING_OF_ZERO
     with np.errstate(over="ignore", under="ignore"):

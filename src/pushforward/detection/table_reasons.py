@@ -47,6 +47,9 @@ def explain_rows(features: TableFeatures, pool: Pool, inputs: Any, encoded: np.n
     nats = cost.copy()
     nats[:, kept] += np.where(infinite[:, : len(kept)], math.inf, cells.excess)
     facts = {name: spread(getattr(cells, name)) for name in ("low", "high", "own_low", "own_high", "p_value", "share")}
+    for k, *_ in features.instants:  # their distance in time is no news, so no range of them is
+        for name in ("low", "high", "own_low", "own_high"):
+            facts[name][:, kept[k]] = np.nan
     for column, value in features.constants:
         facts["low"][:, column] = facts["high"][:, column] = value
     facts["p_value"][news | np.isinf(encoded)] = 1.0 / (features.rows + 2)

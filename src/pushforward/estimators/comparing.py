@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pushforward.data import is_frame
+from pushforward.data import as_table, is_frame
 from pushforward.detection import false_alarm_distribution
 from pushforward.errors import ConfigError, InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
@@ -56,6 +56,8 @@ def compare_guards(
     if isinstance(a, NetworkGuard):
         parts: Iterable[Any] = (inputs for inputs, _ in a._batches(X, "the data"))
     else:
+        if isinstance(X, Mapping) or not hasattr(X, "__len__"):  # columns by name, or a frame that was not computed yet
+            X = as_table(X)
         parts = row_parts(X) if is_frame(X) else parts_in_memory(a, X)
     return compare_parts(a, b, parts, shown=shown, values=values)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pushforward.data import Column
 from pushforward.detection.column_drift import DISTANCE, SIGNIFICANCE, ColumnTally
 from pushforward.detection.column_summary import ColumnSummary
-from pushforward.detection.network.reading import class_labels, find_logits
+from pushforward.detection.network.reading import class_labels
 from pushforward.detection.network.streaming import check_labels
 from pushforward.detection.selective import ClassifierCalibration
 from pushforward.errors import InputError
@@ -83,10 +83,9 @@ class NetworkAnswers:
 
     def _select(self, out: GuardOutput, labels: Tensor | None, alarm: np.ndarray, correct: np.ndarray | None) -> None:
         assert self.selective is not None
-        logits = find_logits(out.output, self.guard.logits)
-        assert logits is not None
-        z = logits.detach().cpu().double().numpy()
-        promised = ~alarm if self.selective.without_alarm else np.ones(len(alarm), dtype=np.bool_)
+        assert out.logits is not None
+        z = out.logits.double().numpy()  # those that calibrated the sets
+        promised = np.isfinite(z).all(1) & (~alarm if self.selective.without_alarm else True)
         sets = self.selective.sets(z[promised])
         self.sizes.update(sets.sum(1).tolist())
         if labels is not None:

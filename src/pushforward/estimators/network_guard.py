@@ -206,8 +206,8 @@ class NetworkGuard:
                 "recalibrate needs new inputs, and no text: pass inputs that the network has not seen."
             )
         warn_of_training_mode(self.net)
-        fitted = copy.copy(self)
-        fitted.reader_, fitted.score_ = copy.copy(self.reader_), copy.deepcopy(self.score_)
+        fitted, shared = copy.copy(self), {id(net): net for part in self.score_.scores for net in part.networks()}
+        fitted.reader_, fitted.score_ = copy.copy(self.reader_), copy.deepcopy(self.score_, shared)
         labeled, inputs = Labeled(), []
         with outside_inference():
             readings = fitted._held_out(calibration, labeled)
@@ -535,7 +535,7 @@ class NetworkGuard:
         where = input_gradient(self.reader_, self.score_, reading.inputs) if gradient else None
         return NetworkExplanation(
             self.score_.names,
-            self._surprise(columns).numpy(),
+            self._surprise(columns, reading).numpy(),
             *self.examples_.nearest(reading.features, neighbors),
             where,
         )
@@ -646,13 +646,10 @@ class NetworkGuard:
         with torch.no_grad():
             return self.score_.columns(reading)
 
-    def _surprise(self, columns: Tensor) -> Tensor:
+    def _surprise(self, columns: Tensor, reading: Reading) -> Tensor:
         if self.score_.needs_reference:
             return self.score_.surprise(columns)
-        p = np.ones(len(columns))
-        for calibrator in list(self.calibrators_.values())[:1]:
-            p = calibrator.p_value(columns[:, 0].numpy())
-        return -torch.from_numpy(p).log()[:, None]
+        return -self._decide(columns[:, 0], reading)[0].log()[:, None]
 
     def _decide(self, scores: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
         values = scores.numpy()
@@ -675,7 +672,7 @@ class NetworkGuard:
         return tuple(torch.cat([getattr(out, name) for out in found]).numpy() for name in ("score", "p_value"))  # pyright: ignore
 
     def _reasons(self, reading: Reading, columns: Tensor, alarm: Tensor) -> tuple[str, ...]:
-        return self.examples_.reasons(reading, self._surprise(columns), self.score_.names, alarm)
+        return self.examples_.reasons(reading, self._surprise(columns, reading), self.score_.names, alarm)
 
     def as_module(self) -> GuardedNetwork:
         """The network and the guard as one module for ``torch.export.export``: inputs to (output, p-values, alarms).

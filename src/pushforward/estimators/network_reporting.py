@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.detection.network.reading import first_tensor
+from pushforward.detection.network.reading import first_tensor, rebuilt
 from pushforward.detection.selective import ClassifierCalibration
 from pushforward.errors import InputError
 from pushforward.estimators.guard_facts import network_facts, network_promise
@@ -111,7 +111,7 @@ def input_rows(inputs: Any, k: Any, rows: int) -> Any:
     if isinstance(inputs, Mapping):
         return {name: input_rows(value, k, rows) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(input_rows(value, k, rows) for value in inputs)
+        return rebuilt(inputs, [input_rows(value, k, rows) for value in inputs])
     return inputs
 
 

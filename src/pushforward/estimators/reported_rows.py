@@ -25,6 +25,7 @@ from pushforward.report.text import visible
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pushforward.data import Schema
     from pushforward.estimators.guard import Guard
 
 __all__ = ["Kept", "ReportOptions", "RowReader", "picture", "rows_of"]
@@ -185,7 +186,7 @@ class TableRows(RowReader):
         explained = self._explained(_joined([shown.content.rows for shown in worst]), encoded)
         found = []
         for k, shown in enumerate(worst):
-            cells = _cells(shown.content.rows, self.guard.schema_.names)
+            cells = _cells(shown.content.rows, self.guard.schema_)
             reasons = [self._reason(part, cells, encoded[k], options.values) for part in explained[k]]
             entry = self.pictured(shown, "alarm", pictures) if options.values else _alarm(shown)
             found.append(entry | {"reasons": reasons})
@@ -320,9 +321,17 @@ def _joined(rows: Sequence[Any]) -> Any:
     return pa.concat_tables(rows, promote_options="default")
 
 
-def _cells(row: Any, names: Sequence[str]) -> list[Any]:
+def _cells(row: Any, schema: Schema) -> list[Any]:
     """The cells of a table of one row, in the order of the guard's columns."""
     if isinstance(row, np.ndarray):
         return row[0].tolist()
-    same = set(names) <= set(row.column_names)
-    return [row.column(name if same else k)[0].as_py() for k, name in enumerate(names)]
+    same = not schema.positional and set(schema.names) <= set(row.column_names)
+    return [_python_value(row.column(name if same else k)[0]) for k, name in enumerate(schema.names)]
+
+
+def _python_value(cell: Any) -> Any:
+    """A cell of pyarrow as one of Python; None for an instant that Python cannot represent."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        return None

@@ -125,7 +125,9 @@ def signature(guard: Guard) -> Any:
     require_fitted(guard)
     if guard.reads_images:
         kind = guard.score_.shape  # pyright: ignore[reportAttributeAccessIssue]  scores of images have it
-        inputs = Schema([TensorSpec(np.dtype(np.uint8), (-1, *kind))])
+        top = getattr(guard.score_, "top", 255)
+        number = np.uint8 if top <= 255 else np.uint16 if top <= 65_535 else np.int64
+        inputs = Schema([TensorSpec(np.dtype(number), (-1, *kind))])
     elif guard.schema_.positional:
         inputs = Schema([TensorSpec(np.dtype(np.float64), (-1, len(guard.schema_)))])
     else:

@@ -51,7 +51,7 @@ class ImputeGraph(Part):
             self.register_buffer(name, torch.from_numpy(values))
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.float64))
         self.register_buffer("value", torch.from_numpy(value))
-        near = [constant_tolerance(c.kind, float(v)) for c, v in zip(columns, value, strict=True)]
+        near = [constant_tolerance(c, float(v)) for c, v in zip(columns, value, strict=True)]
         self.register_buffer("near", torch.tensor(near, dtype=torch.float64))
         self.register_buffer("fills", torch.from_numpy(fills))
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))

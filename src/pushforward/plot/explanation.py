@@ -58,9 +58,9 @@ def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     colors = [_UNUSUAL if not r.is_seen or r.p_value < 0.05 else _USUAL for r in reasons]
     ax.barh(places, sizes, color=colors, height=0.62)
     for at, (size, reason, color) in enumerate(zip(sizes, reasons, colors, strict=True)):
-        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "parse_math": False}
         ax.annotate(reason.label, (size, at), (6, 0), color=_UNUSUAL_TEXT if color == _UNUSUAL else "black", **style)
-    ax.set_yticks(list(places), [reason.column for reason in reasons])
+    ax.set_yticks(list(places), [reason.column for reason in reasons], parse_math=False)
     ax.set_ylim(len(reasons) - 0.5, -0.5)
     ax.set_xlim(0, 1.9 * max(*sizes, longest / 2))
     ax.set_xlabel(f"excess over what is usual for the column, nats\n{_MEANING}")

@@ -110,7 +110,9 @@ def alarm_tail(group: Group) -> float:
 
 def _alarm_rate(collected: Collected, nouns: tuple[str, str], reference: str) -> tuple[bool, str]:
     groups = [group for group in collected.groups.values() if group.level > 0 and group.counts.rows]
-    high = [group for group in groups if alarm_tail(group) <= (1 - LEVEL) / len(groups)]
+    high = [
+        group for group in groups if alarm_tail(group) <= 0.5 * (1 - LEVEL) / len(groups)
+    ]  # as the interval, which has two ends
     rate = f"{plural(collected.alarms, 'alarm')} in {plural(collected.rows, *nouns)} ({percent(collected.alarms / max(1, collected.rows))})"
     if len(collected.groups) > 1:
         names = ", ".join(group.name for group in high[:5])

@@ -94,7 +94,14 @@ def number_text(summary: ColumnSummary, value: float) -> str:
             return found.isoformat(" ") if hasattr(found, "hour") and hasattr(found, "year") else str(found)
         except (ValueError, OverflowError):  # outside the years that Python has
             return figure(value) + " s"
-    return figure(value)
+    return _in_range(value, float(summary.edges[-1] - summary.edges[0]))
+
+
+def _in_range(value: float, width: float) -> str:
+    """A number with at least the decimals that tell values of a range of this width apart."""
+    if not (0 < width < math.inf and math.isfinite(value)) or value == int(value) or abs(value) < 1e3 * width:
+        return figure(value)
+    return f"{value:,.{min(12, max(0, 2 - math.floor(math.log10(width))))}f}".replace("-", "−")
 
 
 def cell_text(summary: ColumnSummary, cell: Any, value: float) -> str:

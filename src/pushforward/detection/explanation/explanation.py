@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.detection.explanation.evidence import Evidence
-from pushforward.detection.explanation.reason import USUAL, Reason, sentence, sentence_of_instant
+from pushforward.detection.explanation.reason import USUAL, Reason, sentence, sentence_of_instant, within
 from pushforward.display import card, table
 from pushforward.errors import ConfigError
 
@@ -104,7 +104,7 @@ class Explanation:
         if self._is_by_calendar(reason.row, column):
             return False
         ranges = [pair for pair in (reason.usual, self.evidence.usual_alone(reason.row, column)) if len(pair) == 2]
-        return bool(ranges) and all(low <= reason.value <= high for low, high in ranges)
+        return bool(ranges) and all(within(reason.value, pair) for pair in ranges)
 
     def _is_by_calendar(self, row: int, column: int) -> bool:
         """Whether the place of an instant in the day, the week or the year is what may be unusual."""

@@ -185,9 +185,9 @@ def sentence(
         return f"{name} is {text(value)}."
     width = _width(usual)
     begin = f"{name} is {text(value, width)}"
-    if not usual[0] <= value <= usual[1]:
+    if not within(value, usual):
         return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual)}."
-    if alone and not alone[0] <= value <= alone[1]:
+    if alone and not within(value, alone):
         return f"{begin}, which fits the other columns of this row; {_percent(USUAL)} of all normal rows {_between(alone)}."
     return f"{begin}, which is usual {_OTHERS}: {_percent(USUAL)} of normal rows {_between(usual)}."
 
@@ -210,8 +210,16 @@ def _expected(usual: tuple[Any, ...]) -> str:
 
 
 def _width(usual: tuple[Any, ...]) -> float:
-    width = usual[1] - usual[0]
-    return width if isinstance(width, (int, float)) else 0.0
+    low, high = usual
+    return float(high - low) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else 0.0
+
+
+def within(value: Any, usual: tuple[Any, ...]) -> bool:
+    """Whether a value is in a range; an instant that Python cannot represent, which is a number of seconds, is in none."""
+    try:
+        return bool(usual[0] <= value <= usual[1])
+    except TypeError:
+        return False
 
 
 def _percent(share: float) -> str:

@@ -30,11 +30,14 @@ def digest(net: nn.Module) -> str:
         >>> digest(net) == before
         False
     """
-    return _digest({name.replace(_COMPILED, ""): tensor for name, tensor in net.state_dict(keep_vars=True).items()})
+    tensors = net.state_dict(keep_vars=True) | dict(
+        net.named_buffers(remove_duplicate=False)
+    )  # not persistent ones too
+    return _digest({name.replace(_COMPILED, ""): tensor for name, tensor in tensors.items()})
 
 
 def same_weights(net: nn.Module, stored: Any) -> bool:
-    """Whether a network has a digest of a file; files of before had the digest of a compiled network with its names.
+    """Whether a network has a digest of a file; files of before had the names of a compiled network, and no buffers that are not persistent.
 
     Example:
         >>> import torch
@@ -46,7 +49,8 @@ def same_weights(net: nn.Module, stored: Any) -> bool:
     if digest(net) == stored:
         return True
     tensors = net.state_dict(keep_vars=True)
-    return any(_COMPILED in name for name in tensors) and _digest(tensors) == stored
+    plain = {name.replace(_COMPILED, ""): tensor for name, tensor in tensors.items()}
+    return stored in (_digest(tensors), _digest(plain))
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:

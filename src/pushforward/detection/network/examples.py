@@ -199,8 +199,12 @@ def input_gradient(reader: NetworkReader, score: Combined, inputs: Any) -> np.nd
     """Absolute gradient of the score of each row by its input, of the input's shape.
 
     Raises:
-        ConfigError: for an input that is not of floating-point numbers.
+        ConfigError: for an input that is not of floating-point numbers, or a score without a gradient.
     """
+    if without := [type(part).__name__ for part in score.scores if not part.differentiable]:
+        raise ConfigError(
+            f"{without[0]} has no gradient by the input: explain without gradient=True, or fit the guard with another score."
+        )
     maps = any("maps" in part.needs for part in score.scores)
     with outside_inference(), torch.enable_grad():
         inputs = ordinary(inputs)

@@ -12,12 +12,19 @@ from pushforward.detection.network.closed_parts import closed_parts, outer_part
 from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.reading import padding_mask, pool, run
 
-__all__ = ["Call", "choose_layers", "padded", "trace"]
+__all__ = ["Call", "channels_first", "choose_layers", "padded", "trace"]
 
 _MOST = 3
 """Largest number of inner layers that are chosen."""
 _WIDEST = 2048
 """Largest number of features of an inner layer: its covariance has the square of that."""
+
+
+_FIRST = (
+    nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm, nn.Dropout1d, nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d,
+)  # fmt: skip
+_LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention, nn.Embedding)
 
 
 class Call(NamedTuple):
@@ -28,19 +35,44 @@ class Call(NamedTuple):
     output: Tensor
 
 
+def channels_first(net: nn.Module) -> frozenset[str]:
+    """Names of the modules whose outputs of three dimensions are ``(n, channels, length)``, as those of convolutions, not ``(n, T, D)``.
+
+    What keeps the order of dimensions, such as an activation, has that of the module before it, and what contains others that of its
+    last part.
+    """
+    found: set[str] = set()
+    last = False
+
+    def visit(name: str, module: nn.Module) -> None:
+        nonlocal last
+        if isinstance(module, (*_FIRST, *_LAST)):
+            last = isinstance(module, _FIRST)
+        else:
+            for part, child in module.named_children():
+                visit(f"{name}.{part}" if name else part, child)
+        if last:
+            found.add(name)
+
+    visit("", net)
+    return frozenset(found)
+
+
 def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
     """The calls of all modules on one batch, in the order in which they end, and what the network returned.
 
     Modules in compiled and scripted parts are left out.
     """
     calls: list[Call] = []
-    mask = padding_mask(inputs)
+    mask, first = padding_mask(inputs), channels_first(net)
 
     def record(name: str) -> Hook:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             tensor = output[0] if isinstance(output, (tuple, list)) and output else output
             if isinstance(tensor, Tensor) and tensor.is_nested:
                 tensor = padded(tensor, mask)
+            if isinstance(tensor, Tensor) and tensor.dim() == 3 and name in first:
+                tensor = tensor.transpose(1, 2)
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() >= 2:
                 calls.append(Call(name, module, tensor))
 

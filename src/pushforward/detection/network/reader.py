@@ -18,7 +18,7 @@ from pushforward.detection.network.closed_parts import (
     with_linear_layer,
 )
 from pushforward.detection.network.hooks import Hook, hooked
-from pushforward.detection.network.layers import choose_layers, padded, trace
+from pushforward.detection.network.layers import channels_first, choose_layers, padded, trace
 from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import (
     Reading,
@@ -187,7 +187,7 @@ class NetworkReader:
                 self.head = found[-1].name
                 break
         else:
-            if linear and linear[-1].output.dim() > 2:  # a head on every position, of which the network picks one
+            if linear and _picked(linear[-1].output, logits, padding_mask(inputs)):
                 self.head, self.head_is_output = linear[-1].name, True
         self._check_parts()
         if self.automatic:
@@ -255,7 +255,10 @@ class NetworkReader:
         assert isinstance(self.net, nn.Module)
         seen: dict[str, Tensor] = {}
         names = {*self.layers, *([] if self.features is None else [self.features])}
-        hooks: list[tuple[nn.Module, Hook]] = [(self.net.get_submodule(name), _keeps(seen, name)) for name in names]
+        first = channels_first(self.net) if names else frozenset()
+        hooks: list[tuple[nn.Module, Hook]] = [
+            (self.net.get_submodule(name), _keeps(seen, name, name in first)) for name in names
+        ]
         head = self.head_module
         if head is not None:
             hooks.append((head, _keeps_both(seen)))
@@ -297,7 +300,7 @@ class NetworkReader:
                 "row per input with logits=."
             )
         kept = {name: seen[name] for name in self.layers} if maps else {}
-        kept = {name: padded(values, mask) if values.is_nested else values for name, values in kept.items()}
+        kept = {name: _without_padding(values, mask) for name, values in kept.items()}
         return Reading(output, features, logits, layers, kept, inputs, self)
 
 
@@ -307,11 +310,20 @@ def _plain(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def _keeps(seen: dict[str, Tensor], name: str) -> Hook:
+def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
+    """The map of a layer with zeros where a sequence is padding."""
+    if values.is_nested:
+        return padded(values, mask)
+    if mask is None or values.dim() != 3 or mask.shape != values.shape[:2]:
+        return values
+    return torch.where(mask.unsqueeze(2), values, 0)
+
+
+def _keeps(seen: dict[str, Tensor], name: str, channels_first: bool) -> Hook:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         tensor = find_logits(output, None) if not isinstance(output, Tensor) else output
         if isinstance(tensor, Tensor):
-            seen[name] = tensor
+            seen[name] = tensor.transpose(1, 2) if channels_first and tensor.dim() == 3 else tensor
 
     return hook
 
@@ -321,6 +333,16 @@ def _keeps_both(seen: dict[str, Tensor]) -> Hook:
         seen["head input"], seen["head output"] = args[0] if args else kwargs["input"], output
 
     return hook
+
+
+def _picked(values: Tensor, logits: Tensor, mask: Tensor | None) -> bool:
+    """Whether the network returns one position, or the mean over positions, of the outputs ``(n, ..., C)`` of a layer."""
+    if values.dim() <= 2 or logits.dim() != 2 or len(values) != len(logits):
+        return False
+    positions = values.flatten(1, -2)
+    if (positions == logits.unsqueeze(1)).all(-1).any(1).all():
+        return True
+    return values.dim() == 3 and torch.allclose(pool(values, mask).float(), logits.float(), atol=1e-4)
 
 
 def _normalized_to(output: Tensor) -> Callable[[Any], bool]:

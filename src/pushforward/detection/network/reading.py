@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -125,8 +125,13 @@ def _select(inputs: Any, mask: Tensor) -> Any:
     if isinstance(inputs, Mapping):
         return {key: _select(value, mask) for key, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(_select(value, mask) for value in inputs)
+        return rebuilt(inputs, [_select(value, mask) for value in inputs])
     return inputs
+
+
+def rebuilt(inputs: Any, parts: Sequence[Any]) -> Any:
+    """A tuple, a named tuple or a list like another one, with other parts."""
+    return type(inputs)(*parts) if hasattr(inputs, "_fields") else type(inputs)(parts)
 
 
 def length(inputs: Any) -> int:
@@ -151,10 +156,8 @@ def move(inputs: Any, device: torch.device | None, dtype: torch.dtype | None = N
         return inputs if device is None else inputs.to(device)
     if isinstance(inputs, Mapping):
         return {key: move(value, device, dtype) for key, value in inputs.items()}
-    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(move(value, device, dtype) for value in inputs))
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(move(value, device, dtype) for value in inputs)
+        return rebuilt(inputs, [move(value, device, dtype) for value in inputs])
     if hasattr(inputs, "__array__"):
         return move(plain_tensor(inputs, dtype), device)
     return inputs
@@ -307,6 +310,8 @@ def pool(values: Tensor, mask: Tensor | None) -> Tensor:
     T, without the positions that a mask of padding leaves out. A row that is all padding gets zeros. A nested tensor, such as the layers
     of :class:`torch.nn.TransformerEncoder` return of a batch with padding, has no padding, so each row is averaged over all it has.
     """
+    if values.dtype in (torch.float16, torch.bfloat16):  # a sum over many positions overflows
+        values = values.float()
     if values.is_nested:
         return torch.stack([row.sum(0) / max(1, len(row)) for row in values.unbind()])
     if values.dim() <= 2:

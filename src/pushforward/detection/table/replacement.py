@@ -32,7 +32,7 @@ class CellReport:
         excess: part of the score that is due to the cell, nats.
         low, high: range of 95 % of the rows with such other columns; of coded columns the most likely code. Within the values of
             the training rows; NaN where they lie outside of them, because the other columns are unlike those of any training row.
-        own_low, own_high: range of 95 % of all training rows.
+        own_low, own_high: range of 95 % of all training rows that have a value.
         p_value: P(as unusual given the other columns) among training rows.
         share: probability of the most likely code given the other columns, or of a missing cell where it is missing.
     """
@@ -93,6 +93,8 @@ def report_cells(
     excess = np.zeros((n, width))
     found = {name: np.full((n, width), np.nan) for name in ("low", "high", "p_value", "share")}
     half = reasons.half_width(level)
+    present = np.ones((len(reasons.rows), width), dtype=bool)  # a missing cell has a value that took its place
+    present[:, flags >= 0] = reasons.rows[:, flags[flags >= 0]] < 0.5
     counted = bool(coded.any() or (flags >= 0).any())
     pending: list[tuple[int, np.ndarray, np.ndarray, int]] = []
     rows_to_score: list[np.ndarray] = []
@@ -120,14 +122,17 @@ def report_cells(
         found["low"][i], found["high"][i] = low[first], high[first]
         found["p_value"][i] = reasons.tail(here.size[None])[0][first]
         for column in np.flatnonzero(coded):
-            shares, p_value = _codes(reasons.rows[:, value[column]], near.others[:, column], float(row[value[column]]))
+            some, others = present[:, column], near.others[:, column]
+            codes, others = reasons.rows[:, value[column]], others[some[others]]
+            shares, p_value = _codes(codes, some, others, float(row[value[column]]))
             found["low"][i, column] = found["high"][i, column] = float(shares.argmax())
             found["share"][i, column] = shares.max()
             found["p_value"][i, column] = p_value
         for column in np.flatnonzero(flags >= 0):
             if row[flags[column]]:
                 given = near.others[:_SHARES, column]
-                shares, p_value = _codes(reasons.rows[:, flags[column]], given, 1.0, _PRIOR_MISSING)
+                everywhere = np.ones(len(reasons.rows), dtype=bool)
+                shares, p_value = _codes(reasons.rows[:, flags[column]], everywhere, given, 1.0, _PRIOR_MISSING)
                 found["share"][i, column], found["p_value"][i, column] = shares[1], p_value
         columns = np.flatnonzero(~unknown[i])
         if len(columns) > _EXAMINED:
@@ -142,7 +147,9 @@ def report_cells(
             settle()
     settle()
     _keep_within(found["low"], found["high"], reasons.rows[:, value], coded)
-    own_low, own_high = np.quantile(reasons.rows[:, value], ((1 - level) / 2, (1 + level) / 2), axis=0)
+    known = np.where(present, reasons.rows[:, value], np.nan)
+    known[:, ~present.any(0)] = 0.0
+    own_low, own_high = np.nanquantile(known, ((1 - level) / 2, (1 + level) / 2), axis=0)
     return CellReport(excess, own_low=np.tile(own_low, (n, 1)), own_high=np.tile(own_high, (n, 1)), **found)
 
 
@@ -212,10 +219,12 @@ def _settle(
     return at + 2 * k * len(columns)
 
 
-def _codes(codes: np.ndarray, near: np.ndarray, own: float, prior: float = _PRIOR) -> tuple[np.ndarray, float]:
-    """The probability of each code among similar rows, and P(a code that is at most as likely as this one)."""
+def _codes(
+    codes: np.ndarray, present: np.ndarray, near: np.ndarray, own: float, prior: float = _PRIOR
+) -> tuple[np.ndarray, float]:  # fmt: skip
+    """The probability of each code among similar rows that have one, and P(a code that is at most as likely as this one)."""
     size = int(max(codes.max(), own)) + 1
-    overall = np.bincount(codes.astype(int), minlength=size) / len(codes)
+    overall = np.bincount(codes[present].astype(int), minlength=size) / max(1, present.sum())
     counts = np.bincount(codes[near].astype(int), minlength=size)
     share = (counts + prior * overall) / (len(near) + prior)
     return share, float(share[share <= share[int(own)] + 1e-12].sum())

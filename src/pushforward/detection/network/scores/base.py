@@ -111,6 +111,9 @@ class NetworkScore(nn.Module, ABC):
         self.fitted, self._prepared = True, {}
         return self
 
+    differentiable: bool = True
+    """Whether the score has a gradient by the inputs."""
+
     def networks(self) -> tuple[nn.Module, ...]:
         """Networks that this score runs and does not fit; the default has none."""
         return ()

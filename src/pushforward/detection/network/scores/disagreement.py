@@ -14,6 +14,7 @@ from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore, logits_of
 from pushforward.errors import ConfigError
 from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.training.seeds import mix
 
 __all__ = ["DeepEnsemble", "MCDropout", "mutual_information"]
 
@@ -39,7 +40,7 @@ class MCDropout(NetworkScore):
     """Disagreement of the predictions under several dropout masks (Gal & Ghahramani 2016, arXiv 1506.02142).
 
     Every pass draws one mask per dropout layer for all rows, from a fixed seed, so the score of a row does not depend on the
-    batch. Dropout that is a function call instead of a module is not seen.
+    batch, nor on the padding at the end of a sequence ``(n, T, D)``. Dropout that is a function call instead of a module is not seen.
 
     Args:
         passes: number of masks.
@@ -77,20 +78,27 @@ class MCDropout(NetworkScore):
                 "MCDropout needs dropout layers, and the network has none with p above 0: use DeepEnsemble."
             )
         generator, predictions = torch.Generator().manual_seed(self.seed), []
-        for _ in range(self.passes):
-            with hooked([(layer, _mask(generator)) for layer in layers]):
-                predictions.append(torch.log_softmax(logits_of(reader.read(reading.inputs)), 1))
+        for number in range(self.passes):
+            seeds = [mix(self.seed, number, place) for place in range(len(layers))]
+            with hooked([(layer, _mask(generator, seed)) for layer, seed in zip(layers, seeds, strict=True)]):
+                predictions.append(
+                    torch.log_softmax(logits_of(reader.read(reading.inputs, grad=reading.features.requires_grad)), 1)
+                )
         return disagreement(torch.stack(predictions), self.form)
 
 
-def _mask(generator: torch.Generator) -> Hook:
-    """A hook that multiplies the output of a dropout layer by one mask for all rows."""
+def _mask(generator: torch.Generator, seed: int) -> Hook:
+    """A hook that multiplies the output of a dropout layer by one mask for all rows.
+
+    The mask of a sequence has a generator of its own, so that more positions change neither those before them nor other layers.
+    """
 
     def hook(layer: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         shape = list(output.shape[1:])
         if not isinstance(layer, (nn.Dropout, nn.AlphaDropout)):  # these drop whole channels
             shape[1:] = [1] * len(shape[1:])
-        kept = torch.rand(shape, generator=generator).to(output.device) >= layer.p
+        source = torch.Generator().manual_seed(seed) if output.dim() == 3 else generator
+        kept = torch.rand(shape, generator=source).to(output.device) >= layer.p
         return output * (kept / max(1 - layer.p, 1e-12)).to(output.dtype)
 
     return hook
@@ -133,7 +141,10 @@ class DeepEnsemble(NetworkScore):
         return tuple(reader.net for reader in self._readers if isinstance(reader.net, nn.Module))
 
     def _score(self, reading: Reading) -> Tensor:
-        own = [logits_of(reading), *(logits_of(reader.read(reading.inputs)) for reader in self._readers)]
+        others = (
+            logits_of(reader.read(reading.inputs, grad=reading.features.requires_grad)) for reader in self._readers
+        )
+        own = [logits_of(reading), *others]
         shapes = {tuple(logits.shape) for logits in own}
         if len(shapes) != 1:
             raise ConfigError(

@@ -43,6 +43,7 @@ class External(NetworkScore):
     """
 
     cost = "unknown"
+    differentiable = False
 
     def __init__(self, detector: Any, reads: str | None = None) -> None:
         super().__init__()

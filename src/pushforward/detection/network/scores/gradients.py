@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.network.modes import outside_inference
-from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.reading import Reading, rebuilt
 from pushforward.detection.network.scores.base import NetworkScore, logits_of
 from pushforward.errors import ConfigError
 from pushforward.numerics.checks import check_positive
@@ -38,6 +38,7 @@ class ODIN(NetworkScore):
     """
 
     needs = frozenset({"logits", "gradient"})
+    differentiable = False
     cost = "a gradient of the input"
 
     def __init__(self, temperature: float = 1000.0, step: float = 0.0014) -> None:
@@ -98,9 +99,7 @@ def ordinary(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return {key: ordinary(value) for key, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return (
-            type(inputs)(*map(ordinary, inputs)) if hasattr(inputs, "_fields") else type(inputs)(map(ordinary, inputs))
-        )
+        return rebuilt(inputs, list(map(ordinary, inputs)))
     return inputs
 
 
@@ -128,4 +127,4 @@ def with_first(inputs: Any, tensor: Tensor) -> Any:
     old = first_float(inputs)
     if isinstance(inputs, Mapping):
         return {key: tensor if value is old else value for key, value in inputs.items()}
-    return type(inputs)(tensor if value is old else value for value in inputs)
+    return rebuilt(inputs, [tensor if value is old else value for value in inputs])

@@ -25,7 +25,8 @@ def gram_rows(values: Tensor, power: int) -> Tensor:
     rows = rows.unsqueeze(2) if rows.dim() == 2 else rows.transpose(1, 2) if rows.dim() == 3 else rows.flatten(2)
     rows = rows**power
     sums = (rows * rows.sum(1, keepdim=True)).sum(2)  # the row sums of F F^T, without the matrix
-    return sums.sign() * sums.abs() ** (1 / power)
+    size = torch.where(sums == 0, 1.0, sums.abs())  # the root has no slope at 0
+    return sums.sign() * size ** (1 / power)
 
 
 class GramMatrices(NetworkScore):

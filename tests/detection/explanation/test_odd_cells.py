@@ -1,0 +1,138 @@
+"""Reasons of cells that are odd: times of day, instants outside the calendar, missing cells among the training rows, and constants."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import pushforward as pf
+from pushforward.data.arrow import object_column
+from pushforward.data.cells import flag_cells
+from pushforward.data.text import parse_numbers
+from pushforward.errors import SchemaError
+
+RNG = np.random.default_rng(0)
+
+
+def fitted(table: Any) -> pf.Guard:
+    return pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(table)
+
+
+def hours(count: int) -> Any:
+    return pa.array([1767225600 + 3600 * k for k in range(count)], pa.timestamp("s"))
+
+
+TIMES = {
+    "time": [datetime.time(8 + k % 9, k * 7 % 60) for k in range(200)],
+    "date": [datetime.date(2026, 1, 1) + datetime.timedelta(days=k * 7 % 90) for k in range(200)],
+    "instant": [datetime.datetime(2026, 1, 1) + datetime.timedelta(hours=k * 7 % 900) for k in range(200)],
+    "zone": [
+        datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(hours=k * 7 % 900) for k in range(200)
+    ],
+    "duration": [datetime.timedelta(minutes=10 + k % 50) for k in range(200)],
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_every_kind_of_time_is_explained_and_reported(kind: str, tmp_path) -> None:
+    guard = fitted({"t": TIMES[kind], "v": RNG.normal(size=200)})
+    rows = {"t": TIMES[kind][:5], "v": [0.0, 1.0, 9.0, 0.0, 0.0]}
+    assert len(guard.explain(rows).to_records()) >= 5
+    guard.report(rows, show_rows=True).save(tmp_path / "r.html")
+
+
+def test_an_instant_outside_the_calendar_of_python(tmp_path) -> None:
+    guard = fitted({"ts": hours(400), "v": RNG.normal(size=400)})
+    bad = {"ts": pa.array([10**12] * 3, pa.timestamp("s")), "v": [0.0, 9.0, 9.0]}
+    assert guard.explain(bad).reasons(1)[0].column == "v"
+    guard.report(bad, show_rows=True).save(tmp_path / "r.html")
+
+
+def test_no_range_of_instants_is_said_to_be_usual() -> None:
+    guard = fitted({"ts": hours(400), "v": RNG.normal(size=400)})
+    found = guard.explain({"ts": hours(400)[399:], "v": [0.0]}).reasons(0, 2)
+    assert all(reason.usual == () for reason in found if reason.column == "ts")
+
+
+def test_shares_and_ranges_are_of_rows_that_have_a_value() -> None:
+    rng = np.random.default_rng(1)
+    names = np.where(rng.random(1200) < 0.5, None, np.where(rng.random(1200) < 0.6, "A", "B"))
+    guard = fitted(pd.DataFrame({"c": names, "v": rng.normal(size=1200)}))
+    evidence = guard.explain(pd.DataFrame({"c": ["B"] * 40, "v": np.linspace(-2, 2, 40)})).evidence
+    rare = evidence.p_value[:, 0]  # P(B), or 1 where the near rows have more of it than of A
+    assert rare[rare < 1].mean() == pytest.approx(0.4, abs=0.08)
+    numbers = rng.normal(size=1200)
+    numbers[rng.random(1200) < 0.6] = np.nan
+    guard = fitted(pd.DataFrame({"m": numbers, "v": rng.normal(size=1200)}))
+    evidence = guard.explain(pd.DataFrame({"m": [0.0], "v": [0.0]})).evidence
+    assert evidence.own_low[0, 0] == pytest.approx(-1.96, abs=0.3)
+    assert evidence.own_high[0, 0] == pytest.approx(1.96, abs=0.3)
+
+
+@pytest.mark.parametrize("change", [1, 10, 60])
+def test_a_constant_instant_that_changed_by_seconds(change: int) -> None:
+    at = datetime.datetime(2026, 5, 1, 12, 34, 56)
+    guard = fitted(pd.DataFrame({"t": [at] * 200, "x": RNG.normal(size=200)}))
+    rows = pd.DataFrame({"t": [at, at + datetime.timedelta(seconds=change)], "x": [0.0, 0.0]})
+    assert np.diff(guard.anomaly_score(rows)) > 3
+
+
+def test_a_whole_constant_that_changed_by_one() -> None:
+    guard = fitted(pd.DataFrame({"t": [16777217.0] * 200, "x": RNG.normal(size=200)}))
+    scores = guard.anomaly_score(pd.DataFrame({"t": [16777217.0, 16777216.0, 16777218.0], "x": [0.0] * 3}))
+    assert (scores[1:] > scores[0] + 3).all()
+
+
+def test_dates_beside_instants_cut_no_instant() -> None:
+    day, noon = datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 1, 12)
+    for cells in ([day, noon], [noon, day]):
+        found = object_column("t", np.array(cells, dtype=object)).to_pylist()
+        assert set(found) == {noon, datetime.datetime(2026, 1, 2)}
+    zoned = noon.replace(tzinfo=datetime.UTC)
+    assert str(object_column("t", np.array([day, zoned], dtype=object)).type) == "timestamp[us, tz=UTC]"
+
+
+def test_numbers_of_several_types_are_numbers() -> None:
+    from decimal import Decimal
+
+    cells = np.array([Decimal("1.5"), 2.0, None, 2**64, Decimal("Infinity")], dtype=object)
+    assert object_column("p", cells).to_pylist() == [1.5, 2.0, None, 2.0**64, np.inf]
+    assert str(object_column("p", np.array([Decimal("1.5"), "x"], dtype=object)).type) == "string"
+
+
+def test_every_form_of_nan_is_missing_whatever_the_other_cells_are() -> None:
+    for extra in ("1.5", " 1.5"):
+        values, unreadable = parse_numbers(pa.array(["NAN", "-nan", "Nan", "nan(ind)", extra]))
+        assert np.isnan(values).tolist() == [True] * 4 + [False]
+        assert not unreadable.any()
+    assert parse_numbers(pa.array([" 1", "NaNo"]))[1].tolist() == [False, True]
+
+
+def test_flags_are_numbers_in_any_form() -> None:
+    from decimal import Decimal
+
+    for cells in (
+        pa.array([-0.0, 1.0, 0.5, None]),
+        pa.array([Decimal("0.00"), Decimal("1.00"), Decimal("0.50"), None]),
+    ):
+        found = flag_cells("f", cells)
+        np.testing.assert_array_equal(found.values[:2], [0.0, 1.0])
+        assert found.unseen.tolist() == [False, False, True, False]
+
+
+def test_a_column_of_intervals_is_refused_by_name() -> None:
+    table = pa.table({"i": pa.array([pa.MonthDayNano([1, 2, 3])] * 30), "x": RNG.normal(size=30)})
+    with pytest.raises(SchemaError, match="'i'"):
+        fitted(table)
+
+
+def test_raw_rows_of_a_guard_without_names_are_in_their_place(tmp_path) -> None:
+    guard = fitted(RNG.normal(size=(200, 2)))
+    swapped = pd.DataFrame({"x1": [50.0] * 20, "x0": [0.25] * 20})
+    shown = guard.report(swapped, show_rows=True).to_json()
+    assert shown.index("50") < shown.index("0.25")
