@@ -114,16 +114,13 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
     Raises:
         InputError: for a table with columns that are not numbers, or images that are not of 8 bits.
     """
-    from pushforward.cli.parts import numbered
+    from pushforward.cli.parts import column_types, numbered
     from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
         yield from numbered(_named_batches(source, rows, guard.reader_.dtype))
     else:
-        import pyarrow as pa
-
-        types = {str(name): pa.float64() for name in getattr(guard, "feature_names_in_", ())}
-        for chunk in stream_table(source, rows=rows, types=types, empty=True, integers=True, **options):
+        for chunk in stream_table(source, rows=rows, types=column_types(guard), empty=True, integers=True, **options):
             yield chunk, matrix_of(chunk, source, guard)
 
 

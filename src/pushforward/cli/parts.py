@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pushforward.errors import SchemaError
 
 __all__ = [
     "Part",
+    "column_types",
     "numbered",
     "part_rows",
     "parts_of_input",
@@ -49,9 +50,20 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
     elif guard.reads_images:
         yield from numbered(named_images(table, rows, gray=channels_of(guard) == 1))
     else:
-        types = guard.schema_.pyarrow_types()
+        types = column_types(guard)
         for chunk in stream_table(table, rows=rows, types=types, empty=True, integers=True, **options):
             yield chunk, None
+
+
+def column_types(guard: Any) -> dict[str, Any]:
+    """The types of the columns that a guard of tables, or of a network that reads them by name, knows in a file of text."""
+    import pyarrow as pa
+
+    from pushforward.estimators import NetworkGuard
+
+    if isinstance(guard, NetworkGuard):
+        return {str(name): pa.float64() for name in getattr(guard, "feature_names_in_", ())}
+    return guard.schema_.pyarrow_types()
 
 
 def numbered(parts: Iterator[tuple[list[str] | None, Any]]) -> Iterator[Part]:
@@ -101,7 +113,7 @@ def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[s
 
 
 def score_part_of_table(
-    guard: Any, table: Any, part: Any, rows: int, prefix: str, name: str
+    guard: Any, table: Any, part: Any, rows: int, prefix: str, name: str, integers: Sequence[str] = ()
 ) -> Iterator[tuple[Any, int]]:
     """The chunks of a part with their new columns, each with its number of alarms.
 
@@ -112,12 +124,15 @@ def score_part_of_table(
         rows: number of rows in a chunk.
         prefix: text before the names of the new columns.
         name: the table in the words of the user.
+        integers: columns of numbers that have only integers in the whole table.
     """
+    import pyarrow as pa
+
     from pushforward.estimators import NetworkGuard
 
-    is_network = isinstance(guard, NetworkGuard)
-    for chunk in table.read(part, part_rows(guard, rows), None if is_network else guard.schema_.pyarrow_types()):
-        if is_network:
+    types = column_types(guard) | dict.fromkeys(integers, pa.int64())
+    for chunk in table.read(part, part_rows(guard, rows), types):
+        if isinstance(guard, NetworkGuard):
             from pushforward.cli.network import matrix_of, network_scores
 
             result = network_scores(guard, matrix_of(chunk, name, guard))

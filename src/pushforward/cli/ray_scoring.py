@@ -10,13 +10,13 @@ import os
 import pickle
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pushforward.cli.files import local
-from pushforward.cli.parts import score_part_of_table
+from pushforward.cli.parts import column_types, score_part_of_table
 from pushforward.cli.workers import GuardSource, WorkerError, caught_warnings, one_thread_only, sendable
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import PartedTable, TablePart, TableWriter, atomic_write, stream_table
@@ -108,11 +108,20 @@ class PartScorer:
         prefix: text before the names of the new columns.
         options: of :class:`~pushforward.io.PartedTable`.
         gpu: whether to move the network of the guard to the GPU of this worker.
+        integers: columns of numbers that have only integers in the whole table.
     """
 
     def __init__(
-        self, source: GuardSource, table: str, rows: int, prefix: str, options: dict[str, Any], gpu: bool
+        self,
+        source: GuardSource,
+        table: str,
+        rows: int,
+        prefix: str,
+        options: dict[str, Any],
+        gpu: bool,
+        integers: Sequence[str] = (),
     ) -> None:
+        self.integers = integers
         self.source, self.table, self.rows, self.prefix = source, table, rows, prefix
         self.options, self.gpu = options, gpu
         self.loaded: tuple[Any, PartedTable] | None = None
@@ -143,7 +152,9 @@ class PartScorer:
         guard, parted = self.loaded
         total = alarms = 0
         with TableWriter(file) as writer:
-            for scored, number in score_part_of_table(guard, parted, part, self.rows, self.prefix, self.table):
+            for scored, number in score_part_of_table(
+                guard, parted, part, self.rows, self.prefix, self.table, self.integers
+            ):
                 writer.write(scored)
                 total += scored.num_rows
                 alarms += number
@@ -204,7 +215,8 @@ def score_with_ray(
     said: set[str] = set()
     if todo:
         items = [{"part": list(plan.parts[number]), "file": str(plan.file(number).absolute())} for number in todo]
-        scorer = (source, table, rows, prefix, options, gpus > 0)
+        integers = PartedTable(table, **options).integer_columns(column_types(guard))
+        scorer = (source, table, rows, prefix, options, gpus > 0, integers)
         for result in _run(items, scorer, address, workers, gpus):
             new_rows, new_alarms, warned, error = pickle.loads(result["result"])
             for message, category in warned:

@@ -11,7 +11,7 @@ from pushforward.errors import StorageError
 from pushforward.io.files import plain_errors
 from pushforward.io.input_file import TextFormat, unchanged
 from pushforward.io.table_source import TableSource
-from pushforward.io.tables import chunks_of, in_chunks
+from pushforward.io.tables import chunks_of, in_chunks, whole_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,6 +117,11 @@ class PartedTable:
                 else chunks_of(source, rows, types or {}, self._source.inputs[0])
             )
             yield from in_chunks(map(source.checked, chunks), rows)
+
+    def integer_columns(self, types: Mapping[str, pa.DataType]) -> list[str]:
+        """The columns of float64 in which all cells of the files of text are integers; see ``stream_table(integers=True)``."""
+        with unchanged(self._source.inputs), plain_errors(self._source.name):
+            return whole_numbers(self._source, types)
 
     def _parquet(self) -> list[Any]:
         """The files of Parquet, in the order of the source."""

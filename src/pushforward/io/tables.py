@@ -30,7 +30,7 @@ from pushforward.numerics.checks import check_integer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["chunks_of", "in_chunks", "read_table", "stream_table"]
+__all__ = ["chunks_of", "in_chunks", "read_table", "stream_table", "whole_numbers"]
 
 
 def read_table(
@@ -173,7 +173,7 @@ def _stream(
     def read() -> Iterator[pa.Table]:
         nonlocal columns, types
         if integers and source.pipe is None:
-            types = {**types, **dict.fromkeys(_whole_numbers(source, types), pa.int64())}
+            types = {**types, **dict.fromkeys(whole_numbers(source, types), pa.int64())}
         for chunk in map(source.checked, chunks_of(source, rows, types, empty=may_be_empty)):
             columns = chunk.schema
             yield chunk
@@ -190,7 +190,7 @@ def _stream(
             raise InputError(f"{source.name} has no rows.")
 
 
-def _whole_numbers(source: TableSource, types: Mapping[str, pa.DataType]) -> list[str]:
+def whole_numbers(source: TableSource, types: Mapping[str, pa.DataType]) -> list[str]:
     """The columns of float64 that have only integers, in files of text; none of a folder whose files have different columns."""
     import pyarrow as pa
 
