@@ -85,7 +85,9 @@ class NetworkAnswers:
         assert self.selective is not None
         assert out.logits is not None
         z = out.logits.double().numpy()  # those that calibrated the sets
-        promised = np.isfinite(z).all(1) & (~alarm if self.selective.without_alarm else True)
+        promised: np.ndarray = np.isfinite(z).all(1)
+        if self.selective.without_alarm:
+            promised &= ~alarm
         sets = self.selective.sets(z[promised])
         self.sizes.update(sets.sum(1).tolist())
         if labels is not None:
