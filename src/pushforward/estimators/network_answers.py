@@ -85,7 +85,7 @@ class NetworkAnswers:
         assert self.selective is not None
         assert out.logits is not None
         z = out.logits.double().numpy()  # those that calibrated the sets
-        promised: np.ndarray = np.isfinite(z).all(1)
+        promised = np.asarray(np.isfinite(z).all(1))
         if self.selective.without_alarm:
             promised &= ~alarm
         sets = self.selective.sets(z[promised])
