@@ -160,3 +160,14 @@ def test_images_reach_the_network_from_0_to_1_and_others_are_refused(folder, cap
     assert found["p_value"].to_pylist() == guard(x[[601, 600]]).p_value.tolist()
     assert main([*words, str(folder / "sixteen.npy"), "-o", str(folder / "x.csv")]) == 1
     assert "images that are not of 8 bits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["recalibrate", "update", "serve"])
+def test_commands_without_a_network_say_what_to_do(folder, tmp_path, capsys, command):
+    words = [command, str(folder / "guard.safetensors")]
+    if command != "serve":
+        words += [str(folder / "new.parquet"), "-o", str(tmp_path / "out.safetensors")]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert f"{command} is for guards of tables and images: call" in said
+    assert said.count("\n") == 1

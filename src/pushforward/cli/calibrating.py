@@ -37,11 +37,13 @@ def recalibrate(
 ) -> None:
     """Calibrate a guard on new normal rows, without training: the promise then refers to rows like these."""
     from pushforward.cli.files import check_output, local, reading, report, save
+    from pushforward.cli.network import refuse_network_guard
     from pushforward.estimators import Guard
     from pushforward.estimators.guard_inputs import channels_of
     from pushforward.io import read_images, read_table
 
     check_output(output, [str(guard_file), table], force, binary=True)
+    refuse_network_guard(guard_file, "recalibrate", "call guard.recalibrate(inputs) in Python, with the network")
     guard = Guard.load(guard_file, public_key=public_key)
     images = guard.reads_images and local(table)
     gray = images and channels_of(guard) == 1
@@ -78,11 +80,13 @@ def update(
 ) -> None:
     """Add normal rows to a guard of a table: some become neighbors of its score, the others calibrate it again."""
     from pushforward.cli.files import check_output, reading, report, save
+    from pushforward.cli.network import refuse_network_guard
     from pushforward.errors import ConfigError
     from pushforward.estimators import Guard
     from pushforward.io import read_table
 
     check_output(output, [str(guard_file), table], force, binary=True)
+    refuse_network_guard(guard_file, "update", "call guard.recalibrate(inputs) in Python, with the network")
     guard = Guard.load(guard_file, public_key=public_key)
     if guard.reads_images:
         raise ConfigError(f"{guard_file} is a guard of images: update adds rows to guards of tables.")

@@ -99,6 +99,20 @@ def load_guard(path: Path, network: str | None, public_key: Path | None) -> Any:
     return NetworkGuard.load(path, load_network(network))
 
 
+def refuse_network_guard(path: str | Path, command: str, instead: str) -> None:
+    """Refuse the file of a network's guard, for a command that has no network.
+
+    Raises:
+        ConfigError: saying what to do instead.
+    """
+    from pushforward.io import read
+
+    if read(path)[0]["kind"] == "network guard":
+        raise ConfigError(
+            f"{path} is the guard of a network, and {command} is for guards of tables and images: {instead}."
+        )
+
+
 def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -> Iterator[tuple[Any, Any]]:
     """Parts of a file: a table to write, and the inputs of the network.
 

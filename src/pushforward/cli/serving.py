@@ -88,7 +88,11 @@ def serve(
         public_url=public_url,
     )
     _need_extra()
+    from pushforward.cli.network import refuse_network_guard
     from pushforward.service.server import serve as run
+
+    for _, path in settings.models:
+        refuse_network_guard(path, "serve", "call the guard where the network is served, out = guard(inputs)")
 
     raise typer.Exit(run(settings))
 
