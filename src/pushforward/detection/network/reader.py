@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -251,11 +252,17 @@ class NetworkReader:
         reading.inputs, reading.reader = inputs, self
         return reading
 
+    @cached_property
+    def _channels_first(self) -> frozenset[str]:
+        """Modules whose outputs are ``(n, channels, length)``."""
+        assert isinstance(self.net, nn.Module)
+        return channels_first(self.net)
+
     def _from_hooks(self, inputs: Any, maps: bool) -> Reading:
         assert isinstance(self.net, nn.Module)
         seen: dict[str, Tensor] = {}
         names = {*self.layers, *([] if self.features is None else [self.features])}
-        first = channels_first(self.net) if names else frozenset()
+        first = self._channels_first if names else frozenset()
         hooks: list[tuple[nn.Module, Hook]] = [
             (self.net.get_submodule(name), _keeps(seen, name, name in first)) for name in names
         ]

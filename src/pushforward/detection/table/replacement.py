@@ -147,9 +147,10 @@ def report_cells(
             settle()
     settle()
     _keep_within(found["low"], found["high"], reasons.rows[:, value], coded)
-    known = np.where(present, reasons.rows[:, value], np.nan)
-    known[:, ~present.any(0)] = 0.0
-    own_low, own_high = np.nanquantile(known, ((1 - level) / 2, (1 + level) / 2), axis=0)
+    own_low, own_high = np.quantile(reasons.rows[:, value], ((1 - level) / 2, (1 + level) / 2), axis=0)
+    for column in np.flatnonzero(present.any(0) & ~present.all(0)):
+        known = reasons.rows[present[:, column], value[column]]
+        own_low[column], own_high[column] = np.quantile(known, ((1 - level) / 2, (1 + level) / 2))
     return CellReport(excess, own_low=np.tile(own_low, (n, 1)), own_high=np.tile(own_high, (n, 1)), **found)
 
 
