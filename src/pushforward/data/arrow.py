@@ -134,8 +134,10 @@ def object_column(name: str, values: np.ndarray) -> Any:
     import pyarrow as pa
 
     kinds = {type(value) for value in values}
-    if any(issubclass(kind, datetime.datetime) for kind in kinds) and datetime.date in kinds:
-        return _instants(values)  # pyarrow would cut the instants to dates where a date comes first
+    if datetime.date in kinds and any(issubclass(kind, datetime.datetime) for kind in kinds):
+        instants = _instants(values)  # pyarrow would cut them to dates where a date comes first
+        if instants is not None:
+            return instants
     try:
         column = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError, TypeError):
@@ -148,16 +150,23 @@ def object_column(name: str, values: np.ndarray) -> Any:
 
 
 def _instants(values: np.ndarray) -> Any:
-    """Dates and instants as instants, a date at its midnight; in UTC if an instant has a zone."""
+    """Dates and instants as instants, a date at its midnight; in UTC if all instants have a zone. None for other cells."""
     import pyarrow as pa
 
-    zone = next((value.tzinfo for value in values if isinstance(value, datetime.datetime) and value.tzinfo), None)
+    present = [value for value in values if not _is_missing(value)]
+    zones = [value.tzinfo for value in present if isinstance(value, datetime.datetime)]
+    if not zones or not all(isinstance(value, datetime.date) for value in present) or (None in zones and any(zones)):
+        return None
+    zone = zones[0]
     utc = None if zone is None else datetime.UTC
     whole = [
         datetime.datetime.combine(value, datetime.time(), utc) if type(value) is datetime.date else value
         for value in values
     ]
-    return pa.array(whole, pa.timestamp("us", None if zone is None else "UTC"), from_pandas=True)
+    try:
+        return pa.array(whole, pa.timestamp("us", None if zone is None else "UTC"), from_pandas=True)
+    except (pa.ArrowInvalid, OverflowError, ValueError):
+        return None
 
 
 def _numbers(values: np.ndarray) -> Any:

@@ -37,7 +37,11 @@ def write_network_guard(guard: NetworkGuard, path: str | os.PathLike[str]) -> No
             "batch_size": guard.batch_size, "seed": guard.seed, "layers": list(guard.reader_.layers),
         },
         "read": guard.read is not None,
-        "reader": {"head": guard.reader_.head, "head_is_output": guard.reader_.head_is_output},
+        "reader": {
+            "head": guard.reader_.head,
+            "head_is_output": guard.reader_.head_is_output,
+            "transposes": guard.reader_.transposes,
+        },
         "digest": guard.digest_,
         "autocast": guard.autocast_,
         "classes": guard.classes_,
@@ -74,7 +78,9 @@ def read_network_guard(
         guard.training_rows_ = None if rows is None else check_integer("training_rows", rows)
         guard._set_names(_names(header.get("columns")))
         reader = header["reader"]
-        guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
+        guard.reader_.restore(
+            reader["head"], reader["head_is_output"], guard.classes_ > 1, reader.get("transposes", False)
+        )
         guard.digest_, guard.autocast_ = header["digest"], _autocast(header.get("autocast"))
         head = guard.reader_.head_module
         if not 1 <= guard.classes_ <= _MOST_CLASSES or (

@@ -14,7 +14,7 @@ import pushforward as pf
 from pushforward.data.arrow import object_column
 from pushforward.data.cells import flag_cells
 from pushforward.data.text import parse_numbers
-from pushforward.errors import SchemaError
+from pushforward.errors import InputError, SchemaError
 
 RNG = np.random.default_rng(0)
 
@@ -97,6 +97,14 @@ def test_dates_beside_instants_cut_no_instant() -> None:
         assert set(found) == {noon, datetime.datetime(2026, 1, 2)}
     zoned = noon.replace(tzinfo=datetime.UTC)
     assert str(object_column("t", np.array([day, zoned], dtype=object)).type) == "timestamp[us, tz=UTC]"
+
+
+def test_dates_with_missing_cells_stay_dates() -> None:
+    day = datetime.date(2026, 1, 2)
+    assert str(object_column("t", np.array([day, pd.NaT, None], dtype=object)).type) == "date32[day]"
+    mixed = np.array([day, datetime.datetime(2026, 1, 1), "x"], dtype=object)
+    with pytest.raises(InputError, match="'t'"):
+        object_column("t", mixed)
 
 
 def test_numbers_of_several_types_are_numbers() -> None:

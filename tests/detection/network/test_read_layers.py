@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 import pushforward as pf
 from pushforward.detection import network as scores
-from pushforward.detection.network.digest import digest, same_weights
 from pushforward.detection.network.layers import channels_first
 from pushforward.detection.network.reading import pool
 from pushforward.errors import ConfigError
@@ -73,9 +72,49 @@ def test_channels_of_one_dimensional_convolutions() -> None:
     assert guard(5 + 5 * torch.randn(20, 2, 40)).alarm.all()
 
 
+def test_files_of_before_average_over_channels_as_they_did(tmp_path) -> None:
+    net, x, y = convolutions(), torch.randn(800, 2, 40), torch.arange(800) % 3
+    guard = pf.NetworkGuard(net, 0.05).fit((x[:400], y[:400]), calibration=x[400:])
+    guard.save(tmp_path / "g")
+    again = pf.NetworkGuard.load(tmp_path / "g", net)
+    np.testing.assert_array_equal(again.p_value(x[:50]), guard.p_value(x[:50]))
+    header, tensors = pf.io.read(tmp_path / "g", kind="network guard")
+    del header["reader"]["transposes"]
+    pf.io.write(tmp_path / "old", header, tensors)
+    reading = pf.NetworkGuard.load(tmp_path / "old", net).reader_.read(x[:2])
+    assert any(values.shape[1] > 30 for values in reading.layers.values())  # positions
+
+
 def test_where_the_channels_are() -> None:
     net = nn.Sequential(nn.Conv1d(2, 4, 3), nn.GELU(), nn.Sequential(nn.LayerNorm(38), nn.ReLU()), nn.BatchNorm1d(4))
     assert channels_first(net) == {"", "0", "1", "3"}
+
+    class Block(nn.Module):
+        """Returns (n, T, D), although its last part is a convolution."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.body(x.transpose(1, 2)).transpose(1, 2)
+
+    class Plain(nn.Module):
+        """One activation that is called after two layers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.act, self.head = nn.Conv1d(2, 4, 3), nn.Conv1d(4, 6, 3), nn.ReLU(), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.act(self.two(self.act(self.one(x)))).mean(2))
+
+    assert channels_first(Block()) == {"body", "body.0", "body.1"}
+    net = nn.Sequential(nn.Linear(3, 8), Block(), Block())
+    layers = scores.NetworkReader(net.eval(), layers=["1", "2"]).read(torch.randn(2, 5, 3)).layers
+    assert [values.shape[1] for values in layers.values()] == [8, 8]
+    layers = scores.NetworkReader(Plain().eval()).read(torch.randn(2, 2, 20)).layers
+    assert {name: values.shape[1] for name, values in layers.items()} == {"one": 4, "two": 6}
 
 
 def test_sums_in_half_precision_do_not_overflow() -> None:
@@ -112,19 +151,14 @@ def test_padding_changes_no_score(score: Any) -> None:
     )
 
 
-def test_buffers_that_are_not_in_the_state_belong_to_the_digest() -> None:
-    def make(mean: float) -> nn.Module:
-        torch.manual_seed(0)
-        net = nn.Linear(2, 2)
-        net.register_buffer("mean", torch.tensor(mean), persistent=False)
-        return net
+def test_one_dropout_layer_at_two_places_drops_different_numbers() -> None:
+    from pushforward.detection.network.hooks import hooked
+    from pushforward.detection.network.scores.disagreement import _mask
 
-    assert digest(make(0.0)) != digest(make(3.0))
-    assert same_weights(make(0.0), digest(make(0.0)))
-    assert not same_weights(make(3.0), digest(make(0.0)))
-    torch.manual_seed(0)
-    before = digest(nn.Linear(2, 2))  # as a file of before has it
-    assert same_weights(make(3.0), before)
+    drop, ones = nn.Dropout(0.5).eval(), torch.ones(1, 6, 8)
+    with hooked([(drop, _mask(torch.Generator(), 0))]):
+        first, second = drop(ones), drop(ones)
+    assert not torch.equal(first, second)
 
 
 def classifier() -> tuple[nn.Module, Tensor, Tensor]:

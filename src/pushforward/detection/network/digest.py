@@ -16,7 +16,7 @@ _COMPILED = "_orig_mod."
 
 
 def digest(net: nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and values of all parameters and buffers, as hexadecimal text.
+    """SHA-256 of the names, types, shapes and values of all parameters and buffers of ``state_dict``, as hexadecimal text.
 
     It does not depend on the device, nor on ``torch.compile``. A network whose weights, normalization statistics or precision changed has another digest.
 
@@ -30,14 +30,11 @@ def digest(net: nn.Module) -> str:
         >>> digest(net) == before
         False
     """
-    tensors = net.state_dict(keep_vars=True) | dict(
-        net.named_buffers(remove_duplicate=False)
-    )  # not persistent ones too
-    return _digest({name.replace(_COMPILED, ""): tensor for name, tensor in tensors.items()})
+    return _digest({name.replace(_COMPILED, ""): tensor for name, tensor in net.state_dict(keep_vars=True).items()})
 
 
 def same_weights(net: nn.Module, stored: Any) -> bool:
-    """Whether a network has a digest of a file; files of before had the names of a compiled network, and no buffers that are not persistent.
+    """Whether a network has a digest of a file; files of before had the digest of a compiled network with its names.
 
     Example:
         >>> import torch
@@ -49,8 +46,7 @@ def same_weights(net: nn.Module, stored: Any) -> bool:
     if digest(net) == stored:
         return True
     tensors = net.state_dict(keep_vars=True)
-    plain = {name.replace(_COMPILED, ""): tensor for name, tensor in tensors.items()}
-    return stored in (_digest(tensors), _digest(plain))
+    return any(_COMPILED in name for name in tensors) and _digest(tensors) == stored
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:

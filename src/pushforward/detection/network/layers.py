@@ -24,7 +24,10 @@ _FIRST = (
     nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm, nn.Dropout1d, nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d,
     nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d,
 )  # fmt: skip
-_LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention, nn.Embedding)
+_KEEPS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus,
+    nn.Softsign, nn.Hardswish, nn.Hardtanh, nn.Hardsigmoid, nn.Dropout, nn.Identity,
+)  # fmt: skip
 
 
 class Call(NamedTuple):
@@ -38,23 +41,20 @@ class Call(NamedTuple):
 def channels_first(net: nn.Module) -> frozenset[str]:
     """Names of the modules whose outputs of three dimensions are ``(n, channels, length)``, as those of convolutions, not ``(n, T, D)``.
 
-    What keeps the order of dimensions, such as an activation, has that of the module before it, and what contains others that of its
-    last part.
+    These are such layers, activations after them in a ``Sequential``, and a ``Sequential`` that ends with one.
     """
     found: set[str] = set()
-    last = False
 
-    def visit(name: str, module: nn.Module) -> None:
-        nonlocal last
-        if isinstance(module, (*_FIRST, *_LAST)):
-            last = isinstance(module, _FIRST)
-        else:
-            for part, child in module.named_children():
-                visit(f"{name}.{part}" if name else part, child)
-        if last:
+    def visit(name: str, module: nn.Module, before: bool) -> bool:
+        first = isinstance(module, _FIRST) or (before and isinstance(module, _KEEPS))
+        for part, child in module.named_children():
+            inside = visit(f"{name}.{part}" if name else part, child, first and isinstance(module, nn.Sequential))
+            first = inside and isinstance(module, nn.Sequential)
+        if first:
             found.add(name)
+        return first
 
-    visit("", net)
+    visit("", net, False)
     return frozenset(found)
 
 
@@ -65,6 +65,7 @@ def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
     """
     calls: list[Call] = []
     mask, first = padding_mask(inputs), channels_first(net)
+    shapes: set[tuple[int, ...]] = set()  # of outputs with channels first
 
     def record(name: str) -> Hook:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -72,7 +73,10 @@ def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
             if isinstance(tensor, Tensor) and tensor.is_nested:
                 tensor = padded(tensor, mask)
             if isinstance(tensor, Tensor) and tensor.dim() == 3 and name in first:
+                shapes.add(tuple(tensor.shape))
                 tensor = tensor.transpose(1, 2)
+            elif isinstance(tensor, Tensor) and tuple(tensor.shape) in shapes and not isinstance(module, nn.Linear):
+                return  # it may be such an output too, as that of an activation which is called anywhere
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() >= 2:
                 calls.append(Call(name, module, tensor))
 

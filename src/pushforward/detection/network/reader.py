@@ -77,6 +77,7 @@ class NetworkReader:
         read: Callable[[Any], Reading] | None = None,
     ) -> None:
         self.net, self.logits, self.features, self.function = net, logits, features, read
+        self.transposes = True
         if read is None:
             self._check_hooks(net)
         modules = dict(net.named_modules()) if isinstance(net, nn.Module) else {}
@@ -157,8 +158,10 @@ class NetworkReader:
         bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().double()
         return weight, bias
 
-    def restore(self, head: str | None, head_is_output: bool, classifies: bool) -> None:
+    def restore(self, head: str | None, head_is_output: bool, classifies: bool, transposes: bool = True) -> None:
         """Set what the first batch showed, from a file; ``layers`` are given to the constructor.
+
+        Without ``transposes`` outputs ``(n, channels, length)`` are averaged over channels, as in files of before.
 
         Raises:
             ConfigError: if the network has no such linear layer.
@@ -169,6 +172,7 @@ class NetworkReader:
         if head is not None and not isinstance(modules.get(head), nn.Linear):
             raise ConfigError(f"the network has no linear layer {str(head)[:80]!r}.")
         self.head, self.head_is_output, self.classifies, self.ready = head, bool(head_is_output), classifies, True
+        self.transposes = bool(transposes)
 
     def _discover(self, inputs: Any) -> None:
         """Find the last linear layer and the inner layers with one batch."""
@@ -256,7 +260,7 @@ class NetworkReader:
     def _channels_first(self) -> frozenset[str]:
         """Modules whose outputs are ``(n, channels, length)``."""
         assert isinstance(self.net, nn.Module)
-        return channels_first(self.net)
+        return channels_first(self.net) if self.transposes else frozenset()
 
     def _from_hooks(self, inputs: Any, maps: bool) -> Reading:
         assert isinstance(self.net, nn.Module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,11 +94,14 @@ def _mask(generator: torch.Generator, seed: int) -> Hook:
     The mask of a sequence has a generator of its own, so that more positions change neither those before them nor other layers.
     """
 
+    calls = itertools.count()
+
     def hook(layer: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+        call = next(calls)  # a layer may run at several places
         shape = list(output.shape[1:])
         if not isinstance(layer, (nn.Dropout, nn.AlphaDropout)):  # these drop whole channels
             shape[1:] = [1] * len(shape[1:])
-        source = torch.Generator().manual_seed(seed) if output.dim() == 3 else generator
+        source = torch.Generator().manual_seed(mix(seed, call)) if output.dim() == 3 else generator
         kept = torch.rand(shape, generator=source).to(output.device) >= layer.p
         return output * (kept / max(1 - layer.p, 1e-12)).to(output.dtype)
 
