@@ -302,5 +302,10 @@ def test_distances_do_not_depend_on_the_origin() -> None:
         assert median_distance(x + offset) == pytest.approx(median_distance(x), rel=1e-6)
     moved = mmd_squared(torch.tensor(x + 4096).float(), torch.tensor(y + 4096).float(), 1.5).item()
     assert moved == pytest.approx(near, rel=0.01)  # the rows themselves are rounded
+    whole = torch.arange(6).reshape(3, 2)
+    assert mmd_squared(whole, whole + 1, 1.0).item() == pytest.approx(
+        mmd_squared(whole.float(), whole + 1.0, 1.0).item()
+    )
+    assert median_distance(np.zeros((0, 2))) == 1.0
     same = torch.tensor(x).float()
     assert mmd_squared(same, same[torch.randperm(60, generator=torch.Generator().manual_seed(0))], 1.5).item() >= 0

@@ -51,7 +51,7 @@ def test_as_many_more_calibrate_as_may_be_left_out(contamination: float) -> None
 
 
 @pytest.mark.parametrize(
-    ("rows", "calibration", "count"), [(21, None, 19), (30, None, 19), (30, 60, 28), (200, 60, 60)]
+    ("rows", "calibration", "count"), [(21, None, 19), (30, None, 19), (30, 60, 19), (200, 60, 60), (40, 100, 20)]
 )
 def test_an_update_calibrates_with_as_many_as_alpha_needs(rows: int, calibration: int | None, count: int) -> None:
     fitted, kept, _ = split_rows(rows, calibration, 0.05, "marginal", 0.05, seed=0, update=True)

@@ -26,6 +26,12 @@ _FIRST = 10
 """Scores of a stream after which their meaning is judged."""
 
 
+def _are_ranks(scores: NDArray[np.float64], count: int) -> bool:
+    """Whether all numbers can be p-values of ``count`` calibration rows."""
+    ranks = scores * (count + 1)
+    return bool(((scores > 0) & (scores <= 1) & (np.abs(ranks - ranks.round()) < 1e-6)).all())
+
+
 class SequentialPValues:
     """P-values of a stream: the rank of each score among all scores so far, with ties broken at random.
 
@@ -133,7 +139,8 @@ class Monitor:
         check_choice("betting", betting, MARTINGALES)
         self.alpha, self.betting, self.epsilon, self.seed = check_number("alpha", alpha, 0, 1), betting, epsilon, seed
         self.p_values = SequentialPValues(reference, seed)
-        self._reference = (len(self.p_values.seen), self.p_values.seen[0]) if self.p_values.seen else None
+        seen = self.p_values.seen
+        self._reference = (len(seen), seen[0], _are_ranks(np.array(seen), len(seen))) if len(seen) >= _FIRST else None
         self._looked_at = 0
         self.restart()
 
@@ -173,7 +180,6 @@ class Monitor:
             PushforwardWarning: once, if these seem to be no anomaly scores: they are p-values, or all below the reference.
         """
         evidence = self.martingale.update(self.p_values(scores))
-        self._look_at(np.atleast_1d(np.asarray(scores, dtype=np.float64)))
         if evidence.size:
             reached = np.flatnonzero(evidence >= -math.log(self.alpha))
             if self.alarm_at is None and reached.size:
@@ -181,16 +187,16 @@ class Monitor:
             self.count += evidence.size
             self.log_evidence = float(evidence[-1])
             self.highest = max(self.highest, float(evidence.max()))
+            self._look_at(np.atleast_1d(np.asarray(scores, dtype=np.float64)))
         return evidence
 
     def _look_at(self, scores: NDArray[np.float64]) -> None:
         """Warn if the first scores of the stream have another sign or meaning than those of the reference."""
         if self._reference is None or self._looked_at < 0 or not scores.size:
             return
-        count, lowest = self._reference
-        ranks = scores * (count + 1)
-        are_ranks = bool(((scores > 0) & (scores <= 1) & (np.abs(ranks - ranks.round()) < 1e-6)).all())
-        if not (are_ranks or (scores < lowest).all()):
+        count, lowest, on_grid = self._reference
+        are_ranks = not on_grid and _are_ranks(scores, count)
+        if self.alarm or not (are_ranks or (scores < lowest).all()):
             self._looked_at = -1
             return
         self._looked_at += scores.size

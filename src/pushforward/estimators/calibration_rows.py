@@ -100,7 +100,7 @@ def split_rows(
 
 def untrimmed(needed: int, contamination: float) -> int:
     """The smallest number of scores of which ``needed`` are left after :func:`trim`."""
-    count = needed
+    count = max(needed, int(needed / (1 - contamination)) - 2)
     while count - int(contamination * count) < needed:
         count += 1
     return count
@@ -131,7 +131,7 @@ def _count(
     if calibration is not None and _is_number(calibration):
         count = int(calibration)
         if update:
-            count = min(max(count, needed), most)
+            count = max(min(count, units // 2), min(needed, most))
     else:
         wanted = min(units / 4, max(units / 10, _LEAST)) if calibration is None else calibration * units
         count = min(round(min(wanted, _MOST)), units // 2)

@@ -29,7 +29,7 @@ _BLOCK = 1 << 20  # bytes that are parsed at a time, and the length of the longe
 # A number with a leading zero or a hexadecimal prefix is a code, such as a postal code or an identifier.
 _CODE = r"^\s*[+-]?0[0-9xX]"
 # An integer of at most 19 digits, which int64 has.
-_INTEGER = r"^\s*-?([0-9]{1,18}|[1-8][0-9]{18})\s*$"
+_INTEGER = r"\A[ \t]*-?([0-9]{1,18}|[1-8][0-9]{18})[ \t]*\z"
 _QUOTED = re.compile(r'"[^"]*"')
 _SEPARATORS = (",", ";", "\t", "|")
 _SHELL = {"\t": "tab"}
@@ -110,6 +110,8 @@ def integer_columns(file: InputFile, names: Sequence[str]) -> list[str]:
                     del found[name]
                 elif pc.any(pc.fill_null(whole, False)).as_py():
                     found[name] = True
+            if not found:
+                break
     return [name for name, some in found.items() if some]
 
 

@@ -48,6 +48,10 @@ def infer_json(file: InputFile | Pipe, types: Mapping[str, pa.DataType]) -> pa.S
         return pa.schema([fitted(field) for field in reader.schema])
 
 
+_SEARCHED = 16
+"""Keys among which those that are not whole are searched for; of more, one that is not makes all of them real numbers."""
+
+
 def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> list[str]:
     """Those of the keys whose value is an integer of int64, null or absent in every line, and an integer in the first ones."""
     import pyarrow as pa
@@ -66,10 +70,15 @@ def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> list[str]:
             return False
         return True
 
+    def search(chosen: list[str]) -> list[str]:
+        """Halves, so that few keys that are not whole cost few readings."""
+        if not chosen or whole(chosen):
+            return chosen
+        half = len(chosen) // 2
+        return search(chosen[:half]) + search(chosen[half:]) if half else []
+
     found = [name for name in names if pa.types.is_integer(known.get(name, pa.null()))]
-    if not found or whole(found):
-        return found
-    return [name for name in found if whole([name])]
+    return search(found) if len(found) <= _SEARCHED or whole(found) else []
 
 
 def stream_json(file: InputFile | Pipe, schema: pa.Schema) -> Iterator[pa.Table]:

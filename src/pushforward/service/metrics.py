@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def _forget_dead() -> None:
         try:
             os.kill(int(number), 0)
         except ProcessLookupError:
-            multiprocess.mark_process_dead(int(number))
+            with contextlib.suppress(FileNotFoundError):  # another worker was faster
+                multiprocess.mark_process_dead(int(number))
         except (ValueError, PermissionError):
             continue

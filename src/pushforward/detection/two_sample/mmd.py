@@ -110,6 +110,8 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
     """
     if len(rows) > most:
         rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
+    if len(rows) < 2:
+        return 1.0
     rows = rows - rows.mean(0)  # avoids cancellation in squared distances
     squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]
     median = float(np.sqrt(np.median(squares))) if squares.size else 0.0
@@ -146,6 +148,7 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
             f"x and y must have the shapes (n, d) and (m, d), with at least one row; got {tuple(x.shape)} and {tuple(y.shape)}."
         )
 
+    x, y = (rows if rows.is_floating_point() else rows.to(torch.get_default_dtype()) for rows in (x, y))
     center = torch.cat((x, y)).detach().mean(0)  # avoids cancellation in squared distances
     x, y = x - center, y - center
 
