@@ -335,5 +335,6 @@ def test_numbers_that_are_no_anomaly_scores_are_said_to_be_none() -> None:
         for stream in (3 + rng.gamma(2.0, size=300), 100 + p):
             Monitor(reference).update(stream)
         Monitor().update(p)
+        Monitor(np.append(reference, np.inf)).update([np.inf, 5.0])
         assert Monitor(np.zeros(99), 0.01).update(np.ones(30)).size == 30  # an alarm, and no warning
         Monitor(rng.integers(1, 60, 99) / 100).update(rng.integers(60, 100, 50) / 100)

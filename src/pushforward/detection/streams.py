@@ -28,8 +28,10 @@ _FIRST = 10
 
 def _are_ranks(scores: NDArray[np.float64], count: int) -> bool:
     """Whether all numbers can be p-values of ``count`` calibration rows."""
+    if not ((scores > 0) & (scores <= 1)).all():  # an infinite score has no distance to a rank
+        return False
     ranks = scores * (count + 1)
-    return bool(((scores > 0) & (scores <= 1) & (np.abs(ranks - ranks.round()) < 1e-6)).all())
+    return bool((np.abs(ranks - ranks.round()) < 1e-6).all())
 
 
 class SequentialPValues:
