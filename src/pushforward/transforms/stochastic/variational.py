@@ -15,14 +15,7 @@ from pushforward.numerics import Noise, bound_input, may_check_values, normal_li
 from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
-from pushforward.transforms.base import (
-    Shape,
-    Step,
-    Transform,
-    as_shape,
-    check_context,
-    outside,
-)
+from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context, outside
 from pushforward.transforms.chain import Chain
 from pushforward.transforms.inverse import Inverse
 from pushforward.transforms.stochastic.discrete_likelihoods import BernoulliLikelihood
