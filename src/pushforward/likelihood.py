@@ -6,8 +6,9 @@ operations that would be wrong raise :class:`~pushforward.errors.KindError`.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from pushforward.display import card, table
 from pushforward.errors import KindError
+from pushforward.numerics.tracing import constant
 
 __all__ = [
+    "CIRCLE",
     "REAL",
     "UNIT",
     "Counting",
@@ -192,10 +195,11 @@ class Support:
     It is a box, or the part of a box that meets a constraint between the coordinates of the last dimension.
 
     Args:
-        low: lower end of every coordinate.
-        high: upper end of every coordinate.
+        low: lower end of every coordinate, or the lowest if ``ends`` is given.
+        high: upper end of every coordinate, or the highest.
         within: name of the constraint: "" for none, or "increasing" for x_1 <= x_2 <= ... <= x_D. Any other name stands for an
             unknown part of the box; see :meth:`reordered`.
+        ends: for vectors whose coordinates have different ends, the pair (low, high) of each; see :meth:`joined`.
 
     Example:
         >>> from pushforward.likelihood import Support
@@ -206,29 +210,56 @@ class Support:
     low: float = -math.inf
     high: float = math.inf
     within: str = ""
+    ends: tuple[tuple[float, float], ...] = ()
+
+    @staticmethod
+    def joined(parts: Sequence[tuple[Support, int]]) -> Support:
+        """The support of a vector made of vectors side by side, each given by its support and its number of coordinates."""
+        low, high = min(part.low for part, _ in parts), max(part.high for part, _ in parts)
+        if any(part.within for part, _ in parts):
+            return Support(low, high, "with constraints between some coordinates")
+        ends = tuple(
+            itertools.chain.from_iterable(part.ends or ((part.low, part.high),) * width for part, width in parts)
+        )
+        return Support(low, high, ends=() if len(set(ends)) == 1 else ends)
 
     def __str__(self) -> str:
+        if self.ends:
+            boxes = dict.fromkeys(str(Support(low, high)) for low, high in self.ends)
+            return f"{' or '.join(boxes)}, by coordinate"
         box = "the reals" if math.isinf(self.low) and math.isinf(self.high) else f"({self.low:g}, {self.high:g})"
         return f"{box}, {self.within}" if self.within else box
 
     def contains(self, x: Tensor) -> Tensor:
         """For each coordinate, whether it lies in the box, ends included, and not below the one before it if "increasing"."""
-        inside = (x >= self.low) & (x <= self.high)
+        low, high = self.low, self.high
+        if self.ends:
+            dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+            low, high = (constant(column, dtype, x.device) for column in zip(*self.ends, strict=True))
+        inside = (x >= low) & (x <= high)
         if self.within == "increasing":
             inside = inside & (torch.diff(x, dim=-1, prepend=x[..., :1]) >= 0)
         return inside
 
     def covers(self, other: Support) -> bool:
         """Whether ``other`` is known to be a subset of this set."""
-        return self.low <= other.low and other.high <= self.high and self.within in ("", other.within)
+        count = max(len(self.ends), len(other.ends), 1)
+        mine, others = (box.ends or ((box.low, box.high),) * count for box in (self, other))
+        inside = len(mine) == len(others) and all(
+            a <= c and d <= b for (a, b), (c, d) in zip(mine, others, strict=True)
+        )
+        return inside and self.within in ("", other.within)
 
     def reordered(self, name: str) -> Support:
         """This set after the transform ``name`` reordered coordinates: the same box, or an unknown part of it."""
-        return Support(self.low, self.high, f"{self.within} before {name}") if self.within else self
+        if not self.within and not self.ends:
+            return self
+        return Support(self.low, self.high, f"{self.within or 'bounds by coordinate'} before {name}")
 
 
 REAL = Support()
 UNIT = Support(0.0, 1.0)
+CIRCLE = Support(-math.pi, math.pi)
 
 
 @dataclass(frozen=True)

@@ -196,3 +196,8 @@ def test_only_models_are_compiled():
 def test_the_scorer_reports_how_much_runs_natively():
     assert isinstance(pf.compile_scorer(made(WHOLE["nice"])), CompiledScorer)
     assert repr(scorer.compile_scorer(made(WHOLE["nice"]))) == "CompiledScorer(NICE, native='all')"
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(ConfigError, match="samples"):
+        CompiledScorer(pf.models.NICE(2, hidden=(8,))).value(torch.zeros(1, 2), samples=0)

@@ -20,7 +20,8 @@ def summaries(table):
 def compared(before, after, **options):
     found, schema = summaries({"x": before})
     tally = ColumnTally(found.columns(schema)[0])
-    tally.add(schema.encode({"x": after}, warn=False)[0][:, 0])
+    encoded, problems = schema.encode({"x": after}, warn=False)
+    tally.add(encoded[:, 0], next((p.counted for p in problems if p.kind == "new"), None))
     return tally.compare(**options)
 
 
@@ -197,3 +198,31 @@ def test_files_keep_summaries_and_refuse_changed_ones():
         changed["s." + name] = values.flip(0) if name == "edges" else values - 1000
         with pytest.raises(StorageError):
             ColumnSummaries.unpack(changed, "s.")
+
+
+def zipf(rng, size, categories=200):
+    weights = 1 / np.arange(1, categories + 1)
+    return np.char.add("z", rng.choice(categories, size, p=weights / weights.sum()).astype(str))
+
+
+def test_new_values_of_a_column_that_always_has_some_are_no_drift():
+    rng = np.random.default_rng(0)
+    found = [compared(zipf(rng, 1000), zipf(rng, 1000)) for _ in range(60)]
+    assert min(drift.unseen for drift in found) > 20
+    assert sum(drift.p_value <= 0.05 for drift in found) <= 8  # of 60 at 5 %; 9 have a probability of 0.3 %
+
+
+def test_a_new_category_that_becomes_frequent_is_drift():
+    rng = np.random.default_rng(0)
+    after = zipf(rng, 1000)
+    after[:150] = "new"
+    assert compared(zipf(rng, 1000), after).drifted
+
+
+def test_unseen_cells_without_their_names_are_categories_of_their_own():
+    rng = np.random.default_rng(0)
+    found, schema = summaries({"x": zipf(rng, 1000)})
+    tally = ColumnTally(found.columns(schema)[0])
+    tally.add(schema.encode({"x": zipf(rng, 1000)}, warn=False)[0][:, 0])
+    assert tally.unseen > 20
+    assert tally.compare().p_value > 0.05

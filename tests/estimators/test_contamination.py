@@ -169,3 +169,19 @@ def test_the_bound_of_pac_by_simulation() -> None:
         k = alarm_count(len(kept), alpha, "pac", delta)
         above += bool(kept[-k] ** -0.5 > bound)
     assert 0 < above / runs <= delta + 3 * np.sqrt(delta * (1 - delta) / runs)
+
+
+def test_clean_rows_are_inside_what_is_said_of_them() -> None:
+    """If the scores that were left out are of normal rows, there are more false alarms; intervals must contain that."""
+    above, trimmed = 0, 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_t(3, size=(2600, 3))
+        guard = pf.Guard(0.05, effort="fast", max_contamination=0.1, random_state=seed).fit(x[:600])
+        evaluation = guard.evaluate(x[600:], np.zeros(2000, dtype=bool))
+        above += evaluation.false_alarms.fraction > evaluation.expected[1]
+        trimmed += guard.calibration_.trimmed
+        if guard.calibration_.trimmed > 1:
+            assert "that were left out are of anomalies" in guard.report(x[:300]).to_dict()["promised"]
+    assert trimmed > 20
+    assert above <= 1

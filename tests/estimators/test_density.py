@@ -154,6 +154,21 @@ def test_columns_of_angles_are_not_standardized() -> None:
     assert np.abs(density.sample(200, random_state=0)).max() <= np.pi
 
 
+def test_an_angle_beside_bounded_and_far_numbers() -> None:
+    rng = np.random.default_rng(0)
+    angle = rng.vonmises(3.0, 4.0, 400)  # on both sides of pi
+    x = np.stack([np.exp(np.cos(angle) + rng.normal(size=400)), angle, 1e9 + np.sin(angle) + rng.normal(size=400)], 1)
+    options = {"circular": (1,), "layers": 2, "hidden": (8,)}
+    density = FlowDensity(model_options=options, bounds=[(0, None), None, None], max_steps=20, random_state=0).fit(x)
+    ends = density.score_samples([[1.0, -np.pi, 1e9], [1.0, np.pi, 1e9]])
+    assert ends[0] == pytest.approx(ends[1], abs=1e-3)
+    assert (density.score_samples([[1.0, 3.2, 1e9], [-1.0, 0.0, 1e9]]) == -np.inf).all()
+    drawn = density.sample(200, random_state=0)
+    assert (drawn[:, 0] > 0).all()
+    assert np.abs(drawn[:, 1]).max() <= np.pi
+    assert 0.5 < drawn[:, 2].std() < 3  # float32 alone has steps of 64 there
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -296,3 +296,23 @@ def test_missing_labels_of_nullable_columns(labels, anomaly) -> None:
     odd, known = anomalous_rows(labels, anomaly)
     assert odd.tolist() == [False, True, False]
     assert known.tolist() == [True, True, False]
+
+
+def test_missing_labels_of_a_categorical_column() -> None:
+    labels = pd.Series(["ok", "bad", None, "ok"], dtype="category")
+    for given in (labels, pa.array(labels), pa.chunked_array([pa.array(labels)])):
+        odd, known = anomalous_rows(given, "bad")
+        assert odd.tolist() == [False, True, False, False]
+        assert known.tolist() == [True, True, False, True]
+
+
+def test_labels_that_are_no_labels() -> None:
+    with pytest.raises(InputError, match="one label for each row: a number, a flag or a text"):
+        anomalous_rows(np.array([["a"], ["b"], None, "c"], dtype=object))
+
+
+def test_training_rows_as_columns_are_known() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    table = {"a": x[:, 0], "b": x[:, 1]}
+    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(table)
+    assert "rows that fitted the guard" in str(guard.evaluate(table, np.arange(200) < 3))

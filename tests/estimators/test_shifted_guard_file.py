@@ -11,7 +11,7 @@ import pushforward as pf
 from pushforward import io
 from pushforward.detection import ClassifierRatio
 from pushforward.detection.conformal.likelihood_ratio import _default
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import ShiftedGuard
 
 
@@ -108,3 +108,36 @@ def test_weights_are_estimated_from_the_features_of_a_network() -> None:
     guard = pf.Guard(alpha=0.05, effort="fast", random_state=0, embed=net).fit(x)
     shifted = ShiftedGuard(guard, torch.randn(400, 2), shifted=later)
     assert shifted.predict(torch.tensor([[0.0, 50.0]])) == [-1]
+
+
+def test_a_shift_of_categories_is_learned(tmp_path) -> None:
+    """One site sends four times as many rows as before; categories have no order."""
+    sites = np.array(list("ABCDEFGH"))
+    before, after = np.full(8, 1 / 8), np.where(sites == "D", 0.5, 0.5 / 7)
+
+    def draw(n: int, seed: int, shares: np.ndarray) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        site, a = rng.choice(8, n, p=shares), rng.normal(size=n)
+        return {"site": sites[site], "a": a, "b": np.where(site == 3, rng.normal(size=n), a + 0.1 * rng.normal(size=n))}
+
+    guard = pf.Guard(0.05, effort="fast", random_state=0).fit(draw(1000, 0, before))
+    shifted = ShiftedGuard(guard, draw(4000, 1, before), shifted=draw(4000, 2, after))
+    one = {"site": sites, "a": np.full(8, 0.5), "b": np.full(8, 0.5)}
+    np.testing.assert_allclose(shifted._estimate(one), after / before, rtol=0.25)
+    rows = draw(4000, 3, after)
+    assert (guard.predict(rows) < 0).mean() > 0.085
+    assert (shifted.predict(rows) < 0).mean() < 0.07
+    shifted.save(tmp_path / "shifted.safetensors")
+    loaded = ShiftedGuard.load(tmp_path / "shifted.safetensors")
+    np.testing.assert_array_equal(loaded.p_value(rows), shifted.p_value(rows))
+    assert np.isfinite(loaded._estimate({**one, "site": np.array(["?"] * 8)})).all()
+
+
+@pytest.mark.parametrize("cell", [np.inf, -np.inf])
+def test_infinite_cells_have_no_ratio(cell: float) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    x[3, 1] = cell
+    with pytest.raises(InputError, match="the reference rows have infinite numbers, the first in row 3"):
+        ClassifierRatio().fit(x, x)
+    with pytest.raises(InputError, match="have no columns"):
+        ClassifierRatio().fit(x[:, :0], x[:, :0])

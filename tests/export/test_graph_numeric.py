@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -92,3 +94,9 @@ def test_names_of_inputs_are_unique_and_not_those_of_outputs():
     assert names[:2] == ("age", "column 1")
     assert len(set(names)) == 4
     assert not set(names) & set(OUTPUTS)
+
+
+def test_a_score_that_is_no_number_is_an_alarm():
+    p, alarm = Promise(np.arange(9.0), 0.1, 1e-9)(torch.tensor([math.nan, 0.5], dtype=torch.float64))
+    assert p.tolist() == [0.1, 0.9]
+    assert alarm.tolist() == [True, False]

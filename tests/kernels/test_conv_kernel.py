@@ -250,3 +250,13 @@ def test_a_compiled_and_an_exported_network_use_the_plain_version():
         exported = torch.export.export(net, (x,)).module()
         close([exported(x)], [net(x)], 1e-5)
         close([torch.compile(net, backend="aot_eager")(x)], [net(x)], 1e-5)
+
+
+def test_other_kernel_sizes_take_the_plain_version_and_a_bound_of_zero_is_a_bound():
+    x, weights, biases, _ = some(SIZES["odd"])
+    with use_kernels("native"):
+        native = conv_stack(x, weights, biases, 0.0)
+        short = conv_stack(x, [*weights[:-1], weights[-1][..., 2:3, 2:3]], biases)
+    with use_kernels("plain"):
+        torch.testing.assert_close(native, conv_stack(x, weights, biases, 0.0))
+        torch.testing.assert_close(short, conv_stack(x, [*weights[:-1], weights[-1][..., 2:3, 2:3]], biases))

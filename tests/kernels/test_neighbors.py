@@ -103,3 +103,17 @@ def test_threads_do_not_change_the_result():
         torch.set_num_threads(threads)
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 2])
+def test_few_reference_rows(mode, dropped):
+    """Blocks that are padding alone have no finite distance, from which no limit follows."""
+    for m in range(dropped + 1, 41):
+        reference = rows(m, 2, seed=m)
+        drop = None if not dropped else (np.arange(m)[:, None] + np.arange(dropped)) % m
+        for k in range(1, m - dropped + 1):
+            distances, index = nearest(reference + 0.01, References(reference), k, drop)
+            with use_kernels("plain"):
+                expected = nearest(reference + 0.01, References(reference), k, drop)
+            np.testing.assert_array_equal(index, expected[1])
+            np.testing.assert_allclose(distances, expected[0], rtol=1e-9)

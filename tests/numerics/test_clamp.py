@@ -10,6 +10,7 @@ import torch
 from pushforward.numerics import (
     bound_input,
     bound_square,
+    cast_finite,
     inverse_softplus,
     soft_clamp,
     softplus_positive,
@@ -63,3 +64,14 @@ class TestClamps:
         assert y[0].item() == pytest.approx(1.0, abs=1e-15)
         assert y[1].item() == pytest.approx(minimum, abs=1e-15)
         assert y[2] > 9e3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_finite_numbers_keep_the_type_they_are_cast_to(dtype):
+    x = torch.tensor([1.0, 1e300, -1e300, math.inf, math.nan], dtype=torch.float64)
+    found = cast_finite(x, dtype)
+    assert found.dtype is dtype
+    assert torch.isfinite(found[:3]).all()
+    assert found[1] > 1e4 > -1e4 > found[2]
+    assert found[3].isinf()
+    assert found[4].isnan()

@@ -154,3 +154,11 @@ class TestMonotoneRoot:
     def test_an_empty_batch(self):
         empty = torch.zeros(0, 2)
         assert monotone_root(lambda x: (x, torch.ones_like(x)), empty, empty - 1, empty + 1).shape == (0, 2)
+
+
+def test_a_root_where_the_function_is_flat():
+    def cube(x):
+        return x**3, 3 * x**2
+
+    found = monotone_root(cube, torch.tensor([0.0, 8.0]), torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 5.0]))
+    assert found.tolist() == [0.0, 2.0]

@@ -209,3 +209,35 @@ def test_after_an_error_every_member_has_its_best_weights(monkeypatch):
     for one, other in zip(trained, best, strict=True):
         assert not one.training
         torch.testing.assert_close(one.log_prob(x), other.log_prob(x), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("second", [True, False], ids=["both", "one"])
+def test_fixed_weights_stay_fixed(second):
+    members = [pf.models.RealNVP(2, layers=2, hidden=(8,)) for _ in range(2)]
+    for member in members[: 1 + second]:
+        for layer in [m for m in member.modules() if isinstance(m, torch.nn.Linear)][2:]:
+            layer.requires_grad_(False)
+    fixed = [[p for p in member.parameters() if not p.requires_grad] for member in members]
+    before = [[p.clone() for p in own] for own in fixed]
+    fit_members(members, rows(100), max_steps=10, progress="silent")
+    assert all(torch.equal(p, b) for own, was in zip(fixed, before, strict=True) for p, b in zip(own, was, strict=True))
+    if not second:
+        with pytest.raises(ConfigError, match="other weights of each are fixed"):
+            fit_members(members, rows(100), max_steps=10, progress="silent", stack=True)
+
+
+def test_what_members_find_in_their_own_rows_is_not_shared():
+    def member():
+        chain = transforms.Chain(transforms.Standardize(2), transforms.LULinear(2))
+        return models.Flow(chain, pf.distributions.KernelDensity(2, points=20))
+
+    with pytest.raises(ConfigError, match="KernelDensity keeps what it finds"):
+        fit_members([member(), member()], rows(100), max_steps=3, progress="silent", stack=True)
+
+
+def test_one_loader_is_not_read_in_turns():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows(64)), batch_size=16)
+    members = [pf.models.NICE(2, hidden=(8,)) for _ in range(2)]
+    with pytest.raises(ConfigError, match="read one DataLoader in turns"):
+        fit_members(members, loader, validation=None, max_steps=3, progress="silent", stack=True)
+    assert len(fit_members(members, loader, validation=None, max_steps=3, progress="silent")) == 2

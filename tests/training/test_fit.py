@@ -573,3 +573,38 @@ def test_result_as_text():
 def test_every_loss_is_checked_on_a_cpu():
     assert run_module.check_interval(torch.device("cpu")) == 1
     assert run_module.check_interval(torch.device("cuda")) > 1
+
+
+def test_a_flag_of_numpy_stops():
+    result = pf.fit(
+        pf.models.NICE(2, hidden=(8,)), rows(100), max_steps=50, evaluate_every=10, progress="silent",
+        callback=lambda event: np.float64(event.step) >= 20,
+    )  # fmt: skip
+    assert (result.stopped, result.steps) == ("callback", 20)
+
+
+def test_a_loader_of_held_out_rows_without_a_batch_is_said():
+    empty = DataLoader(TensorDataset(rows(5)), batch_size=64, drop_last=True)
+    with pytest.raises(InputError, match="the DataLoader yields no batch"):
+        pf.fit(pf.models.NICE(2, hidden=(8,)), rows(100), validation=empty, max_steps=3, progress="silent")
+
+
+def test_an_ensemble_under_a_chain_is_initialized():
+    torch.manual_seed(0)
+    x = 5 * torch.randn(400, 2) + 100
+    members = [pf.models.NSF(2, layers=2, hidden=(8, 8)) for _ in range(2)]
+    model = pf.models.Flow(pf.transforms.Affine(2), pf.models.Ensemble(*members))
+    result = pf.fit(model, x, max_steps=20, progress="silent")
+    assert result.best_validation > -7  # a normal of deviation 5 in two columns has -6.06
+
+
+def test_members_that_know_their_context_keep_it():
+    torch.manual_seed(0)
+    c = 5 * torch.randn(300, 1) + 100
+    x = torch.cat([c + torch.randn(300, 1), torch.randn(300, 1)], 1)
+    member = pf.models.MAF(2, context=1, hidden=(8,), layers=2)
+    pf.fit(member, x, context=c, max_steps=50, progress="silent")
+    model = pf.models.Flow(pf.transforms.Affine(2), pf.models.Ensemble(member))
+    before = model.log_prob(x, c)
+    pf.fit(model, x, context=c, max_steps=0, progress="silent")
+    torch.testing.assert_close(model.log_prob(x, c), before)

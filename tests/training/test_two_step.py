@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -81,7 +83,7 @@ def test_errors_of_invalid_arguments():
         fit_two_step(model, torch.zeros(5, 3), validation=1.5)
     with pytest.raises(ConfigError, match="own"):
         fit_two_step(model, torch.zeros(5, 3), checkpoint="a file")
-    with pytest.raises(InputError, match="nan"):
+    with pytest.raises(InputError, match="NaN in row"):
         fit_two_step(model, torch.full((5, 3), math.nan))
 
 
@@ -144,3 +146,18 @@ def test_a_second_fit_sets_the_density_anew() -> None:
     fresh.initialize(codes)
     gap = model.density.log_prob(codes).mean() - fresh.log_prob(codes).mean()
     assert abs(gap.item()) < 0.3
+
+
+def test_data_and_fractions_as_in_fit():
+    t = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
+    x = torch.cat((t, t.sin()), 1)
+
+    def model():
+        return pf.models.TwoStep(pf.models.AutoEncoder(2, latent=1, hidden=(8,)))
+
+    for validation in (0, np.float32(0.2), None):
+        result = fit_two_step(model(), pd.DataFrame(x.numpy()), validation=validation, max_steps=2, progress="silent")
+        assert result.density.steps == 2
+    x[3, 1] = math.nan
+    with pytest.raises(InputError, match="the training data have NaN in row 3, column 1"):
+        fit_two_step(model(), x, validation=0.2, max_steps=2, progress="silent")

@@ -22,8 +22,8 @@ from torch.distributions import (
 from torch.distributions.transforms import AbsTransform, CorrCholeskyTransform, ReshapeTransform, SoftmaxTransform
 
 from pushforward.distributions import Normal as StandardNormal
-from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.likelihood import REAL, UNIT, Support
+from pushforward.errors import ConfigError, InputError, KindError, KindWarning
+from pushforward.likelihood import REAL, UNIT, Kind, Support
 from pushforward.models import NICE, Flow
 from pushforward.registry import describe
 from pushforward.transforms import (
@@ -245,3 +245,25 @@ def test_to_torch_with_a_cache_keeps_the_last_pair(check):
     assert cached.inv(x) is z
     assert plain(z) is not plain(z)
     torch.testing.assert_close(plain(z), x)
+
+
+@pytest.mark.parametrize(
+    ("transform", "box"),
+    [
+        (ComposeTransform([AffineTransform(0.0, 1.0), SigmoidTransform().inv]), Support(0.0, 1.0)),
+        (ComposeTransform([AffineTransform(2.0, 1.0), TanhTransform().inv]), Support(-3.0, -1.0)),
+        (ComposeTransform([AffineTransform(1.0, -2.0), ExpTransform().inv]), Support(-math.inf, 0.5)),
+        (ComposeTransform([SigmoidTransform(), AffineTransform(0.0, 3.0)]).inv, Support(0.0, 3.0)),
+        (ComposeTransform([ExpTransform(), AffineTransform(1.0, -2.0)]), REAL),
+    ],
+    ids=["logit", "atanh", "log", "inverse", "reals"],
+)
+def test_a_composition_reaches_all_data_from_less_noise_than_its_first_part_takes(transform, box):
+    found = from_torch(transform, 1)
+    assert found.codomain.low == pytest.approx(box.low)
+    assert found.codomain.high == pytest.approx(box.high)
+    if box == REAL:
+        assert Flow(found, StandardNormal(1)).kind is Kind.EXACT
+    else:
+        with pytest.warns(KindWarning, match="some of the mass belongs to no data point"):
+            assert Flow(found, StandardNormal(1)).kind is Kind.LOWER_BOUND

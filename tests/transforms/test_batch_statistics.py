@@ -10,6 +10,7 @@ import torch
 import pushforward as pf
 from pushforward import distributions, models, transforms
 from pushforward.errors import KindError
+from pushforward.likelihood import Kind
 from pushforward.transforms import BatchNorm, Chain, Monotone
 
 
@@ -79,3 +80,16 @@ def test_an_inverse_has_one_density_in_training_and_evaluation() -> None:
     model = models.Flow(transforms.Inverse(norm), distributions.Normal(2))
     rows = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(model.train()(rows), model.eval()(rows))
+
+
+def test_blocks_and_inverses_have_the_kind_of_what_they_contain():
+    residual = transforms.InvertibleResidual(2, hidden=(8,))
+    model = models.Flow(transforms.Blocks(residual, transforms.Affine(1)), distributions.Normal(3))
+    inverse = transforms.Inverse(residual)
+    assert model.kind is inverse.kind is Kind.EXACT
+    model.set_log_det("roulette")
+    found = model.evaluate(torch.randn(4, 3))
+    assert model.kind is found.kind is inverse.kind is Kind.UNBIASED
+    assert found.stderr is not None
+    assert not model.chain.bijective
+    assert model.chain.invertible

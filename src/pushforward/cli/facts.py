@@ -31,7 +31,6 @@ def system_facts() -> dict[str, Any]:
 
 def summary(guard: Any) -> dict[str, Any]:
     """The facts about a fitted guard that a user needs."""
-    from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
     calibrated = len(guard.calibrator_.scores)
     promise = f"at most {guard.alpha:.2%}"
@@ -44,7 +43,7 @@ def summary(guard: Any) -> dict[str, Any]:
         )
         promise += f" ({guard.guarantee}); no row raises an alarm, because {why}"
     else:
-        low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
+        low, high = _rates(guard)
         promise += f" ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}"
     alarms = {"calibration rows": calibrated, "false alarms": promise, "promise is for": str(guard.calibration_)}
     if guard.reads_images:
@@ -63,6 +62,15 @@ def summary(guard: Any) -> dict[str, Any]:
         if guard.score_.has_density
         else "none (fit with --density to have log_prob and samples)",
     }
+
+
+def _rates(guard: Any) -> tuple[float, float]:
+    """The interval in which 95 % of such guards have their rate of false alarms."""
+    from pushforward.detection.conformal.guarantees import false_alarm_distribution
+    from pushforward.estimators.guard_facts import trimmed_scores
+
+    n, trimmed = len(guard.calibrator_.scores), trimmed_scores(guard)
+    return false_alarm_distribution(n, guard.alpha, guard.guarantee, guard.delta, trimmed).interval(0.95)
 
 
 def _infinite(guard: Any) -> bool:
@@ -96,12 +104,11 @@ def _columns_read(guard: Any) -> dict[str, str]:
 
 def facts_of(guard: Any) -> dict[str, Any]:
     """The facts of :func:`summary` as plain JSON types, for programs."""
-    from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
     calibrated = len(guard.calibrator_.scores)
     interval = None  # no row raises an alarm
     if guard.level_ > 0:
-        interval = list(false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95))
+        interval = list(_rates(guard))
     features = None if guard.reads_images or not hasattr(guard.score_, "pool") else guard.table_features_
     return {
         "reads": guard.score_.reads,

@@ -243,6 +243,8 @@ def _(part: Coupling, lowering: Lowering) -> None:
     if part.network is None:
         assert part.free_transformed is not None
         program.constant("raw", part.free_transformed)
+    elif part.angles:
+        raise NotLowerable("Coupling with angles")
     else:
         program.gather(lowering.z, "seen", kept)
         if part.context:

@@ -17,6 +17,7 @@ from pushforward.kernels.program import Program
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_integer
 from pushforward.transforms import Chain
 
 __all__ = ["CompiledScorer", "compile_scorer"]
@@ -103,6 +104,7 @@ class CompiledScorer:
     @torch.no_grad()
     def value(self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0) -> Tensor:
         """The ``value`` of the model's ``evaluate`` with these samples and this seed, nats, without gradient."""
+        check_integer("samples", samples)
         if self._density is not None:  # exact: there is no noise to draw
             return self(x, context)
         return self._model.evaluate(x, context, samples=samples, seed=seed).value

@@ -35,6 +35,8 @@ def to_numpy(column: Any) -> np.ndarray:
     """Convert an array or chunked array to NumPy; nulls in numbers become NaN."""
     import pyarrow as pa
 
+    if pa.types.is_dictionary(column.type):  # whose nulls pyarrow would give the value of another cell
+        column = column.cast(column.type.value_type)
     return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class Problem:
         column: the column; "" where the problem is of the whole table.
         count: number of rows, or of extra columns.
         examples: up to three values, or names of extra columns.
+        counted: of a column with new values or unreadable text, these texts and how often each occurs, as a struct array of
+            pyarrow; None otherwise, and after :meth:`merge`.
 
     Example:
         >>> from pushforward.data import Problem
@@ -68,6 +70,7 @@ class Problem:
     column: str = ""
     count: int = 0
     examples: tuple[str, ...] = ()
+    counted: Any = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.examples) == _EXAMPLES and self.kind == "extra" else ""
@@ -304,7 +307,8 @@ def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.n
         if mask is None:
             continue
         try:
-            examples = tuple(compute().unique(cells.text.filter(mask)).slice(0, _EXAMPLES).to_pylist())
+            counted = compute().value_counts(cells.text.filter(mask))
+            examples = tuple(counted.field("values").slice(0, _EXAMPLES).to_pylist())
         except UnicodeDecodeError:  # a damaged file
             raise InputError(
                 f"column {column.name!r} has bytes that are not UTF-8 text: decode them with their own encoding, or drop the column."
@@ -315,7 +319,7 @@ def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.n
                 f"column {column.name!r}, row {row} (counted from 0): {examples[0][:60]!r} is not a "
                 f"{column.time.split('_')[0] or 'number'}, as the cells of the fitted column are: {_CORRECT[column.time]}."
             )
-        problems.append(Problem(kind, column.name, int(mask.sum()), examples))
+        problems.append(Problem(kind, column.name, int(mask.sum()), examples, counted))
         values = np.where(mask, np.inf, values)
         missing &= ~mask
     if cells.other_zone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ SIGNIFICANCE = 0.01
 
 DISTANCE = 0.1
 """Smallest distance of two distributions that is called drift; a smaller one can be certain and still not matter."""
+
+_MOST_NEW = 100_000
+"""Unseen categories that are counted by name; each row of the others is a class of its own."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,23 @@ class ColumnTally:
     missing: int = 0
     low: float = np.nan
     high: float = np.nan
+    new: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.summary.counts), dtype=np.int64)
 
-    def add(self, values: np.ndarray) -> None:
-        """Count new cells, float64 ``(n,)``: NaN is missing, and an infinite code is unseen."""
+    def add(self, values: np.ndarray, counted: Any = None) -> None:
+        """Count new cells.
+
+        Args:
+            values: float64 ``(n,)``: NaN is missing, and an infinite code is unseen.
+            counted: the unseen categories with their counts, :attr:`Problem.counted <pushforward.data.Problem.counted>`. Without
+                it each unseen cell counts as a category of its own, which can hide a frequent new one.
+        """
+        for entry in () if counted is None or self.summary.numeric else counted.to_pylist():
+            name = entry["values"]
+            if name in self.new or len(self.new) < _MOST_NEW:
+                self.new[name] = self.new.get(name, 0) + entry["counts"]
         present = values[~np.isnan(values)]
         self.missing += len(values) - len(present)
         if not present.size:
@@ -160,7 +175,11 @@ class ColumnTally:
             p = kolmogorov_smirnov(distance, summary.present, rows)
             p_outside = at_least_outside(outside, summary.present, rows)
         else:
-            before, after = np.append(summary.counts, 0), np.append(self.counts, self.unseen)
+            # Each unseen category is a class of its own: all of them together have no training row by construction, so as one class
+            # they would make a column with many rare categories drift always.
+            known = list(self.new.values())
+            unseen = np.array(known + [1] * (self.unseen - sum(known)), dtype=np.int64)
+            before, after = np.pad(summary.counts, (0, len(unseen))), np.append(self.counts, unseen)
             distance = 0.5 * float(np.abs(before / summary.present - after / rows).sum())
             p, p_outside = homogeneity(before, after, SIGNIFICANCE / tests), 1.0
         cells = ((summary.missing, summary.rows - summary.missing), (self.missing, rows))

@@ -179,7 +179,7 @@ def protocol_check(
 def _sample(data: Any, name: str, rows: int, rng: np.random.Generator) -> Tensor:
     """Some rows of one group, chosen at random."""
     try:
-        tensor = as_tensor(data)
+        tensor = as_tensor(data.to_numpy() if hasattr(data, "to_numpy") else data)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the {name} rows must be an array of numbers, one row per input: {error}") from error
     if tensor.dim() < 1 or len(tensor) == 0:

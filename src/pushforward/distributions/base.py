@@ -86,6 +86,11 @@ class Distribution(nn.Module, ABC):
         """Set what depends on data, once, from encoded training rows; most distributions have nothing to set."""
 
     @property
+    def reads_raw_context(self) -> bool:
+        """Whether it standardizes the context by itself, so that the model of which it is the base must not."""
+        return False
+
+    @property
     def needs_refresh(self) -> bool:
         """Whether it contains batch normalization, so that :meth:`refresh` is needed before evaluation."""
         return False

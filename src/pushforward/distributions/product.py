@@ -45,9 +45,7 @@ class Product(Distribution):
         super().__init__(sum(part.shape[0] for part in parts))
         self.parts = nn.ModuleList(parts)
         self.context = contexts.pop() if contexts else 0
-        boxes = [part.support for part in parts]
-        same = all(box == boxes[0] and not box.within for box in boxes)
-        self.support = boxes[0] if same else Support(min(box.low for box in boxes), max(box.high for box in boxes))
+        self.support = Support.joined([(part.support, part.shape[0]) for part in parts])
         self.kind = join(*(part.kind for part in parts))
         self.sample_passes = max(part.sample_passes for part in parts)
         self.has_rsample = all(part.has_rsample for part in parts)

@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
-from pushforward.likelihood import Support
+from pushforward.likelihood import CIRCLE
 from pushforward.numerics import sum_event
 from pushforward.numerics.checks import check_number
 from pushforward.registry import register
@@ -46,7 +46,7 @@ class VonMises(Distribution):
         check_number("concentration", concentration, _FLATTEST, _SHARPEST, closed="both")
         super().__init__(features)
         self.features, self.concentration, self.trainable = features, concentration, trainable
-        self.support = Support(-math.pi, math.pi)
+        self.support = CIRCLE
         self.has_rsample = not trainable
         if trainable:
             self.loc = nn.Parameter(torch.zeros(self.shape))

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pushforward.estimators.guard_facts import guard_facts, infinite_scores, network_promise, promise_sentence
+from pushforward.estimators.guard_facts import (
+    guard_facts,
+    infinite_scores,
+    network_promise,
+    promise_sentence,
+    trimmed_scores,
+)
 from pushforward.report.card import model_card
 from pushforward.report.text import figure
 
@@ -42,7 +48,7 @@ def guard_card(
     """
     n, nouns = guard.calibrator_.n, "images" if guard.reads_images else "rows"
     promised = promise_sentence(
-        guard.alpha, guard.guarantee, guard.delta, n, guard.level_, nouns, infinite_scores(guard)
+        guard.alpha, guard.guarantee, guard.delta, n, guard.level_, nouns, infinite_scores(guard), trimmed_scores(guard)
     )[1]
     measured = _calibration_figures(guard.calibrator_.scores)
     limits: list[str] = list(_COMMON)

@@ -14,6 +14,7 @@ from pushforward.detection import false_alarm_distribution
 from pushforward.errors import ConfigError, InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard import Guard
+from pushforward.estimators.guard_facts import trimmed_scores
 from pushforward.estimators.network_guard import NetworkGuard
 from pushforward.estimators.network_reporting import one_input, shown_input
 from pushforward.estimators.reported_rows import Kept, ReportOptions, rows_of
@@ -181,7 +182,9 @@ def _rows(side: _Side, worst: Sequence[Shown], own: int, values: bool) -> list[d
 def _facts(side: _Side, alarms: int, rows: int, file: str) -> dict[str, Any]:
     guard, interval = side.guard, None
     if side.calibration is not None:
-        distribution = false_alarm_distribution(side.calibration, guard.alpha, guard.guarantee, guard.delta)
+        distribution = false_alarm_distribution(
+            side.calibration, guard.alpha, guard.guarantee, guard.delta, trimmed_scores(guard)
+        )
         interval = list(distribution.realized_interval(min(rows, _MOST), LEVEL))
     return {"file": file, "alpha": guard.alpha, "guarantee": guard.guarantee, "calibration_rows": side.calibration,
             "alarms": alarms, "fraction": alarms / rows, "interval": interval}  # fmt: skip

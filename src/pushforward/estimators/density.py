@@ -16,6 +16,7 @@ from pushforward.estimators.validation import check_array, require_fitted, seed_
 from pushforward.io import pack, read, unpack, write
 from pushforward.likelihood import REAL
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
+from pushforward.models.vector.angles import by_kind, check_angles, identity
 from pushforward.numerics.checks import check_choice
 from pushforward.training import fit
 from pushforward.training.budget import seconds
@@ -34,8 +35,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     Args:
         model: "nsf", "maf", "realnvp", "nice" or "iaf".
-        model_options: arguments of that class, such as ``{"bins": 16}``, or ``{"circular": True}`` for columns that are all
-            angles in [-pi, pi].
+        model_options: arguments of that class, such as ``{"bins": 16}``; ``{"circular": True}`` for columns that are all angles
+            in [-pi, pi], or ``{"circular": (0, 2)}`` for some of them.
         bounds: None, or for each column a pair (low, high), with None for an open end, or None for a column without bounds;
             or a dictionary of such pairs by column name. Logarithms of the distances to the bounds come before the flow
             (:class:`~pushforward.transforms.Bounds`), so no mass is outside: there the log-density is -inf, and samples
@@ -122,6 +123,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
         scaling: list[Transform] = [] if first is None else [first]
         if (flow.base.support if flow.chain.domain is None else flow.chain.domain) == REAL:  # and not angles
             scaling.append(Standardize(features).double())
+        elif isinstance(flow, NSF) and 0 < len(angles := check_angles(features, flow.circular)) < features:
+            scaling.append(by_kind(features, angles, lambda width: Standardize(width).double(), identity))
         scaling.append(Cast(features))
         self.model_ = Flow(Chain(*scaling, flow.chain), flow.base)
         fit(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.data import as_table, is_frame
+from pushforward.data.arrow import to_numpy
 from pushforward.data.digest import content_digest
 from pushforward.errors import InputError
-from pushforward.estimators.guard_facts import promise_sentence
+from pushforward.estimators.guard_facts import promise_sentence, trimmed_scores
 from pushforward.estimators.validation import require_fitted
 from pushforward.report.evaluation import Evaluation, evaluate_scores
 
@@ -73,7 +74,7 @@ def evaluate_answers(
         calibration = None
     return evaluate_scores(
         scores[known], alarm[known], odd[known], alpha=guard.alpha, guarantee=guard.guarantee, delta=guard.delta,
-        calibration=calibration, left_out=int((~known).sum()), notes=notes,
+        calibration=calibration, trimmed=trimmed_scores(guard), left_out=int((~known).sum()), notes=notes,
     )  # fmt: skip
 
 
@@ -120,14 +121,21 @@ def anomalous_rows(y: Any, anomaly: Any = None) -> tuple[np.ndarray, np.ndarray]
     """
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
-    labels = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
+    if hasattr(y, "to_numpy"):
+        y = to_numpy(y) if hasattr(y, "null_count") and hasattr(y, "type") else y.to_numpy()
+    labels = np.asarray(y)
     if labels.ndim != 1:
         raise InputError(f"y must have one label for each row; got shape {labels.shape}.")
     values = labels.astype(object)
     if anomaly is None:
         values[:] = [_plain(value) for value in values]
     known = np.array([_is_label(value) for value in values], dtype=bool)
-    distinct = set(values[known].tolist())
+    try:
+        distinct = set(values[known].tolist())
+    except TypeError:
+        raise InputError(
+            "y must have one label for each row: a number, a flag or a text, and not lists or other containers."
+        ) from None
     if anomaly is not None:
         chosen = {value for value in distinct if _same(value, anomaly)}
         if not chosen:
@@ -179,7 +187,7 @@ def _same(value: Any, given: Any) -> bool:
 def _seen(guard: Any, X: Any) -> tuple[str, ...]:
     """A note if these are the rows that fitted the guard."""
     training = getattr(guard, "training_", None)
-    if training is None or len(X) != training.rows or content_digest(guard._read(X)) != training.digest:
+    if training is None or len(rows := guard._read(X)) != training.rows or content_digest(rows) != training.digest:
         return ()
     return (
         "These are the rows that fitted the guard, so the figures are too good: evaluate on rows that it has not seen.",

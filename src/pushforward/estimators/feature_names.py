@@ -36,12 +36,13 @@ def check_names(estimator: Any, X: Any) -> None:
     fitted = [str(name) for name in fitted]
     names = getattr(X, "column_names", None) or getattr(X, "columns", None)  # of pyarrow, pandas and polars
     names = as_table(X).column_names if names is None else [str(name) for name in names]
-    given = [name for name in names if name in set(fitted)]
+    known = set(fitted)
+    given = [name for name in names if name in known]
     if given == fitted:
         return
     text = "The feature names should match those that were passed during fit.\n"
-    if missing := sorted(set(fitted) - set(given)):
-        if unseen := sorted(set(names) - set(fitted)):
+    if missing := sorted(known - set(given)):
+        if unseen := sorted(set(names) - known):
             text += "Feature names unseen at fit time:\n" + _listed(unseen)
         text += "Feature names seen at fit time, yet now missing:\n" + _listed(missing) + absent_columns(missing, names)
     else:
@@ -88,7 +89,8 @@ def in_order(fitted: Iterable[str] | None, X: Any) -> Any:
     given = None if wanted is None else names_of(X, wanted)
     if wanted is None or given is None or given == wanted:
         return X
-    if missing := [name for name in wanted if name not in set(given)]:
+    present = set(given)
+    if missing := [name for name in wanted if name not in present]:
         raise SchemaError(absent_columns(missing, given))
     return X.select(wanted) if hasattr(X, "select") else X[wanted]
 

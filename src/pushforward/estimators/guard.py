@@ -139,7 +139,7 @@ class Guard(ConformalDetector):
             column are still stored, sorted by themselves.
         embed: None, or a pretrained network whose features are the rows of the table: a module, a function, or an
             :class:`~pushforward.detection.network.Embedder`, which also says how inputs are prepared. The file of the guard
-            does not contain the network.
+            does not contain the network. The last digits of features, and so of scores, depend on the batch.
         score: None, or a score of your own for tables of numbers, features or images: a detector of scikit-learn, PyOD or
             pytorch-ood, a :class:`~pushforward.detection.scores.Score`, or a function of rows in which higher is less like the
             training data. What has ``fit`` is fitted, as a copy, to the rows that do not calibrate; columns are float64, with NaN

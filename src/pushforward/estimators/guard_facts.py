@@ -22,7 +22,14 @@ __all__ = ["guard_facts", "infinite_scores", "network_facts", "network_promise",
 
 
 def promise_sentence(
-    alpha: float, guarantee: str, delta: float, calibration: int, level: float, nouns: str = "rows", infinite: int = 0
+    alpha: float,
+    guarantee: str,
+    delta: float,
+    calibration: int,
+    level: float,
+    nouns: str = "rows",
+    infinite: int = 0,
+    trimmed: int = 0,
 ) -> tuple[bool, str]:
     """Whether a guard promises a rate of false alarms, and the sentence for it.
 
@@ -34,21 +41,33 @@ def promise_sentence(
         level: p-value at or below which there is an alarm; 0 for none.
         nouns: what a row is called.
         infinite: number of calibration rows whose score is +inf.
+        trimmed: number of larger calibration scores that were left out as those of anomalies.
     """
     if level == 0:
         why = f"{calibration:,} calibration {nouns} are too few for a rate of {percent(alpha)}"
         if infinite and calibration >= rows_needed(alpha, guarantee, delta):  # pyright: ignore[reportArgumentType]
             why = f"{infinite:,} of {calibration:,} calibration {nouns} have an infinite score, which is too many for a rate of {percent(alpha)}"
         return False, f"The guard raises no alarm, because {why}."
-    low, high = false_alarm_distribution(calibration, alpha, guarantee, delta).interval(0.95)  # pyright: ignore[reportArgumentType]
+    low, high = false_alarm_distribution(calibration, alpha, guarantee, delta, trimmed).interval(0.95)  # pyright: ignore[reportArgumentType]
+    scores = (
+        f"the {trimmed:,} calibration scores that were left out are"
+        if trimmed > 1
+        else "the calibration score that was left out is"
+    )
+    condition = f", if {scores} of anomalies" if trimmed else ""
     if guarantee == "pac":
-        what = f"With a probability of {percent(1 - delta, 0)} over the calibration {nouns}, this guard raises a false alarm for at most {percent(alpha)} of normal {nouns}."
+        what = f"With a probability of {percent(1 - delta, 0)} over the calibration {nouns}, this guard raises a false alarm for at most {percent(alpha)} of normal {nouns}{condition}."
     else:
-        what = f"On average over calibration sets, at most {percent(alpha)} of normal {nouns} raise a false alarm."
+        what = f"On average over calibration sets, at most {percent(alpha)} of normal {nouns} raise a false alarm{condition}."
     return (
         True,
         f"{what} With {calibration:,} calibration {nouns}, 95% of such guards have a rate of {percent(low)} to {percent(high)}.",
     )
+
+
+def trimmed_scores(guard: Any) -> int:
+    """Number of calibration scores that ``max_contamination`` left out."""
+    return getattr(getattr(guard, "calibration_", None), "trimmed", 0)
 
 
 def network_promise(options: Mapping[str, Any], calibration: int, promised: bool) -> tuple[bool, str]:

@@ -80,7 +80,8 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
                 return Kept(take(rows, np.array([k])), encoded[k].copy(), reader.raw(part, k))
 
             typical = _TYPICAL if reader.pictures and options.values else 0
-            collected.add(score, p, alarm, content, encoded=encoded, typical=typical)
+            new = {problem.column: problem.counted for problem in more if problem.kind == "new"}
+            collected.add(score, p, alarm, content, encoded=encoded, new=new, typical=typical)
             chosen = collected.alarms_to_explain(alarm)
             if len(chosen):
                 collected.add_reasons(reader.first_reasons(take(rows, chosen), encoded[chosen]))
@@ -101,7 +102,8 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         guarantee=guard.guarantee,
         delta=guard.delta,
         promised=promise_sentence(
-            guard.alpha, guard.guarantee, guard.delta, guard.calibrator_.n, guard.level_, nouns, infinite_scores(guard)
+            guard.alpha, guard.guarantee, guard.delta, guard.calibrator_.n, guard.level_, nouns, infinite_scores(guard),
+            guard.calibration_.trimmed,
         ),
         promise_is_for=str(guard.calibration_),
         notes=[str(problem) for problem in problems if options.values or problem.kind not in ("new", "text")],

@@ -21,6 +21,9 @@ from pushforward.estimators.validation import require_fitted
 
 __all__ = ["ShiftedGuard"]
 
+_FEWEST, _MOST = 10, 50
+"""Fewest rows of a category that is an indicator, and most indicators of a column; the rest of the categories count as one."""
+
 Weights = ArrayLike | Callable[[Any], ArrayLike]
 """Likelihood ratios of rows: one number for each, or a function of the rows that gives them."""
 
@@ -83,10 +86,12 @@ class ShiftedGuard:
         self.guard, self.exact = guard, weights is not None
         self._weights: Callable[[Any], ArrayLike] | None = None
         if weights is None:
-            matrix = _matrix(guard, X)
+            before, after = _encoded(guard, X), _encoded(guard, shifted)
+            self._indicators = _indicators(guard, np.concatenate((before, after)))
+            matrix = _matrix(before, self._indicators)
             fitted, kept = split_indices(len(matrix), (len(matrix) // 2, len(matrix) - len(matrix) // 2), seed=seed)
-            self.ratio_ = (ratio or ClassifierRatio()).fit(matrix[fitted], _matrix(guard, shifted))
-            self._weights = lambda rows: self.ratio_(_matrix(guard, rows))
+            self.ratio_ = (ratio or ClassifierRatio()).fit(matrix[fitted], _matrix(after, self._indicators))
+            self._weights = self._estimate
             scores, found = guard.anomaly_score(X)[kept], self.ratio_(matrix[kept])
         else:
             self._weights = weights if callable(weights) else None
@@ -95,6 +100,9 @@ class ShiftedGuard:
 
     def __repr__(self) -> str:
         return f"ShiftedGuard({self.calibrator_!r}, {'exact' if self.exact else 'estimated'} weights)"
+
+    def _estimate(self, rows: Any) -> NDArray[np.float64]:
+        return self.ratio_(_matrix(_encoded(self.guard, rows), self._indicators))
 
     @property
     def promise(self) -> str:
@@ -145,8 +153,9 @@ class ShiftedGuard:
         tensors["calibration weights"] = torch.from_numpy(self.calibrator_.weights.copy())
         numbers = None
         if not self.exact:
-            numbers, more = self.ratio_.pack()
+            packed, more = self.ratio_.pack()
             tensors |= {f"ratio.{name}": tensor for name, tensor in more.items()}
+            numbers = {**packed, "indicators": [[column, list(codes)] for column, codes in self._indicators.items()]}
         io.write(path, {"kind": "shifted guard", "guard": header, "exact": self.exact, "ratio": numbers}, tensors)
 
     @classmethod
@@ -187,8 +196,10 @@ class ShiftedGuard:
             shifted.exact, shifted._weights = bool(header["exact"]), weights
             if not shifted.exact:
                 parts = {key.removeprefix("ratio."): value for key, value in tensors.items()}
-                shifted.ratio_ = ratio = ClassifierRatio.unpack(header["ratio"], parts)
-                shifted._weights = lambda rows: ratio(_matrix(shifted.guard, rows))
+                shifted.ratio_ = ClassifierRatio.unpack(header["ratio"], parts)
+                pairs = header["ratio"].get("indicators", [])  # none in older files
+                shifted._indicators = {int(column): tuple(map(int, codes)) for column, codes in pairs}
+                shifted._weights = shifted._estimate
             scores, found = tensors["calibration scores"], tensors["calibration weights"]
             shifted.calibrator_ = WeightedCalibrator(scores.numpy(), found.numpy())
         except ConfigError:
@@ -198,11 +209,32 @@ class ShiftedGuard:
         return shifted
 
 
-def _matrix(guard: Guard, rows: Any) -> NDArray[np.float64]:
-    """The rows as numbers, for the classifier; a category is a code, and one that is new is missing."""
+def _encoded(guard: Guard, rows: Any) -> NDArray[np.float64]:
+    """The rows as numbers; a category is a code, and one that is new is missing."""
     if guard.reads_images:
         raise InputError(
             "weights of images cannot be estimated from pixels: give weights, such as a function of the images."
         )
     encoded = guard.schema_.encode(guard._read(rows), warn=False)[0]
     return np.where(np.isinf(encoded), np.nan, encoded)
+
+
+def _indicators(guard: Guard, encoded: NDArray[np.float64]) -> dict[int, tuple[int, ...]]:
+    """For each column of categories the codes that the classifier sees as columns of 0 and 1: the most frequent ones."""
+    found = {}
+    for j, column in enumerate(guard.schema_.columns):
+        if column.kind == "categorical":
+            codes, counts = np.unique(encoded[~np.isnan(encoded[:, j]), j], return_counts=True)
+            frequent = counts >= _FEWEST
+            order = np.argsort(-counts[frequent], kind="stable")[:_MOST]
+            found[j] = tuple(int(code) for code in codes[frequent][order])
+    return found
+
+
+def _matrix(encoded: NDArray[np.float64], indicators: dict[int, tuple[int, ...]]) -> NDArray[np.float64]:
+    """What the classifier reads: numbers and flags, then for each column of categories its indicators and one of missing cells."""
+    numbers = [j for j in range(encoded.shape[1]) if j not in indicators]
+    parts = [encoded[:, numbers]]
+    for j, codes in indicators.items():
+        parts += [encoded[:, j : j + 1] == np.array(codes, dtype=float), np.isnan(encoded[:, j : j + 1])]
+    return np.concatenate(parts, axis=1, dtype=np.float64)

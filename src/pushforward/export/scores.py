@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward import __version__
 from pushforward.detection import ConformalCalibrator, Guarantee
 from pushforward.detection.scores import Score
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.graphs.files import format_of, write_graph
 from pushforward.graphs.graph import OUTPUTS, Graph, Promise, promised
 from pushforward.graphs.scores import StatisticGraph
@@ -84,5 +84,7 @@ def export_score(
         "calibration rows": calibrator.n,
     }
     module = _Scored(graph, Promise(calibrator.scores, level, graph.rounding)).eval()
+    if not len(example):
+        raise InputError("example has no rows: give at least one row as the score reads it.")
     rows = torch.cat((example, example))[: max(2, len(example))]
     write_graph(Graph(module, (rows,), ("x",), OUTPUTS, facts), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,8 @@ class Promise(Part):
         self.register_buffer("scores", torch.from_numpy(np.array(scores, dtype=np.float64)))
 
     def forward(self, score: Tensor) -> tuple[Tensor, Tensor]:
-        """p-value and alarm of scores ``(n,)``."""
+        """p-value and alarm of scores ``(n,)``; NaN, which the checks of a score refuse, counts as +inf."""
+        score = torch.where(score != score, math.inf, score)
         finite = torch.where(infinite(score), 0.0, score)
         lower = torch.where(infinite(score), score, finite - tolerance(finite, self.rounding))
         rank = self.count + 1 - count_below(self.scores, lower)

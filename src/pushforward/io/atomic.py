@@ -64,14 +64,16 @@ def _replacement(target: str) -> Iterator[BinaryIO]:
         return
     directory = os.path.dirname(target)
     temporary = os.path.join(directory, f".pushforward-{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666 if mode is None else 0o600
+    )
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if mode is not None:  # before the first byte: nobody may read the new file who may not read the old one
+                os.chmod(temporary, stat.S_IMODE(mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ typedef struct {
   int64_t images, height, width, kernel, inputs, hidden, outputs, threads;
   int64_t image, channel, row, column; /* strides of x */
   const int64_t *widths;               /* channels of the hidden layers */
-  double bound;                        /* x is clamped to [-bound, bound]; 0 for no bound */
+  double bound;                        /* x is clamped to [-bound, bound]; negative for no bound */
 } ConvStack;
 
 /* Copies an image, (channels, height, width), into a padded one with channels last. */
@@ -33,7 +33,7 @@ static void load_image(const ConvStack *s, const int64_t channels, const REAL *f
       REAL *out = to + (y + r) * across + r * channels + c;
       for (int64_t x = 0; x < s->width; x++) {
         const REAL v = in[x * column];
-        out[x * channels] = bound > 0 ? (v > bound ? bound : v < -bound ? -bound : v) : v;
+        out[x * channels] = bound >= 0 ? (v > bound ? bound : v < -bound ? -bound : v) : v;
       }
     }
 }
@@ -312,7 +312,7 @@ int EXPORT(conv_backward)(const ConvStack *s, const REAL *x, REAL *const *weight
       for (int64_t image = from; image < to; image++) {
         const REAL *rows = grad + image * s->outputs * pixels, *in = x + image * s->image;
         load_image(s, s->inputs, in, s->channel, s->row, s->column, (REAL)s->bound, m.image);
-        load_image(s, s->outputs, rows, pixels, s->width, 1, 0, m.other);
+        load_image(s, s->outputs, rows, pixels, s->width, 1, -1, m.other);
         for (int64_t o = 0; o < s->outputs; o++) {
           REAL sum = 0;
           for (int64_t i = 0; i < pixels; i++) sum += rows[o * pixels + i];
@@ -329,7 +329,7 @@ int EXPORT(conv_backward)(const ConvStack *s, const REAL *x, REAL *const *weight
             REAL *w = grad_x + ((image * s->inputs + c) * s->height + y) * s->width;
             for (int64_t i = 0; i < s->width; i++) {
               const REAL v = value[i * s->column];
-              w[i] = bound > 0 && !(v >= -bound && v <= bound) ? 0 : t[i * s->inputs];
+              w[i] = bound >= 0 && !(v >= -bound && v <= bound) ? 0 : t[i * s->inputs];
             }
           }
       }

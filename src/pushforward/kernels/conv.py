@@ -50,6 +50,7 @@ def conv_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], b
     parameters = (*weights, *biases)
     if (
         2 <= len(weights) <= _MOST_LAYERS
+        and _fit(x, parameters)
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and usable(x, *parameters)
@@ -58,6 +59,18 @@ def conv_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], b
             return _Stack.apply(x, bound, *parameters)  # pyright: ignore[reportReturnType]
         return _forward(x, parameters, bound)
     return _plain(x, parameters, bound)
+
+
+def _fit(x: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Whether the shapes are those that the compiled function reads without a check."""
+    weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
+    channels, k = x.shape[1], weights[0].shape[-1]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        side = k if i in (0, len(weights) - 1) else 1
+        if weight.shape[1:] != (channels, side, side) or bias.shape != weight.shape[:1]:
+            return False
+        channels = weight.shape[0]
+    return k % 2 == 1
 
 
 def _plain(x: Tensor, parameters: Sequence[Tensor], bound: float | None) -> Tensor:
@@ -94,7 +107,7 @@ def _stack(x: Tensor, weights: Sequence[Tensor], bound: float | None) -> ConvSta
     widths = (ctypes.c_int64 * len(hidden))(*hidden)
     stack = ConvStack(
         images, height, width, weights[0].shape[-1], inputs, len(hidden), weights[-1].shape[0], threads, *x.stride(),
-        ctypes.addressof(widths), bound or 0.0,
+        ctypes.addressof(widths), -1.0 if bound is None else bound,
     )  # fmt: skip
     stack.kept = widths  # referenced as long as the stack is
     return stack

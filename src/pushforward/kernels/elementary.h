@@ -42,7 +42,7 @@ static inline REAL logarithm(REAL x) {
   p = p * m + 0.200013192f;
   p = p * m - 0.2500088f;
   p = p * m + 0.333333314f;
-  return m + (p * m * z - 0.5f * z - (REAL)n * 2.12194440e-4f) + (REAL)n * 0.693359375f;
+  return m + (p * m * z - 0.5f * z - (REAL)n * 2.12194440e-4f) + (REAL)n * 0.693359375f + (x - x); /* of NaN, NaN */
 }
 
 static inline REAL hyperbolic_tangent(REAL x) {

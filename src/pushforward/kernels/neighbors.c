@@ -111,9 +111,10 @@ static inline int64_t key_of(const double squared, const int64_t index) {
   return (key & ~INDEX) | index;
 }
 
-/* The largest squared distance whose key is not larger than this one. */
+/* The largest squared distance whose key is not larger than this one. Blocks of padding alone have no finite distance. */
 static inline double limit_of(const int64_t key) {
   const int64_t largest = key | INDEX;
+  if (key >= key_of(INFINITY, 0)) return INFINITY; /* with the bits of an index it would be NaN */
   double limit;
   memcpy(&limit, &largest, sizeof limit);
   return limit;

@@ -117,6 +117,13 @@ class Model(nn.Module, ABC):
         if hasattr(self, "log_det"):  # an argument of the constructor, which a model file stores
             self.log_det = log_det
 
+    def held_out_value(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What ``pf.fit`` compares weights by: the value of :meth:`evaluate` on held-out rows, nats, shape ``batch``.
+
+        A model whose loss is not its likelihood can override it.
+        """
+        return self.evaluate(x, context).value
+
     @final
     def evaluate(self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0) -> LogLik:
         """Log-likelihood of each row, with its kind and measure.
@@ -358,10 +365,11 @@ class Model(nn.Module, ABC):
         """
         with torch.no_grad():
             if self.context_features and context is not None and not self.context_initialized:
-                rows = context.reshape(-1, self.context_features).double()
-                spread = rows.std(0, correction=0)
-                self.context_mean.copy_(rows.mean(0))
-                self.context_scale.copy_(torch.where(spread > 0, spread, 1.0))
+                if not self.base.reads_raw_context:
+                    rows = context.reshape(-1, self.context_features).double()
+                    spread = rows.std(0, correction=0)
+                    self.context_mean.copy_(rows.mean(0))
+                    self.context_scale.copy_(torch.where(spread > 0, spread, 1.0))
                 self.context_initialized.fill_(True)
             x, context, _ = self.prepare(x, context)
             self.base.initialize(self.chain.initialize(x, context, noise=generator), context)

@@ -56,7 +56,8 @@ class Ensemble(Distribution):
         self.models = nn.ModuleList(models)
         self.context = first.context_features
         supports = [model.base.support if model.chain.domain is None else model.chain.domain for model in models]
-        self.support = Support(min(each.low for each in supports), max(each.high for each in supports))
+        hull = Support(min(each.low for each in supports), max(each.high for each in supports))
+        self.support = supports[0] if all(each == supports[0] for each in supports) else hull
 
     @property
     def measure(self) -> Measure:
@@ -70,6 +71,16 @@ class Ensemble(Distribution):
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """log mean_k p_k(z), nats, shape ``batch``."""
         return logmeanexp(self.member_log_prob(z, context), 0)
+
+    @property
+    def reads_raw_context(self) -> bool:
+        """Whether a model has its own standardization of the context already."""
+        return any(bool(model.context_initialized) for model in self._members() if model.context_features)
+
+    def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
+        """Initialize each model that is not yet."""
+        for model in self._members():
+            model.initialize(z, context)
 
     @property
     def needs_refresh(self) -> bool:

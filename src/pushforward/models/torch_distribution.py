@@ -152,6 +152,9 @@ class ModelDistribution(Distribution):
 
 
 def _constraint(support: Support) -> constraints.Constraint:
+    if support.ends:
+        each = [_constraint(Support(low, high)) for low, high in support.ends]
+        return constraints.cat(each, dim=-1, lengths=[1] * len(each))
     if support == REAL:
         return constraints.real
     if math.isinf(support.high):

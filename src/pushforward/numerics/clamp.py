@@ -80,7 +80,8 @@ def cast_finite(x: Tensor, dtype: torch.dtype) -> Tensor:
     if cast is x or not x.is_floating_point():
         return cast
     most = torch.finfo(dtype).max ** 0.9  # so that a few sums stay finite
-    return torch.where(torch.isinf(cast) & torch.isfinite(x), (x > 0) * (2 * most) - most, cast)
+    large = torch.copysign(torch.full_like(cast, most), cast)
+    return torch.where(torch.isinf(cast) & torch.isfinite(x), large, cast)
 
 
 def split_infinite(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,7 @@ def monotone_root(
     # too. Its value is a rounding error, which is subtracted.
     x = x.detach()
     value, slope = function(x)
-    slope = slope.detach()
+    slope = slope.detach().clamp(min=torch.finfo(slope.dtype).tiny)  # a root may be where f is flat
     x = x - (value - target) / slope
     if is_eager() and not x.requires_grad:
         return x

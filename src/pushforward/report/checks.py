@@ -14,7 +14,7 @@ from pushforward.report.text import figure, percent, plural, visible
 __all__ = ["CHECKS", "LEVEL", "Check", "alarm_tail", "run_checks"]
 
 LEVEL = 0.99
-"""Probability that rows like the training rows pass each check."""
+"""Probability that rows like the training rows pass each check, but for new categories and the first missing cells, which are all named."""
 
 CHECKS = {
     "promise": "The guard promises a rate",

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.detection import ConformalCalibrator, FalseAlarmDistribution
+from pushforward.detection import ConformalCalibrator
 from pushforward.detection.column_drift import ColumnTally
 from pushforward.detection.column_summary import ColumnSummary
-from pushforward.detection.conformal.score_counts import LARGEST, ScoreCounts, Uniformity
+from pushforward.detection.conformal.score_counts import ScoreCounts, Uniformity
 
 __all__ = ["AlongRows", "Collected", "Group", "Shown", "Worst"]
 
@@ -46,11 +46,7 @@ class Group:
         """Interval of the fraction of alarms among so many rows like the calibration rows."""
         n = self.counts.calibrator.n
         k = round(self.level * (n + 1))
-        low, high = self.counts.interval(k, level)
-        if self.left_out and self.counts.rows:
-            rate = FalseAlarmDistribution(k + self.left_out, n + 1 - k)
-            high = rate.realized_interval(min(self.counts.rows, LARGEST), level)[1]
-        return low, high
+        return self.counts.interval(k, level, self.left_out)
 
 
 @dataclass(frozen=True)
@@ -173,6 +169,7 @@ class Collected:
         content: Callable[[int], Any],
         *,
         encoded: np.ndarray | None = None,
+        new: Mapping[str, Any] | None = None,
         group: np.ndarray | None = None,
         typical: int = 0,
     ) -> None:
@@ -184,6 +181,7 @@ class Collected:
             alarm: of each row.
             content: what to keep of the row at a position of the chunk; it is called for few rows.
             encoded: the columns as float64, ``(n, d)``.
+            new: for each column with categories that no training row had, these with their counts.
             group: the key of each row's group; None if there is one group.
             typical: number of rows with a p-value near 1/2 to keep.
         """
@@ -193,7 +191,7 @@ class Collected:
             found.alarms += int(alarm[own].sum())
         if encoded is not None and self.tallies:
             for tally, values in zip(self.tallies, encoded.T, strict=True):
-                tally.add(values)
+                tally.add(values, (new or {}).get(tally.summary.column.name))
         self.along.add(alarm)
         places = np.flatnonzero(alarm)
         for k in places[np.argsort(-score[places], kind="stable")][: self.shown]:

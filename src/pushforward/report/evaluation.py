@@ -154,6 +154,7 @@ def evaluate_scores(
     guarantee: str = "marginal",
     delta: float = 0.05,
     calibration: int | None = None,
+    trimmed: int = 0,
     left_out: int = 0,
     notes: Sequence[str] = (),
 ) -> Evaluation:
@@ -167,6 +168,7 @@ def evaluate_scores(
         guarantee: "marginal" or "pac".
         delta: of "pac".
         calibration: number of calibration rows, for the interval that theory gives; None where there is none.
+        trimmed: number of larger calibration scores that were left out as those of anomalies.
         left_out: number of rows that had no label.
         notes: what is known about the rows already.
 
@@ -189,7 +191,7 @@ def evaluate_scores(
     false_alarms = Proportion(int(alarm[~anomalous].sum()), len(normal))
     expected = None
     if calibration is not None and len(normal):
-        expected = realized_interval(calibration, min(len(normal), _MOST), alpha, LEVEL, guarantee, delta)  # pyright: ignore[reportArgumentType]
+        expected = realized_interval(calibration, min(len(normal), _MOST), alpha, LEVEL, guarantee, delta, trimmed)  # pyright: ignore[reportArgumentType]
     found = [*notes, *_small_numbers(areas[0], detected, false_alarms, alpha), *_broken(false_alarms, expected)]
     return Evaluation(
         len(normal), len(odd), left_out, alpha, areas[0], areas[1], detected, false_alarms, expected, tuple(found)

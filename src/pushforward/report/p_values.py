@@ -20,7 +20,7 @@ _BINS, _POINTS, _MOST = 20, 40, 200_000
 def p_value_histogram(groups: Sequence[Group]) -> dict[str, Any]:
     """Counts in equal bins, with the interval of each count for rows like the training rows, as plain JSON types."""
     bins = min(_BINS, *(group.counts.calibrator.n + 1 for group in groups))
-    found = [group.counts.histogram(bins, LEVEL) for group in groups]
+    found = [group.counts.histogram(bins, LEVEL, group.left_out) for group in groups]
     counts = np.sum([h.counts for h in found], axis=0)
     if len(found) == 1:
         low, high = found[0].low, found[0].high
@@ -39,7 +39,7 @@ def alarm_curve(groups: Sequence[Group]) -> dict[str, Any]:
     levels = ranks / smallest
     below = np.sum([group.counts.with_p_at_most(levels) for group in groups], axis=0)
     if len(groups) == 1:
-        bands = np.array([groups[0].counts.interval(int(k), LEVEL) for k in ranks])
+        bands = np.array([groups[0].counts.interval(int(k), LEVEL, groups[0].left_out) for k in ranks])
         low, high = bands[:, 0], bands[:, 1]
     else:
         possible = [np.floor(levels * (g.counts.calibrator.n + 1) * (1 + 1e-12)) for g in groups]
@@ -54,7 +54,7 @@ def alarms_along(along: AlongRows, group: Group) -> list[dict[str, Any]]:
     k = round(group.level * (n + 1))
     if k == 0:
         return []
-    rate, bands = FalseAlarmDistribution(k, n + 1 - k), {}
+    rate, bands = FalseAlarmDistribution(k, n + 1 - k, group.left_out), {}
     found = []
     for start, rows, alarms in along.blocks(2 / group.level):
         if rows not in bands:

@@ -68,6 +68,7 @@ def _render(content: Mapping[str, Any], pictures: Mapping[str, bytes], limits: _
         style=(_HERE / "static" / "report.css").read_text(),
         columns=columns[: limits.columns],
         column_charts={c["name"]: column_chart(c) for c in columns[: limits.charts]},
+        drifted=sum(bool(column["drifted"]) for column in columns),
         hidden_columns=max(0, len(columns) - limits.columns),
         alarms=content["alarms"][: limits.alarms],
         limits=limits,

@@ -93,6 +93,7 @@ class ModelFacts:
     delta: float
     calibration_rows: int
     since: float
+    trimmed: int = 0
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,13 @@ def _rate(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> 
     # Alarms of normal rows are beta-binomial given the number of calibration rows, so one bound fits few and many rows.
     level = 2 * rule.probability - 1
     _, most = realized_interval(
-        model.calibration_rows, min(rows, 100_000), model.alpha, max(level, 1e-6), model.guarantee, model.delta
+        model.calibration_rows,
+        min(rows, 100_000),
+        model.alpha,
+        max(level, 1e-6),
+        model.guarantee,
+        model.delta,
+        model.trimmed,
     )
     if alarms <= most * rows:
         return None

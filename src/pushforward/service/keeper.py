@@ -8,6 +8,7 @@ import time
 
 from sqlalchemy import select
 
+from pushforward.estimators.guard_facts import trimmed_scores
 from pushforward.service.alert_rules import ModelFacts, read_alert_file
 from pushforward.service.alerting import Alerting
 from pushforward.service.drift import Drift
@@ -110,6 +111,7 @@ class Keeper:
             guard.delta,
             len(guard.calibrator_.scores),
             max(model.time, self._started),
+            trimmed_scores(guard),
         )
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from pushforward.detection import realized_interval
+from pushforward.estimators.guard_facts import trimmed_scores
 from pushforward.service.core import Service
 from pushforward.service.served import ServedModel
 from pushforward.service.store import tables
@@ -77,12 +78,15 @@ def _bar(model: ServedModel, start: float, rows: int, alarms: int) -> dict[str, 
 def _band(model: ServedModel, rows: int) -> tuple[float, float]:
     """The interval of the fraction of alarms among so many normal rows, by theory."""
     guard = model.guard
-    return _interval(len(guard.calibrator_.scores), min(rows, 20_000), guard.alpha, guard.guarantee, guard.delta)
+    n, trimmed = len(guard.calibrator_.scores), trimmed_scores(guard)
+    return _interval(n, min(rows, 20_000), guard.alpha, guard.guarantee, guard.delta, trimmed)
 
 
 @functools.lru_cache(4096)
-def _interval(calibration: int, rows: int, alpha: float, guarantee: Any, delta: float) -> tuple[float, float]:
-    return realized_interval(calibration, rows, alpha, LEVEL, guarantee, delta)
+def _interval(
+    calibration: int, rows: int, alpha: float, guarantee: Any, delta: float, trimmed: int
+) -> tuple[float, float]:
+    return realized_interval(calibration, rows, alpha, LEVEL, guarantee, delta, trimmed)
 
 
 def _drift(connection: Connection, model: ServedModel, since: float) -> dict[str, Any] | None:

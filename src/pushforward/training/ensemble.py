@@ -18,7 +18,7 @@ from pushforward.training.open_sources import open_sources
 from pushforward.training.progress import make_reporter
 from pushforward.training.result import FitResult
 from pushforward.training.run import Run, make_plan
-from pushforward.training.sources import Source
+from pushforward.training.sources import LoaderRows, Source
 from pushforward.training.stacking import Unstackable
 from pushforward.training.strategies import StackedModels
 from pushforward.training.trainer import Trainer
@@ -123,6 +123,8 @@ def _fit_stacked(
     for model, own in zip(models, configs, strict=True):
         rows = data.reseeded(own.seed) if isinstance(data, Source) else data
         sources.append(open_sources(InputSpec.of(model), rows, None, validation, own.batch_size, own.seed))
+    if any(isinstance(train, LoaderRows) for train, _ in sources):
+        raise Unstackable("they would read one DataLoader in turns, which disturb each other")
     if len({train.steps for train, _ in sources}) != 1:
         raise Unstackable("their data differ in length")
     plan = make_plan(config, sources[0][0].steps)

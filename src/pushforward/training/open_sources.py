@@ -49,6 +49,10 @@ def open_sources(
         if isinstance(validation, bool) or not 0 <= float(validation) < 1:
             raise ConfigError(f"validation must be a fraction in [0, 1), held-out data, or None; got {validation!r}.")
         return _split(train, float(validation), batch_size, seed)
+    if validation is data and isinstance(data, DataLoader) and data.persistent_workers:
+        raise ConfigError(
+            "a DataLoader with persistent workers has one pass at a time, so it cannot be data and validation: give validation its own."
+        )
     x, held_context = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
     return train, _open(spec, x, held_context, batch_size or BATCH_SIZE, seed, "validation data")
 

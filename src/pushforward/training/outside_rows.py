@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward.distributions.spherical import TOLERANCE
-from pushforward.likelihood import REAL, SPHERE
+from pushforward.likelihood import REAL, SPHERE, Support
 from pushforward.models.base import Model
 
 __all__ = ["rows_outside"]
@@ -35,6 +35,9 @@ def rows_outside(model: Model, x: Tensor) -> str:
             return _fractions(model, x, str(support))
         outside = wrong.reshape(len(x), -1).any(1)
         found = f"one coordinate is {x[wrong][0].item():.6g}" if outside.any() else ""
+        if support.ends and found:
+            column = int(wrong.nonzero()[0, -1])
+            support, found = Support(*support.ends[column]), f"column {column} is {x[wrong][0].item():.6g}"
         angles = support.low == -math.pi and support.high == math.pi
         domain = f"{'[-pi, pi]' if angles else support}, the domain"
         remedy = "remove or rescale such rows"

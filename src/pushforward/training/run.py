@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -210,8 +211,10 @@ class Run:
         state.history.append(event)
         self.log.event(event)
         self.reporter.event(event, self.used)
-        if self.config.callback is not None and self.config.callback(event) is True:
-            self._callback_stopped = True
+        if self.config.callback is not None:
+            answer = self.config.callback(event)
+            if isinstance(answer, (bool, np.bool_)) and answer:
+                self._callback_stopped = True
         if self.processes is not None:
             self._callback_stopped = self.processes.same(self._callback_stopped)
 
@@ -259,12 +262,17 @@ class Run:
         """
         if self.held_out is None:
             return None, 0, None
-        found = [self.model.evaluate(*pair).value for pair in self.held_out.ordered()]
+        found = [self.model.held_out_value(*pair) for pair in self.held_out.ordered()]
         values = (torch.cat(found) if self.processes is None else self.processes.gather(found)).cpu().double()
         finite = torch.isfinite(values)
         outside = int((~finite).sum())
         inside = values[finite].mean().item() if outside < len(values) else -math.inf
         return values.mean().item(), outside, (-outside, inside)
+
+    def read_initial_rows(self) -> None:
+        """Read the rows that batch normalization needs, if there is any."""
+        if self.model.needs_refresh:
+            self._initial_rows()
 
     def _initial_rows(self) -> Pair:
         """Rows from which data-dependent state is set."""

@@ -329,9 +329,12 @@ class LoaderRows(Source):
 
     def ordered(self) -> Iterator[Pair]:
         """One pass, always with the same seed."""
+        index = -1
         for index, pair in enumerate(self._one_pass(Purpose.HELD_OUT, 0)):
             if self._is_own(index):
                 yield self.spec.cast(*pair)
+        if index < 0:
+            raise InputError(_NO_BATCH)
 
     def raw_sample(self, most: int) -> Pair:
         """The first rows of one pass."""

@@ -37,9 +37,13 @@ class StackedLinear(nn.Module):
         super().__init__()
         first = layers[0]
         self.in_features, self.out_features = first.in_features, first.out_features
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        weights = torch.stack([layer.weight.detach() for layer in layers])
+        self.weight = nn.Parameter(weights, first.weight.requires_grad)
         has_bias = first.bias is not None
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])) if has_bias else None
+        self.bias = None
+        if has_bias:
+            biases = torch.stack([layer.bias.detach() for layer in layers])
+            self.bias = nn.Parameter(biases, first.bias.requires_grad)
         is_masked = isinstance(first, MaskedLinear)
         self.register_buffer("mask", first.mask.to(first.weight.dtype) if is_masked else None)
 
@@ -70,6 +74,8 @@ class Stack:
         first = models[0]
         if any(_describe(model) != _describe(first) for model in models[1:]):
             raise Unstackable("their architectures differ")
+        if len({tuple(p.requires_grad for p in model.parameters()) for model in models}) > 1:
+            raise Unstackable("other weights of each are fixed")
         if type(first).loss is not Model.loss or first.context_features or len(first.shape) != 1:
             raise Unstackable("only models of vectors without a context, trained by their likelihood, can be stacked")
         self.start = first.chain.first_trainable()
@@ -77,6 +83,8 @@ class Stack:
             raise Unstackable("no transform has anything to train")
         if _is_trainable(first.base) or any(True for _ in first.base.children()):
             raise Unstackable("distributions with weights cannot be stacked")
+        if type(first.base).initialize is not Distribution.initialize:
+            raise Unstackable(f"{type(first.base).__name__} keeps what it finds in the rows of each model")
         for part in first.chain[self.start :]:
             if part.kind is not Kind.EXACT or isinstance(part, Jitter) or part.needs_refresh:
                 raise Unstackable(f"{type(part).__name__} draws noise or keeps statistics")

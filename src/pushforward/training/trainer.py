@@ -91,6 +91,8 @@ class Trainer:
                 unpack_optimizer(self.strategy.optimizer, *optimizer)
             if self.strategy.ema is not None:
                 self.strategy.ema.load(averages)
+            for run in self.runs:
+                run.read_initial_rows()  # before the passes over the data start, as in a run that was not interrupted
         for run in self.runs:
             run.start()
         if not self.runs[0].state.history:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Literal, NamedTuple, Unpack
 
 import torch
 
+from pushforward.data import as_tensor_data
 from pushforward.errors import ConfigError, InputError
 from pushforward.models.manifold.two_step import Injectivity, TwoStep
-from pushforward.numerics.conversion import as_tensor
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit, move_to_device
 from pushforward.training.result import FitResult
@@ -88,17 +89,20 @@ def fit_two_step(
     autoencoder_config = None if autoencoder is False else make_config(config, autoencoder or {})
     density_config = make_config(config, density or {})
     move_to_device(model, config.device)
-    rows = as_tensor(data)
+    rows = as_tensor_data(data, what="the training data")[0]
     if rows.dim() != 1 + len(model.shape) or len(rows) < 2:
         raise InputError(f"fit_two_step reads at least two rows of shape {model.shape}; got {tuple(rows.shape)}.")
-    if isinstance(validation, float):
+    if isinstance(validation, Real) and not isinstance(validation, bool) and validation == 0:
+        validation = None
+    if isinstance(validation, Real):
+        validation = float(validation)
         if not 0 < validation < 1:
             raise ConfigError(f"validation must be a fraction in (0, 1), held-out rows, or None; got {validation!r}.")
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
         count = min(max(1, round(validation * len(rows))), len(rows) - 1)
         rows, held_out = rows[order[count:]], rows[order[:count]]
     else:
-        held_out = None if validation is None else as_tensor(validation)
+        held_out = None if validation is None else as_tensor_data(validation, what="the validation data")[0]
     _check_span(rows, model.autoencoder.latent)
     model.embed.injective.fill_(False)
     autoencoder_result = None

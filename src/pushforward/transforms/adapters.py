@@ -99,7 +99,7 @@ class TorchTransform(Transform):
         # torch's inverse of a transform keeps nothing when it is copied, so the other one is stored.
         self._backward = isinstance(transform, _INVERSE)
         self._stored = transform.inv if self._backward else transform
-        self.domain, self.codomain = _box(transform.codomain), _box(transform.domain)
+        self.domain, self.codomain = _box(transform.codomain), _noise_box(transform)
 
     @property
     def transform(self) -> td.Transform:
@@ -208,6 +208,47 @@ def _box(constraint: Constraint) -> Support:
     low = torch.as_tensor(getattr(constraint, "lower_bound", -math.inf))
     high = torch.as_tensor(getattr(constraint, "upper_bound", math.inf))
     return Support(float(low.min()), float(high.max()))
+
+
+@torch.no_grad()
+def _noise_box(transform: td.Transform) -> Support:
+    """The noise that a transform maps to all of its data; of a composition it may be less than the domain of its first part."""
+    box = REAL
+    for part in reversed(_parts(transform)):
+        domain, image = _box(part.domain), _box(part.codomain)
+        if box.covers(image):
+            box = domain
+        elif part.domain.event_dim or part.codomain.event_dim or box.within:
+            box = Support(domain.low, domain.high, "of a composition")
+        else:
+            low, high = (_end(part, end, image, domain) for end in (box.low, box.high))
+            lows, highs = (
+                torch.minimum(low, high),
+                torch.maximum(low, high),
+            )  # of each coordinate; all have their intersection
+            box = Support(max(domain.low, float(lows.max())), min(domain.high, float(highs.min())))
+    return box
+
+
+def _end(part: td.Transform, end: float, image: Support, domain: Support) -> Tensor:
+    """The noise of a monotone function at an end of a box of its data, which may be beyond its image."""
+    if image.low < end < image.high:
+        return _apply(part.inv, torch.tensor(end))
+    rising = torch.as_tensor(part.sign) > 0
+    return torch.where(rising == (end >= image.high), domain.high, domain.low)
+
+
+def _parts(transform: td.Transform) -> list[td.Transform]:
+    """The parts of a composition, from noise to data; a transform of independent coordinates as that of one."""
+    if isinstance(transform, td.IndependentTransform):
+        return _parts(transform.base_transform)
+    if isinstance(transform, td.ComposeTransform):
+        return [part for outer in transform.parts for part in _parts(outer)]
+    if isinstance(transform, _INVERSE) and transform.inv is not None:
+        forward = _parts(transform.inv)
+        if len(forward) > 1:
+            return [inverse for part in reversed(forward) if (inverse := part.inv) is not None]
+    return [transform]
 
 
 def _constraint(box: Support | None, dims: int) -> Constraint:

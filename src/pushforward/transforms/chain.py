@@ -83,7 +83,7 @@ class Chain(Transform):
         self.transforms = nn.ModuleList(parts)
         self.reversible = False
         self.context = max((part.context for part in parts), default=0)
-        self.domain = next((part.domain for part in parts if part.domain is not None), None)
+        self.domain = _domain(parts)
         self.encode_passes = max((part.encode_passes for part in parts), default=1)
         self.decode_passes = max((part.decode_passes for part in parts), default=1)
         self.support_kind = Kind.EXACT  # LOWER_BOUND if the supports of two parts do not fit
@@ -276,6 +276,14 @@ def _named(item: object) -> str:
     if isinstance(item, td.Transform):
         return f"{type(item).__name__} of torch.distributions: write from_torch({type(item).__name__}(...), features)"
     return type(item).__name__
+
+
+def _domain(parts: list[Transform]) -> Support | None:
+    """The domain of the first part that has one; with ends by coordinate only if the parts before it keep their order."""
+    for index, part in enumerate(parts):
+        if part.domain is not None:
+            return part.domain.reordered(type(parts[0]).__name__) if index and part.domain.ends else part.domain
+    return None
 
 
 def check_support(image: Support | None, mass: Support, before: str, after: str, stated: Kind) -> Kind:

@@ -115,7 +115,9 @@ class EmbedContext(Transform):
     def _embed(self, context: Tensor | None) -> Any:
         check_context(context, self.context, type(self).__name__)
         assert context is not None
-        shared = context.dim() > 1 and not any(context.stride()[:-1])  # one context, expanded to all rows
+        shared = (
+            context.dim() > 1 and context.numel() > 0 and not any(context.stride()[:-1])
+        )  # one context, expanded to all rows
         one = context[(0,) * (context.dim() - 1)] if shared else context
         embedded = self.network(one.to(next(self.network.parameters(), torch.empty(0)).dtype))
         return embedded.expand(*context.shape[:-1], -1) if shared else embedded

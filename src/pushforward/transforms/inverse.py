@@ -5,12 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from pushforward.errors import ConfigError, KindError
-from pushforward.likelihood import Measure
+from pushforward.likelihood import Kind, Measure
 from pushforward.numerics import Noise
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, outside
 
 __all__ = ["Inverse"]
+
+_NEGATED = {Kind.LOWER_BOUND: Kind.UPPER_BOUND, Kind.UPPER_BOUND: Kind.LOWER_BOUND}
 
 
 @register("transforms")
@@ -45,6 +47,21 @@ class Inverse(Transform):
         self.domain, self.codomain = transform.codomain, transform.domain
         self.valid_on_manifold, self.angle_preserving = transform.valid_on_manifold, transform.angle_preserving
         self.encode_passes, self.decode_passes = transform.decode_passes, transform.encode_passes
+
+    @property
+    def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the negated contribution: the present kind of the transform, with lower and upper bounds exchanged."""
+        return _NEGATED.get(self.transform.kind, self.transform.kind)
+
+    @property
+    def invertible(self) -> bool:
+        """Whether the transform is."""
+        return self.transform.invertible
+
+    @property
+    def estimators(self) -> list[Transform]:
+        """Those of the transform."""
+        return self.transform.estimators
 
     def measure(self, latent: Measure) -> Measure:
         """That of z, if the inner transform accepts it."""

@@ -75,6 +75,13 @@ MODELS: list[ModelCase] = [
         angles,
         fast="log_prob",
     ),
+    f("NSF", "an angle and numbers", lambda: models.NSF(3, circular=(1,), **NSF), angles),
+    f(
+        "NSF",
+        "angles and a number, context",
+        lambda: models.NSF(3, context=2, circular=(0, 1), linear="none", **NSF),
+        angles,
+    ),
     # Flows of one's own: other distributions, bounded data, other event shapes.
     f(
         "Flow",

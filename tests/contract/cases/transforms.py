@@ -84,6 +84,18 @@ TRANSFORMS: list[TransformCase] = [
     m("Coupling", "spline, context", lambda: transforms.Coupling(2, SPLINE, context=3, **H)),
     m("Coupling", "affine, context, D=1", lambda: transforms.Coupling(1, context=3, activation="tanh", **H)),
     m("Coupling", "circular", lambda: transforms.Coupling(5, CIRCLE, context=1, unconditional=True, **H), angles),
+    m(
+        "Coupling",
+        "numbers given angles",
+        lambda: transforms.Coupling(5, SPLINE, mask=(0, 1, 3), angles=(0, 3), **H),
+        angles,
+    ),
+    m(
+        "Coupling",
+        "angles given numbers",
+        lambda: transforms.Coupling(5, CIRCLE, mask=(1, 2, 4), angles=(0, 3), **H),
+        angles,
+    ),
     # Autoregressive transforms: every transformer, order and option.
     *(
         m("MaskedAutoregressive", f"affine, D={d}", lambda d=d: transforms.MaskedAutoregressive(d, **H))

@@ -95,3 +95,12 @@ def test_without_a_weight_only_the_squared_error_is_left():
     scaler, coder = plain.chain
     expected = -coder.encode(scaler.encode(x).z).contribution.mean() - scaler.encode(x).contribution.mean()
     torch.testing.assert_close(plain.loss(x), expected)
+
+
+def test_weights_are_compared_by_what_is_trained():
+    """Without a penalty of the codes their prior is not in the loss, so it must not choose the weights."""
+    x = torch.randn(20, 3)
+    free = models.AutoEncoder(3, latent=2, hidden=(8,), penalty="mmd", penalty_weight=0.0).eval()
+    torch.testing.assert_close(free.held_out_value(x).mean(), -free.loss(x))
+    code = models.AutoEncoder(3, latent=2, hidden=(8,)).eval()
+    torch.testing.assert_close(code.held_out_value(x), code.evaluate(x).value)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pushforward.distributions import Uniform
+from pushforward.distributions import Product, Uniform
 from pushforward.errors import ConfigError
 from pushforward.models import NSF
 
@@ -25,8 +25,10 @@ def test_parts():
     circular = NSF(3, circular=True, **small)
     assert parts(circular) == ["Permutation", "Coupling"] * 2
     assert isinstance(circular.base, Uniform)
-    with pytest.raises(ConfigError, match=r"circular must be True or False; got \(True, False, True\)"):
-        NSF(3, circular=(True, False, True), **small)
+    mixed = NSF(3, circular=(1,), **small)
+    assert parts(mixed) == ["Blocks", "Permutation", *["Blocks", "Coupling", "Coupling"] * 2, "Blocks"]
+    assert isinstance(mixed.base, Product)
+    assert parts(NSF(3, circular=(0, 1, 2), **small)) == parts(circular)
 
 
 def test_starts_at_the_base():
@@ -100,3 +102,48 @@ def test_order_is_drawn_once_and_kept():
 def test_impossible_arguments(options):
     with pytest.raises(ConfigError):
         NSF(**{"features": 3, **options})
+
+
+@pytest.mark.parametrize("circular", [(True, False, True), (0, 0), (3,), (-1,), (), "01", 1, (0.0,)])
+def test_indices_of_angles(circular):
+    with pytest.raises(
+        ConfigError, match=r"circular must be True, False, or the indices .* among 0, ..., 2, each once"
+    ):
+        NSF(3, circular=circular, layers=1, hidden=(8,))
+
+
+@pytest.mark.parametrize("options", [{"layer": "autoregressive"}, {"unconditional": True}])
+def test_what_angles_beside_numbers_exclude(options):
+    with pytest.raises(ConfigError, match="angles beside numbers need layer='coupling' and unconditional=False"):
+        NSF(3, circular=(0,), layers=1, hidden=(8,), **options)
+
+
+@pytest.mark.parametrize("linear", ["lu", "permutation", "none"])
+@pytest.mark.parametrize("angles", [(0,), (1, 2), (0, 3), (1, 2, 3)])
+def test_angles_beside_numbers(angles, linear):
+    model = jolted(NSF(4, circular=angles, layers=2, hidden=(16, 16), linear=linear), size=0.1)
+    generator = torch.Generator().manual_seed(0)
+    x = 3 * torch.rand(64, 4, dtype=torch.float64, generator=generator) - 1.5
+    z = model.encode(x)
+    log_det = torch.linalg.slogdet(torch.func.vmap(torch.func.jacrev(model.encode))(x))[1]
+    torch.testing.assert_close(model.log_prob(x), model.base.log_prob(z) + log_det, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model.decode(z), x, rtol=1e-4, atol=1e-4)
+    one, other = x.clone(), x.clone()
+    one[:, list(angles)], other[:, list(angles)] = math.pi, -math.pi
+    torch.testing.assert_close(model.log_prob(one), model.log_prob(other), rtol=1e-9, atol=1e-9)  # no seam
+    outside = x.clone()
+    outside[:, angles[0]] = 3.2
+    assert (model.log_prob(outside) == -math.inf).all()
+    numbers = [i for i in range(4) if i not in angles]
+    outside = x.clone()
+    outside[:, numbers[0]] = 1e6
+    assert torch.isfinite(model.log_prob(outside)).all()
+
+
+def test_the_density_of_an_angle_and_a_number_integrates_to_one():
+    model = jolted(NSF(2, circular=(1,), layers=2, hidden=(8, 8)), size=0.1)
+    number = torch.linspace(-12, 12, 2401, dtype=torch.float64)
+    angle = (torch.arange(400, dtype=torch.float64) + 0.5) / 400 * 2 * math.pi - math.pi
+    with torch.no_grad():
+        density = model.log_prob(torch.cartesian_prod(number, angle)).exp()
+    assert (density.sum() * (24 / 2400) * (2 * math.pi / 400)).item() == pytest.approx(1.0, abs=2e-3)

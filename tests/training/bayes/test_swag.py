@@ -119,3 +119,9 @@ def test_chosen_weights_and_seeds():
 def test_errors(options, message):
     with pytest.raises(ConfigError, match=message):
         swag(location(2), torch.randn(20, 2), **{"n_samples": 2, "progress": "silent"} | options)
+
+
+def test_the_random_state_of_the_program_stays():
+    model, before = pf.models.NICE(3, hidden=(8,)), torch.get_rng_state()
+    swag(model, curved(100), 2, scale=1.0, validation=None, snapshots=3, rank=2, snapshot_every=3, progress="silent")
+    assert torch.equal(torch.get_rng_state(), before)

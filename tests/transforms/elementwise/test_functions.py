@@ -10,7 +10,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from pushforward.distributions import Uniform
+from pushforward.distributions import Product, Uniform
 from pushforward.errors import ConfigError, KindWarning
 from pushforward.likelihood import REAL, UNIT, Kind, Support
 from pushforward.models import Flow
@@ -261,8 +261,16 @@ def test_a_fixed_affine_transform_maps_bounds():
     assert torch.trapezoid(exact.double().log_prob(x).exp(), x[:, 0]).item() == pytest.approx(1.0, abs=1e-6)
     with pytest.warns(KindWarning, match=r"lands in \(-1, 1\)"):
         assert Flow(squeeze, Uniform(1, -1.0, 1.5)).kind is Kind.LOWER_BOUND
-    # Of two features both must reach all of the mass.
+    # Each feature has ends of its own, and all of them must reach the mass.
     both = Chain(Sigmoid(2), Affine(2, scale=(1.0, 3.0)))
-    assert both.codomain == Support(0.0, 1.0)
+    assert both.codomain == Support(0.0, 3.0, ends=((0.0, 1.0), (0.0, 3.0)))
+    assert Flow(both, Product(Uniform(1, 0.0, 1.0), Uniform(1, 0.0, 3.0))).kind is Kind.EXACT
+    with pytest.warns(KindWarning, match=r"lands in \(0, 1\) or \(0, 3\), by coordinate but Uniform has mass"):
+        assert Flow(both, Uniform(2, 0.0, 2.0)).kind is Kind.LOWER_BOUND
+    apart = Chain(
+        Sigmoid((1, 1, 2)), Affine((1, 1, 2), shift=(((0.0, 5.0),),))
+    )  # an image: nothing is known but the hull
+    assert (apart.codomain.low, apart.codomain.high) == (1.0, 5.0)
+    assert apart.codomain.within
     with pytest.warns(KindWarning, match="Sigmoid lands in"):
         assert Chain(Sigmoid(1), Affine(1, trainable=True)).kind is Kind.LOWER_BOUND

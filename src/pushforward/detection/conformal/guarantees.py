@@ -92,6 +92,8 @@ class FalseAlarmDistribution:
     """k: alarms are raised at p <= k/(n+1)."""
     b: int
     """n + 1 - k."""
+    left_out: int = 0
+    """Number of larger calibration scores that were left out and may have been of normal rows: the upper ends of intervals count them."""
 
     @property
     def mean(self) -> float:
@@ -107,7 +109,7 @@ class FalseAlarmDistribution:
         from scipy.special import betainccinv, betaincinv
 
         tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
-        return float(betaincinv(self.a, self.b, tail)), float(betainccinv(self.a, self.b, tail))
+        return float(betaincinv(self.a, self.b, tail)), float(betainccinv(self.a + self.left_out, self.b, tail))
 
     def realized_interval(self, n_test: int, level: float = 0.95) -> tuple[float, float]:
         """Interval of the fraction of alarms among ``n_test`` new normal rows, see :func:`realized_interval`.
@@ -116,6 +118,9 @@ class FalseAlarmDistribution:
             ConfigError: unless 0 < level < 1 and ``n_test`` is a positive integer.
         """
         tail, n_test = 0.5 * (1.0 - check_number("level", level, 0, 1)), check_integer("n_test", n_test)
+        if self.left_out:
+            high = FalseAlarmDistribution(self.a + self.left_out, self.b).realized_interval(n_test, level)[1]
+            return FalseAlarmDistribution(self.a, self.b).realized_interval(n_test, level)[0], high
         x = np.arange(n_test, dtype=np.float64)
         # Sum log(P(x + 1) / P(x)) and normalize, to avoid differences of large log-gammas.
         ratio = np.log(n_test - x) + np.log(self.a + x) - np.log(x + 1) - np.log(self.b + n_test - 1 - x)
@@ -128,7 +133,7 @@ class FalseAlarmDistribution:
 
 
 def false_alarm_distribution(
-    n: int, alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05
+    n: int, alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05, left_out: int = 0
 ) -> FalseAlarmDistribution:
     """Distribution of the realized false-alarm rate of :meth:`ConformalCalibrator.threshold` with n calibration rows.
 
@@ -139,6 +144,8 @@ def false_alarm_distribution(
         alpha: largest false-alarm rate.
         guarantee: ``"marginal"`` or ``"pac"``.
         delta: probability that the PAC guarantee may fail.
+        left_out: number of larger calibration scores that were left out as those of anomalies (``max_contamination``). It is not
+            known whether they were, so the upper end is that for normal rows and the lower end that for anomalies.
 
     Raises:
         CalibrationError: if n rows are too few for the guarantee.
@@ -152,7 +159,7 @@ def false_alarm_distribution(
     """
     n = check_integer("n", n)
     k = alarm_count(n, alpha, guarantee, delta)
-    return FalseAlarmDistribution(k, n + 1 - k)
+    return FalseAlarmDistribution(k, n + 1 - k, check_integer("left_out", left_out, 0))
 
 
 def realized_interval(
@@ -162,6 +169,7 @@ def realized_interval(
     level: float = 0.95,
     guarantee: Guarantee = "marginal",
     delta: float = 0.05,
+    left_out: int = 0,
 ) -> tuple[float, float]:
     """Interval that contains the fraction of alarms among ``n_test`` new normal rows with probability at least ``level``.
 
@@ -175,6 +183,7 @@ def realized_interval(
         level: probability of the interval.
         guarantee: ``"marginal"`` or ``"pac"``.
         delta: probability that the PAC guarantee may fail.
+        left_out: see :func:`false_alarm_distribution`.
 
     Returns:
         Lower and upper end, both included.
@@ -189,7 +198,7 @@ def realized_interval(
         (0.028, 0.074)
     """
     n_test = check_integer("n_test", n_test)
-    return false_alarm_distribution(n_cal, alpha, guarantee, delta).realized_interval(n_test, level)
+    return false_alarm_distribution(n_cal, alpha, guarantee, delta, left_out).realized_interval(n_test, level)
 
 
 def _checked(alpha: float, guarantee: str, delta: float) -> tuple[float, float]:

@@ -210,6 +210,12 @@ def _matrix(values: ArrayLike, name: str, *, few: bool = False) -> NDArray[np.fl
         matrix = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be a matrix of numbers: {error}") from error
+    if matrix.ndim == 2 and not matrix.shape[1]:
+        raise InputError(f"{name} have no columns.")
+    if np.isinf(matrix).any():
+        raise InputError(
+            f"{name} have infinite numbers, the first in row {np.isinf(matrix).any(1).argmax()}: leave such rows out, or use NaN for a missing cell."
+        )
     if matrix.ndim != 2 or (len(matrix) < 10 and not few):
         raise InputError(f"{name} must be a matrix of at least 10 rows; got shape {matrix.shape}.")
     return matrix

@@ -113,28 +113,41 @@ class ScoreCounts:
         distance = float(abs(gaps[k]))
         return Uniformity(distance, kolmogorov_smirnov(distance, n, m), float(gaps[k]))
 
-    def histogram(self, bins: int = 20, level: float = 0.99) -> PValueHistogram:
+    def histogram(self, bins: int = 20, level: float = 0.99, left_out: int = 0) -> PValueHistogram:
         """Counts of the p-values in equal bins.
 
         Args:
             bins: at most so many; n + 1 if there are fewer possible p-values.
             level: probability of the interval of each bin.
+            left_out: see :func:`~pushforward.detection.false_alarm_distribution`; such scores belong to the first bin.
         """
         n = self.calibrator.n
         bins = min(check_integer("bins", bins), n + 1)
         edges = np.floor(np.arange(bins + 1) * (n + 1) / bins) / (n + 1)
         counts = np.diff(self.with_p_at_most(edges))
         possible = np.diff(np.rint(edges * (n + 1))).astype(int)
-        bands = np.array([self.interval(int(k), level) for k in possible]).reshape(-1, 2)
+        bands = np.array([self.interval(int(k), level, 0 if i else left_out) for i, k in enumerate(possible)]).reshape(
+            -1, 2
+        )
+        if left_out and len(bands) > 1:  # if they are normal, all other bins have fewer rows
+            bands[1:, 0] = [self._interval(int(k), n + 1 + left_out - int(k), level)[0] for k in possible[1:]]
         expected = self.rows * possible / (n + 1)
         return PValueHistogram(edges, counts, expected, bands[:, 0] * self.rows, bands[:, 1] * self.rows)
 
-    def interval(self, k: int, level: float = 0.99) -> tuple[float, float]:
-        """Interval of the fraction of so many new rows with one of k of the n + 1 possible p-values, by theory."""
+    def interval(self, k: int, level: float = 0.99, left_out: int = 0) -> tuple[float, float]:
+        """Interval of the fraction of so many new rows with one of k of the n + 1 possible p-values, by theory.
+
+        With ``left_out`` they are the smallest ones; see :func:`~pushforward.detection.false_alarm_distribution`.
+        """
         n = self.calibrator.n
         if self.rows == 0 or not 0 < k <= n:
             return (0.0, 1.0) if self.rows == 0 else (float(k > n), float(k > n))
-        return FalseAlarmDistribution(k, n + 1 - k).realized_interval(min(self.rows, LARGEST), level)
+        return self._interval(k, n + 1 - k, level, left_out)
+
+    def _interval(self, a: int, b: int, level: float, left_out: int = 0) -> tuple[float, float]:
+        if self.rows == 0:
+            return 0.0, 1.0
+        return FalseAlarmDistribution(a, b, left_out).realized_interval(min(self.rows, LARGEST), level)
 
     def _ranks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Possible values of p (n + 1), ascending, and the number of scores with each."""

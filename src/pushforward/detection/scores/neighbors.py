@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.detection.batching import by_batches
@@ -20,6 +21,8 @@ __all__ = ["LatentNeighbors", "Neighbors"]
 
 def kth_distance(rows: Tensor, reference: Tensor, k: int) -> Tensor:
     """Euclidean distance of each of ``(n, D)`` rows to its k-th nearest of ``(m, D)`` reference rows, ``(n,)``."""
+    # With an odd number of columns the product rounds a row by its place in the batch; columns of zeros change no distance.
+    rows, reference = (F.pad(part, (0, -part.shape[1] % 8)) for part in (rows, reference))
     # Matrix products are ten times as fast as differences, and float64 is precise enough for them.
     distance = torch.cdist(rows, reference, compute_mode="use_mm_for_euclid_dist")
     return distance.kthvalue(k, 1).values

@@ -73,7 +73,8 @@ class BatchTest(ABC):
         Raises:
             InputError: for no rows, a different number of features, or values that are not finite.
         """
-        batch = rows_of(batch, "the batch", self.reference.shape[1])
+        batch = rows_of(batch, "the batch", self.reference.shape[1]) + 0.0  # -0 is 0
+        batch = batch[np.lexsort(batch.T)]  # the same random subsets for the same rows in any order
         pool = np.concatenate([batch, self.reference])
         statistics = self._statistics(pool, self._subsets(batch, len(pool)))
         if not np.isfinite(statistics).all():

@@ -100,7 +100,9 @@ class MMDTest(BatchTest):
 
 
 def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
-    """Median distance between pairs of rows, of at most ``most`` rows chosen at random; 1 if the median is 0.
+    """Median distance between pairs of rows, of at most ``most`` rows chosen at random.
+
+    If most pairs are equal, as those of a column of many zeros, it is the median of the positive distances; 1 if there is none.
 
     Example:
         >>> import numpy as np
@@ -114,8 +116,9 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
         return 1.0
     rows = rows - rows.mean(0)  # avoids cancellation in squared distances
     squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]
-    median = float(np.sqrt(np.median(squares))) if squares.size else 0.0
-    return median or 1.0
+    if not np.median(squares):
+        squares = squares[squares > 0]
+    return float(np.sqrt(np.median(squares))) if squares.size else 1.0
 
 
 def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:

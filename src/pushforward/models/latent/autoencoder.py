@@ -181,6 +181,13 @@ class AutoEncoder(Model):
         codes = step.z.reshape(-1, self.latent)
         return error + self.penalty_weight * mmd(codes, normal_like(codes, 1, generator))
 
+    def held_out_value(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """With the penalty "mmd" log N(x; G(z), s^2 I) alone: the likelihood has a prior of the codes that the loss does not."""
+        if self.penalty == "code":
+            return super().held_out_value(x, context)
+        x, _, far = self.prepare(x, context)
+        return far + self.chain.encode(x).contribution
+
     def code(self, x: Tensor) -> Tensor:
         """g(x), ``(*batch, latent)``."""
         scaler, coder = self.chain

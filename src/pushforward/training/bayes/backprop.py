@@ -15,7 +15,6 @@ from torch.func import functional_call
 
 from pushforward.models.base import Model
 from pushforward.networks.masked import MaskedLinear
-from pushforward.networks.masked_conv import MaskedConv2d
 from pushforward.numerics import inverse_softplus
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.training.bayes.common import (
@@ -34,7 +33,8 @@ from pushforward.training.seeds import generator, preserved
 __all__ = ["bayes_by_backprop"]
 
 _SAMPLE_SEED = 103
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, MaskedLinear, MaskedConv2d)
+_LAYERS = (nn.Linear, MaskedLinear)
+"""Layers that may sample outputs: those of a convolution at several positions depend on each other, since they share its weights."""
 
 
 @with_options
@@ -58,8 +58,8 @@ def bayes_by_backprop(
     ``fit`` has trained. Weights that are not chosen are trained too, without a posterior; ``requires_grad_(False)``
     keeps them fixed. loss is the model's own, -mean log-likelihood (of a VAE the bound).
 
-    All rows of a batch share one sample of the weights, except in linear and convolutional layers that the loss calls
-    exactly once and whose weights it uses nowhere else. Such a layer samples its outputs N(mu x, sigma^2 x^2) for each
+    All rows of a batch share one sample of the weights, except in linear layers that the loss calls exactly once, with one
+    vector for each row, and whose weights it uses nowhere else. Such a layer samples its outputs N(mu x, sigma^2 x^2) for each
     row instead: the expectation is the same, and the gradient has less noise (Kingma et al. 2015, eq. 6). These layers
     are found by evaluating the loss once.
 
@@ -188,8 +188,8 @@ class MeanField(Model):
         if weight_variance is not None:
             variance = _apply(layer, h.square(), weight_variance, bias_variance)
         else:
-            shape = (-1,) if isinstance(layer, nn.Linear) else (-1, *(1,) * (weight.dim() - 2))
-            variance = bias_variance.reshape(shape).expand_as(mean)
+            assert bias_variance is not None
+            variance = bias_variance.expand_as(mean)
         e = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=noise)
         return mean + variance.clamp(min=torch.finfo(mean.dtype).tiny).sqrt() * e
 
@@ -199,14 +199,14 @@ class MeanField(Model):
         uses = [p for _, p in self.call.inner.named_parameters(remove_duplicate=False)]
         layers = {
             name: layer for name, layer in self.call.inner.named_modules()
-            if name in paths and type(layer) in _LAYERS and getattr(layer, "padding_mode", "zeros") == "zeros"
+            if name in paths and type(layer) in _LAYERS
             and all(sum(p is q for q in uses) == 1 for p in layer.parameters())
         }  # fmt: skip
         calls = dict.fromkeys(layers, 0)
 
         def detached(path: str, layer: nn.Module) -> Callable[[Tensor], Tensor]:
             def forward(h: Tensor) -> Tensor:
-                calls[path] += 1
+                calls[path] += 1 if h.dim() == 2 else 2  # a row with several positions has one sample of the weights
                 bias: Any = layer.bias
                 # With detached weights: a gradient that still reaches them comes from another use.
                 return _apply(layer, h, layer.weight.detach(), None if bias is None else bias.detach())  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -249,12 +249,7 @@ class _Loss(nn.Module):
 
 def _apply(layer: nn.Module, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The layer applied with other weights."""
-    if isinstance(layer, (MaskedLinear, MaskedConv2d)):
-        weight = weight * layer.mask
-    if isinstance(layer, nn.Linear):
-        return F.linear(h, weight, bias)
-    convolve: Any = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
-    return convolve(h, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+    return F.linear(h, weight * layer.mask if isinstance(layer, MaskedLinear) else weight, bias)
 
 
 def _key(name: str) -> str:

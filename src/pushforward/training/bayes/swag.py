@@ -163,7 +163,7 @@ class Trajectory:
     def set_weights(self, scale: float, noise: torch.Generator | None) -> None:
         """Set the weights to a sample, or to the mean with scale 0."""
         columns = min(self.rank, self.count)
-        shared = torch.randn(columns, generator=noise).tolist()  # one z_2 for all weights
+        shared = torch.randn(columns, generator=noise).tolist() if scale else []  # one z_2 for all weights
         for name, weight in self.weights.items():
             value = self.mean[name].clone()
             if scale:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, KindError
-from pushforward.likelihood import Support
+from pushforward.likelihood import REAL, Kind, Support, join
 from pushforward.numerics import Noise
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
@@ -46,8 +48,8 @@ class Blocks(Transform):
                 raise KindError(f"{type(part).__name__} is not a bijection, so it cannot be a part of Blocks.")
         super().__init__(sum(part.in_shape[0] for part in transforms), sum(part.out_shape[0] for part in transforms))
         self.transforms = nn.ModuleList(transforms)
-        self.domain = _hull([part.domain for part in transforms])
-        self.codomain = _hull([part.codomain for part in transforms])
+        self.domain = Support.joined([(part.domain or REAL, part.in_shape[0]) for part in transforms])
+        self.codomain = Support.joined([(part.codomain or REAL, part.out_shape[0]) for part in transforms])
         self.supports_float64 = all(part.supports_float64 for part in transforms)
         self.encode_passes = max(part.encode_passes for part in transforms)
         self.decode_passes = max(part.decode_passes for part in transforms)
@@ -57,13 +59,41 @@ class Blocks(Transform):
         """The transforms, in the order of their coordinates."""
         return list(self.transforms)  # pyright: ignore[reportReturnType]
 
+    @property
+    def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Join of the parts' present kinds."""
+        return join(*(part.kind for part in self.parts))
+
+    @property
+    def invertible(self) -> bool:
+        """Whether every part is."""
+        return all(part.invertible for part in self.parts)
+
+    @property
+    def estimators(self) -> list[Transform]:
+        """Those of every part."""
+        return [estimator for part in self.parts for estimator in part.estimators]
+
+    def map_support(self, box: Support) -> Support | None:
+        """The images of the parts' boxes side by side, if each part has its box as its domain."""
+        if box.within:
+            return None
+        found, start = [], 0
+        for part in self.parts:
+            width = part.in_shape[0]
+            mine = Support.joined([(Support(*end), 1) for end in box.ends[start : start + width]]) if box.ends else box
+            image, start = part.map_support(mine), start + width
+            if image is None and (part.domain is None or not mine.covers(part.domain)):
+                return None
+            found.append((image or part.codomain or REAL, part.out_shape[0]))
+        return Support.joined(found)
+
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Each part's z side by side, with the sum of the contributions."""
         pieces = x.split([part.in_shape[0] for part in self.parts], -1)
         steps = [part.encode(piece, noise=noise) for part, piece in zip(self.parts, pieces, strict=True)]
-        return Step(
-            torch.cat([step.z for step in steps], -1), sum((s.contribution for s in steps), self.zero_log_det(x))
-        )
+        total = functools.reduce(Step.then, steps)
+        return total._replace(z=torch.cat([step.z for step in steps], -1))
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Initialize each part with its coordinates."""
@@ -96,13 +126,3 @@ class Blocks(Transform):
         ]
         total = sum((contribution for _, contribution in decoded), z.new_zeros(z.shape[:-1]))
         return torch.cat([x for x, _ in decoded], -1), total
-
-
-def _hull(supports: list[Support | None]) -> Support:
-    """The box around all of them; its name says that it is not the whole box unless all are equal."""
-    boxes = [Support() if support is None else support for support in supports]
-    if all(box == boxes[0] and not box.within for box in boxes):
-        return boxes[0]
-    return Support(
-        min(box.low for box in boxes), max(box.high for box in boxes), "with narrower bounds in some coordinates"
-    )

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
+from pushforward.likelihood import CIRCLE, REAL, Support
 from pushforward.networks.mlp import MLP
-from pushforward.numerics import Noise, sum_event
-from pushforward.numerics.checks import check_integer, check_widths
+from pushforward.numerics import Noise, constant, sum_event
+from pushforward.numerics.checks import check_integer, check_widths, is_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.linear.permutation import inverse_permutation
@@ -38,9 +39,11 @@ class Coupling(Transform):
         context: width of the context.
         unconditional: also transform A, with parameters that are learned directly (as the reference code of Durkan et al. does).
         input_bound: coordinates are clamped to [-input_bound, input_bound] before the network reads them.
+        angles: which coordinates are angles in [-pi, pi], of which the network reads cosine and sine. None: all of them if
+            the transformer is periodic, otherwise none. A coupling transforms either angles or other coordinates.
 
     Raises:
-        ConfigError: for an impossible mask or width.
+        ConfigError: for an impossible mask or width, or a transformer that does not fit the coordinates that it transforms.
 
     Example:
         >>> import torch
@@ -64,6 +67,7 @@ class Coupling(Transform):
         context: int = 0,
         unconditional: bool = False,
         input_bound: float = 10.0,
+        angles: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__(features)
         vector_width(features, "Coupling")
@@ -76,15 +80,22 @@ class Coupling(Transform):
             residual,
         )
         self.activation, self.dropout, self.context = activation, dropout, context
-        self.unconditional, self.input_bound = unconditional, input_bound
-        self.domain = self.codomain = self.transformer.support
-
+        self.unconditional, self.input_bound, self.angles = unconditional, input_bound, angles
         kept = mask_indices(features, mask)
         transformed = sorted(set(range(features)) - set(kept))
         if flip:
             kept, transformed = transformed, kept
         if not transformed:
             kept, transformed = transformed, kept
+        are_angles = _angles(features, angles, self.transformer)
+        self._check_kinds(kept, transformed, are_angles)
+        self.domain = self.codomain = self.transformer.support
+        if 0 < len(are_angles) < features:
+            self.domain = self.codomain = Support.joined(
+                [(CIRCLE if i in are_angles else REAL, 1) for i in range(features)]
+            )
+        self._seen_as_angles = tuple(index for index, i in enumerate(kept) if i in are_angles)
+        self._seen_as_numbers = tuple(index for index, i in enumerate(kept) if i not in are_angles)
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
         self.register_buffer("transformed", torch.tensor(transformed, dtype=torch.int64))
         self.register_buffer("inverse_order", inverse_permutation([*kept, *transformed]))
@@ -96,7 +107,7 @@ class Coupling(Transform):
         self._first = kept[0] if alternate else None
 
         count = self.transformer.parameters
-        inputs = len(kept) * (2 if self.transformer.periodic else 1) + context
+        inputs = len(kept) + len(self._seen_as_angles) + context
         self.network = (
             MLP(
                 inputs,
@@ -121,12 +132,12 @@ class Coupling(Transform):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
         a, b = self._part(x)
-        b, slope = self.transformer.forward(b, self._raw(a, context, b))
+        y, slope = self.transformer.forward(b, self._raw(a, context, b))
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
         if self.free_kept is not None:
             a, slope = self.transformer.forward(a, expand_parameters(self.free_kept, a))
             contribution = contribution + sum_event(slope, 1)
-        return Step(self._join(a, b), contribution)
+        return Step(self._join(a, y), contribution)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data in one pass."""
@@ -154,9 +165,28 @@ class Coupling(Transform):
         with torch.no_grad():
             b, _ = self.transformer.inverse(z.index_select(-1, self.transformed), raw.detach())
             x.data.index_copy_(-1, self.transformed, b)  # a is a copy, so its graph does not see this
-        b, slope = self.transformer.forward(x.index_select(-1, self.transformed), raw)
+        b = x.index_select(-1, self.transformed)
+        y, slope = self.transformer.forward(b, raw)
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
-        return x, Step(torch.cat((a, b), -1).index_select(-1, self.inverse_order), contribution)
+        return x, Step(torch.cat((a, y), -1).index_select(-1, self.inverse_order), contribution)
+
+    def _check_kinds(self, kept: list[int], transformed: list[int], angles: set[int]) -> None:
+        """Refuse a transformer of angles for other coordinates, and the other way around.
+
+        Raises:
+            ConfigError: naming the coordinates.
+        """
+        changed = [*transformed, *(kept if self.unconditional else [])]
+        wrong = sorted(i for i in changed if (i in angles) != self.transformer.periodic)
+        if wrong:
+            need = (
+                "not angles: choose a mask that keeps them"
+                if self.transformer.periodic
+                else "angles, which need a periodic one such as CircularSplineTransformer()"
+            )
+            raise ConfigError(
+                f"{type(self.transformer).__name__} would transform the coordinates {wrong}, which are {need}."
+            )
 
     def _part(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A and B."""
@@ -171,17 +201,40 @@ class Coupling(Transform):
             return torch.cat((a, b), -1).index_select(-1, self.inverse_order)
         return torch.stack((b, a) if self._first else (a, b), -1).flatten(-2)
 
+    def _seen(self, a: Tensor) -> Tensor:
+        """What the network reads of A: numbers as they are, then the cosines and the sines of angles."""
+        if not self._seen_as_angles:
+            return a
+        if not self._seen_as_numbers:
+            return torch.cat((a.cos(), a.sin()), -1)
+        angles = a.index_select(-1, constant(self._seen_as_angles, torch.int64, a.device))
+        numbers = a.index_select(-1, constant(self._seen_as_numbers, torch.int64, a.device))
+        return torch.cat((numbers, angles.cos(), angles.sin()), -1)
+
     def _raw(self, a: Tensor, context: Tensor | None, b: Tensor) -> Tensor:
         """The transformer's raw parameters for B, ``(parameters, *b.shape)``; at least float32, under autocast too."""
         if self.network is None:
             assert self.free_transformed is not None
             return expand_parameters(self.free_transformed, b)
         check_context(context, self.context, "Coupling")
-        inputs = torch.cat((a.cos(), a.sin()), -1) if self.transformer.periodic else a
+        inputs = self._seen(a)
         if self.context and context is not None:
             inputs = torch.cat((inputs, context), -1)
         raw = self.network(inputs).to(b.dtype)
         return raw.unflatten(-1, (self.transformer.parameters, b.shape[-1])).movedim(-2, 0)
+
+
+def _angles(features: int, angles: tuple[int, ...] | None, transformer: Transformer) -> set[int]:
+    """The coordinates that are angles.
+
+    Raises:
+        ConfigError: for an index out of range.
+    """
+    if angles is None:
+        return set(range(features)) if transformer.periodic else set()
+    if isinstance(angles, str) or not all(is_integer(i) and 0 <= i < features for i in angles):
+        raise ConfigError(f"angles must contain indices in 0, ..., {features - 1}; got {angles!r}.")
+    return {int(i) for i in angles}
 
 
 def mask_indices(features: int, mask: str | tuple[int, ...]) -> list[int]:

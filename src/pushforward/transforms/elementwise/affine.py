@@ -74,16 +74,24 @@ class Affine(Elementwise):
             self.register_buffer("factor", factor)
 
     def map_support(self, box: Support) -> Support | None:
-        """The box with both ends transformed: the intersection over features, and unordered unless one scale > 0 applies to all."""
+        """The box with both ends of each coordinate transformed; of images with several scales or shifts the intersection."""
         if self.trainable:
             return None
-        ends = [
-            sorted((scale * box.low + shift, scale * box.high + shift))
-            for scale, shift in itertools.product(_values(self.scale), _values(self.shift))
-        ]
-        moved = Support(max(low for low, _ in ends), min(high for _, high in ends), box.within)
-        (scale, *other), more = _values(self.scale), _values(self.shift)[1:]
-        return moved if scale > 0 and not other and not more else moved.reordered("Affine")
+        scales, shifts = _values(self.scale), _values(self.shift)
+        if len(self.in_shape) == 1 and not box.within:
+            width = self.in_shape[0]
+            pairs = box.ends or ((box.low, box.high),) * width
+            scales, shifts = (values if len(values) == width else values * width for values in (scales, shifts))
+            moved = [
+                sorted((a * low + b, a * high + b)) for (low, high), a, b in zip(pairs, scales, shifts, strict=True)
+            ]
+            return Support.joined([(Support(low, high), 1) for low, high in moved])
+        ends = [sorted((a * box.low + b, a * box.high + b)) for a, b in itertools.product(scales, shifts)]
+        low, high = max(low for low, _ in ends), min(high for _, high in ends)
+        ordered = scales[0] > 0 and len(ends) == 1
+        if box.ends or low > high or (box.within and not ordered):
+            return Support(min(low, high), max(low, high), f"{box.within or 'bounds'} before Affine")
+        return Support(low, high, box.within)
 
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """scale x + shift."""

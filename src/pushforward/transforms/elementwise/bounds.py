@@ -66,9 +66,7 @@ class Bounds(Elementwise):
                 )
             if math.isinf(b - a) and not math.isinf(a) and not math.isinf(b):
                 raise ConfigError(f"the bounds of column {column} are too far apart: leave one of them open.")
-        boxes = {Support(a, b) for a, b in ends}
-        hull = Support(min(a for a, _ in ends), max(b for _, b in ends), "bounds")
-        self.domain = boxes.pop() if len(boxes) == 1 else hull
+        self.domain = Support.joined([(Support(a, b), 1) for a, b in ends])
         self._ends = tuple(a for a, _ in ends), tuple(b for _, b in ends)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
+from pushforward.likelihood import Support
 from pushforward.numerics import Noise
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
@@ -52,12 +54,21 @@ class Permutation(Transform):
         if order is None and torch.get_default_device().type == "meta":  # a loaded file sets the values later
             self.register_buffer("permutation", torch.empty(width, dtype=torch.int64))
             return
-        positions = list(range(width) if order is None else order)
-        if order is None:
-            random.Random(seed).shuffle(positions)
-        elif sorted(positions) != list(range(width)):
+        if order is not None and sorted(order) != list(range(width)):
             raise ConfigError(f"order must contain each of 0, ..., {width - 1} exactly once; got {order!r}.")
-        self.register_buffer("permutation", torch.tensor(positions, dtype=torch.int64))
+        self.register_buffer("permutation", torch.tensor(self._positions(width), dtype=torch.int64))
+
+    def _positions(self, width: int) -> list[int]:
+        positions = list(range(width) if self.order is None else self.order)
+        if self.order is None:
+            random.Random(self.seed).shuffle(positions)
+        return positions
+
+    def map_support(self, box: Support) -> Support | None:
+        """The box with its coordinates in the new order."""
+        if not box.ends or box.within:
+            return super().map_support(box)
+        return replace(box, ends=tuple(box.ends[i] for i in self._positions(len(box.ends))))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Reorder the dimension."""
@@ -96,6 +107,10 @@ class Reverse(Transform):
         super().__init__(features)
         self.features, self.dim = features, dim
         _length(self.in_shape, dim, "Reverse")
+
+    def map_support(self, box: Support) -> Support | None:
+        """The box with its coordinates in the reverse order."""
+        return super().map_support(box) if not box.ends or box.within else replace(box, ends=box.ends[::-1])
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Reverse the dimension."""

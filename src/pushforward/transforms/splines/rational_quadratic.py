@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.kernels import SplineSettings, spline
-from pushforward.likelihood import Support
+from pushforward.likelihood import CIRCLE
 from pushforward.numerics import soft_clamp
 from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
@@ -24,8 +24,9 @@ class SplineTransformer(Transformer):
     """Rational-quadratic spline with K bins on [-bound, bound] and the identity outside (Durkan et al. 2019, sec. 3.1).
 
     Raw parameters: K widths, K heights, K - 1 inner slopes; the slopes (derivatives) at the ends are 1, so y is continuously
-    differentiable everywhere, and the identity at raw = 0. Sizes and slopes are bounded, so that the slope lies between
-    about ``min_slope`` and 1 / ``min_slope`` and the inverse is accurate.
+    differentiable everywhere, and the identity at raw = 0. Sizes of bins and slopes at knots are bounded, so all slopes are.
+    Between knots of slopes a and b a bin of mean slope s has 4 s^2 / (a + b + 2 s) in its middle, which can be far below
+    ``min_slope``, at the extreme 1e-6: there one rounding of y is as many roundings of x, which no inverse can undo.
 
     Args:
         bins: number of bins K.
@@ -103,7 +104,7 @@ class CircularSplineTransformer(Transformer):
     bins: int = 8
     min_bin: float = 1e-2
     min_slope: float = 1e-2
-    support = Support(-math.pi, math.pi)
+    support = CIRCLE
     periodic = True
     output_gain = 0.1
 

@@ -120,7 +120,7 @@ class Sort(Transform):
 
     def map_support(self, box: Support) -> Support | None:
         """The increasing vectors of a box."""
-        return Support(box.low, box.high, "increasing") if box.within in ("", "increasing") else None
+        return Support(box.low, box.high, "increasing") if box.within in ("", "increasing") and not box.ends else None
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Sorted x, with the log-probability of its order."""

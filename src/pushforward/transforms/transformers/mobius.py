@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.likelihood import Support
+from pushforward.likelihood import CIRCLE
 from pushforward.numerics import bound_square, monotone_root, soft_clamp
 from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
@@ -50,7 +50,7 @@ class MobiusTransformer(Transformer):
 
     components: int = 8
     min_slope: float = 1e-2
-    support = Support(-math.pi, math.pi)
+    support = CIRCLE
     periodic = True
     output_gain = 0.1
 
