@@ -165,3 +165,15 @@ def test_a_real_ctrl_c_leaves_a_checkpoint(table, tmp_path) -> None:
     assert err.strip().endswith(f"goes on: {shlex.join(['pushforward', *words])}")
     assert not output.exists()
     assert list(folder.glob("*.safetensors*"))
+
+
+def test_a_fit_that_fails_leaves_no_folder(tmp_path, capsys) -> None:
+    np.save(tmp_path / "few.npy", np.zeros((15, 8, 8), np.uint8))
+    words = ["fit", str(tmp_path / "few.npy"), "-o", str(tmp_path / "g.safetensors"), "-q"]
+    assert main(words) != 0
+    assert "at least" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["few.npy"]
+    own = tmp_path / "g.safetensors.checkpoint"  # one that was there stays
+    own.mkdir()
+    assert main(words) != 0
+    assert own.exists()

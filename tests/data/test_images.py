@@ -56,8 +56,11 @@ def test_values_beyond_32_bits_are_kept():
         (np.array([["a"]]), "integers"),
         ([np.zeros((2, 2)), np.zeros((3, 3))], "do not form an array"),
         (np.full((1, 1, 1), 2**63, dtype=np.uint64), "63 bits"),
+        (np.full((3, 8, 8), 1e30), "63 bits"),
+        (np.full((3, 8, 8), -1e30), "smallest value is -1"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_arrays_that_are_not_images_are_refused(bad: object, words: str):
     with pytest.raises(InputError, match=words):
         as_images(bad)
@@ -84,3 +87,24 @@ def test_the_picture_of_another_mode_or_size_is_named() -> None:
         as_images([gray, gray, color])
     with pytest.raises(InputError, match="image 1 is 2 wide and 3 high, and image 0 is 4 wide"):
         as_images([gray, small])
+
+
+def test_pictures_of_8_and_more_bits_are_refused() -> None:
+    """White is 255 in one of them and 65535 in the other."""
+    deep, gray = np.full((4, 3), 60_000, np.uint16), np.full((4, 3), 255, np.uint8)
+    with pytest.raises(
+        InputError, match="images must have one range: image 2 has 8 bits, and image 0 has more: convert one of them"
+    ):
+        as_images([Image.fromarray(deep), Image.fromarray(deep), Image.fromarray(gray)])
+    for few, many in ((gray, deep), (torch.from_numpy(gray), torch.from_numpy(deep)), (Image.fromarray(gray), deep)):
+        with pytest.raises(InputError, match="image 0 has 8 bits, and image 1 has more"):
+            as_images([few, many])
+    assert as_images([deep, deep.astype(np.int64)]).amax() == 60_000
+
+
+@pytest.mark.filterwarnings("error")
+def test_types_that_numpy_does_not_have() -> None:
+    images = torch.arange(12).reshape(1, 3, 4)
+    assert torch.equal(as_images(images.bfloat16()), images[:, None].int())
+    assert torch.equal(as_images([images[0].bfloat16().requires_grad_()]), images[:, None].int())
+    assert torch.equal(as_images(images.half()), images[:, None].int())  # their range does not hold 2**31

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pushforward.detection import image_score
 from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score, prepare
-from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbors, PrincipalDistances
+from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbors, PrincipalDistances, principal
 from pushforward.errors import ConfigError, InputError
 from pushforward.models import ImageNICE
 
@@ -55,7 +55,53 @@ class TestPrincipalDistances:
         expected = torch.log(Neighbors(k=4).fit(rows)(x) / total.sqrt() + 1e-4)
         torch.testing.assert_close(near, expected)
 
+    def test_a_row_has_the_same_values_at_every_place_of_a_batch(self):
+        g = torch.Generator().manual_seed(0)
+        for n, width in ((20, 64), (20, 256), (90, 256), (40, 9), (257, 64)):
+            rows, x = (torch.randint(0, 256, (k, width), generator=g).double() for k in (n, 8))
+            for values in (PrincipalDistances().fit(rows).values, Neighbors(k=3).fit(rows).values):
+                for one in x:
+                    found = values(one.expand(256, width))
+                    assert torch.equal(found, found[:1].expand_as(found)), (n, width)
+
+    def test_more_values_than_rows(self):
+        """The thin form has the directions and variances of the d x d matrix, without those along which no row varies."""
+        rows = torch.randn(30, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * torch.arange(
+            1, 51
+        )
+        rows[29] = rows[28]  # one direction fewer
+        distances = PrincipalDistances((2, 8, 40)).fit(rows)
+        centered = rows - rows.mean(0)
+        variances, directions = torch.linalg.eigh(centered.T @ centered / 30)
+        assert distances.directions.shape == (50, 29)
+        torch.testing.assert_close(distances.directions.T @ distances.directions, torch.eye(29, dtype=torch.float64))
+        torch.testing.assert_close(distances.spread[:28], variances.flip(0)[:28].sqrt())
+        torch.testing.assert_close(
+            (distances.directions[:, :28] * directions.flip(1)[:, :28]).sum(0).abs(), torch.ones(28).double()
+        )
+        torch.testing.assert_close(distances.scale, variances.sum())
+
+    def test_many_values_need_no_square_matrix_of_them(self):
+        """A matrix of 100,000 x 100,000 numbers would have 75 GiB."""
+        rows = torch.randint(0, 256, (30, 3, 40, 834), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        near, far = PrincipalDistances().fit(rows).values(torch.stack((rows[0], 255 - rows[0])))[:, 4]  # outside
+        assert near < far
+
+    def test_directions_of_a_part_of_the_rows(self, monkeypatch):
+        monkeypatch.setattr(principal, "_MOST_ROWS", 100)
+        g = torch.Generator().manual_seed(0)
+        rows = torch.randn(300, 400, dtype=torch.float64, generator=g)
+        rows[:, :3] *= torch.tensor([60.0, 40.0, 20.0])
+        one, other = (PrincipalDistances((1, 3, 256)).fit(rows) for _ in range(2))
+        assert torch.equal(one.directions, other.directions)
+        assert one.directions.shape == (400, 99)
+        centered = rows - rows.mean(0)
+        torch.testing.assert_close(one.spread, (centered @ one.directions).square().mean(0).sqrt())
+        assert (one.directions[:3, :3].diagonal().abs() > 0.9).all()
+
     def test_constant_rows(self):
+        constant = PrincipalDistances((1, 2, 3), k=1).fit(torch.ones(5, 40))
+        assert torch.isfinite(constant.values(torch.ones(2, 40) * 2)).all()
         values = PrincipalDistances((1, 2, 3), k=1).fit(torch.ones(9, 4)).values(torch.tensor([[1.0] * 4, [2.0] * 4]))
         assert torch.isfinite(values).all()
         assert (values[1] > values[0]).any()

@@ -158,6 +158,24 @@ def test_draws_of_the_mixture_are_those_of_noise_on_the_row(width):
     assert ks_2samp(quick, other).pvalue < 1e-6  # the test sees a wrong sigma
 
 
+def test_a_mixture_of_more_values_than_rows():
+    """Images of 160 x 160 x 3: a d x d matrix would have 44 GiB. The mixture has at most n - 1 directions."""
+    rng = np.random.default_rng(0)
+    rows = rng.random((25, 76_800))
+    base = ProjectedMixture.fit(rows, 0.2)
+    directions = base.parts["directions"]
+    assert directions.shape == (76_800, 24)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(24), atol=1e-10)
+    np.testing.assert_allclose((rows - rows.mean(0)) @ directions @ directions.T, rows - rows.mean(0), atol=1e-8)
+    again = ProjectedMixture.unpack(*base.pack("a."), "a.")
+    assert again.score(rows[:2]).tolist() == base.score(rows[:2]).tolist()
+    row = rng.random(2000)
+    thin = ProjectedMixture.fit(rng.random((60, 2000)), 0.3, directions=8)
+    quick = thin.noisy_scores(row, 0.3, np.random.default_rng(0), 2000)
+    direct = thin.score(row + 0.3 * rng.standard_normal((2000, 2000)))
+    assert ks_2samp(quick, direct).pvalue > 0.001
+
+
 def test_the_mixtures_against_scipy():
     rng = np.random.default_rng(0)
     rows = np.r_[rng.normal(size=(300, 8)) - 3, rng.normal(size=(300, 8)) + 3]

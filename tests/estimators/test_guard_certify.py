@@ -140,6 +140,32 @@ def test_sixteen_bit_images():
         score.score(images.double() + 0.5)
 
 
+def test_images_of_zeros_and_ones():
+    """Booleans are the same pictures as 0 and 255 of 8 bits."""
+    images = np.zeros((300, 12, 12), bool)
+    images[:, 3:9, 3:9] = np.random.default_rng(0).random((300, 6, 6)) > 0.3
+    strange = np.zeros((20, 12, 12), bool)
+    strange[:, :3] = True
+    smoothing = {"sigma": 0.25, "steps": 0, "draws": 64}
+    one = pf.Guard(alpha=0.05, smoothing=smoothing, random_state=0).fit(images)
+    other = pf.Guard(alpha=0.05, smoothing=smoothing, random_state=0).fit(np.uint8(images) * 255)
+    assert (one.score_.top, other.score_.top) == (1, 255)
+    assert (one.predict(strange) == -1).all()
+    np.testing.assert_allclose(one.anomaly_score(strange), other.anomaly_score(np.uint8(strange) * 255))
+    assert one.certify(strange[:1], 0.25, draws=500, attempts=10).alarm[0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("far", [1e30, 1e80, 1e155, -1e200, 1.7e308])
+def test_a_cell_far_away_is_an_alarm_of_its_row_alone(far):
+    rows = np.random.default_rng(0).normal(size=(500, 3)) * 0.01  # a unit below 1: far / unit can overflow
+    guard = pf.Guard(alpha=0.05, smoothing={"sigma": 0.5, "draws": 64}, random_state=0).fit(rows)
+    assert guard.predict([[far, 0, 0], [0, 0, 0]]).tolist() == [-1, 1]
+    assert guard.anomaly_score([[0, 0, 0]])[0] == guard.anomaly_score([[far, 0, 0], [0, 0, 0]])[1]
+    assert guard.certify([[far, 0, 0]], 0.1, draws=500, attempts=10).alarm[0]
+    assert guard.certified_radius([[far, 0, 0]], draws=500, attempts=10)[0] > 0.1
+
+
 def test_tables_with_names_and_scales(tmp_path):
     frame = pd.DataFrame(normal_rows(1200), columns=list("abcd"))
     guard = pf.Guard(alpha=0.05, smoothing=0.5, random_state=0).fit(frame)

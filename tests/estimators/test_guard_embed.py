@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,12 @@ def test_photographs_of_every_form() -> None:
     clear = np.concatenate((picture, np.full((24, 16, 1), 9, np.uint8)), 2)
     for array in (clear, np.moveaxis(clear, 2, 0)):  # transparency is dropped
         assert torch.equal(read([array])[0], found[0])
+    for one in ("a.png", Path("a.png"), sink.getvalue(), bytearray(sink.getvalue()), Image.fromarray(picture)):
+        with pytest.raises(InputError, match=r"this is one picture, of type .*: give a list of pictures, also of one"):
+            read(one)
+    for none in ([], picture[None][:0]):
+        with pytest.raises(InputError, match="there are no pictures"):
+            read(none)
     tall = read([np.zeros((5000, 2, 3), np.uint8)])
     assert tall.shape == (1, 3, 16, 16)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,24 @@ def checkpoint_folder(output: str, options: dict[str, Any], images: bool) -> str
 def goes_on(folder: str | None, quiet: bool) -> Iterator[None]:
     """Inside the ``with`` block, Ctrl-C after the first checkpoint raises :class:`Interrupted`.
 
+    A fit that fails before it leaves no empty folder.
+
     Args:
         folder: of checkpoints, or None.
         quiet: whether to say nothing where it goes on from an earlier run.
     """
     if folder is not None and not quiet and _has_files(folder):
         print(f"going on from {folder}", file=sys.stderr, flush=True)
+    new = folder is not None and not Path(folder).expanduser().exists()
     try:
         yield
-    except KeyboardInterrupt:
-        if folder is None or not _has_files(folder):
-            raise
-        raise Interrupted(folder) from None
+    except BaseException as error:
+        if folder is not None and isinstance(error, KeyboardInterrupt) and _has_files(folder):
+            raise Interrupted(folder) from None
+        if folder is not None and new:
+            with suppress(OSError):  # it is not there, or not empty
+                Path(folder).expanduser().rmdir()
+        raise
 
 
 def stopped(error: Interrupted, arguments: Sequence[str]) -> str:

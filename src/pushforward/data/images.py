@@ -44,7 +44,7 @@ def as_images(data: Any) -> Tensor:
         data where torch allows it.
 
     Raises:
-        InputError: for another shape, fractions, negative values, or no images.
+        InputError: for another shape, fractions, negative values, no images, or a list in which some have 8 bits and others more.
 
     Example:
         >>> import numpy as np
@@ -52,7 +52,7 @@ def as_images(data: Any) -> Tensor:
         torch.Size([5, 1, 28, 28])
     """
     if isinstance(data, Tensor):
-        array = data.detach().cpu().numpy()
+        array = _array_of(data)
     else:
         if isinstance(data, (list, tuple)):
             data = _pixels_of_all(data)
@@ -154,9 +154,36 @@ def picture_error(error: BaseException) -> str:
     return _STREAM.sub("the picture", str(error))
 
 
+def _array_of(tensor: Tensor) -> NDArray[Any]:
+    """The numbers of a tensor; those of types that NumPy does not have, such as bfloat16, as float32."""
+    kinds = (torch.float16, torch.float32, torch.float64)
+    return (
+        (tensor.float() if tensor.is_floating_point() and tensor.dtype not in kinds else tensor).detach().cpu().numpy()
+    )
+
+
+def _check_one_range(images: Sequence[Any]) -> None:
+    """Refuse arrays of 8 bits beside others: white is 255 in the former, and may be far more in the latter."""
+    deep = {k: image.dtype.itemsize > 1 for k, image in enumerate(images) if isinstance(image, np.ndarray)}
+    if len(set(deep.values())) > 1:
+        first, other = next(iter(deep)), next(k for k, value in deep.items() if value != next(iter(deep.values())))
+        few, many = (other, first) if deep[first] else (first, other)
+        raise InputError(
+            f"images must have one range: image {few} has 8 bits, and image {many} has more: convert one of them."
+        )
+
+
 def _pixels_of_all(images: Sequence[Any]) -> list[Any]:
     """The pixels of pictures of Pillow, as :func:`~pushforward.io.read_images` gives them; anything else stays."""
-    found = [pixels_of(image, f"image {k}") if is_picture(image) else image for k, image in enumerate(images)]
+    found = [
+        pixels_of(image, f"image {k}")
+        if is_picture(image)
+        else _array_of(image)
+        if isinstance(image, Tensor)
+        else image
+        for k, image in enumerate(images)
+    ]
+    _check_one_range(found)
     if not images or not is_picture(images[0]):
         return found
     first = found[0].shape
@@ -189,11 +216,11 @@ def _as_integers(array: NDArray[Any]) -> NDArray[Any]:
                 f"images must be integers such as 0 to 255, and these have fractions between {array.min():.4g} and "
                 f"{array.max():.4g}: give the raw pixels, or round(255 * x) if the pixels were divided by 255."
             )
-        array = array.astype(np.int64)
     if array.dtype in (np.bool_, np.uint8):
         return array.astype(np.uint8, copy=False)
-    if array.min() < 0:
-        raise InputError(f"images must be integers of at least 0; the smallest value is {array.min()}.")
-    if array.max() > np.iinfo(np.int64).max:
+    low, high = int(array.min()), int(array.max())
+    if low < 0:
+        raise InputError(f"images must be integers of at least 0; the smallest value is {low}.")
+    if high > np.iinfo(np.int64).max:
         raise InputError("images of more than 63 bits are not supported: convert them to uint8 or int32.")
-    return array.astype(np.int64 if array.max() > np.iinfo(np.int32).max else np.int32)
+    return array.astype(np.int64 if high > np.iinfo(np.int32).max else np.int32)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.data.images import CHANNELS, check_frames, picture_error
+from pushforward.data.images import CHANNELS, check_frames, is_picture, picture_error
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
 
@@ -57,16 +57,23 @@ class Photographs:
         """Read pictures.
 
         Args:
-            pictures: paths, bytes of files, ``PIL.Image`` objects, or arrays ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)`` of 8 bits, with
+            pictures: a list of paths, bytes of files, ``PIL.Image`` objects, or arrays ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)`` of 8 bits, with
                 c of 1, 3, or 4 (RGB and transparency, which is dropped).
 
         Returns:
             ``(n, 3, size, size)``.
 
         Raises:
-            InputError: for a picture that cannot be read; it says which.
+            InputError: for a picture that cannot be read, it says which; for one picture that is not in a list; or for no pictures.
         """
-        return torch.stack([self._one(k, picture) for k, picture in enumerate(pictures)])
+        if isinstance(pictures, (str, bytes, bytearray, os.PathLike)) or is_picture(pictures):
+            raise InputError(
+                f"this is one picture, of type {type(pictures).__name__}: give a list of pictures, also of one."
+            )
+        found = [self._one(k, picture) for k, picture in enumerate(pictures)]
+        if not found:
+            raise InputError("there are no pictures: give a list of at least one.")
+        return torch.stack(found)
 
     def _one(self, k: int, picture: Any) -> Tensor:
         from PIL import Image, ImageOps

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pushforward.detection.scores.densities import gmm
+from pushforward.detection.scores.principal import leading_directions
 from pushforward.errors import InputError, StorageError
 from pushforward.numerics.checks import check_integer
 
@@ -24,6 +25,8 @@ _BANDS = (0, 4, 12)
 _FEWEST = 20
 _MOST_ROWS = 10_000
 """Training rows of the mixture, at most."""
+_AT_A_TIME = 1024
+"""Rows of many values in memory twice."""
 
 
 class ProjectedMixture:
@@ -58,12 +61,16 @@ class ProjectedMixture:
 
     @classmethod
     def fit(cls, rows: Array, sigma: float, *, directions: int = 32, components: int = 16, seed: int = 0) -> Self:
-        """Fit on training rows.
+        """Fit on training rows, of which at most 10,000 are read.
+
+        Where these are fewer than their values, the directions come from the products of at most 2048 rows with each other, and no
+        matrix of d x d numbers is made.
 
         Args:
             rows: ``(n, d)``, finite, in the units of the noise.
             sigma: of the noise that will be added.
-            directions: number k of principal directions, at most d.
+            directions: number k of principal directions, at most d, and at most n - 1 where n < d: what the other directions
+                contain is a part of e.
             components: of each mixture, at most; fewer where there are few rows.
             seed: of the noise on the training rows, their division and the mixtures.
 
@@ -77,10 +84,18 @@ class ProjectedMixture:
         generator = np.random.default_rng(seed)
         mean = rows.mean(0)
         some = rows[generator.permutation(len(rows))[:_MOST_ROWS]] - mean
-        _, vectors = np.linalg.eigh(some.T @ some)
-        count = min(directions, rows.shape[1])
-        parts = {"mean": mean, "directions": np.ascontiguousarray(vectors[:, : -count - 1 : -1])}
-        inside, outside = _coordinates(parts, some + mean)
+        thin = len(some) < rows.shape[1]
+        if thin:
+            found = leading_directions(torch.from_numpy(some), directions).numpy()
+        else:
+            _, vectors = np.linalg.eigh(some.T @ some)
+            found = np.ascontiguousarray(vectors[:, : -min(directions, rows.shape[1]) - 1 : -1])
+        count = found.shape[1]
+        parts = {"mean": mean, "directions": found}
+        some += mean
+        size = _AT_A_TIME if thin else len(some)
+        pieces = [_coordinates(parts, some[start : start + size]) for start in range(0, len(some), size)]
+        inside, outside = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
         columns = _noisy(inside, outside, sigma, generator, rows.shape[1] - count)
         half = len(columns) // 2
         mixture = _Mixture.fit(columns[:half], components, seed)

@@ -26,6 +26,8 @@ __all__ = ["SmoothedScore", "fit_smoothed_score", "smoothing_options"]
 _OPTIONS = ("sigma", "draws", "quantile", "scale", "directions", "components", "steps", "seed")
 _FEWEST = 100
 """Images without which the score has no network."""
+_FARTHEST = 1e30
+"""Spreads from the mean beyond which a cell counts as this far."""
 _SMALLEST = 8
 """Side of an image, in pixels, without which there is no network."""
 
@@ -42,7 +44,7 @@ class SmoothedScore(InputScore):
         base: the score under noise.
         smoothing: noise, number of draws, order statistic.
         shape: (channels, height, width) of the images; None for a table.
-        top: largest value of a pixel, 255 for 8 bits.
+        top: largest value of a pixel: 255 for 8 bits, 1 for images of 0 and 1.
         schema: of the table; None for images.
         scale: unit of each column of the table, ``(d,)``.
     """
@@ -96,7 +98,13 @@ class SmoothedScore(InputScore):
         _require_numbers(encoded, self.schema)
         for problem in problems:
             warnings.warn(str(problem), SchemaWarning, stacklevel=2)
-        return encoded / self.scale
+        with np.errstate(over="ignore"):
+            scaled = encoded / self.scale
+        if not isinstance(self.base, ProjectedMixture):
+            return scaled
+        # Squares of larger numbers overflow. Two rows are not farther apart after the cut, so certificates stay valid.
+        mean, farthest = self.base.parts["mean"], _FARTHEST * self.base.parts["rows_spread"].max()
+        return np.clip(scaled, mean - farthest, mean + farthest)
 
     def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors for a file."""
@@ -179,7 +187,8 @@ def fit_smoothed_score(
 
     Args:
         train: a tensor of integer images ``(n, channels, height, width)``, or anything that
-            :func:`~pushforward.data.as_table` takes, with numbers in every cell.
+            :func:`~pushforward.data.as_table` takes, with numbers in every cell. White is 1 where the largest number of all
+            images is 1, as of booleans, and else 255 or the largest number of as many bits as the images need.
         sigma: standard deviation of the noise: of pixels from 0 to 1, or in units of the columns' scale. Radii up to about
             1.5 sigma can be certified; more noise makes anomalies harder to see.
         draws: number of draws at each input; None for 64 of images and 256 of tables.
@@ -210,7 +219,8 @@ def fit_smoothed_score(
     if isinstance(train, Tensor):
         shape, top = tuple(train.shape[1:]), 255
         if train.numel() and not train.is_floating_point():
-            top = (1 << max(8, int(train.max()).bit_length())) - 1
+            largest = int(train.max())
+            top = 1 if largest == 1 else (1 << max(8, largest.bit_length())) - 1
         rows = _image_rows(train, shape, top)
         if steps and len(train) >= _FEWEST and len(shape) == 3 and min(shape[1:]) >= _SMALLEST:
             smoothing = Smoothing(sigma, 64 if draws is None else draws, 0.9 if quantile is None else quantile, seed)

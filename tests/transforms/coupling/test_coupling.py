@@ -7,13 +7,20 @@ import math
 import pytest
 import torch
 
-from pushforward.errors import ConfigError
-from pushforward.likelihood import REAL, Support
+from pushforward.distributions import Normal, Product, Uniform
+from pushforward.errors import ConfigError, KindWarning
+from pushforward.likelihood import REAL, Kind, Support
+from pushforward.models import Flow
 from pushforward.transforms import (
     AdditiveTransformer,
+    Affine,
+    Blocks,
+    Chain,
     CircularSplineTransformer,
     Coupling,
     GatedTransformer,
+    Permutation,
+    Reverse,
     SplineTransformer,
 )
 from pushforward.transforms.coupling.coupling import mask_indices
@@ -179,3 +186,29 @@ def test_a_mask_in_any_order_is_inverted_with_the_same_parameters_in_both_direct
     torch.testing.assert_close(step.z[:, moved], coupling.transformer.forward(x[:, moved], raw)[0])
     torch.testing.assert_close(coupling.invert_with_graph(step.z)[0], x)
     torch.testing.assert_close(coupling.decode(step.z), x)
+
+
+def test_a_coupling_changes_coordinates_of_one_kind():
+    circle = CircularSplineTransformer(4)
+    with pytest.raises(ConfigError, match=r"would transform the coordinates \[1, 3\], which are not angles"):
+        Coupling(4, circle, angles=(0, 2))
+    with pytest.raises(ConfigError, match=r"AffineTransformer would transform the coordinates \[3\], which are angles"):
+        Coupling(4, angles=(3,))
+    with pytest.raises(ConfigError, match="which are not angles"):
+        Coupling(4, circle, mask=(0, 1), angles=(2, 3), unconditional=True)
+    for angles in ((4,), (-1,), "0", (0.5,)):
+        with pytest.raises(ConfigError, match=r"angles must contain indices in 0, ..., 3"):
+            Coupling(4, angles=angles)
+
+
+def test_the_kind_of_a_chain_knows_the_ends_of_each_coordinate():
+    """Angles keep their ends through couplings, permutations and blocks, so a normal base on them is a bound and not exact."""
+    layer = Coupling(3, CircularSplineTransformer(4), mask=(0, 1), angles=(2,), hidden=(8,))
+    assert layer.domain == Support(ends=((-math.inf, math.inf), (-math.inf, math.inf), (-math.pi, math.pi)))
+    chain = Chain(layer, Permutation(3, (2, 0, 1)), Blocks(Permutation(1), Affine(2, scale=2.0)), Reverse(3))
+    assert chain.codomain == Support(ends=((-math.inf, math.inf), (-math.inf, math.inf), (-math.pi, math.pi)))
+    assert Flow(chain, Product(Normal(2), Uniform(1, -math.pi, math.pi))).kind is Kind.EXACT
+    with pytest.warns(KindWarning, match="some of the mass belongs to no data point"):
+        assert Flow(chain, Normal(3)).kind is Kind.LOWER_BOUND
+    with pytest.warns(KindWarning, match="some of the mass belongs to no data point"):
+        assert Flow(chain, Product(Uniform(1, -math.pi, math.pi), Normal(2))).kind is Kind.LOWER_BOUND

@@ -211,7 +211,7 @@ def _matrix(values: ArrayLike, name: str, *, few: bool = False) -> NDArray[np.fl
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be a matrix of numbers: {error}") from error
     if matrix.ndim == 2 and not matrix.shape[1]:
-        raise InputError(f"{name} have no columns.")
+        raise InputError(f"{name} have no columns: give at least one.")
     if np.isinf(matrix).any():
         raise InputError(
             f"{name} have infinite numbers, the first in row {np.isinf(matrix).any(1).argmax()}: leave such rows out, or use NaN for a missing cell."

@@ -28,6 +28,9 @@ class Embedder:
     Values on positions, ``(n, channels, height, width)`` or ``(n, length, D)``, are averaged over the positions, without those
     that an ``attention_mask`` leaves out.
 
+    The last digits of features depend on the batch, because PyTorch rounds batches of other sizes in other ways. So an input may
+    have another score, and seldom another p-value, alone than among others, by about 1e-7 of its features.
+
     Args:
         net: a module; or a function from a batch of inputs to features, for networks that are not modules of PyTorch.
         prepare: a function from a list of inputs to what the network takes, such as :class:`~pushforward.data.Photographs` or a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.detection.scores.base import Statistic
@@ -14,10 +15,35 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
-__all__ = ["PrincipalDistances"]
+__all__ = ["PrincipalDistances", "leading_directions"]
 
 _FLOOR = 1e-4
 """Added to relative distances before the logarithm, so that it stays finite."""
+_MOST_ROWS = 2048
+"""Rows of more values than rows from which directions are learned, at most: the time grows with the cube of their number."""
+
+
+def leading_directions(rows: Tensor, count: int) -> Tensor:
+    """Orthonormal directions of largest variance of centered rows that have more values than there are rows.
+
+    They come from the products of the rows with each other, so no matrix of d x d numbers is made. Of more than 2048 rows, 2048
+    that a fixed seed chooses are read.
+
+    Args:
+        rows: ``(n, d)``, float64, with mean 0 and n < d.
+        count: number of directions, at most.
+
+    Returns:
+        ``(d, k)``, the largest variance first, with k the least of ``count`` and the number of rows read minus 1: further directions
+        would be arbitrary, since the rows do not vary along them.
+    """
+    if len(rows) > _MOST_ROWS:
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:_MOST_ROWS]]
+        rows = rows - rows.mean(0)
+    count = min(count, len(rows) - 1)
+    _, weights = torch.linalg.eigh(rows @ rows.T)
+    # The QR factor is orthonormal also where rows repeat and some variances are 0.
+    return torch.linalg.qr(rows.T @ weights[:, -count:].flip(1)).Q.contiguous()
 
 
 @register("scores")
@@ -37,10 +63,14 @@ class PrincipalDistances(Statistic):
 
     All distances are relative to the spread of the reference, so the columns do not depend on the unit of x.
 
+    Where x has more values than there are reference rows, the directions are those of at most 2048 rows, which a fixed seed
+    chooses, and the variances are those of all rows along them.
+
     Fit this statistic on the *training* rows; held-out rows then show the usual distances of new rows.
 
     Args:
-        sizes: dimensions of three subspaces, increasing; each is reduced if there are too few rows or coordinates.
+        sizes: dimensions of three subspaces, increasing; each is reduced if there are too few rows or coordinates: n rows have
+            at most n - 1 directions.
         k: index of the neighbor, 1 for the nearest.
         rows: largest number of reference rows, from the first, that are stored for the search of neighbors.
 
@@ -88,13 +118,17 @@ class PrincipalDistances(Statistic):
         rows = finite_reference(reference, "the input").flatten(1).double()
         self.mean = rows.mean(0)
         rows = rows - self.mean
-        variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
         count = min(self.sizes[-1], len(rows) - 1, rows.shape[1])
-        self.directions = directions[:, -count:].flip(1).contiguous()
-        total = variances.clamp(min=0.0).sum()
+        if len(rows) < rows.shape[1]:
+            self.directions = leading_directions(rows, count)
+            variances, total = (rows @ self.directions).square().mean(0), rows.square().sum() / len(rows)
+        else:
+            found, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+            self.directions = directions[:, -count:].flip(1).contiguous()
+            variances, total = found[-count:].flip(0), found.clamp(min=0.0).sum()
         self.scale = torch.where(total > 0, total, torch.ones_like(total))
         floor = _FLOOR * self.scale / rows.shape[1]
-        self.spread = variances[-count:].flip(0).clamp(min=float(floor)).sqrt()
+        self.spread = variances.clamp(min=float(floor)).sqrt()
         self.points = (rows[: self.rows] @ self.directions)[:, : self._size(1)].contiguous()
 
     def _size(self, index: int) -> int:
@@ -107,7 +141,10 @@ class PrincipalDistances(Statistic):
                 f"PrincipalDistances was fitted on rows of {len(self.mean)} values; got rows of {rows.shape[1]}."
             )
         rows = torch.where(far[:, None], 0.0, rows) - self.mean
-        inside = rows @ self.directions
+        # Other widths of the product round a row by its place in the batch.
+        wide, directions = F.pad(rows, (0, -rows.shape[1] % 8)), self.directions
+        padding = (0, -directions.shape[1] % 64, 0, wide.shape[1] - len(directions))
+        inside = (wide @ F.pad(directions, padding))[:, : directions.shape[1]].contiguous()
         white = inside / self.spread
         total = rows.square().sum(1)
         columns = []

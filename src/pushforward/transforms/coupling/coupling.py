@@ -179,14 +179,12 @@ class Coupling(Transform):
         changed = [*transformed, *(kept if self.unconditional else [])]
         wrong = sorted(i for i in changed if (i in angles) != self.transformer.periodic)
         if wrong:
-            need = (
-                "not angles: choose a mask that keeps them"
-                if self.transformer.periodic
-                else "angles, which need a periodic one such as CircularSplineTransformer()"
-            )
-            raise ConfigError(
-                f"{type(self.transformer).__name__} would transform the coordinates {wrong}, which are {need}."
-            )
+            found = f"{type(self.transformer).__name__} would transform the coordinates {wrong}"
+            if self.transformer.periodic:
+                raise ConfigError(
+                    f"{found}, which are not angles: choose a mask that keeps them, or leave angles= out."
+                )
+            raise ConfigError(f"{found}, which are angles: use a periodic one such as CircularSplineTransformer().")
 
     def _part(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A and B."""
