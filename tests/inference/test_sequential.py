@@ -7,7 +7,7 @@ import torch
 from torch import distributions as td
 
 from pushforward import inference
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.networks import SetSummary
 
 from .closed_form import PRIOR, simulations
@@ -51,3 +51,22 @@ def test_a_set_summary_makes_the_posterior_independent_of_the_order():
     assert first.shape == (20, 2)
     raw = x[0].flatten()
     assert post.scale(raw.double()).shape == (20,)
+    # Rows that are filled up in the simulations may be anywhere in the observation.
+    count = torch.arange(300) % 10 + 1
+    there = (torch.arange(10) < count[:, None])[..., None]
+    sets = torch.cat((torch.where(there, x[..., :1] ** 2 + 5, 0.0), there.float()), -1)
+    post = inference.NPE(PRIOR, embedding=SetSummary(10, 2, 4, hidden=(16,))).fit(theta, sets, max_steps=30, **QUIET)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        post.sample(20, x=sets[3][order], seed=1), post.sample(20, x=sets[3], seed=1), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_cannot_work_is_said_before_the_first_run():
+    def simulator(theta):
+        raise AssertionError("no run")
+
+    with pytest.raises(InputError, match="the observation contains NaN"):
+        inference.sequential(inference.NPE(PRIOR), simulator, torch.full((2,), torch.nan), **QUIET)
+    with pytest.raises(ConfigError, match="sequential trains once in each round"):
+        inference.sequential(inference.NPE(PRIOR), simulator, torch.zeros(2), checkpoint="file", **QUIET)

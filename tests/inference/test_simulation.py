@@ -21,6 +21,7 @@ from pushforward.networks import MLP
 from .closed_form import NOISE, PRIOR, VARIANCE, simulations, simulator
 
 QUIET = {"progress": "silent"}
+UNIT = td.Uniform(torch.zeros(1), torch.ones(1))
 X = torch.tensor([1.0, -0.5])
 
 
@@ -629,3 +630,77 @@ def test_the_score_of_a_posterior_that_no_draw_reaches_has_a_bound() -> None:
     npe = pf.inference.NPE(prior).fit(theta, x, max_steps=100, progress="silent")
     nle = pf.inference.NLE(prior).fit(theta, x, max_steps=300, progress="silent")
     assert pf.inference.posterior_score(nle, npe, theta[:20], x[:20]) < 25  # 24.8 is the best possible
+
+
+def _loader(theta, x, batch=50):
+    return DataLoader(TensorDataset(theta, x), batch_size=batch)
+
+
+def test_held_out_rows_beside_arrays_are_scaled_like_them():
+    theta = UNIT.sample((600,))
+    x = 1000 * (theta + 0.1 * torch.randn(600, 1)) + 7000
+    own, others = (theta[:500], x[:500]), (theta[500:], x[500:])
+    for validation in (others, _loader(*others)):
+        post = inference.NPE(UNIT).fit(*own, validation=validation, max_steps=60, progress="silent")
+        assert post.training[0].best_step > 0
+    with pytest.raises(ConfigError, match="NLE holds out a fraction"):
+        inference.NLE(UNIT).fit(*own, validation=others, max_steps=1, progress="silent")
+    with pytest.raises(InputError, match=r"held-out simulations have the shape \(2,\)"):
+        inference.NPE(UNIT).fit(*own, validation=(others[0], others[1].repeat(1, 2)), max_steps=1, progress="silent")
+
+
+def test_rows_of_a_loader_are_checked_like_arrays():
+    theta = UNIT.sample((200,))
+    x = theta + 0.1 * torch.randn(200, 1)
+    holes = theta.clone()
+    holes[3] = math.nan
+    good = _loader(theta, x)
+    post = inference.NPE(UNIT).fit(_loader(holes, x), validation=good, max_steps=2, progress="silent")
+    assert post.sample(3, x=[0.5]).isfinite().all()
+    with pytest.raises(InputError, match="50 of 50 parameters in a batch of the DataLoader lie outside the prior"):
+        inference.NPE(UNIT).fit(_loader(theta + 5, x), validation=good, max_steps=2, progress="silent")
+    with pytest.raises(InputError, match="only 0 simulations of the DataLoader are finite"):
+        inference.NPE(UNIT).fit(_loader(theta, x * math.nan), validation=good, max_steps=2, progress="silent")
+
+
+def test_short_trainings_of_ratios_count():
+    prior = td.Normal(torch.zeros(1), 1.0)
+    theta = prior.sample((4000,))
+    post = inference.NRE(prior).fit(theta, theta + 0.3 * torch.randn(4000, 1), max_steps=20, evaluate_every=50)
+    assert post.training[0].best_step == 20
+    small = inference.NRE(prior).fit(theta[:20], theta[:20], max_steps=2, validation=0.99)
+    assert small.training[0].steps == 2
+
+
+@pytest.mark.parametrize("option", [{"callback": print}, {"log": "x"}, {"optimizer": "sgd"}, {"checkpoint": "x"}])
+def test_options_that_ratios_do_not_have_are_refused(option):
+    prior = td.Normal(torch.zeros(1), 1.0)
+    theta = prior.sample((50,))
+    with pytest.raises(ConfigError, match=f"NRE has no option {next(iter(option))}"):
+        inference.NRE(prior).fit(theta, theta, max_steps=1, **option)
+
+
+def test_a_file_with_a_proposal_takes_another_prior(tmp_path):
+    theta = UNIT.sample((200,))
+    x = theta + 0.1 * torch.randn(200, 1)
+    options = {"max_steps": 10, "progress": "silent"}
+    post = inference.NLE(UNIT).fit(theta, x, **options)
+    post.proposal = inference.NPE(UNIT).fit(theta, x, **options)
+    post.save(tmp_path / "post.safetensors")
+    assert inference.load_posterior(tmp_path / "post.safetensors").proposal is not None
+    narrow = td.Uniform(torch.full((1,), 0.25), torch.full((1,), 0.75))
+    loaded = inference.load_posterior(tmp_path / "post.safetensors", prior=narrow)
+    drawn = loaded.sample(50, x=[0.5], seed=0)
+    assert ((drawn >= 0.25) & (drawn <= 0.75)).all()
+
+
+def test_an_observation_below_logarithms_is_said():
+    theta = UNIT.sample((200,))
+    post = inference.NPE(UNIT).fit(theta, torch.exp(8 * theta + torch.randn(200, 1)), max_steps=2, progress="silent")
+    with pytest.warns(PushforwardWarning, match="-50 at position 0, where all simulations are positive"):
+        post.sample(2, x=[-50.0])
+
+
+def test_a_prior_checks_the_number_of_parameters():
+    with pytest.raises(InputError, match=r"theta must have the shape \(\*batch, 2\)"):
+        inference.Prior(td.Uniform(torch.zeros(2), torch.ones(2))).log_prob(torch.zeros(4, 1))

@@ -111,3 +111,23 @@ def test_arrays_and_tensors_give_the_same():
 def test_ratios_that_cannot_be_smoothed_are_refused(ratios, message):
     with pytest.raises(InputError, match=message):
         pareto_smooth(ratios)
+
+
+@pytest.mark.parametrize("few", [1, 3, 4, 6, 15])
+def test_a_few_draws_with_all_the_weight_are_no_reliable_tail(few):
+    ratios = np.zeros(5000)
+    ratios[:few] = 14.0
+    assert pareto_smooth(ratios)[1] == np.inf
+
+
+def test_equal_weights_of_many_draws_are_a_bounded_tail():
+    assert pareto_smooth(np.zeros(500))[1] == -np.inf
+    some = np.full(5000, -np.inf)
+    some[:400] = 0.0
+    assert pareto_smooth(some)[1] == -np.inf
+
+
+@pytest.mark.parametrize("ratios", [np.full(100, -np.inf), np.r_[np.inf, np.zeros(99)]])
+def test_weights_that_are_none_are_refused(ratios):
+    with pytest.raises(InputError, match="use other draws"):
+        pareto_smooth(ratios)

@@ -185,10 +185,10 @@ class ConformalRegion:
         check_number("level", level, 0, 1)
         theta, x = finite_pairs(posterior, theta, x)
         count = len(theta)
-        index = math.ceil(level * (count + 1))
+        index = math.ceil(level * (count + 1) - 1e-9)
         if index > count:
             raise InputError(
-                f"a region of level {level:g} needs at least {math.ceil(level / (1 - level))} simulations; got {count}."
+                f"a region of level {level:g} needs at least {math.ceil(level / (1 - level) - 1e-9)} simulations; got {count}."
             )
         self.posterior, self.level, self.count, self.index = posterior, level, count, index
         values = _true_log_prob(posterior, theta, x)

@@ -38,8 +38,20 @@ class DataScale(nn.Module):
             self.register_buffer(name, torch.full((width,), value, dtype=torch.float64))
 
     @classmethod
-    def of(cls, x: Tensor) -> DataScale:
-        """The scaling for simulations ``(n, width)``."""
+    def of(cls, x: Tensor, set_width: int | None = None) -> DataScale:
+        """The scaling for simulations ``(n, width)``.
+
+        Args:
+            x: the simulations.
+            set_width: for sets of rows with so many numbers: all rows of a set have the same scaling, so that a function of the set
+                does not depend on their order.
+        """
+        if set_width is not None and x.shape[1] % set_width == 0:
+            each = cls.of(x.reshape(-1, set_width))
+            result = cls(x.shape[1])
+            for name, buffer in each.named_buffers():
+                getattr(result, name).copy_(buffer.repeat(x.shape[1] // set_width))
+            return result
         result = cls(x.shape[1])
         rows = x.double()
         if len(rows) > 20_000:

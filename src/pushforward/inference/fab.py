@@ -144,6 +144,7 @@ class FabLoss:
         model: the flow.
         target: the log-density.
         start: function that returns rows near the mass of the target.
+        start_log_prob: log-density r from which ``start`` draws them; their weight is p^2 / (q r).
         seed: of the transitions and of the draws from the buffer.
         capacity: largest number of points in the buffer.
         refill: steps between two refills.
@@ -154,12 +155,14 @@ class FabLoss:
         model: Model,
         target: Target,
         start: Callable[[], Tensor],
+        start_log_prob: Callable[[Tensor], Tensor],
         seed: int,
         *,
         capacity: int = 20_000,
         refill: int = 8,
     ) -> None:
-        self.model, self.target, self.start, self.refill = model, target, start, refill
+        self.model, self.target, self.refill = model, target, refill
+        self.start, self.start_log_prob = start, start_log_prob
         self.buffer = ReplayBuffer(capacity)
         self.step_size, self.count, self.seed = 0.2, 0, seed
         self._generator: torch.Generator | None = None
@@ -185,8 +188,8 @@ class FabLoss:
     def _seed_buffer(self, z: Tensor) -> None:
         rows = self.start().to(z.device, z.dtype)
         log_q = self.model.log_prob(rows).double()
-        value = self.target(rows)
-        self.buffer.add(rows.double(), value - log_q.clamp(min=float(value[torch.isfinite(value)].max()) - 30.0), log_q)
+        value = 2 * self.target(rows) - self.start_log_prob(rows.double().cpu()).to(rows.device)
+        self.buffer.add(rows.double(), value - log_q.clamp(min=float(log_q.max()) - 30.0), log_q)
 
     def _refill(self, z: Tensor) -> None:
         assert self._generator is not None

@@ -156,7 +156,7 @@ def fit_to_target(
     if objective == "fab":
         from pushforward.inference.fab import FabLoss
 
-        strategy.loss_function = FabLoss(flow, target, rows, config.seed)
+        strategy.loss_function = FabLoss(flow, target, rows, search.even_log_prob, config.seed)
     else:
         strategy.loss_function = loss
     settings = {"objective": objective, "gradient": gradient, "importance_samples": group}
@@ -245,9 +245,15 @@ class _Search:
         """Rows around all modes that were found, each with the same mass, so that a flow starts wider than its target."""
         if self._rows is None:
             self.modes = find_modes(self.target, self.starts)
-            even = [replace(mode, log_mass=0.0) for mode in self.modes]
-            self._rows = laplace_draws(even, _START_ROWS, self.generator).to(self.device)
+            self._rows = laplace_draws(self._even(), _START_ROWS, self.generator).to(self.device)
         return self._rows
+
+    def even_log_prob(self, u: Tensor) -> Tensor:
+        """Log-density of :meth:`even_rows`."""
+        return mixture_log_prob(self._even(), u)
+
+    def _even(self) -> list[Mode]:
+        return [replace(mode, log_mass=0.0) for mode in self.modes]
 
     @torch.no_grad()
     def _bound(self, modes: list[Mode], inflate: float) -> float:

@@ -82,8 +82,13 @@ class SimulationMethod(ABC, Generic[P]):
             ConfigError: for a value that an option does not take.
         """
         config = make_config(config, options)
-        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation)
+        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation, self.set_width)
         return self._fit(data, validation, config)
+
+    @property
+    def set_width(self) -> int | None:
+        """Numbers in a row, if a datum is a set of rows whose order is free; else None."""
+        return None
 
     @abstractmethod
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> P:

@@ -7,12 +7,13 @@ import hashlib
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.evidence import sampled_evidence
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
@@ -79,7 +80,8 @@ class LikelihoodPosterior(SimulationPosterior):
         if len(result.skewed) != prior.features:
             raise ValueError("its skewed parameters do not fit the prior")
         if others:
-            result.proposal = NPEPosterior._restore(prior, others, scale, x_shape, {})
+            with suppress(InputError):  # another prior than that of the training: draws start from the prior itself
+                result.proposal = NPEPosterior._restore(prior, others, scale, x_shape, {})
         return result
 
     @abstractmethod
@@ -185,6 +187,10 @@ class NLE(SimulationMethod["NLEPosterior"]):
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NLEPosterior:
         context, x = self._arrays(data)
+        if data.validation is not None:
+            raise ConfigError(
+                "NLE holds out a fraction of the simulations: give validation as a number between 0 and 1."
+            )
         noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(config.seed + 1))
         rows = _in_cell(x, noise, data.counts, data.scale)
 

@@ -135,6 +135,11 @@ class NPE(SimulationMethod["NPEPosterior"]):
                 f"got {embedding!r:.80}."
             )
 
+    @property
+    def set_width(self) -> int | None:
+        """That of the embedding, such as :class:`~pushforward.networks.SetSummary`; None for networks without it."""
+        return getattr(self.embedding, "set_width", None)
+
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NPEPosterior:
         if self.embedding is not None and int(self.embedding.inputs) != data.width:  # pyright: ignore[reportArgumentType]
             raise ConfigError(
@@ -143,15 +148,18 @@ class NPE(SimulationMethod["NPEPosterior"]):
             )
 
         def build(regression: bool) -> Model:
-            return conditional_flow(
+            flow = conditional_flow(
                 self.flow, self.prior.features, data.width, transform=self.prior.transform(), embedding=self.embedding,
                 regression=regression,
             )  # fmt: skip
+            if self.set_width is not None:  # the flow would standardize each number by itself, and the order would matter
+                flow.context_initialized.fill_(True)
+            return flow
 
         choices = (True, False) if isinstance(self.flow, str) and self.embedding is None else (True,)
         builds = [functools.partial(build, choice) for choice in choices]
         rows = (data.theta, data.x) if data.loader is None else data.loader
-        held_out = validation if data.loader is None else data.validation
+        held_out = validation if data.validation is None else data.validation
         models, results = train_members(builds, rows, held_out, self.members, config, "parameters")
         return NPEPosterior(self.prior, models, data.scale, data.x_shape, results)
 

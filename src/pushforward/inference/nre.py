@@ -20,11 +20,17 @@ from pushforward.inference.training_data import TrainingData
 from pushforward.networks import MLP
 from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import make_budget, make_schedule
-from pushforward.training.config import TrainingConfig
+from pushforward.training.config import TrainingConfig, changed_fields
 from pushforward.training.result import FitResult
 from pushforward.training.sources import default_batch_size
 
 __all__ = ["NRE", "NREPosterior"]
+
+
+_OPTIONS = frozenset(
+    ("batch_size", "epochs", "evaluate_every", "gradient_clip", "learning_rate", "max_steps", "max_time", "patience", "progress",
+     "schedule", "seed", "weight_decay")
+)  # fmt: skip
 
 
 class NRE(SimulationMethod["NREPosterior"]):
@@ -58,8 +64,8 @@ class NRE(SimulationMethod["NREPosterior"]):
         self.contrasts = check_integer("contrasts", contrasts, 2)
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NREPosterior:
-        if config.checkpoint is not None:
-            raise ConfigError("NRE has no checkpoints: train NPE or NLE, or without checkpoint=.")
+        if unknown := sorted(changed_fields(config) - _OPTIONS):
+            raise ConfigError(f"NRE has no option {unknown[0]}: leave it out, or train NPE or NLE.")
         u, x = self._arrays(data)
         if not is_fraction(validation):
             raise ConfigError(
@@ -78,25 +84,27 @@ class NRE(SimulationMethod["NREPosterior"]):
 
     def _train(self, network: nn.Module, u: Tensor, x: Tensor, fraction: float, config: TrainingConfig) -> FitResult:
         order = torch.randperm(len(u), generator=torch.Generator().manual_seed(config.seed))
-        held = max(1, int(fraction * len(u) + 0.5))
+        held = min(max(2, int(fraction * len(u) + 0.5)), len(u) - 2)  # a single row has no others to be told from
         held_u, held_x, train_u, train_x = u[order[:held]], x[order[:held]], u[order[held:]], x[order[held:]]
         size = min(config.batch_size or default_batch_size(len(train_u)), len(train_u))
         budget = make_budget(config.epochs, config.max_steps, config.max_time, len(train_u) / size)
         schedule, every = make_schedule(config.schedule), config.evaluate_every or max(25, len(train_u) // size)
         optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         best, best_step, best_state, waited = -math.inf, 0, copy.deepcopy(network.state_dict()), 0
-        step, began, history, stopped = 0, time.monotonic(), [], "max_steps"
-        while (reason := budget.stop_reason(step, time.monotonic() - began)) is None:
-            if step % every == 0:
+        step, began, history = 0, time.monotonic(), []
+        while True:
+            reason = budget.stop_reason(step, time.monotonic() - began)
+            if step % every == 0 or reason is not None:
                 value = -float(self._loss(network, held_u, held_x, torch.Generator().manual_seed(0)).detach())
                 history.append({"step": step, "validation": value})
                 if value > best:
                     best, best_step, best_state, waited = value, step, copy.deepcopy(network.state_dict()), 0
                 else:
                     waited += 1
-                if config.patience is not None and waited >= config.patience:
-                    stopped = "patience"
-                    break
+                if reason is None and config.patience is not None and waited >= config.patience:
+                    reason = "patience"
+            if reason is not None:
+                break
             rows = torch.randint(len(train_u), (size,))
             loss = self._loss(network, train_u[rows], train_x[rows], None)
             if not math.isfinite(float(loss.detach())):
@@ -109,11 +117,9 @@ class NRE(SimulationMethod["NREPosterior"]):
                 group["lr"] = config.learning_rate * schedule(budget.used(step, time.monotonic() - began))
             optimizer.step()
             step += 1
-        else:
-            stopped = reason
         network.load_state_dict(best_state)
         seconds = time.monotonic() - began
-        return FitResult(best_step, best, step, step * size / len(train_u), seconds, stopped, history)
+        return FitResult(best_step, best, step, step * size / len(train_u), seconds, reason, history)
 
     def _loss(self, network: nn.Module, u: Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Cross-entropy of the matching parameter among K."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError, warn_caller
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
 from pushforward.inference.real_numbers import as_numbers
@@ -216,6 +216,13 @@ class SimulationPosterior(ABC):
         if not bool(torch.isfinite(value).all()):
             raise InputError(
                 "the observation contains NaN or infinity, which no simulation that was trained on has: give finite numbers."
+            )
+        flat = value.double().reshape(-1, math.prod(self.x_shape))
+        if bool((below := self.scale.logarithm & (flat <= 0)).any()):
+            column = int(below.any(0).nonzero()[0])
+            warn_caller(
+                f"the observation has {float(flat[below.any(1)][0, column]):g} at position {column}, where all simulations are positive and "
+                "are read as logarithms: no simulation is like it, and the posterior means nothing there."
             )
         return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())
 

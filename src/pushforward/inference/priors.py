@@ -13,7 +13,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import constraints
 
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, StickBreaking, Transform
 
 __all__ = ["Prior"]
@@ -93,7 +93,13 @@ class Prior:
             return self.clamp(torch.cat([part.sample((count,)).float() for part in self.parts], -1))
 
     def log_prob(self, theta: Tensor) -> Tensor:
-        """Log-density in nats, ``(*batch, D)`` to ``batch``; -inf outside the support."""
+        """Log-density in nats, ``(*batch, D)`` to ``batch``; -inf outside the support.
+
+        Raises:
+            InputError: for another number of parameters.
+        """
+        if theta.dim() < 1 or theta.shape[-1] != self.features:
+            raise InputError(f"theta must have the shape (*batch, {self.features}); got {tuple(theta.shape)}.")
         inside = ((theta >= self.low.to(theta)) & (theta <= self.high.to(theta))).all(-1)
         safe = torch.where(inside[..., None], theta, self.middle().to(theta))
         pieces = safe.split(self.widths, -1)

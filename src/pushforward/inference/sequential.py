@@ -10,11 +10,12 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError, warn_caller
+from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.inference.nle import NLE
 from pushforward.inference.npe import NPE, NPEPosterior
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import failed_runs, run_simulator
 from pushforward.numerics.checks import check_integer, check_number
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
@@ -74,6 +75,10 @@ def sequential(
     if not isinstance(method, (NPE, NLE)):
         raise ConfigError(f"sequential takes pf.inference.NPE(prior) or NLE(prior); got {type(method).__name__}.")
     config = make_config(config, options)
+    if config.checkpoint is not None:
+        raise ConfigError("sequential trains once in each round, so it has no checkpoint: leave it out.")
+    if not bool(torch.isfinite(as_numbers(x, "the observation")).all()):
+        raise InputError("the observation contains NaN or infinity: give finite numbers.")
     prior = method.prior
     thetas, data, regions, all_runs = [], [], [], []
     posterior: SimulationPosterior | None = None

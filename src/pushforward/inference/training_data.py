@@ -33,7 +33,7 @@ class TrainingData:
         counts: which columns hold only integers, and more than one, ``(width,)``; of a loader, in the rows that were read.
         x_shape: shape of one simulation.
         loader: of training pairs.
-        validation: of held-out pairs.
+        validation: held-out rows, as networks read them: a loader of pairs, or a pair (theta, x); None for a fraction.
     """
 
     theta: Tensor | None
@@ -42,7 +42,7 @@ class TrainingData:
     counts: Tensor
     x_shape: tuple[int, ...]
     loader: DataLoader | None = None
-    validation: DataLoader | None = None
+    validation: Any = None
 
     @property
     def width(self) -> int:
@@ -52,20 +52,35 @@ class TrainingData:
 
 def training_data(
     prior: Prior, theta: Any, x: Any, simulator: Callable[[Tensor], Any] | None, simulations: int, seed: int,
-    validation: Any,
+    validation: Any, set_width: int | None = None,
 ) -> TrainingData:  # fmt: skip
-    """Check simulations and scale their data.
+    """Check simulations and scale their data; ``set_width`` as for :meth:`DataScale.of`.
 
     Raises:
         ConfigError: unless there are either simulations or a simulator.
         InputError: for shapes that do not fit, parameters outside the prior, or too few finite rows.
     """
     if isinstance(theta, DataLoader):
-        return _from_loader(prior, theta, validation)
+        return _from_loader(prior, theta, validation, set_width)
     theta, x = finite_simulations(prior, theta, x, simulator, simulations, seed)
     flat = x.flatten(1)
-    scale = DataScale.of(flat)
-    return TrainingData(theta, scale(flat), scale, _counts(flat), tuple(x.shape[1:]))
+    scale = DataScale.of(flat, set_width)
+    shape = tuple(x.shape[1:])
+    held_out = None
+    if isinstance(validation, DataLoader):
+        held_out = DataLoader(_Mapped(prior, validation, scale), batch_size=None)
+    elif isinstance(validation, tuple):
+        if len(validation) != 2:
+            raise ConfigError(
+                f"validation must be a fraction, a pair (theta, x) or a DataLoader; got {len(validation)} parts."
+            )
+        theta_out, x_out = finite_simulations(prior, *validation, None, 0, seed)
+        if tuple(x_out.shape[1:]) != shape:
+            raise InputError(
+                f"the held-out simulations have the shape {tuple(x_out.shape[1:])}, and the others {shape}: give the same data."
+            )
+        held_out = theta_out, scale(x_out.flatten(1))
+    return TrainingData(theta, scale(flat), scale, _counts(flat), shape, None, held_out)
 
 
 def _counts(x: Tensor) -> Tensor:
@@ -130,7 +145,7 @@ def finite_simulations(
     return theta, x
 
 
-def _from_loader(prior: Prior, loader: DataLoader, validation: Any) -> TrainingData:
+def _from_loader(prior: Prior, loader: DataLoader, validation: Any, set_width: int | None) -> TrainingData:
     if not isinstance(validation, DataLoader):
         raise ConfigError("a DataLoader cannot be split: pass another one as validation=.")
     rows: list[Tensor] = []
@@ -139,27 +154,37 @@ def _from_loader(prior: Prior, loader: DataLoader, validation: Any) -> TrainingD
         if theta.shape[1:] != (prior.features,):
             raise InputError(f"the loader's theta must have the shape (n, {prior.features}); got {tuple(theta.shape)}.")
         x_shape = tuple(x.shape[1:]) or (1,)
-        rows.append(x.reshape(len(x), -1).float())
+        rows.append(x.reshape(len(x), -1).double())
         if sum(map(len, rows)) >= _ROWS_FOR_SCALE:
             break
     if not rows:
         raise InputError("the DataLoader yields no batch: give one with at least one row.")
     some = torch.cat(rows)
     some = some[torch.isfinite(some).all(1)]
-    scale = DataScale.of(some)
-    own, held_out = (DataLoader(_Mapped(each, scale), batch_size=None) for each in (loader, validation))
+    if len(some) < 20:
+        raise InputError(f"only {len(some)} simulations of the DataLoader are finite; at least 20 are needed.")
+    scale = DataScale.of(some, set_width)
+    own, held_out = (DataLoader(_Mapped(prior, each, scale), batch_size=None) for each in (loader, validation))
     return TrainingData(None, None, scale, _counts(some), x_shape, own, held_out)
 
 
 class _Mapped(IterableDataset):
     """The batches of a loader of (theta, x), finite rows only, with flat scaled x."""
 
-    def __init__(self, loader: DataLoader, scale: DataScale) -> None:
-        self.loader, self.scale = loader, scale
+    def __init__(self, prior: Prior, loader: DataLoader, scale: DataScale) -> None:
+        self.prior, self.loader, self.scale = prior, loader, scale
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for theta, x in self.loader:
             flat = x.reshape(len(x), -1)
-            finite = torch.isfinite(flat).all(1)
-            if bool(finite.any()):
-                yield theta[finite].float(), self.scale(flat[finite].double())
+            finite = torch.isfinite(flat).all(1) & torch.isfinite(theta).all(1)
+            if not bool(finite.any()):
+                continue
+            inside = self.prior.settle(theta[finite].float())
+            if not bool((within := self.prior.contains(inside)).all()):
+                first = inside[int((~within).nonzero()[0])].tolist()
+                raise InputError(
+                    f"{int((~within).sum())} of {len(inside)} parameters in a batch of the DataLoader lie outside the prior; the first "
+                    f"is {first}. Use the prior from which they were drawn."
+                )
+            yield inside, self.scale(flat[finite].double())

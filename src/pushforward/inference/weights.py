@@ -17,6 +17,9 @@ from pushforward.numerics.conversion import as_tensor
 __all__ = ["ImportanceWeights", "effective_sample_size", "khat_threshold", "pareto_smooth"]
 
 Array = NDArray[np.float64]
+
+_FEW = 20
+"""Effective number of draws below which equal weights of a tail say nothing."""
 NEARLY_EQUAL = 1.5
 """Weights of which none exceeds this times their mean count as equal."""
 
@@ -154,10 +157,10 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
 
     Returns:
         Logarithms of the smoothed weights, normalized to sum 1, and k-hat. k-hat is -inf if all weights of the tail are
-        equal, and +inf if fewer than five draws have a positive weight.
+        equal, and +inf if fewer than five draws have a positive weight, or equal weights count as fewer than 20 draws.
 
     Raises:
-        InputError: for another shape, no numbers, or NaN.
+        InputError: for another shape, no numbers, NaN or +inf, or no weight at all.
 
     Example:
         >>> import numpy as np
@@ -174,6 +177,13 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
         raise InputError(
             f"{int(np.isnan(log_ratios).sum())} of {len(log_ratios)} log-ratios are NaN: give -inf for draws without weight."
         )
+    if np.isposinf(log_ratios).any() or np.isneginf(log_ratios).all():
+        what = (
+            "infinite: the density of the target is, or that of the draws is 0"
+            if np.isposinf(log_ratios).any()
+            else "-inf: no draw has any weight"
+        )
+        raise InputError(f"log-ratios are {what}; use other draws.")
     n = len(log_ratios)
     log_w = log_ratios - log_ratios.max()
     tail = int(min(0.2 * n, 3 * np.sqrt(n)))
@@ -190,6 +200,10 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
         log_w = np.minimum(log_w, 0.0)
     elif np.isfinite(cutoff) and np.isfinite(log_w).sum() > 4:
         k_hat = -np.inf  # the largest weights are equal
+    if (
+        k_hat == -np.inf and np.exp(log_w).sum() ** 2 < _FEW * np.exp(2 * log_w).sum()
+    ):  # equal, of a few draws that have all the weight
+        k_hat = np.inf
     return log_w - np.logaddexp.reduce(log_w), float(k_hat)
 
 

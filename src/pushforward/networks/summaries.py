@@ -109,6 +109,11 @@ class SetSummary(nn.Module):
         self.each = MLP(self.width, features, self.hidden, activation=activation)
         self.all = MLP(2 * features, self.outputs, self.hidden, activation=activation)
 
+    @property
+    def set_width(self) -> int:
+        """Numbers in a row. :class:`~pushforward.inference.NPE` scales all rows of a datum alike, so that their order stays free."""
+        return self.width
+
     def forward(self, x: Tensor) -> Tensor:
         """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``."""
         features = self.each(x.reshape(*x.shape[:-1], self.rows, self.width))
