@@ -1,6 +1,8 @@
 """A table with a header and no rows, as of an empty day, is scored to one with more columns and no rows."""
 
+import io
 import json
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,34 @@ def guard(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("empty") / "g"
     pf.Guard(0.1, effort="fast", random_state=0).fit(TABLE).save(path)
     return str(path)
+
+
+def test_a_header_without_a_line_end_is_scored(guard, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "day.csv").write_text("b,a,flag")
+    for source in ("-", str(tmp_path / "day.csv")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"b,a,flag")))
+        output = tmp_path / "scored.csv"
+        assert main(["score", guard, source, "--format", "csv", "-o", str(output), "-q"]) == 0, capsys.readouterr().err
+        assert output.read_text().replace('"', "") == "b,a,flag,anomaly_score,p_value,alarm\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a,b,flag\n1,u,true\n1,u\n", "row 1 (counted from 0, without blank lines) of {} has 2 cells and the header has 3."),
+        ("a,b,flag,\xe9\n1,u,true,1\n".encode("latin-1"), "{} is not UTF-8 text: save it as UTF-8, or name its encoding"),
+        (b'a,b,flag\n1,u,"true\n1,u,true\n', "{} has a quotation mark that is never closed"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_table_is_said_by_score_as_by_explain(
+    guard, tmp_path, monkeypatch, capsys, content, words
+) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    for command, source in (("score", "t.csv"), ("explain", "t.csv"), ("score", "-")):
+        name = str(tmp_path / source) if source != "-" else source
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert main([command, guard, name, "--format", "csv", "-o", str(tmp_path / "out.csv")]) == 1
+        assert words.format(name if source != "-" else "standard input") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])

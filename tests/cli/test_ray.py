@@ -20,7 +20,8 @@ import pytest
 import pushforward as pf
 from pushforward.cli import main, ray_scoring
 from pushforward.cli.ray_scoring import PartScorer
-from pushforward.io import read_table
+from pushforward.errors import InputError
+from pushforward.io import read_table, stream_table
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -143,6 +144,55 @@ def test_an_error_in_a_part_is_one_sentence(folder, tmp_path, here, capsys):
     (tmp_path / "in" / "1.csv").write_text("a,x,c\n1,2,u\n")
     assert main(["score", str(folder / "g"), str(tmp_path / "in"), "-o", str(tmp_path / "p"), "--ray", "local"]) == 1
     assert "the first file of the folder has ['a', 'b', 'c']" in capsys.readouterr().err
+
+
+def test_files_without_rows(folder, tmp_path, here, capsys):
+    """A part without rows has a file with all columns, as `score` writes it."""
+    table = tmp_path / "in"
+    table.mkdir()
+    for name, content in (("0.csv", "a,b,c\n"), ("1.csv", "a,b,c\n1,2,u\n0.5,3,v\n"), ("2.csv", "a,b,c")):
+        (table / name).write_text(content)
+    for output, more in (("out", ["--ray", "local"]), ("one.parquet", [])):
+        assert main(["score", str(folder / "g"), str(table), "-o", str(tmp_path / output), *more, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["rows"] == 2
+    one = read_table(tmp_path / "one.parquet")
+    assert read_table(tmp_path / "out").equals(one)
+    assert one["b"].type == pa.int64()
+    parts = [pq.read_table(tmp_path / "out" / f"part-{part:06}.parquet") for part in range(3)]
+    assert [part.num_rows for part in parts] == [0, 2, 0]
+    assert {part.schema for part in parts} == {one.schema}
+    (tmp_path / "out" / "part-000001.parquet").unlink()  # the parts without rows are counted
+    assert main(["score", str(folder / "g"), str(table), "-o", str(tmp_path / "out"), "--ray", "local", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["rows"], facts["parts_before"]) == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["day.parquet", "day.csv", "day"])
+def test_a_table_without_rows(folder, tmp_path, here, capsys, name):
+    schema = pa.schema([("a", pa.float64()), ("b", pa.int64()), ("c", pa.string())])
+    if name == "day.csv":
+        (tmp_path / name).write_text("a,b,c")
+    else:
+        (tmp_path / "day").mkdir()
+        files = [tmp_path / name] if name != "day" else [tmp_path / "day" / f"{part}.parquet" for part in range(2)]
+        for file in files:
+            pq.write_table(schema.empty_table(), file)
+    words = ["score", str(folder / "g"), str(tmp_path / name)]
+    assert main([*words, "-o", str(tmp_path / "out"), "--ray", "local", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["rows"], facts["alarms"], facts["alarm_fraction"], facts["parts"]) == (0, 0, 0.0, 1)
+    assert main([*words, "-o", str(tmp_path / "one.parquet"), "-q"]) == 0
+    one = pq.read_table(tmp_path / "one.parquet")
+    (found,) = stream_table(tmp_path / "out", empty=True)
+    assert found.equals(one)
+    assert found.num_rows == 0
+    with pytest.raises(InputError, match="has no rows"):  # and not that it is no table
+        read_table(tmp_path / "out")
+    if name != "day.csv":
+        file = tmp_path / name if name != "day" else tmp_path / "day" / "0.parquet"
+        pq.write_table(schema.empty_table().drop_columns(["b"]), file)
+        assert main([*words, "-o", str(tmp_path / "other"), "--ray", "local"]) == 1
+        assert "lacks the column 'b'" in capsys.readouterr().err
 
 
 def test_without_ray_the_error_names_the_extra(folder, tmp_path, monkeypatch, capsys):

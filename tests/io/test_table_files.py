@@ -1,6 +1,7 @@
 """Tables in files of every format, whole and in chunks, and one clear error for each kind of damage."""
 
 import gzip
+import io
 import json
 import random
 import subprocess
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from pushforward.data import Schema, is_positional
 from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
-from pushforward.io import read_table, stream_table
+from pushforward.io import PartedTable, TablePart, read_table, stream_table
 
 TABLE = pa.table({"a": [1, 2, 3], "b": [0.5, None, 2.0], "c": ["x", "y", None]})
 
@@ -229,7 +230,7 @@ def test_a_first_line_of_numbers_gives_a_warning(tmp_path):
 
 PEAK = """
 import resource, sys
-from pushforward.io import read_table, stream_table
+from pushforward.io import PartedTable, TablePart, read_table, stream_table
 import pyarrow.csv, pyarrow.parquet
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = sum(chunk.num_rows for chunk in stream_table(sys.argv[1], rows=10_000))
@@ -362,7 +363,8 @@ def test_a_folder_of_several_formats_is_refused(tmp_path):
         ("t.parquet", b"", StorageError, "is empty"),
         ("t.txt", b"a\n1\n", StorageError, "must end in one of .csv"),
         ("t.csv", b"a,b\n", InputError, "a header and no rows"),
-        ("t.csv", b"a,b", InputError, "at least one row"),
+        ("t.csv", b"a,b", InputError, "a header and no rows"),
+        ("t.csv", b" ", InputError, "at least one row"),
         ("t.csv", b"\n\n", InputError, "not a table"),
         ("t.csv", b"a,b\n1,2\n3\n", InputError, "row 1 .*has 1 cells and the header has 2"),
         ("t.csv", b"a,b\n1,2\n\n3,4,5\n", InputError, "row 1 .*has 3 cells and the header has 2"),
@@ -515,7 +517,52 @@ def test_a_table_without_rows_is_an_error_or_one_empty_chunk(tmp_path, name):
 def test_a_file_without_rows_in_a_folder(tmp_path):
     write(tmp_path / "1.csv", TABLE)
     write(tmp_path / "2.csv", TABLE.slice(0, 0))
-    assert sum(chunk.num_rows for chunk in stream_table(tmp_path, empty=True)) == 3
+    (tmp_path / "3.csv").write_text("a,b,c")
+    types = {"a": pa.float64(), "b": pa.float64()}
+    table = pa.concat_tables(stream_table(tmp_path, types=types, empty=True, integers=True))
+    assert table.equals(TABLE)  # "a" has only integers, though not in all files
+
+
+@pytest.mark.parametrize("content", [b"a,b,c", b"\xef\xbb\xbfa,b,c", b"\n\na,b,c", b'a,"b",c', b"a,b,c\r"])
+def test_a_header_without_a_line_end_is_a_table_without_rows(tmp_path, monkeypatch, content):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    types = {"a": pa.float64(), "b": pa.float64()}
+    for piped in (False, True):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        source = "-" if piped else path
+        (chunk,) = stream_table(source, types=types, format="csv", empty=True, integers=True)
+        assert (chunk.num_rows, chunk.column_names) == (0, ["a", "b", "c"])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        with pytest.raises(InputError, match="a header and no rows"):
+            read_table(source, format="csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a,b,c\n1,2,u\n1,2\n", r"row 1 \(counted from 0, without blank lines\) of .* has 2 cells and the header has 3"),
+        ("a,b,\xe9\n1,2,3\n".encode("latin-1"), "is not UTF-8 text.*--encoding"),
+        ("a,b,c\n1,2,\xe9\n".encode("latin-1"), "is not UTF-8 text.*--encoding"),
+        (b'a,b,c\n1,2,"u\n1,2,v\n', "quotation mark that is never closed"),
+        (b'a,b,c\n1,2,"u' + b"x\n" * 3_000_000, "quotation mark that is never closed"),
+        (b" ", "is not a table"),
+    ],
+)  # fmt: skip
+def test_the_search_for_integers_reports_what_other_readers_report(tmp_path, content, words):
+    (tmp_path / "t.csv").write_bytes(content)
+    types = {"a": pa.float64()}
+    found = []
+    for read in (
+        lambda: list(stream_table(tmp_path / "t.csv", types=types, empty=True, integers=True)),
+        lambda: list(stream_table(tmp_path / "t.csv", types=types)),
+        lambda: list(PartedTable(tmp_path / "t.csv").read(TablePart(0), 10, types, empty=True)),
+        lambda: read_table(tmp_path / "t.csv"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            read()
+        found.append(str(caught.value))
+    assert len(set(found)) == 1
 
 
 def test_identifiers_keep_all_digits(tmp_path) -> None:
@@ -549,4 +596,4 @@ def test_columns_that_are_not_all_integers_stay_as_they_are(tmp_path, cells) -> 
     from pushforward.io.input_file import InputFile
 
     (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{cell},1\n" for cell in cells))
-    assert integer_columns(InputFile("t.csv", str(tmp_path / "t.csv"), None, "csv"), ["a"]) == []
+    assert integer_columns([InputFile("t.csv", str(tmp_path / "t.csv"), None, "csv")], ["a"]) == []

@@ -58,6 +58,35 @@ def test_row_groups_are_parts_of_at_most_so_many_rows(folder: Path) -> None:
     assert table.parts(1000) == [TablePart(0, 0, 3), TablePart(1, 0, 3)]
 
 
+def test_parts_without_rows(tmp_path: Path) -> None:
+    """They are chunks without rows where that is asked for, so that each part has the columns of the table."""
+    table = pa.table({"a": [1.5, 2.5], "b": [1, 2]})
+    types = {"a": pa.float64(), "b": pa.int64()}
+    (tmp_path / "csv").mkdir()
+    for name, content in (("0.csv", "a,b\n1.5,1\n2.5,2\n"), ("1.csv", "a,b\n"), ("2.csv", "a,b")):
+        (tmp_path / "csv" / name).write_text(content)
+    parted = PartedTable(tmp_path / "csv")
+    assert parted.integer_columns(dict.fromkeys(types, pa.float64())) == ["b"]
+    found = [list(parted.read(part, 10, types, empty=True)) for part in parted.parts(10)]
+    assert [[chunk.num_rows for chunk in chunks] for chunks in found] == [[2], [0], [0]]
+    assert all(chunks[0].schema == table.schema for chunks in found)
+    with pytest.raises(InputError, match=r"1\.csv has a header and no rows"):
+        list(parted.read(TablePart(1), 10, types))
+
+    for groups in (0, 1):  # both forms exist
+        (tmp_path / str(groups) / "day=1").mkdir(parents=True)
+        with pq.ParquetWriter(tmp_path / str(groups) / "day=1" / "x.parquet", table.schema) as writer:
+            for _ in range(groups):
+                writer.write_table(table.slice(0, 0))
+        parted = PartedTable(tmp_path / str(groups))
+        (part,) = parted.parts(10)
+        (chunk,) = parted.read(part, 10, empty=True)
+        assert (chunk.num_rows, chunk.column_names) == (0, ["a", "b", "day"])
+        assert list(parted.read(part, 10)) == []
+    pq.write_table(table, tmp_path / "1" / "day=1" / "y.parquet")
+    assert PartedTable(tmp_path / "1").parts(10) == [TablePart(1, 0, 1)]
+
+
 def test_the_state_is_that_of_the_files(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text("a\n1\n")

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pushforward.data import as_table, is_positional
+from pushforward.data import Schema, as_table, is_positional
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.io import TableWriter, read_table, stream_table
 
@@ -46,6 +46,29 @@ def test_categories_are_text_in_csv(tmp_path):
     with TableWriter(tmp_path / "t.csv") as writer:
         writer.write(pa.table({"c": pa.array(["u", "v"]).dictionary_encode()}))
     assert pd.read_csv(tmp_path / "t.csv")["c"].tolist() == ["u", "v"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz", "t.jsonl"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_durations_are_seconds_in_text(tmp_path, name, unit):
+    durations = pa.array([90, None, -3], pa.duration("s")).cast(pa.duration(unit))
+    table = pa.table({"wait": durations, "code": durations.dictionary_encode(), "n": [1, 2, 3]})
+    with TableWriter(tmp_path / name) as writer:
+        writer.write(table.slice(0, 2))
+        writer.write(table.slice(2, 1))
+    seconds = [90.0, None, -3.0]
+    assert read_table(tmp_path / name).to_pydict() == {"wait": seconds, "code": seconds, "n": [1, 2, 3]}
+
+
+def test_fractions_of_seconds_of_durations(tmp_path):
+    with TableWriter(tmp_path / "t.csv") as writer:
+        writer.write({"wait": pa.array([335_500_000, 1, None], pa.duration("us"))})
+        writer.write({"wait": pa.array([None, None], pa.duration("us"))})
+    text = (tmp_path / "t.csv").read_text().replace("1e-06", "0.000001")
+    assert text.splitlines()[1:3] == ["335.5", "0.000001"]
+    schema = Schema.infer({"wait": pa.array([335_500_000, 1, 7], pa.duration("us")), "n": [1, 2, 3]})
+    cells = pa.table({"wait": ["335.5", "0.000001", None], "n": [1, 2, 3]})
+    assert schema.encode(cells, warn=False)[0][:2, 0].tolist() == [335.5, 1e-6]
 
 
 def test_a_file_can_be_written_over_while_it_is_read(tmp_path):

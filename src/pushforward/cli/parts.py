@@ -63,7 +63,11 @@ def column_types(guard: Any) -> dict[str, Any]:
 
     if isinstance(guard, NetworkGuard):
         return {str(name): pa.float64() for name in getattr(guard, "feature_names_in_", ())}
-    return guard.schema_.pyarrow_types()
+    # Flags, instants and durations are text in CSV; naming them lets JSON Lines find keys that only late rows have.
+    return (
+        dict.fromkeys(() if guard.schema_.positional else guard.schema_.names, pa.string())
+        | guard.schema_.pyarrow_types()
+    )
 
 
 def numbered(parts: Iterator[tuple[list[str] | None, Any]]) -> Iterator[Part]:
@@ -131,8 +135,10 @@ def score_part_of_table(
     from pushforward.estimators import NetworkGuard
 
     types = column_types(guard) | dict.fromkeys(integers, pa.int64())
-    for chunk in table.read(part, part_rows(guard, rows), types):
-        if isinstance(guard, NetworkGuard):
+    for chunk in table.read(part, part_rows(guard, rows), types, empty=True):
+        if chunk.num_rows == 0:
+            result = scores_of(guard, (chunk, None))
+        elif isinstance(guard, NetworkGuard):
             from pushforward.cli.network import matrix_of, network_scores
 
             result = network_scores(guard, matrix_of(chunk, name, guard))

@@ -252,7 +252,7 @@ def _counted(plan: ScoringPlan, done: set[int], prefix: str) -> tuple[int, int]:
 
     rows = alarms = 0
     for number in sorted(done):
-        for chunk in stream_table(plan.file(number), columns=[prefix + "alarm"]):
+        for chunk in stream_table(plan.file(number), columns=[prefix + "alarm"], empty=True):
             rows += chunk.num_rows
             alarms += pc.sum(chunk[0]).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
     return rows, alarms

@@ -152,7 +152,9 @@ class NPE(SimulationMethod["NPEPosterior"]):
                 self.flow, self.prior.features, data.width, transform=self.prior.transform(), embedding=self.embedding,
                 regression=regression,
             )  # fmt: skip
-            if self.set_width is not None:  # the flow would standardize each number by itself, and the order would matter
+            if (
+                self.set_width is not None
+            ):  # the flow would standardize each number by itself, and the order would matter
                 flow.context_initialized.fill_(True)
             return flow
 

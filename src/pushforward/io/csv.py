@@ -31,6 +31,7 @@ _CODE = r"^\s*[+-]?0[0-9xX]"
 # An integer of at most 19 digits, which int64 has.
 _INTEGER = r"\A[ \t]*-?([0-9]{1,18}|[1-8][0-9]{18})[ \t]*\z"
 _QUOTED = re.compile(r'"[^"]*"')
+_NO_COLUMNS = "cannot infer number of columns"
 _SEPARATORS = (",", ";", "\t", "|")
 _SHELL = {"\t": "tab"}
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
@@ -94,24 +95,30 @@ def check_delimited(
         return names
 
 
-def integer_columns(file: InputFile, names: Sequence[str]) -> list[str]:
-    """Those of the columns in which every cell is an integer of int64 or missing, and some are not missing."""
+def integer_columns(files: Sequence[InputFile], names: Sequence[str]) -> list[str]:
+    """Those of the columns that all files have, in which every cell is an integer of int64 or missing, and some are not missing."""
     import pyarrow as pa
 
     pc = compute()
     found = dict.fromkeys(names, False)
-    with _plain_errors(file):
-        for batch in _csv("open_csv", file, names, dict.fromkeys(names, pa.string())) if names else ():
-            for name in list(found):
-                cells = batch[name]
-                whole = pc.match_substring_regex(cells, _INTEGER)
-                absent = pc.is_in(pc.utf8_trim_whitespace(cells), value_set=pa.array(["", *MISSING_WORDS]))
-                if not pc.all(pc.or_(pc.fill_null(whole, True), pc.fill_null(absent, True))).as_py():
-                    del found[name]
-                elif pc.any(pc.fill_null(whole, False)).as_py():
-                    found[name] = True
-            if not found:
-                break
+    for file in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SchemaWarning)  # the pass that follows warns
+            present = column_names(file, None)
+        found = {name: some for name, some in found.items() if name in present}
+        left = list(found)
+        with _plain_errors(file):
+            for batch in _csv("open_csv", file, left, dict.fromkeys(left, pa.string())) if left else ():
+                for name in list(found):
+                    cells = batch[name]
+                    whole = pc.match_substring_regex(cells, _INTEGER)
+                    absent = pc.is_in(pc.utf8_trim_whitespace(cells), value_set=pa.array(["", *MISSING_WORDS]))
+                    if not pc.all(pc.or_(pc.fill_null(whole, True), pc.fill_null(absent, True))).as_py():
+                        del found[name]
+                    elif pc.any(pc.fill_null(whole, False)).as_py():
+                        found[name] = True
+                if not found:
+                    break
     return [name for name, some in found.items() if some]
 
 
@@ -162,40 +169,56 @@ def _csv(function: str, file: TextSource, names: Sequence[str] | None = None, ty
 
     Without names it is called for the first lines, which a pipe has in memory.
     """
+    import pyarrow as pa
     from pyarrow import csv
-
-    stream = file.open_start() if names is None else file.open_text()
 
     def spaced(words: Sequence[str]) -> list[str]:
         return [*words, *(" " + word for word in words)]  # some programs write a space after a comma
 
     blank = [" " * width for width in range(2, 9)] + ["\t"]
 
-    return getattr(csv, function)(
-        stream,
-        # pyarrow reports the row of an error only if it reads with one thread.
-        read_options=csv.ReadOptions(block_size=_BLOCK, use_threads=False),
-        parse_options=csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            include_columns=names,
-            decimal_point=file.text.decimal,
-            column_types=types,
-            null_values=spaced(MISSING_WORDS) + blank,
-            true_values=spaced(_TRUE),
-            false_values=spaced(_FALSE),
-        ),
-    )
+    def call(stream: Any) -> Any:
+        return getattr(csv, function)(
+            stream,
+            # pyarrow reports the row of an error only if it reads with one thread.
+            read_options=csv.ReadOptions(block_size=_BLOCK, use_threads=False),
+            parse_options=csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                include_columns=names,
+                decimal_point=file.text.decimal,
+                column_types=types,
+                null_values=spaced(MISSING_WORDS) + blank,
+                true_values=spaced(_TRUE),
+                false_values=spaced(_FALSE),
+            ),
+        )
+
+    try:
+        return call(file.open_start() if names is None else file.open_text())
+    except pa.ArrowInvalid as error:
+        header = _unended_header(file) if _NO_COLUMNS in str(error) else b""
+        if not header:
+            raise
+        return call(pa.BufferReader(header + b"\n"))
+
+
+def _unended_header(file: TextSource) -> bytes:
+    """The content of a file without a line end after its header, which pyarrow does not read; empty if it is longer or blank."""
+    with file.open_start() as stream:
+        start = stream.read(_BLOCK)
+        return b"" if stream.read(1) or not start.strip(b"\xef\xbb\xbf \t\r\n") else start
 
 
 def column_names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
     """The names of the columns to read, after a check of the header."""
-    with file.open_start() as stream:
-        start = stream.read(_BLOCK)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark of UTF-16
-        raise InputError(not_text(file))
-    _check_separator(file, start)
-    with _csv("open_csv", file) as reader:
-        names = reader.schema.names
+    with _plain_errors(file):
+        with file.open_start() as stream:
+            start = stream.read(_BLOCK)
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark of UTF-16
+            raise InputError(not_text(file))
+        _check_separator(file, start)
+        with _csv("open_csv", file) as reader:
+            names = reader.schema.names
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise InputError(f"{file} has more than one column named {repeated[0]!r}: rename or drop one.")
@@ -319,7 +342,7 @@ def _translated(file: TextSource, message: str) -> InputError:
         return InputError(
             f"row {row - 2} (counted from 0, without blank lines) of {file} has {got} cells and the header has {expected}."
         )
-    if "Empty CSV" in message or "cannot infer number of columns" in message:
+    if "Empty CSV" in message or _NO_COLUMNS in message:
         return InputError(f"{file} is not a table: it needs a line of column names and at least one row.")
     if "straddling" in message:
         return InputError(f"{file} has a row of more than {_BLOCK >> 20} MB, or a quotation mark that is never closed.")

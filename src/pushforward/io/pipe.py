@@ -71,6 +71,12 @@ class Pipe:
         return self.text.delimiter or ("\t" if self.format == "tsv" else ",")
 
     @property
+    def starts_whole(self) -> bool:
+        """Whether the first lines are all lines."""
+        self._read_start()
+        return self._whole
+
+    @property
     def content(self) -> Any:
         """The bytes, decompressed and in their own encoding."""
         return self._joined
@@ -214,7 +220,7 @@ def _recognized(start: bytes, name: str) -> str:
     for magic, found in _BINARY_MAGIC.items():
         if start.startswith(magic):
             return found
-    if start.lstrip().startswith(b"{"):
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return "jsonl"
     raise StorageError(
         f"the format of {name} is unknown: name it (format=, on the command line --format), such as csv."

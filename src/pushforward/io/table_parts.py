@@ -75,7 +75,10 @@ class PartedTable:
         self._fragments: dict[str, Any] = {}
 
     def parts(self, rows: int) -> list[TablePart]:
-        """The parts, in order: row groups of Parquet files with at most ``rows`` rows, but at least one; else whole files."""
+        """The parts, in order: row groups of Parquet files with at most ``rows`` rows, but at least one; else whole files.
+
+        Parquet files without rows are no part, except where all are: the first one is then the only part.
+        """
         with plain_errors(self._source.name):
             if self._source.format != "parquet":
                 return [TablePart(k) for k in range(len(self._source.files))]
@@ -90,19 +93,22 @@ class PartedTable:
                     count += more
                 if count:
                     found.append(TablePart(number, first, fragment.metadata.num_row_groups))
-            return found
+            return found or [TablePart(0)]
 
     def state(self) -> list[list[Any]]:
         """What differs after something else wrote to a file, or replaced it, as JSON values: the name, size and time of each."""
         return [[file.path, *map(str, file.state()[1:])] for file in self._source.inputs]
 
-    def read(self, part: TablePart, rows: int, types: Mapping[str, pa.DataType] | None = None) -> Iterator[pa.Table]:
+    def read(
+        self, part: TablePart, rows: int, types: Mapping[str, pa.DataType] | None = None, *, empty: bool = False
+    ) -> Iterator[pa.Table]:
         """The rows of a part in chunks of ``rows`` rows, in constant memory.
 
         Args:
             part: one of :meth:`parts`.
             rows: number of rows in a chunk.
             types: as for :func:`~pushforward.io.stream_table`.
+            empty: whether a part of a CSV, TSV, Parquet or Arrow table may have no rows: it is then one chunk without rows.
 
         Raises:
             InputError: if the columns differ from those of the first file.
@@ -114,9 +120,9 @@ class PartedTable:
             chunks = (
                 self._read_groups(part, rows)
                 if parquet
-                else chunks_of(source, rows, types or {}, self._source.inputs[0])
+                else chunks_of(source, rows, types or {}, self._source.inputs, empty=empty)
             )
-            yield from in_chunks(map(source.checked, chunks), rows)
+            yield from in_chunks(map(source.checked, chunks), rows, empty)
 
     def integer_columns(self, types: Mapping[str, pa.DataType]) -> list[str]:
         """The columns of float64 in which all cells of the files of text are integers; see ``stream_table(integers=True)``."""
@@ -135,5 +141,6 @@ class PartedTable:
 
         fragment = self._parquet()[part.file].subset(row_group_ids=list(range(part.first, part.end)))
         scan = {"batch_size": rows, "batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
+        yield self._dataset.schema.empty_table()
         for batch in fragment.to_batches(schema=self._dataset.schema, **scan):
             yield pa.Table.from_batches([batch])

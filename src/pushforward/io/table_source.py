@@ -89,6 +89,11 @@ class TableSource:
         """The files alone."""
         return [file for file, _ in self.files]
 
+    @property
+    def keys(self) -> set[str]:
+        """The columns that folders add."""
+        return {name for _, keys in self.files for name in keys}
+
     def spooled(self) -> TableSource:
         """The same table, with the content of a pipe in a temporary file."""
         if self.pipe is None:

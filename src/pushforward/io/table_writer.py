@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from pushforward.data.arrow import value_type
+from pushforward.data.cells import number_cells
 from pushforward.data.tables import as_table
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.io.atomic import atomic_write, reason
@@ -30,7 +32,7 @@ class TableWriter:
 
     The file takes its name when the block ends without an error, see :func:`~pushforward.io.atomic.atomic_write`; the same
     is true of a URI. Rows for standard output are written at once. The names and types of the columns are those of the
-    first table. JSON has neither NaN nor infinity: NaN is written as null, an infinity as the largest float64.
+    first table. Text has durations in seconds. JSON has neither NaN nor infinity: NaN is written as null, an infinity as the largest float64.
 
     Args:
         path: the file. Its ending is its format: .csv, .tsv, .jsonl or .ndjson, each also with .gz or .zst; .parquet, .arrow
@@ -170,12 +172,16 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _printable(table: pa.Table) -> pa.Table:
-    """A table that a text file can store: dictionary columns become plain ones, nested cells are an error."""
+    """A table that a text file can store: dictionary columns become plain ones, durations seconds, nested cells are an error."""
     import pyarrow as pa
 
     for i, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
+        kind = value_type(field.type)
+        if pa.types.is_duration(kind):  # pyarrow would write a count of the unit, which nothing in the file tells
+            seconds = number_cells(field.name, table.column(i), "duration").values
+            table = table.set_column(i, field.name, pa.array(seconds, from_pandas=True))
+        elif pa.types.is_dictionary(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(kind))
         elif pa.types.is_nested(field.type):
             raise InputError(
                 f"column {field.name!r} has the type {field.type}, which a text file cannot store: write a .parquet file."

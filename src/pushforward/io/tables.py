@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.data.tables import as_table
-from pushforward.errors import InputError, SchemaWarning
+from pushforward.errors import InputError
 from pushforward.io.csv import (
     check_delimited,
     column_names,
@@ -23,7 +22,14 @@ from pushforward.io.csv import (
 )
 from pushforward.io.files import load_array, plain_errors
 from pushforward.io.input_file import InputFile, TextFormat, unchanged
-from pushforward.io.json_lines import infer_json, integer_keys, read_json, stream_json
+from pushforward.io.json_lines import (
+    infer_json,
+    integer_keys,
+    read_json,
+    stream_json,
+    stream_json_pipe,
+    typed_instants,
+)
 from pushforward.io.table_source import TableSource
 from pushforward.numerics.checks import check_integer
 
@@ -48,7 +54,8 @@ def read_table(
     In CSV and TSV the first line names the columns, and ``pyarrow.csv`` infers the type of each column from all rows:
     integer, true/false, date, time of day, timestamp, number, else text. An empty cell is missing. In a column of numbers
     NA, NaN, null, None and ? are missing too. A column in which a number has a leading zero is text, as postal codes are.
-    A blank line is not a row. JSON Lines has one object in each line.
+    A blank line is not a row. JSON Lines has one object in each line; a key that a row lacks is a missing cell, and text that is
+    a date or an instant in all rows is read as in CSV.
 
     A folder is one table: all its files, in sub-folders too, must have one format. A sub-folder named ``key=value`` adds
     the column "key" (Hive partitions). Files and folders whose names begin with "." or "_" are ignored.
@@ -114,7 +121,9 @@ def stream_table(
         rows: number of rows in a chunk.
         columns: as for :func:`read_table`.
         types: types of columns by name, as :meth:`Schema.pyarrow_types` gives them, for formats of text. In CSV and TSV
-            every other column is text, because no type that the first rows suggest is certain to fit the last one.
+            every other column is text, because no type that the first rows suggest is certain to fit the last one. In JSON
+            Lines the columns are the keys of the first megabyte, and those of ``types`` that a later row has; dates and
+            instants are text.
         format: as for :func:`read_table`.
         encoding: as for :func:`read_table`.
         delimiter: as for :func:`read_table`.
@@ -158,7 +167,10 @@ def _joined(source: TableSource) -> pa.Table:
 
     tables = [as_table(table, index=True) for table in source.tables(read)]
     try:
-        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        if source.format == "jsonl":
+            table = typed_instants(table, set(table.column_names) - source.keys)
+        return table
     except pa.ArrowTypeError as error:
         raise InputError(f"a column has different types in the files of {source.name}: {error}") from None
 
@@ -168,25 +180,17 @@ def _stream(
 ) -> Iterator[pa.Table]:  # fmt: skip
     import pyarrow as pa
 
-    columns: pa.Schema | None = None
-
-    def read() -> Iterator[pa.Table]:
-        nonlocal columns, types
-        if integers and source.pipe is None:
-            types = {**types, **dict.fromkeys(whole_numbers(source, types), pa.int64())}
-        for chunk in map(source.checked, chunks_of(source, rows, types, empty=may_be_empty)):
-            columns = chunk.schema
-            yield chunk
-
     # The errors of the caller do not pass through here: a generator raises only what its own code raises.
     with unchanged(source.inputs), plain_errors(source.name):
-        empty = True
-        for chunk in in_chunks(read(), rows):
-            empty = False
+        if integers and source.pipe is None:
+            types = {**types, **dict.fromkeys(whole_numbers(source, types), pa.int64())}
+        found = False
+        for chunk in in_chunks(
+            map(source.checked, chunks_of(source, rows, types, empty=may_be_empty)), rows, may_be_empty
+        ):
+            found = True
             yield chunk
-        if empty and may_be_empty and columns is not None:
-            yield pa.Table.from_batches([], columns)
-        elif empty:
+        if not found:
             raise InputError(f"{source.name} has no rows.")
 
 
@@ -196,22 +200,20 @@ def whole_numbers(source: TableSource, types: Mapping[str, pa.DataType]) -> list
 
     numbers = [name for name, kind in types.items() if kind == pa.float64()]
     if source.format == "jsonl":
-        return integer_keys(source.inputs, numbers)
-    if source.format not in ("csv", "tsv"):
-        return []
-    for file in source.inputs:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SchemaWarning)  # the pass that follows warns
-            present = set(column_names(file, None))
-        numbers = integer_columns(file, [name for name in numbers if name in present])
-    return numbers
+        return integer_keys(source.inputs, _needed(source, numbers))
+    return integer_columns(source.inputs, numbers) if source.format in ("csv", "tsv") else []
+
+
+def _needed(source: TableSource, names: Iterable[str]) -> list[str]:
+    """Those of the columns that the rows themselves must have: not left out, and not added by folders."""
+    return [name for name in names if name not in source.keys and (source.columns is None or name in source.columns)]
 
 
 def chunks_of(
     source: TableSource,
     rows: int,
     types: Mapping[str, pa.DataType],
-    first: InputFile | None = None,
+    files: Sequence[InputFile] | None = None,
     *,
     empty: bool = False,
 ) -> Iterable[pa.Table]:
@@ -221,19 +223,20 @@ def chunks_of(
         source: what to read.
         rows: the most rows of a table, in formats that can be read by rows.
         types: of columns, for formats of text.
-        first: the file that says what the columns are, and their order; by default the first file of the source.
+        files: the files of the whole table, where the source is a part of it: the first one says what the columns are, and
+            their order; in JSON Lines the others can add some. By default those of the source.
         empty: whether CSV and TSV files may have no rows. Their tables and those of Parquet and Arrow begin with one without rows.
     """
     if source.pipe is not None:
         return (
-            stream_json(source.pipe, infer_json(source.pipe, types))
+            stream_json_pipe(source.pipe, types, _needed(source, types))
             if source.format == "jsonl"
             else stream_pipe(source.pipe, types, empty)
         )
     if source.format in ("csv", "tsv"):
-        return _delimited_chunks(source, types, first, empty)
+        return _delimited_chunks(source, types, files[0] if files else None, empty)
     if source.format == "jsonl":
-        schema = infer_json(first or source.inputs[0], types)
+        schema = infer_json(files or source.inputs, types, _needed(source, types))
         return source.tables(lambda file, _: stream_json(file, schema))
     if source.format == "parquet":
         return _parquet_chunks(source, rows)
@@ -315,13 +318,17 @@ def _array_chunks(path: Path, rows: int) -> Iterator[pa.Table]:
             yield as_table(part)
 
 
-def in_chunks(chunks: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in chunks of one size."""
+def in_chunks(chunks: Iterable[pa.Table], rows: int, empty: bool = False) -> Iterator[pa.Table]:
+    """The same rows in chunks of one size; with ``empty``, one chunk without rows if there are chunks and no rows."""
     import pyarrow as pa
 
     waiting: list[pa.Table] = []
     count = 0
+    columns: pa.Schema | None = None
     for chunk in chunks:
+        if columns is None:
+            columns = chunk.schema
+        empty = empty and chunk.num_rows == 0
         while chunk.num_rows:
             part = chunk.slice(0, rows - count)
             waiting.append(part)
@@ -332,3 +339,5 @@ def in_chunks(chunks: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
                 waiting, count = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
+    elif empty and columns is not None:
+        yield pa.Table.from_batches([], columns)
