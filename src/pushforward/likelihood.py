@@ -188,6 +188,17 @@ def Extended(dim: int, ambient: int) -> Measure:
     return Measure("Extended", dim, ambient)
 
 
+_ROUNDING = 1e-6
+
+
+def _at_most(end: float, other: float) -> bool:
+    return end <= other or (math.isfinite(other) and end <= other + _ROUNDING * abs(other))
+
+
+_NAMED = ("increasing", "simplex", "correlation")
+"""Constraints that say which part of a box is meant; every other name stands for an unknown part."""
+
+
 @dataclass(frozen=True)
 class Support:
     """A set of points: the domain or codomain of a transform, or the support of a distribution.
@@ -242,13 +253,13 @@ class Support:
         return inside
 
     def covers(self, other: Support) -> bool:
-        """Whether ``other`` is known to be a subset of this set."""
+        """Whether ``other`` is known to be a subset of this set, up to the rounding of ends that parameters in float32 give."""
         count = max(len(self.ends), len(other.ends), 1)
         mine, others = (box.ends or ((box.low, box.high),) * count for box in (self, other))
         inside = len(mine) == len(others) and all(
-            a <= c and d <= b for (a, b), (c, d) in zip(mine, others, strict=True)
+            _at_most(low, c) and _at_most(-high, -d) for (low, high), (c, d) in zip(mine, others, strict=True)
         )
-        return inside and self.within in ("", other.within)
+        return inside and (not self.within or (self.within == other.within and self.within in _NAMED))
 
     def reordered(self, name: str) -> Support:
         """This set after the transform ``name`` reordered coordinates: the same box, or an unknown part of it."""

@@ -44,6 +44,7 @@ def scalable(transform: Transform) -> bool:
         transform.domain.low in (0, -math.inf)
         and transform.domain.high == math.inf
         and transform.domain.within in ("", "increasing")
+        and not transform.domain.ends
     )
 
 
@@ -411,13 +412,11 @@ def test_outside_the_domain_is_impossible_and_gradients_are_finite(case):
     x, context = data_of(case, transform), context_of(transform)
     inside = transform.encode(x, context).contribution
     beyond = x.clone().flatten(1)
-    sides = (
-        [transform.domain.low - 0.5]
-        if math.isinf(transform.domain.high)
-        else [transform.domain.low - 0.5, transform.domain.high + 0.5]
-    )
+    ends = transform.domain.ends or ((transform.domain.low, transform.domain.high),)
+    column = next(k for k, end in enumerate(ends) if any(map(math.isfinite, end)))
+    sides = [side for side in (ends[column][0] - 0.5, ends[column][1] + 0.5) if math.isfinite(side)]
     for side in sides:
-        beyond[0, 0] = side
+        beyond[0, column] = side
         y = beyond.reshape(x.shape).requires_grad_()
         step = transform.encode(y, context)
         assert step.contribution[0] == -math.inf
@@ -428,7 +427,7 @@ def test_outside_the_domain_is_impossible_and_gradients_are_finite(case):
             assert y.grad is not None
             assert torch.isfinite(y.grad).all()
     on_border = x.clone().flatten(1)
-    on_border[0] = transform.domain.low
+    on_border[0, column] = next(end for end in ends[column] if math.isfinite(end))
     assert not torch.isnan(transform.encode(on_border.reshape(x.shape), context).contribution).any()
 
 

@@ -327,3 +327,10 @@ def test_the_order_of_a_batch_does_not_matter(kind) -> None:
     reference, batch = rng.normal(size=(60, 3)), rng.normal(0.3, 1, size=(25, 3))
     test = MAKE[kind](reference)
     assert len({test.p_value(batch_of(kind, rng.permutation(batch))) for _ in range(10)}) == 1
+
+
+def test_equal_rows_of_several_columns_are_equal() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rows = np.exp(rng.normal(3, 1, (400, 3))) * (rng.random((400, 1)) < 0.15)
+        assert median_distance(rows) > 1

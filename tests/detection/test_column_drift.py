@@ -226,3 +226,13 @@ def test_unseen_cells_without_their_names_are_categories_of_their_own():
     tally.add(schema.encode({"x": zipf(rng, 1000)}, warn=False)[0][:, 0])
     assert tally.unseen > 20
     assert tally.compare().p_value > 0.05
+
+
+def test_many_unseen_rows_take_bounded_memory(monkeypatch):
+    from pushforward.detection import column_drift
+
+    monkeypatch.setattr(column_drift, "_MOST_NEW", 50)
+    after = np.char.add("n", np.arange(5000).astype(str))
+    found = compared(zipf(np.random.default_rng(0), 1000), after)
+    assert found.unseen == 5000
+    assert found.drifted

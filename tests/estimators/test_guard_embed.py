@@ -202,3 +202,17 @@ def test_wrong_options() -> None:
         Embedder(lambda batch: torch.tensor([[1.0], [float("nan")]]))(torch.rand(2, 1))
     with pytest.raises(InputError, match=r"\(n, D\)"):
         Embedder(lambda batch: torch.rand(2, 3, 4))(torch.rand(2, 1))
+
+
+def test_evaluate_runs_the_network_once() -> None:
+    calls: list[int] = []
+
+    def net(x):
+        calls.append(len(x))
+        return torch.as_tensor(np.asarray(x), dtype=torch.float32).flatten(1)[:, :4]
+
+    rng = np.random.default_rng(0)
+    guard = pf.Guard(0.1, embed=net, random_state=0).fit(rng.normal(size=(120, 6)).astype(np.float32))
+    calls.clear()
+    guard.evaluate(rng.normal(size=(50, 6)).astype(np.float32), np.arange(50) < 5)
+    assert sum(calls) == 50

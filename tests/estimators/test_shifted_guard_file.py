@@ -141,3 +141,10 @@ def test_infinite_cells_have_no_ratio(cell: float) -> None:
         ClassifierRatio().fit(x, x)
     with pytest.raises(InputError, match="have no columns"):
         ClassifierRatio().fit(x[:, :0], x[:, :0])
+
+
+def test_a_ratio_of_rows_with_an_infinite_cell_is_bounded() -> None:
+    ratio = ClassifierRatio().fit(rows(200, 0)[:, :1], rows(200, 1, shift=1.0)[:, :1])
+    assert np.isfinite(ratio(np.array([[np.inf], [-np.inf]]))).all()
+    with pytest.raises(InputError, match=r"got shape \(2,\)"):
+        ratio(np.array([np.inf, 0.0]))

@@ -704,3 +704,11 @@ def test_an_observation_below_logarithms_is_said():
 def test_a_prior_checks_the_number_of_parameters():
     with pytest.raises(InputError, match=r"theta must have the shape \(\*batch, 2\)"):
         inference.Prior(td.Uniform(torch.zeros(2), torch.ones(2))).log_prob(torch.zeros(4, 1))
+
+
+def test_few_held_out_rows_are_enough():
+    theta = UNIT.sample((60,))
+    x = theta + 0.1 * torch.randn(60, 1)
+    held_out = theta[50:], x[50:]
+    post = inference.NPE(UNIT).fit(theta[:50], x[:50], validation=held_out, max_steps=2, progress="silent")
+    assert post.training[0].best_validation is not None

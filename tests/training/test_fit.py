@@ -608,3 +608,20 @@ def test_members_that_know_their_context_keep_it():
     before = model.log_prob(x, c)
     pf.fit(model, x, context=c, max_steps=0, progress="silent")
     torch.testing.assert_close(model.log_prob(x, c), before)
+
+
+def test_members_in_ensembles_and_products_keep_their_context():
+    torch.manual_seed(0)
+    c = 3 * torch.randn(200, 1) + 10
+    x = torch.cat([c + torch.randn(200, 1), torch.randn(200, 1)], 1)
+    member = pf.models.NICE(2, context=1, hidden=(8,))
+    pf.fit(member, x, context=c, max_steps=20, progress="silent")
+    inner = pf.models.Flow(pf.transforms.Affine(2), pf.models.Ensemble(member))
+    nested = pf.models.Flow(pf.transforms.Affine(2), pf.models.Ensemble(inner))
+    wide = pf.models.Flow(
+        pf.transforms.Affine(4), pf.distributions.Product(pf.models.Ensemble(member), pf.distributions.Normal(2))
+    )
+    for model, rows_ in ((nested, x), (wide, torch.cat([x, x], 1))):
+        before = model.log_prob(rows_, c)
+        model.initialize(rows_, c)
+        torch.testing.assert_close(model.log_prob(rows_, c), before)

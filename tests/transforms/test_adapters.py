@@ -22,16 +22,19 @@ from torch.distributions import (
 from torch.distributions.transforms import AbsTransform, CorrCholeskyTransform, ReshapeTransform, SoftmaxTransform
 
 from pushforward.distributions import Normal as StandardNormal
+from pushforward.distributions import Product, Uniform
 from pushforward.errors import ConfigError, InputError, KindError, KindWarning
 from pushforward.likelihood import REAL, UNIT, Kind, Support
 from pushforward.models import NICE, Flow
 from pushforward.registry import describe
 from pushforward.transforms import (
     Affine,
+    Blocks,
     Chain,
     Exp,
     Householder,
     Inverse,
+    Permutation,
     Sigmoid,
     Step,
     Tanh,
@@ -267,3 +270,24 @@ def test_a_composition_reaches_all_data_from_less_noise_than_its_first_part_take
     else:
         with pytest.warns(KindWarning, match="some of the mass belongs to no data point"):
             assert Flow(found, StandardNormal(1)).kind is Kind.LOWER_BOUND
+
+
+def test_a_composition_with_scales_by_coordinate_is_exact_over_its_own_box():
+    logit = ComposeTransform([AffineTransform(0.0, torch.tensor([1.0, 2.0])), SigmoidTransform().inv])
+    found = from_torch(logit, 2)
+    assert Flow(found, Product(Uniform(1, 0.0, 1.0), Uniform(1, 0.0, 0.5))).kind is Kind.EXACT
+    with pytest.warns(KindWarning, match="some of the mass belongs to no data point"):
+        assert Flow(found, Uniform(2, 0.0, 1.0)).kind is Kind.LOWER_BOUND
+
+
+@pytest.mark.parametrize("width", [0.1, 0.3, 0.7, 1.1, 7.0])
+def test_rounding_of_parameters_makes_no_bound(width):
+    logit = ComposeTransform([AffineTransform(0.0, 1 / width), SigmoidTransform().inv])
+    assert Flow(from_torch(logit, 1), Uniform(1, 0.0, width)).kind is Kind.EXACT
+
+
+def test_ends_by_coordinate_go_to_torch():
+    domain = to_torch(NICE(2).chain).domain
+    assert domain.check(torch.tensor([5.0, 5.0]))
+    mixed = to_torch(Blocks(Sigmoid(1), Permutation(1)))  # its noise is in (0, 1) and the reals
+    assert mixed.domain.check(torch.tensor([[0.5, 7.0], [7.0, 0.5]])).tolist() == [True, False]

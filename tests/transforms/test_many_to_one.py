@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pushforward import distributions, models, transforms
-from pushforward.errors import ConfigError, KindError
+from pushforward.errors import ConfigError, KindError, KindWarning
+from pushforward.likelihood import Kind
 from pushforward.networks import MLP
 from pushforward.transforms import Abs, Chain, Coupling, EmbedContext, Inverse, Monotone, Sigmoid, Softplus
 
@@ -43,3 +44,15 @@ def test_a_conditional_flow_must_map_onto_all_reals(kind: str) -> None:
     flow = Chain(Monotone(1, context=context, hidden=(4,)), Sigmoid(1))
     with pytest.raises(ConfigError, match="must map onto all reals"):
         transforms.Slice(2, keep=1, decoder=flow) if kind == "slice" else transforms.Max(2, decoder=flow)
+
+
+def test_unknown_parts_of_a_box_cover_nothing():
+    """Bounds of the first coordinate are not those of the second, so a third of the mass is not all of it."""
+    one, other = transforms.Permutation(2, (1, 0)), transforms.Permutation(2, (0, 1))
+    bounds = [transforms.Bounds(2, (0.0, None), (1.0, None)) for _ in range(2)]
+    inner = models.Flow(transforms.Chain(other, bounds[0]), distributions.Normal(2))
+    with pytest.warns(KindWarning, match="some of the mass belongs to no data point"):
+        flow = models.Flow(
+            transforms.Chain(transforms.Inverse(transforms.Chain(one, bounds[1]))), models.Ensemble(inner)
+        )
+    assert flow.kind is Kind.LOWER_BOUND

@@ -63,11 +63,7 @@ def column_types(guard: Any) -> dict[str, Any]:
 
     if isinstance(guard, NetworkGuard):
         return {str(name): pa.float64() for name in getattr(guard, "feature_names_in_", ())}
-    # Flags, instants and durations are text in CSV; naming them lets JSON Lines find keys that only late rows have.
-    return (
-        dict.fromkeys(() if guard.schema_.positional else guard.schema_.names, pa.string())
-        | guard.schema_.pyarrow_types()
-    )
+    return guard.schema_.pyarrow_types()
 
 
 def numbered(parts: Iterator[tuple[list[str] | None, Any]]) -> Iterator[Part]:

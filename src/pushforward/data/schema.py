@@ -238,15 +238,15 @@ class Schema:
     def pyarrow_types(self) -> dict[str, pa.DataType]:
         """The types with which :func:`~pushforward.io.stream_table` reads a text file against this schema.
 
-        Number columns are float64, times of day time64, categories strings. Flags and instants stay text, which
-        :meth:`encode` reads. Empty for a schema without names.
+        Number columns are float64, times of day time64. Everything else is text, which :meth:`encode` reads. Empty for a schema
+        without names.
         """
         import pyarrow as pa
 
         if self.positional:
             return {}
-        types = {"numeric": pa.float64(), "integer": pa.float64(), "categorical": pa.string(), "time": pa.time64("us")}
-        return {c.name: types[c.time or c.kind] for c in self.columns if (c.time or c.kind) in types}
+        types = {"numeric": pa.float64(), "integer": pa.float64(), "time": pa.time64("us")}
+        return {column.name: types.get(column.time or column.kind, pa.string()) for column in self.columns}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -21,7 +21,7 @@ DISTANCE = 0.1
 """Smallest distance of two distributions that is called drift; a smaller one can be certain and still not matter."""
 
 _MOST_NEW = 100_000
-"""Unseen categories that are counted by name; each row of the others is a class of its own."""
+"""Unseen categories that are counted by name. The rows of others are as many further classes, at most, of one row or of a few."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,9 @@ class ColumnTally:
             # Each unseen category is a class of its own: all of them together have no training row by construction, so as one class
             # they would make a column with many rare categories drift always.
             known = list(self.new.values())
-            unseen = np.array(known + [1] * (self.unseen - sum(known)), dtype=np.int64)
+            rest = self.unseen - sum(known)
+            parts = np.diff(np.arange(min(rest, _MOST_NEW) + 1) * rest // max(1, min(rest, _MOST_NEW)))
+            unseen = np.append(np.array(known, dtype=np.int64), parts)
             before, after = np.pad(summary.counts, (0, len(unseen))), np.append(self.counts, unseen)
             distance = 0.5 * float(np.abs(before / summary.present - after / rows).sum())
             p, p_outside = homogeneity(before, after, SIGNIFICANCE / tests), 1.0

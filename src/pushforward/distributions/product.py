@@ -74,6 +74,11 @@ class Product(Distribution):
             part.initialize(z[..., where], context)
 
     @property
+    def reads_raw_context(self) -> bool:
+        """Whether any part standardizes the context by itself."""
+        return any(part.reads_raw_context for part in self._list())
+
+    @property
     def needs_refresh(self) -> bool:
         """Whether any part needs it."""
         return any(part.needs_refresh for part in self._list())

@@ -43,7 +43,7 @@ def evaluate_guard(guard: ConformalDetector, X: Any, y: Any, anomaly: Any = None
     if len(odd) != len(scores):
         raise InputError(f"y must have one label for each of the {len(scores)} rows; got {len(odd)}.")
     alarm = guard._decide(-scores) < 0
-    return evaluate_answers(guard, scores, alarm, odd, known, _seen(guard, X))
+    return evaluate_answers(guard, scores, alarm, odd, known, _seen(guard, X, len(scores)))
 
 
 def evaluate_answers(
@@ -184,10 +184,10 @@ def _same(value: Any, given: Any) -> bool:
         return False
 
 
-def _seen(guard: Any, X: Any) -> tuple[str, ...]:
+def _seen(guard: Any, X: Any, count: int) -> tuple[str, ...]:
     """A note if these are the rows that fitted the guard."""
     training = getattr(guard, "training_", None)
-    if training is None or len(rows := guard._read(X)) != training.rows or content_digest(rows) != training.digest:
+    if training is None or count != training.rows or content_digest(guard._read(X)) != training.digest:
         return ()
     return (
         "These are the rows that fitted the guard, so the figures are too good: evaluate on rows that it has not seen.",

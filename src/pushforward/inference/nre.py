@@ -64,7 +64,8 @@ class NRE(SimulationMethod["NREPosterior"]):
         self.contrasts = check_integer("contrasts", contrasts, 2)
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NREPosterior:
-        if unknown := sorted(changed_fields(config) - _OPTIONS):
+        unknown = sorted(changed_fields(config) - _OPTIONS - ({"device"} if str(config.device) == "cpu" else set()))
+        if unknown:
             raise ConfigError(f"NRE has no option {unknown[0]}: leave it out, or train NPE or NLE.")
         u, x = self._arrays(data)
         if not is_fraction(validation):

@@ -219,9 +219,9 @@ class SimulationPosterior(ABC):
             )
         flat = value.double().reshape(-1, math.prod(self.x_shape))
         if bool((below := self.scale.logarithm & (flat <= 0)).any()):
-            column = int(below.any(0).nonzero()[0])
+            row, column = below.nonzero()[0].tolist()
             warn_caller(
-                f"the observation has {float(flat[below.any(1)][0, column]):g} at position {column}, where all simulations are positive and "
+                f"the observation has {float(flat[row, column]):g} at position {column}, where all simulations are positive and "
                 "are read as logarithms: no simulation is like it, and the posterior means nothing there."
             )
         return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())

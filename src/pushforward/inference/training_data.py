@@ -74,7 +74,7 @@ def training_data(
             raise ConfigError(
                 f"validation must be a fraction, a pair (theta, x) or a DataLoader; got {len(validation)} parts."
             )
-        theta_out, x_out = finite_simulations(prior, *validation, None, 0, seed)
+        theta_out, x_out = finite_simulations(prior, *validation, None, 0, seed, least=1)
         if tuple(x_out.shape[1:]) != shape:
             raise InputError(
                 f"the held-out simulations have the shape {tuple(x_out.shape[1:])}, and the others {shape}: give the same data."
@@ -89,7 +89,13 @@ def _counts(x: Tensor) -> Tensor:
 
 
 def finite_simulations(
-    prior: Prior, theta: Any, x: Any, simulator: Callable[[Tensor], Any] | None, simulations: int, seed: int
+    prior: Prior,
+    theta: Any,
+    x: Any,
+    simulator: Callable[[Tensor], Any] | None,
+    simulations: int,
+    seed: int,
+    least: int = 20,
 ) -> tuple[Tensor, Tensor]:
     """Parameters, float32, and data of the simulations that are finite.
 
@@ -126,8 +132,8 @@ def finite_simulations(
             f"there are {len(theta)} parameters and {len(x)} data: give one row of x for each row of theta."
         )
     finite = torch.isfinite(x.flatten(1)).all(1) & torch.isfinite(theta).all(1)
-    if int(finite.sum()) < 20:
-        raise InputError(f"only {int(finite.sum())} of {len(x)} simulations are finite; at least 20 are needed.")
+    if int(finite.sum()) < least:
+        raise InputError(f"only {int(finite.sum())} of {len(x)} simulations are finite; at least {least} are needed.")
     if not bool(finite.all()):
         what = failed or f"{int((~finite).sum())} of {len(x)} simulations contain NaN or infinity"
         warn_caller(

@@ -75,7 +75,8 @@ class Ensemble(Distribution):
     @property
     def reads_raw_context(self) -> bool:
         """Whether a model has its own standardization of the context already."""
-        return any(bool(model.context_initialized) for model in self._members() if model.context_features)
+        members = [model for model in self._members() if model.context_features]
+        return any(bool(model.context_initialized) or model.base.reads_raw_context for model in members)
 
     def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
         """Initialize each model that is not yet."""

@@ -18,6 +18,7 @@ from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_
 __all__ = ["AsTorchTransform", "TorchTransform", "from_torch", "to_torch"]
 
 _INVERSE = type(td.ExpTransform().inv)
+_SEVERAL = (td.CatTransform, td.StackTransform)
 
 
 def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform:
@@ -99,7 +100,7 @@ class TorchTransform(Transform):
         # torch's inverse of a transform keeps nothing when it is copied, so the other one is stored.
         self._backward = isinstance(transform, _INVERSE)
         self._stored = transform.inv if self._backward else transform
-        self.domain, self.codomain = _box(transform.codomain), _noise_box(transform)
+        self.domain, self.codomain = _box(transform.codomain), _noise_box(transform, self.out_shape)
 
     @property
     def transform(self) -> td.Transform:
@@ -211,29 +212,34 @@ def _box(constraint: Constraint) -> Support:
 
 
 @torch.no_grad()
-def _noise_box(transform: td.Transform) -> Support:
+def _noise_box(transform: td.Transform, shape: Shape) -> Support:
     """The noise that a transform maps to all of its data; of a composition it may be less than the domain of its first part."""
     box = REAL
     for part in reversed(_parts(transform)):
         domain, image = _box(part.domain), _box(part.codomain)
         if box.covers(image):
             box = domain
-        elif part.domain.event_dim or part.codomain.event_dim or box.within:
+        elif isinstance(part, td.ReshapeTransform) and not box.ends:
+            continue
+        elif part.domain.event_dim or part.codomain.event_dim or box.within or box.ends or isinstance(part, _SEVERAL):
             box = Support(domain.low, domain.high, "of a composition")
         else:
             low, high = (_end(part, end, image, domain) for end in (box.low, box.high))
-            lows, highs = (
-                torch.minimum(low, high),
-                torch.maximum(low, high),
-            )  # of each coordinate; all have their intersection
-            box = Support(max(domain.low, float(lows.max())), min(domain.high, float(highs.min())))
+            lows, highs = torch.minimum(low, high).double(), torch.maximum(low, high).double()
+            lows, highs = lows.clamp(min=domain.low), highs.clamp(max=domain.high)
+            if lows.numel() == 1:
+                box = Support(float(lows), float(highs))
+            elif len(shape) == 1 and lows.shape == shape:
+                box = Support.joined([(Support(a, b), 1) for a, b in zip(lows.tolist(), highs.tolist(), strict=True)])
+            else:
+                box = Support(float(lows.min()), float(highs.max()), "of a composition")
     return box
 
 
 def _end(part: td.Transform, end: float, image: Support, domain: Support) -> Tensor:
     """The noise of a monotone function at an end of a box of its data, which may be beyond its image."""
     if image.low < end < image.high:
-        return _apply(part.inv, torch.tensor(end))
+        return _apply(part.inv, torch.tensor(end, dtype=torch.float64))
     rising = torch.as_tensor(part.sign) > 0
     return torch.where(rising == (end >= image.high), domain.high, domain.low)
 
@@ -254,6 +260,10 @@ def _parts(transform: td.Transform) -> list[td.Transform]:
 def _constraint(box: Support | None, dims: int) -> Constraint:
     """The constraint of a box, for events of ``dims`` dimensions."""
     if box is None or box == REAL:
+        one = constraints.real
+    elif box.ends and dims == 1:
+        one = constraints.cat([_constraint(Support(low, high), 0) for low, high in box.ends], -1, [1] * len(box.ends))
+    elif math.isinf(box.low) and math.isinf(box.high):
         one = constraints.real
     elif math.isinf(box.high):
         one = constraints.greater_than_eq(box.low)

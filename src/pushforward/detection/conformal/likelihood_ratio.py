@@ -212,10 +212,10 @@ def _matrix(values: ArrayLike, name: str, *, few: bool = False) -> NDArray[np.fl
         raise InputError(f"{name} must be a matrix of numbers: {error}") from error
     if matrix.ndim == 2 and not matrix.shape[1]:
         raise InputError(f"{name} have no columns: give at least one.")
-    if np.isinf(matrix).any():
+    if matrix.ndim != 2 or (len(matrix) < 10 and not few):
+        raise InputError(f"{name} must be a matrix of at least 10 rows; got shape {matrix.shape}.")
+    if not few and np.isinf(matrix).any():
         raise InputError(
             f"{name} have infinite numbers, the first in row {np.isinf(matrix).any(1).argmax()}: leave such rows out, or use NaN for a missing cell."
         )
-    if matrix.ndim != 2 or (len(matrix) < 10 and not few):
-        raise InputError(f"{name} must be a matrix of at least 10 rows; got shape {matrix.shape}.")
     return matrix

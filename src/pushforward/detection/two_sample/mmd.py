@@ -99,6 +99,9 @@ class MMDTest(BatchTest):
         return np.concatenate(found)
 
 
+_EQUAL = 1e-12
+
+
 def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
     """Median distance between pairs of rows, of at most ``most`` rows chosen at random.
 
@@ -116,6 +119,7 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
         return 1.0
     rows = rows - rows.mean(0)  # avoids cancellation in squared distances
     squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]
+    squares[squares < _EQUAL * (rows * rows).sum(1).max()] = 0.0  # rounding errors of equal rows
     if not np.median(squares):
         squares = squares[squares > 0]
     return float(np.sqrt(np.median(squares))) if squares.size else 1.0

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from pushforward.distributions import Distribution, Normal, Product, Uniform
 from pushforward.errors import ConfigError
 from pushforward.numerics.checks import is_integer
@@ -32,7 +34,7 @@ def check_angles(features: int, circular: bool | tuple[int, ...]) -> tuple[int, 
     Raises:
         ConfigError: for an index out of range or repeated, or a truth value for each coordinate.
     """
-    if isinstance(circular, bool):
+    if isinstance(circular, (bool, np.bool_)):
         return tuple(range(features)) if circular else ()
     listed = list(circular) if isinstance(circular, (tuple, list)) else []
     if not listed or not all(is_integer(i) and 0 <= i < features for i in listed) or len(set(listed)) < len(listed):
@@ -49,7 +51,8 @@ def by_kind(
     circle: Callable[[int], Transform],
 ) -> Blocks:
     """Transforms of numbers and of angles in the order of the columns, each made by a function of its width."""
-    groups = itertools.groupby(range(features), lambda i: i in angles)
+    chosen = set(angles)
+    groups = itertools.groupby(range(features), lambda i: i in chosen)
     return Blocks(*((circle if is_angle else numbers)(len(list(group))) for is_angle, group in groups))
 
 
@@ -83,7 +86,7 @@ def layers_with_angles(
         network: options of each :class:`~pushforward.transforms.Coupling`.
     """
     circle = CircularSplineTransformer(spline.bins)
-    numbers = tuple(i for i in range(features) if i not in angles)
+    numbers = tuple(sorted(set(range(features)) - set(angles)))
     scale = Standardize if standardize else identity
     first = by_kind(features, angles, scale, lambda width: Monotone(width, circle))
     transforms: list[Transform] = [first, Permutation(features, (*numbers, *angles))]
@@ -93,7 +96,7 @@ def layers_with_angles(
             transforms.append(Blocks(_mixed(len(numbers), linear, k), Permutation(len(angles), seed=k)))
         for transformer, group in ((spline, tuple(range(len(numbers)))), (circle, last)):
             changed = group[k % 2 :: 2] if len(group) > 1 else group
-            mask = tuple(i for i in range(features) if i not in changed)
+            mask = tuple(sorted(set(range(features)) - set(changed)))
             transforms.append(Coupling(features, transformer, mask=mask, angles=last, **network))
     if linear == "lu":
         transforms.append(Blocks(LULinear(len(numbers)), identity(len(angles))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -200,12 +202,12 @@ class Coupling(Transform):
         return torch.stack((b, a) if self._first else (a, b), -1).flatten(-2)
 
     def _seen(self, a: Tensor) -> Tensor:
-        """What the network reads of A: numbers as they are, then the cosines and the sines of angles."""
+        """What the network reads of A: numbers as they are, then the cosines and the sines of angles, which infinite ones have not."""
         if not self._seen_as_angles:
             return a
         if not self._seen_as_numbers:
             return torch.cat((a.cos(), a.sin()), -1)
-        angles = a.index_select(-1, constant(self._seen_as_angles, torch.int64, a.device))
+        angles = a.index_select(-1, constant(self._seen_as_angles, torch.int64, a.device)).clamp(-math.pi, math.pi)
         numbers = a.index_select(-1, constant(self._seen_as_numbers, torch.int64, a.device))
         return torch.cat((numbers, angles.cos(), angles.sin()), -1)
 
