@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -92,7 +92,7 @@ class FalseAlarmDistribution:
     """k: alarms are raised at p <= k/(n+1)."""
     b: int
     """n + 1 - k."""
-    left_out: int = 0
+    left_out: int = field(default=0, repr=False)
     """Number of larger calibration scores that were left out and may have been of normal rows: the upper ends of intervals count them."""
 
     @property
