@@ -202,7 +202,7 @@ class Coupling(Transform):
         return torch.stack((b, a) if self._first else (a, b), -1).flatten(-2)
 
     def _seen(self, a: Tensor) -> Tensor:
-        """What the network reads of A: numbers as they are, then the cosines and the sines of angles, which infinite ones have not."""
+        """What the network reads of A: numbers as they are, then the cosines and the sines of angles; an infinite angle counts as pi."""
         if not self._seen_as_angles:
             return a
         if not self._seen_as_numbers:
