@@ -321,6 +321,31 @@ def test_coordinates_in_units_that_differ(small):
     torch.testing.assert_close(fit.std().cpu() / unit, torch.full((2,), 0.3).double(), atol=0, rtol=0.05)
 
 
+def test_every_coordinate_has_a_unit_of_its_own():
+    """Five correlated coordinates with widths from 1e-3 to 1e7, and means away from the starting points: one mode, evidence 1."""
+    mean = torch.tensor([1e-3, 5.0, -1e3, 2e5, 3e7], dtype=torch.float64)
+    width = torch.tensor([1e-3, 1.0, 1e2, 1e5, 1e7], dtype=torch.float64)
+    correlation = torch.full((5, 5), 0.6, dtype=torch.float64).fill_diagonal_(1.0)
+    target = td.MultivariateNormal(mean, correlation * width * width[:, None])
+    fit = inference.fit_to_target(5, lambda x: target.log_prob(x.double()), max_steps=20, seed=0, **QUIET)
+    assert fit.reliable
+    assert fit.log_evidence == pytest.approx(0.0, abs=0.1)
+    torch.testing.assert_close((fit.mean().cpu() - mean) / width, torch.zeros(5).double(), atol=0.1, rtol=0)
+    torch.testing.assert_close(fit.std().cpu() / width, torch.ones(5).double(), atol=0, rtol=0.1)
+
+
+@pytest.mark.parametrize("place", [0.0, 3e6])
+def test_a_wide_coordinate_beside_a_narrow_one_has_one_mode(place):
+    """Each starting point finds the same maximum, also where the gradient of the narrow coordinate hides that of the wide one."""
+    width = torch.tensor([1e-4, 1e6], dtype=torch.float64)
+    target = td.Independent(td.Normal(torch.tensor([0.3, place], dtype=torch.float64), width), 1)
+    starts = 4 * torch.rand(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 2
+    modes = inference.find_modes(inference.Target(target.log_prob, 2), starts)
+    assert len(modes) == 1
+    torch.testing.assert_close((modes[0].location - target.mean) / width, torch.zeros(2).double(), atol=0.01, rtol=0)
+    assert modes[0].log_mass == pytest.approx(0.0, abs=0.01)
+
+
 def test_a_slope_without_end_has_no_mode():
     with pytest.raises(InputError, match="grows without bound"):
         inference.fit_to_target(1, lambda x: 1e-7 * x.sum(-1), max_steps=1, **QUIET)

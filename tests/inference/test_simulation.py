@@ -133,7 +133,8 @@ def test_the_log_density_of_the_joined_prior():
         td.Laplace(torch.zeros(2), 1.0), td.Cauchy(torch.zeros(2), 1.0), td.StudentT(5.0, torch.zeros(2)),
         td.Gamma(torch.ones(2), 1.0), td.Exponential(torch.ones(2)), td.Beta(torch.ones(2), 2 * torch.ones(2)),
         td.HalfNormal(torch.ones(2)), td.HalfCauchy(torch.ones(2)), td.MultivariateNormal(torch.zeros(2), torch.eye(2)),
-        td.Dirichlet(torch.tensor([1.0, 2.0, 3.0])),
+        td.Dirichlet(torch.tensor([1.0, 2.0, 3.0])), td.Normal(torch.full((2,), 0.1).double(), 0.3),
+        td.MultivariateNormal(torch.zeros(2).double(), torch.tensor([[0.1, 0.03], [0.03, 0.2]]).double()),
     ],
     ids=lambda prior: type(prior).__name__,
 )  # fmt: skip
@@ -141,6 +142,8 @@ def test_priors_are_stored(prior):
     joint = inference.Prior(prior)
     again = inference.Prior.build(joint.describe())
     theta = joint.sample(20, seed=0)
+    assert again.log_prob(theta.double()).dtype == joint.log_prob(theta.double()).dtype
+    assert torch.equal(again.log_prob(theta.double()), joint.log_prob(theta.double()))
     assert torch.equal(again.log_prob(theta), joint.log_prob(theta))
     z = joint.transform().encode(theta).z
     assert torch.isfinite(z).all()

@@ -22,6 +22,8 @@ __all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_pro
 _HESSIAN_STEP = 1e-4
 _WIDEST, _NARROWEST = 1e3, 1e-8
 """Bounds on the standard deviations of a Laplace approximation, in units of the spread of the starting points."""
+_ROUNDS = 8
+"""Most runs of L-BFGS from one starting point, each with units that the one before found."""
 _DOUBLINGS = 100
 """Most doublings of a distance in the search for the width of a target in large units."""
 
@@ -132,52 +134,81 @@ def mixture_log_prob(modes: Sequence[Mode], u: Tensor, *, inflate: float = 1.0) 
 
 def _climb(target: Target, start: Tensor, iterations: int, spread: float) -> Tensor | None:
     """The local maximum above a point; None if the log-density has none there."""
-    device, unit = start.device, 1.0
+    device, units = start.device, np.ones(start.numel())
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = target.value_and_gradient(torch.from_numpy(unit * x)[None].to(device))
+        value, gradient = target.value_and_gradient(torch.from_numpy(units * x)[None].to(device))
         if not math.isfinite(float(value)):
             return 1e300, np.zeros_like(x)
-        return -float(value), -unit * gradient[0].cpu().numpy()
+        return -float(value), -units * gradient[0].cpu().numpy()
 
     point = start.double().cpu().numpy()
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         result = minimize(
-            objective, point / unit, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
+            objective, point / units, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
         )
         if not np.isfinite(result.x).all() or result.fun >= 1e300:
             return None
-        point = unit * np.asarray(result.x)
-        further = _further(target, torch.from_numpy(point).to(device), -result.jac / unit, spread)
+        point = units * np.asarray(result.x)
+        found = torch.from_numpy(point).to(device)
+        gradient = -result.jac / units
+        further = _further(target, found, _direction(gradient)[None], spread)
+        if further is None:  # the gradient may be that of narrow coordinates, beside which others look flat
+            further = _further(target, found, np.diag(np.sign(np.nan_to_num(gradient))), spread)
         if further is None:
             break
-        point, unit = further
-        if not math.isfinite(unit):
+        point, distances = further
+        if not np.isfinite(distances).all():
             return None
+        units = np.maximum(units, distances)
     return torch.from_numpy(point)
 
 
-def _further(target: Target, point: Tensor, gradient: np.ndarray, spread: float) -> tuple[np.ndarray, float] | None:
-    """A point uphill where the log-density is 0.1 nats larger, and its distance, inf without an end; None at a maximum.
-
-    L-BFGS stops where the gradient is below 1e-5, whatever the units: a target of width 1e6 looks flat to it.
-    """
+def _direction(gradient: np.ndarray) -> np.ndarray:
+    """A gradient with length 1; 0 if it has no direction."""
     norm = float(np.linalg.norm(gradient))
-    if not 0 < norm < math.inf:
-        return None
-    direction = torch.from_numpy(gradient / norm).to(point.device)
-    distance, best = 0.0, 0.0
-    step = 0.01 * spread
+    return gradient / norm if 0 < norm < math.inf else np.zeros_like(gradient)
+
+
+def _further(
+    target: Target, point: Tensor, directions: np.ndarray, spread: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """A point uphill, at least 0.1 nats, and how far from the first it is in each coordinate; None at a maximum.
+
+    L-BFGS stops where the gradient is below 1e-5, whatever the units: a target of width 1e6 looks flat to it. The distance of a
+    target that rises without an end is inf.
+
+    Args:
+        target: the log-density.
+        point: ``(D,)``.
+        directions: ``(k, D)``, each searched by itself; the point is the best of them and their sum.
+        spread: of the starting points.
+    """
+    rays = torch.from_numpy(directions).to(point.device)
+    best = torch.zeros(len(rays), dtype=torch.float64, device=point.device)
+    distances, step = torch.zeros_like(best), 0.01 * spread
+    rising = rays.abs().sum(1) > 0
     with torch.no_grad():
-        value = float(target(point[None]))
+        value = target(point[None]).double()
         for _ in range(_DOUBLINGS):
-            gain = float(target((point + step * direction)[None])) - value
-            if not gain > best:
+            if not bool(rising.any()):
                 break
-            distance, best, step = step, gain, 2 * step
-        else:
-            distance = math.inf
-    return ((point + distance * direction).cpu().numpy(), distance) if best > 0.1 else None
+            index = rising.nonzero()[:, 0]
+            gains = target(point + step * rays[index]).double() - value
+            better = gains > best[index]
+            best[index[better]], distances[index[better]] = gains[better], step
+            rising[index[~better]] = False
+            step *= 2
+        distances[rising] = math.inf
+        distances[best <= 0.1] = 0.0
+        moves = distances[:, None] * rays
+        if not bool((distances > 0).any()):
+            return None
+        if bool(torch.isinf(distances).any()):
+            return point.cpu().numpy(), np.full(len(point), math.inf)
+        ends = point + torch.cat((moves.sum(0, keepdim=True), moves[best.argmax()][None]))
+        end = ends[torch.nan_to_num(target(ends).double(), nan=-math.inf).argmax()]
+    return end.cpu().numpy(), moves.abs().sum(0).cpu().numpy()
 
 
 def _laplace(target: Target, location: Tensor, spread: float) -> Mode:
@@ -203,13 +234,14 @@ def _laplace(target: Target, location: Tensor, spread: float) -> Mode:
 def _width(target: Target, location: Tensor, axis: Tensor, log_density: float, spread: float) -> float:
     """The distance at which the log-density falls by half a nat, if it is beyond the widest deviation; else the spread.
 
-    The curvature of a wide target is below the rounding of its gradients; its values are not.
+    The curvature of a wide target is below the rounding of its gradients; its values are not. The last doubling goes beyond that
+    distance by a factor of at most 2, and a parabola says by which.
     """
     distance = _WIDEST * spread
     for number in range(_DOUBLINGS):
         falls = log_density - target(torch.stack((location - distance * axis, location + distance * axis)))
         if bool((falls > 0.5).all()):
-            return distance if number else spread
+            return distance / max(1.0, min(2.0, math.sqrt(2 * float(falls.double().mean())))) if number else spread
         if bool((falls < -0.5).any()):
             return spread  # it rises: this is no maximum
         distance *= 2

@@ -260,8 +260,14 @@ class Prior:
                     f"a file cannot store a prior of the class {name}; it stores {', '.join(_FAMILIES)}. Save with "
                     "save(path, prior=False) and give the prior when loading."
                 )
-            arguments = {key: getattr(base, key).double().tolist() for key in _FAMILIES[name][1]}
-            described.append({"family": name, "arguments": arguments})
+            values = {key: getattr(base, key) for key in _FAMILIES[name][1]}
+            entry: dict[str, Any] = {
+                "family": name,
+                "arguments": {key: value.double().tolist() for key, value in values.items()},
+            }
+            if any(value.dtype == torch.float64 for value in values.values()):
+                entry["dtype"] = "float64"  # without it float32, as in files of 0.1
+            described.append(entry)
         return described
 
     @classmethod
@@ -275,10 +281,11 @@ class Prior:
             parts = []
             for item in description:
                 family, names = _FAMILIES[item["family"]]
-                arguments = {key: torch.tensor(item["arguments"][key], dtype=torch.float32) for key in names}
+                dtype = torch.float64 if item.get("dtype") == "float64" else torch.float32
+                arguments = {key: torch.tensor(item["arguments"][key], dtype=dtype) for key in names}
                 parts.append(family(**arguments))  # pyright: ignore[reportArgumentType]
             return cls(parts)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise StorageError(f"the file contains no valid prior: {str(error)[:200]}") from error
 
 
