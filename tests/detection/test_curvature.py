@@ -12,6 +12,7 @@ from pushforward.detection.curvature import (
     mixture_log_likelihood,
     second_order_gap,
 )
+from pushforward.detection.without_preprocessing import WithoutPreprocessing
 from pushforward.errors import ConfigError, InputError, KindError
 
 
@@ -150,3 +151,28 @@ def test_models_without_curvature_are_refused():
     with pytest.raises(InputError, match="none"):
         second_order_gap(image, x, x[:0])
     assert second_order_gap(image, x, x).observed == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first use of forward mode
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: models.TarFlow((1, 4, 4), 2, blocks=2, layers=1, width=8, heads=2),
+        lambda: models.FlowPlusPlus((1, 4, 4), layers=(1, 1, 1), components=2, hidden=(8,)),
+    ],
+    ids=["TarFlow", "FlowPlusPlus"],
+)
+def test_models_with_attention_have_a_second_order(model):
+    """Against the Hessian of function transforms, which does not use the fused kernel."""
+    x = torch.randint(256, (20, 1, 4, 4), generator=torch.Generator().manual_seed(0)).float()
+    flow = model()
+    flow.initialize(x)
+    flow.double().eval()
+    gap = second_order_gap(flow, x, x[:5])
+    inner = WithoutPreprocessing(flow)
+    with torch.no_grad():
+        y = inner.preprocess(x.double())[0]
+    hessian = torch.func.hessian(lambda row: inner(row[None])[0])(y.mean(0)).reshape(y[0].numel(), y[0].numel())
+    step = (y - y.mean(0)).flatten(1)
+    bent = 0.5 * torch.einsum("ni,ij,nj->n", step, hessian, step)
+    assert gap.second == pytest.approx(float(bent[:5].mean() - bent.mean()), rel=1e-4, abs=1e-6)

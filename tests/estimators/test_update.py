@@ -1,5 +1,8 @@
 """Rows that are added to a guard, and a guard that stores none."""
 
+import re
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 import pushforward as pf
 from pushforward.detection import realized_interval
 from pushforward.detection.table.mixture import Mixture
-from pushforward.errors import CalibrationError, ConfigError
+from pushforward.errors import CalibrationError, ConfigError, SchemaWarning
 from pushforward.io import read
 
 
@@ -69,7 +72,7 @@ def test_the_number_of_stored_rows_has_a_limit() -> None:
 def test_rows_with_news_are_not_added() -> None:
     guard = pf.Guard(0.1, effort="fast", calibration=0.25, random_state=0).fit(rows(400, 0))
     stored = len(guard.score_.pool)
-    with pytest.warns(UserWarning, match="'z'"):
+    with pytest.warns(UserWarning, match="'z'|left out"):
         guard.update(rows(200, 1).assign(kind="z"))
     assert len(guard.score_.pool) == stored
 
@@ -142,3 +145,62 @@ def test_the_fewest_rows_that_can_update() -> None:
     with pytest.raises(CalibrationError, match="the 10 later ones are fewer than the 19"):
         guard.update(rng.normal(size=(100, 2)), time=np.r_[np.zeros(90), np.arange(1, 11)])
     assert guard.calibrator_.n == 19
+
+
+def test_reasons_speak_of_the_added_rows_too():
+    """Half of the stored rows are then around 6, so 6 is no longer outside what 95 % of normal rows have."""
+    rng = np.random.default_rng(0)
+
+    def rows(count, mean):
+        return {"a": rng.normal(mean, 1, count), "b": rng.normal(0, 1, count)}
+
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows(500, 0.0))
+    new = {"a": np.array([6.0]), "b": np.array([6.0])}
+    before = guard.explain(new).evidence
+    guard.update(rows(500, 6.0))
+    after = guard.explain(new).evidence
+    assert before.high[0, 0] < 6 < after.high[0, 0]
+    assert before.own_high[0, 0] < 6 < after.own_high[0, 0]
+    assert before.p_value[0, 0] < 0.01 < 0.05 < after.p_value[0, 0]
+    assert after.high[0, 1] < 6  # b did not change
+    assert after.p_value[0, 1] < 0.05
+
+
+@pytest.mark.parametrize("how", ["update", "recalibrate"])
+def test_later_rows_are_known_after_they_calibrated(how, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def rows(count, start):
+        return {
+            "t": np.datetime64(start) + 3600 * rng.integers(0, 2000, count).astype("m8[s]"),
+            "v": rng.normal(size=count),
+        }
+
+    guard = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(rows(300, "2025-01-01"))
+    new = rows(200, "2025-06-01")
+    with pytest.warns(SchemaWarning, match="after the training rows"):
+        guard.predict(new)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(guard, how)(new)
+        guard.predict(new)
+        guard.save(tmp_path / "guard.safetensors")
+        pf.Guard.load(tmp_path / "guard.safetensors").predict(new)
+    with pytest.warns(SchemaWarning, match="after the training rows"):
+        guard.predict(rows(5, "2026-01-01"))
+
+
+def test_rows_that_could_not_be_added_are_counted():
+    rng = np.random.default_rng(0)
+
+    def rows(count, shops):
+        return {"v": rng.normal(size=count), "shop": rng.choice(shops, count)}
+
+    guard = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(rows(300, ["A", "B"]))
+    known = guard.score_.features.rows
+    with pytest.warns(SchemaWarning) as caught:
+        guard.update(rows(200, ["C"]))
+    assert any(
+        re.search(r"(\d+) of the \1 rows that were to become neighbors were left out", str(w.message)) for w in caught
+    )
+    assert guard.score_.features.rows == known

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pushforward.errors import ConfigError
+from pushforward.models import TarFlow
 from pushforward.networks.attention import CausalTransformer
 
 
@@ -74,3 +76,22 @@ def test_far_tokens_are_clamped_to_the_bound():
 def test_impossible_arguments(more):
     with pytest.raises(ConfigError):
         CausalTransformer(4, 2, 2, **({"width": 8} | more))
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first use of forward mode
+def test_second_derivatives_and_forward_mode_of_a_flow_of_attention():
+    """The fused kernel has neither; function transforms compute the same from its parts."""
+    torch.manual_seed(0)
+    model = TarFlow((1, 4, 4), 2, levels=None, blocks=2, layers=1, width=8, heads=2).double().eval()
+    x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
+
+    def log_prob(row):
+        return model.log_prob(row[None])[0]
+
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = torch.autograd.functional.hessian(log_prob, x[0])
+    torch.testing.assert_close(torch.func.hessian(log_prob)(x[0]), expected)
+    slopes = torch.vmap(torch.func.jacfwd(log_prob))(x)
+    row = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model.log_prob(row).sum(), row)
+    torch.testing.assert_close(slopes, expected)

@@ -37,3 +37,11 @@ def test_leading_dimensions_are_batch(summary):
 def test_shapes_that_are_not_possible_are_refused(shape):
     with pytest.raises(ConfigError, match="shape must be"):
         ConvSummary(shape, 2)
+
+
+@pytest.mark.parametrize(
+    "summary", [RecurrentSummary(5, 2, 3), ConvSummary((1, 5, 3), 3, channels=(4,)), SetSummary(5, 2, 3)]
+)
+def test_float64_data_are_read_in_the_type_of_the_weights(summary):
+    x = torch.randn(2, summary.inputs, dtype=torch.float64)
+    assert torch.equal(summary(x), summary(x.float()))

@@ -193,3 +193,11 @@ def test_common_signs_are_those_of_the_common_numbers(dtype):
         found = noise.common_signs(200, salt, torch.zeros(1, dtype=dtype))
         assert found.dtype is dtype
         assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_normal_noise_of_half_precision_is_that_of_float32(dtype):
+    x = torch.randn(100, 3).to(dtype)
+    noise = normal_like(x, 1, RowNoise())
+    assert noise.dtype == dtype
+    assert torch.equal(noise, normal_like(x.float(), 1, RowNoise()).to(dtype))

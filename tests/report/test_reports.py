@@ -388,3 +388,17 @@ def test_texts_that_name_files_are_texts(tmp_path):
     report = guard.report([*texts[:20], str(path) * 3, str(path)])
     assert report.to_dict()["alarms"][0]["row"] >= 20
     assert "img" not in {tag for tag, _ in Page(report.to_html()).elements}
+
+
+def test_a_report_says_that_rows_are_later_than_the_training_rows():
+    """Its reader has not seen the warnings of the call."""
+    rng = np.random.default_rng(0)
+
+    def days(count, start):
+        return {"day": np.datetime64(start) + rng.integers(0, 90, count), "v": rng.normal(size=count)}
+
+    guard = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(days(300, "2025-01-01"))
+    later = days(50, "2025-09-01")
+    shown = guard.report(later).to_html()
+    assert "are after the training rows (the last is 2025-03-31)" in shown
+    assert "after the training rows" not in guard.report(days(50, "2025-01-01")).to_html()

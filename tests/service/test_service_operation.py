@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io
 import json
 import os
 import random
@@ -12,13 +13,15 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 
 import httpx
 import numpy as np
 import pytest
-from service_helpers import NORMAL, STRANGE, Server
+from pyarrow import csv
+from service_helpers import NORMAL, STRANGE, Server, rows_like_training
 
 from pushforward import Guard
 from pushforward.cli import main
@@ -96,6 +99,66 @@ def test_reload_under_load_is_atomic_and_a_damaged_file_changes_nothing(start, g
     assert server.client.post("/v2/repository/models/orders/unload").status_code == 200
     assert server.client.get("/v2/health/ready").status_code == 503
     assert server.client.post("/score", json=[NORMAL]).status_code == 404
+
+
+def test_sigterm_ends_a_service_that_reads_csv(start, guard_file):
+    """pyarrow handles signals while it reads, and would take the one that is for the server."""
+    server = start(guard_file, "--durability", "none")
+    file = io.BytesIO()
+    csv.write_csv(rows_like_training(1000), file)  # small enough to be read by the main thread
+    statuses, stopped = set(), threading.Event()
+
+    def send() -> None:
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            while not stopped.is_set():
+                try:
+                    answer = client.post("/score", content=file.getvalue(), headers={"content-type": "text/csv"})
+                    statuses.add(answer.status_code)
+                except httpx.HTTPError:  # the service is gone
+                    return
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        server.wait_for(lambda: statuses)
+        time.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(20)
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    assert 200 in statuses
+    assert statuses <= {200, 503}
+
+
+WHILE_CSV_IS_READ = """
+import asyncio, os, signal, threading, types
+import pyarrow as pa
+from pyarrow import csv
+from pushforward.service.app import _note_signals
+
+received = []
+signal.signal(signal.SIGTERM, lambda *_: received.append(1))
+
+async def main():
+    _note_signals(types.SimpleNamespace(draining=asyncio.Event()))
+    body = b"a,b\\n" + b"1.5,2.5\\n" * 2_000_000
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    for _ in range(50):
+        csv.read_csv(pa.BufferReader(body), read_options=csv.ReadOptions(use_threads=False))
+        if received:
+            return
+
+asyncio.run(main())
+print(len(received))
+"""
+
+
+def test_the_server_gets_a_sigterm_that_comes_while_csv_is_read():
+    found = subprocess.run([sys.executable, "-c", WHILE_CSV_IS_READ], capture_output=True, text=True, timeout=120)
+    assert found.stdout == "1\n", found.stderr
 
 
 def test_sigterm_answers_what_was_accepted_and_seals_the_chain(start, guard_file, tmp_path):

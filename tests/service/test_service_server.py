@@ -345,3 +345,14 @@ def test_an_open_page_does_not_delay_scores(start, number_guard_file):
         began = time.monotonic()
         assert running.client.post("/score", json={"rows": [[0.0, 0.0, 0.0]]}).status_code == 200
         assert time.monotonic() - began < 2.5
+
+
+def test_a_quiet_service_gives_reasons_for_each_alarm_and_no_columns_without_a_part(server):
+    ids = []
+    for _ in range(5):
+        ids.append(server.score(STRANGE)[0]["id"])
+        time.sleep(0.3)
+    for each in ids:
+        reasons = server.client.get(f"/events/{each}").json()["reasons"]
+        assert reasons[0][0] == "ratio"
+        assert all(nats >= 0.05 for _, nats in reasons)

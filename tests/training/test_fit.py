@@ -625,3 +625,29 @@ def test_members_in_ensembles_and_products_keep_their_context():
         before = model.log_prob(rows_, c)
         model.initialize(rows_, c)
         torch.testing.assert_close(model.log_prob(rows_, c), before)
+
+
+def test_no_gradients_are_left():
+    """The first backward pass of a user would add to them."""
+    model = gaussian()
+    silent(model, rows(100), max_steps=3)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_true_tensor_of_a_callback_stops():
+    result = silent(
+        gaussian(), rows(100), max_steps=50, evaluate_every=10, callback=lambda event: torch.tensor(event.step >= 20)
+    )
+    assert (result.stopped, result.steps) == ("callback", 20)
+
+
+def test_inference_mode_is_refused():
+    model = gaussian()
+    with torch.inference_mode():
+        with pytest.raises(ConfigError, match="no_grad"):
+            silent(model, rows(100), max_steps=3)
+        made = gaussian()
+        x = rows(100)
+    with pytest.raises(ConfigError, match="make it outside"):
+        silent(made, rows(100), max_steps=3)
+    assert silent(model, x, max_steps=3).steps == 3

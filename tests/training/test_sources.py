@@ -55,3 +55,11 @@ def test_sample_is_spread_over_all_rows():
     source = ArrayRows(SPEC, numbered(1000), None, torch.arange(1000), 10, seed=0)
     assert source.raw_sample(10)[0].flatten().tolist() == list(range(0, 1000, 100))
     assert len(source.raw_sample(5000)[0]) == 1000
+
+
+def test_empty_batches_of_a_loader_are_skipped():
+    """A function that drops bad rows may drop all of a batch."""
+    x = numbered(6)
+    source = LoaderRows(SPEC, DataLoader([x[:3], x[:0], x[3:]], batch_size=None), seed=0)
+    assert [len(batch.x) for batch in take(source, 4)] == [3, 3, 3, 3]
+    assert len(torch.cat([x for x, _ in source.ordered()])) == 6

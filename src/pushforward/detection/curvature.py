@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
 from pushforward.errors import ConfigError, InputError, KindError
@@ -179,7 +180,8 @@ def second_order_gap(
 def _orders(inner: WithoutPreprocessing, y: Tensor, at: Tensor) -> Tensor:
     """g . v, v . H v / 2, and log p(y) of each row, for v = y - y0; float64, ``(n, 3)``."""
     step = y - at
-    with differentiable(at.expand_as(y)) as point:
+    # The fused kernel of attention has no second derivatives.
+    with sdpa_kernel(SDPBackend.MATH), differentiable(at.expand_as(y)) as point:
         (slope,) = torch.autograd.grad(inner(point).sum(), point, create_graph=True)
         hessian_product = torch.zeros_like(point)
         if slope.requires_grad:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -184,8 +184,18 @@ class TableFeatures:
         integers = np.array([column.kind == "integer" for column in self.schema.columns])
         return integers & np.isfinite(encoded) & (encoded != np.rint(encoded))
 
+    def reaching(self, encoded: np.ndarray) -> TableFeatures:
+        """With first and last instants that take in those of further normal rows, ``(n, columns)``."""
+        instants = []
+        for k, first, last, low, high in self.instants:
+            values = encoded[:, self.kept[k]]
+            values = values[np.isfinite(values)]
+            ends = (min(first, float(values.min())), max(last, float(values.max()))) if values.size else (first, last)
+            instants.append((k, *ends, low, high))
+        return replace(self, instants=tuple(instants))
+
     def outside(self, encoded: np.ndarray) -> list[str]:
-        """A sentence for each column of instants with rows clearly before or after the training rows."""
+        """A sentence for each column of instants with rows clearly before or after the training rows and later normal rows."""
         found = []
         for k, first, last, _, _ in self.instants:
             column, values = self.schema.columns[self.kept[k]], encoded[:, self.kept[k]]

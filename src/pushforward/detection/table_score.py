@@ -194,6 +194,15 @@ class TableScore(InputScore):
         features = replace(self.features, rows=self.features.rows + len(matrix))
         return TableScore(features, pool, self.density, self.n_draws, self.strict), len(matrix)
 
+    def reaching(self, inputs: Any) -> TableScore:
+        """The same score, for which instants up to those of these rows are no longer later than the rows that it knows.
+
+        Args:
+            inputs: normal rows that calibrate it.
+        """
+        features = self.features.reaching(self.features.schema.encode(inputs, warn=False)[0])
+        return TableScore(features, self.pool, self.density, self.n_draws, self.strict)
+
     def uncompiled(self) -> TableScore:
         """A score with the same pool and density that does not use what was compiled."""
         return TableScore(self.features, self.pool, self.density, self.n_draws, self.strict)

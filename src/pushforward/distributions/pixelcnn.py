@@ -177,8 +177,9 @@ class PixelCNN(Distribution):
         likelihood, top = self.likelihood, top.reshape(math.prod(batch), channels, given, width)
         whole = top == torch.floor(top) if self.discrete else torch.isfinite(top)
         if may_check_values(top) and not (whole & self.support.contains(top)).all():
-            kind = "integers" if self.discrete else "finite numbers"
-            raise InputError(f"the rows to complete must be {kind} in {self.support}.")
+            low, high = self.support.low, self.support.high
+            kind = f"integers from {low:g} to {high:g}" if self.discrete else f"finite numbers from {low:g} to {high:g}"
+            raise InputError(f"the rows to complete must be {kind}.")
         # All noise is drawn first, so that an image is the same however it is computed from the noise.
         noise = torch.rand(
             (len(top), height - given, width, likelihood.draws(channels)), generator=generator, **self.like(generator)

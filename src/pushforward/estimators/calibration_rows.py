@@ -12,10 +12,10 @@ import torch
 from pushforward.data import split_indices
 from pushforward.detection import Guarantee, rows_needed
 from pushforward.detection.conformal.trimming import far_scores
-from pushforward.errors import CalibrationError, InputError, warn_caller
+from pushforward.errors import CalibrationError, InputError, SchemaWarning, warn_caller
 from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
-__all__ = ["score_in_time", "split_rows", "take", "trim", "untrimmed", "warn_of_trimming"]
+__all__ = ["score_in_time", "split_rows", "take", "trim", "untrimmed", "warn_of_rows_left_out", "warn_of_trimming"]
 
 _MOST = 10_000
 """Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
@@ -226,6 +226,16 @@ def warn_of_trimming(trimmed: int, kept: int, needed: int, alpha: float, guarant
         f"max_contamination left out {trimmed} calibration scores, and the other {kept} are fewer than the {needed} that alpha={alpha:g} "
         f"with the {guarantee!r} guarantee needs: predict raises no alarm, which keeps the promise. Give more rows, or a larger alpha."
     )
+
+
+def warn_of_rows_left_out(left_out: int, offered: int) -> None:
+    """Warn that rows of an update did not become neighbors because of cells that no row of ``fit`` has."""
+    if left_out:
+        warn_caller(
+            f"{left_out} of the {offered} rows that were to become neighbors were left out, because they have a category, a missing cell or "
+            "an infinite number that no row had at fit: fit again with such rows if they are normal.",
+            SchemaWarning,
+        )
 
 
 def take(rows: Any, index: np.ndarray) -> Any:

@@ -27,7 +27,14 @@ from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
 from pushforward.display import table
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
-from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim, warn_of_trimming
+from pushforward.estimators.calibration_rows import (
+    score_in_time,
+    split_rows,
+    take,
+    trim,
+    warn_of_rows_left_out,
+    warn_of_trimming,
+)
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import (
     check_one_of,
@@ -394,6 +401,8 @@ class Guard(ConformalDetector):
                 f"{'rows' if labels is None else 'groups'}; got {len(rows)}."
             )
         score = self.score_.uncompiled()
+        if isinstance(score, TableScore):
+            score = score.reaching(rows)
         self._calibrate(score.score(rows))
         self.score_ = score
         self.calibration_ = CalibrationRecord(self.calibrator_.n, times, str(note), chosen)
@@ -403,7 +412,8 @@ class Guard(ConformalDetector):
         """Add normal rows to a guard of a table: some become neighbors of its score, and the others calibrate it again.
 
         No row does both. Columns, spaces and weights stay those of ``fit``, and a density stays as it is. The promise then
-        refers to rows like those of X. A guard that is updated is not compiled.
+        refers to rows like those of X. A row with a category, a missing cell or another value of a kind that no row of ``fit`` has
+        becomes no neighbor, with a warning. A guard that is updated is not compiled.
 
         Args:
             X: normal rows that nothing of the guard has seen, at least two more than ``alpha`` needs for calibration.
@@ -443,9 +453,10 @@ class Guard(ConformalDetector):
             len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed, groups=labels,
             time=None if time is None else labels_of("time", X, time), update=True,
         )  # fmt: skip
-        score, _ = self.score_.with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
+        score, taken = self.score_.reaching(rows).with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
         self._calibrate(score.score(take(rows, calibration)))
         self.score_ = score
+        warn_of_rows_left_out(len(added) - taken, len(added))
         self.calibration_ = CalibrationRecord(self.calibrator_.n, times, str(note), chosen)
         return self
 

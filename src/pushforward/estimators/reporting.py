@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.data import Problem
+from pushforward.detection.table_score import TableScore
 from pushforward.errors import InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard_facts import guard_facts, infinite_scores, promise_sentence
@@ -66,12 +67,15 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
     collected = Collected(calibration, reader.columns, options.alarms)
     collected.groups[None].left_out = guard.calibration_.trimmed
     problems: list[Problem] = []
+    outside: dict[str, None] = {}  # the sentences in order, each once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SchemaWarning)  # the report says it
         for part in parts:
             rows = guard._read(part)
             encoded, more = reader.encode(rows)
             problems = Problem.merge([*problems, *more])
+            if isinstance(guard.score_, TableScore):
+                outside |= dict.fromkeys(guard.score_.features.outside(encoded))
             score = guard.score_.score(rows)
             alarm, p = guard._decide(-score) < 0, guard.calibrator_.p_value(score)
 
@@ -106,7 +110,10 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
             guard.calibration_.trimmed,
         ),
         promise_is_for=str(guard.calibration_),
-        notes=[str(problem) for problem in problems if options.values or problem.kind not in ("new", "text")],
+        notes=[
+            *(str(problem) for problem in problems if options.values or problem.kind not in ("new", "text")),
+            *outside,
+        ],
         nouns=(noun, nouns),
         values=options.values,
         reference=f"the training {nouns}" if guard.calibration_.times == 0 else f"the {nouns} of the last recalibration",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,11 +11,28 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_integer
+from pushforward.numerics.tracing import is_transformed
 
-__all__ = ["CausalTransformer", "Memory"]
+__all__ = ["CausalTransformer", "Memory", "attend"]
 
 Memory = list[tuple[Tensor, Tensor] | None]
 """Keys and values of the earlier tokens, for each block: ``(n, heads, tokens, width / heads)``."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(width)) v, ``(*batch, tokens, width)`` each; ``causal`` hides later tokens.
+
+    The fused kernel, which is two to three times faster from 200 tokens on, has neither forward mode nor second derivatives. So under
+    ``torch.func`` the same is computed from its parts. For a double backward pass choose ``SDPBackend.MATH`` with
+    ``torch.nn.attention.sdpa_kernel``.
+    """
+    if not is_transformed():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    weights = q @ k.mT / math.sqrt(q.shape[-1])
+    if causal:
+        later = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).triu(1)
+        weights = weights.masked_fill(later, -math.inf)
+    return weights.softmax(-1) @ v
 
 
 class CausalBlock(nn.Module):
@@ -34,7 +53,7 @@ class CausalBlock(nn.Module):
         q, k, v = self.project(self.norm(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if past is not None:
             k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
+        seen = attend(q, k, v, causal=past is None)
         h = h + self.out(seen.transpose(1, 2).flatten(2))
         return h + self.mlp(self.norm_mlp(h)), (k, v)
 

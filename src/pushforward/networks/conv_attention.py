@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.networks.activations import concat_elu
+from pushforward.networks.attention import attend
 from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_integer, check_widths
@@ -33,7 +34,7 @@ class ConvAttentionBlock(nn.Module):
         h = h + F.glu(self.second(self.dropout(concat_elu(self.first(concat_elu(h))))), 1)
         h = self._normalized(h, 0)
         tokens = self.project(h + self.position).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
-        seen = F.scaled_dot_product_attention(*tokens.unbind(1))  # (rows, heads, H W, width / heads)
+        seen = attend(*tokens.unbind(1))  # (rows, heads, H W, width / heads)
         seen = seen.transpose(-1, -2).flatten(1, 2).unflatten(-1, h.shape[-2:])
         return self._normalized(h + F.glu(self.out(self.dropout(seen)), 1), 1)
 

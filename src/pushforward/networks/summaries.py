@@ -65,6 +65,7 @@ class ConvSummary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        x = x.to(next(self.convolutions.parameters()).dtype)
         rows = x.reshape(math.prod(x.shape[:-1]), *self.shape)
         return self.dense(self.convolutions(rows).flatten(1)).reshape(*x.shape[:-1], self.outputs)
 
@@ -155,5 +156,6 @@ class RecurrentSummary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        x = x.to(self.last.weight.dtype)
         _, state = self.recurrent(x.reshape(math.prod(x.shape[:-1]), self.steps, self.width))
         return self.last(state[-1]).reshape(*x.shape[:-1], self.outputs)

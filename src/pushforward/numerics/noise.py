@@ -122,6 +122,8 @@ def normal_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...]
     if isinstance(noise, torch.Generator):
         size = x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape)
         return torch.randn(size, dtype=x.dtype, device=x.device, generator=noise)
+    if x.dtype.itemsize < 4:  # ndtri takes no half precision
+        return normal_like(x.float(), event_dims, noise, shape).to(x.dtype)
     unit = uniform_like(x, event_dims, noise, shape)
     half_step = torch.finfo(x.dtype).eps / 4
     # Computed from the nearer end: near 1, adding half a step would round to 1 and give infinite noise.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pyarrow as pa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -99,7 +100,11 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def _note_signals(service: Service) -> None:
-    """Before the server handles SIGTERM or SIGINT, note that the service drains: streams of the page then end."""
+    """Before the server handles SIGTERM or SIGINT, note that the service drains: streams of the page then end.
+
+    pyarrow handles signals of its own while it reads CSV, and a SIGTERM at that time would end the reading and not the service.
+    """
+    pa.enable_signal_handlers(False)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         try:

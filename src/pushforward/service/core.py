@@ -23,6 +23,7 @@ from pushforward.service.metrics import Metrics
 from pushforward.service.recorder import Recorder
 from pushforward.service.served import Models, Scores, ServedModel
 from pushforward.service.settings import ServiceSettings
+from pushforward.service.spare_time import SpareTime
 from pushforward.service.store import Store
 from pushforward.service.store.eventlog import Event, event_ids
 from pushforward.service.store.modelbook import forget_worker, generation, report_worker, slowest_worker
@@ -31,7 +32,8 @@ __all__ = ["Result", "Service"]
 
 _log = logging.getLogger("pushforward.service")
 _POLL = 0.5  # seconds between looks at the models in the store
-_SHARE = 0.25  # of the time for scores that may go to reasons that nobody asked for
+_SHARE, _KEPT = 0.2, 2.0
+"""Share of the time that may go to reasons that nobody asked for, and the seconds of it that a quiet service keeps."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Service:
         self.store_error: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._refreshing = asyncio.Lock()
-        self._scoring = self._explaining = 0.0
+        self._spare = SpareTime(_SHARE, _KEPT)
         self._logged: dict[tuple[str, str, str], float] = {}
 
     def _secret(self) -> bytes:
@@ -168,9 +170,7 @@ class Service:
 
     def _score(self, model: ServedModel, parts: Sequence[Part]) -> list[Result]:
         inputs = Inputs.join([part.inputs for part in parts])
-        start = time.monotonic()
         found = model.score(inputs)
-        self._scoring += time.monotonic() - start
         self.metrics.scored(model, found)
         self._log_hourly(model, "times", found.other_times)
         self._log_hourly(model, "zones", found.other_zones)
@@ -178,7 +178,7 @@ class Service:
         if wanted:
             start = time.monotonic()
             reasons = model.reasons(inputs, wanted)
-            self._explaining += time.monotonic() - start
+            self._spare.spend(time.monotonic() - start)
         results, at = [], 0
         for part in parts:
             end = at + len(part.inputs)
@@ -202,9 +202,7 @@ class Service:
 
     def _rows_to_explain(self, parts: Sequence[Part], alarm: np.ndarray) -> list[int]:
         """The rows whose reasons are asked for, and alarms as long as their reasons take little of the time."""
-        spare = self._explaining <= _SHARE * self._scoring
-        if self._scoring > 60:  # forget the past by and by
-            self._scoring, self._explaining = self._scoring / 2, self._explaining / 2
+        spare = self._spare.available()
         rows, at = [], 0
         for part in parts:
             end = at + len(part.inputs)

@@ -134,4 +134,4 @@ def _alerts(connection: Connection) -> list[dict[str, Any]]:
         for r in rows
     ]
     return found if not late else [*found, {"labels": {"alertname": "deliveries"}, "starts": None,
-                                            "annotations": {"summary": f"{late} alert messages wait for their receiver."}}]  # fmt: skip
+                                            "annotations": {"summary": f"{late} alert {'message waits' if late == 1 else 'messages wait'} for the receiver."}}]  # fmt: skip

@@ -30,6 +30,7 @@ LARGEST = float(np.finfo(np.float64).max)
 """An infinite score in an answer and in the store, because JSON has no infinity."""
 _OTHER_TIMES = "column .*: rows are (after|before) the training rows"
 _OTHER_ZONES = r"column .*: \d+ rows? ha(ve|s) (a|no) time zone"
+_LEAST = 0.05  # nats: a reason with less is shown as 0.0
 _FEW = 32  # up to so many rows, a compiled guard is faster than one that fills up its batch
 
 
@@ -105,9 +106,10 @@ class ServedModel:
                 found = self.guard.explain(self._rows(Inputs(inputs.kind, chosen)))
         except ConfigError:
             return {}
+        top = {row: found.top(i, k) for i, row in enumerate(rows)}
         return {
-            row: [(name, float(np.clip(nats, -LARGEST, LARGEST))) for name, nats in found.top(i, k)]
-            for i, row in enumerate(rows)
+            row: [(name, float(np.clip(nats, -LARGEST, LARGEST))) for name, nats in each if nats >= _LEAST] or each[:1]
+            for row, each in top.items()
         }
 
     def facts(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def fit(
     Held-out rows decide which weights are kept. Each evaluation measures their mean log-likelihood, and at the end the
     model has the weights with the best one, in evaluation mode. Without held-out rows it has the last weights. The
     first evaluation measures the untrained model, so training never makes a model worse. Everything random follows from
-    ``seed``, and the caller's random state does not change.
+    ``seed``, and the caller's random state does not change, except that of a generator which a ``DataLoader`` has of its own.
 
     A density of a column of integers, or of other values on a lattice, is a spike at each value. Where an array has such a
     column and the chain has no dequantization, ``fit`` warns and says what to do; so it does if one value fills a twentieth of

@@ -213,6 +213,8 @@ class Run:
         self.reporter.event(event, self.used)
         if self.config.callback is not None:
             answer = self.config.callback(event)
+            if isinstance(answer, Tensor) and answer.dtype == torch.bool and answer.numel() == 1:
+                answer = bool(answer)
             if isinstance(answer, (bool, np.bool_)) and answer:
                 self._callback_stopped = True
         if self.processes is not None:
@@ -239,6 +241,9 @@ class Run:
         """
         if self.state.best:
             load_weights(self.model, self.state.best)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = None  # else the next backward pass of the user would add to it
         self.model.eval()
         self.reporter.end(result)
 

@@ -370,7 +370,9 @@ class LoaderRows(Source):
                 item = next(iterator)
             except StopIteration:
                 return
-            yield as_pair(item)
+            pair = as_pair(item)
+            if pair[0].dim() == 0 or len(pair[0]):  # functions that drop bad rows make empty batches
+                yield pair
 
     def _reseed(self, seed: int, epoch: int) -> None:
         """Seed the generators of the loader and its samplers."""

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError
 from pushforward.kernels import freed_memory_kept
 from pushforward.training.checkpoint import Checkpoint
 from pushforward.training.distributed import Processes
@@ -57,6 +57,7 @@ class Trainer:
 
     def train(self) -> list[FitResult]:
         """Train all models. Even after an error they have their best weights and are in evaluation mode."""
+        self._require_gradients()
         with preserved(self.device), torch.enable_grad(), freed_memory_kept(), Interruption() as interruption:
             try:
                 self._start()
@@ -67,6 +68,19 @@ class Trainer:
         for run in self.runs:
             run.warn_about_rows_outside()
         return [result for result in self.results if result is not None]
+
+    def _require_gradients(self) -> None:
+        """Refuse inference mode, in which torch records no gradients, also not for tensors that were made in it.
+
+        Raises:
+            ConfigError: if it is on, or a model was made in it.
+        """
+        if torch.is_inference_mode_enabled():
+            raise ConfigError(
+                "training needs gradients, which torch.inference_mode() does not allow: call outside of it, or use torch.no_grad()."
+            )
+        if any(parameter.is_inference() for run in self.runs for parameter in run.model.parameters()):
+            raise ConfigError("a model that was made inside torch.inference_mode() cannot be trained: make it outside.")
 
     def _start(self) -> None:
         loaded = None

@@ -64,5 +64,5 @@ def seeded_normal(*shape: int, seed: int) -> Tensor:
     """Standard normal numbers that depend on the seed alone; uninitialized on the meta device."""
     tensor = torch.empty(shape)
     if not tensor.is_meta:
-        tensor.copy_(torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu"))
+        tensor.copy_(torch.randn(shape, generator=torch.Generator("cpu").manual_seed(int(seed)), device="cpu"))
     return tensor

@@ -146,3 +146,52 @@ def test_raw_rows_of_a_guard_without_names_are_in_their_place(tmp_path) -> None:
     swapped = pd.DataFrame({"x1": [50.0] * 20, "x0": [0.25] * 20})
     shown = guard.report(swapped, show_rows=True).to_json()
     assert shown.index("50") < shown.index("0.25")
+
+
+def times_of(seconds: np.ndarray) -> list[datetime.time]:
+    return [datetime.time(s // 3600, s // 60 % 60, s % 60) for s in seconds.tolist()]
+
+
+def test_the_usual_time_of_day_does_not_follow_the_cell() -> None:
+    """The place on the circle of the day tells the time itself; the other columns tell nothing, so all ranges are one."""
+    rng = np.random.default_rng(0)
+    guard = fitted({"time": times_of(rng.integers(7 * 3600, 20 * 3600, 1000)), "v": rng.normal(size=1000)})
+    new = [datetime.time(3), datetime.time(7, 40), datetime.time(13), datetime.time(19)]
+    found = [
+        next(r for r in reasons if r.column == "time")
+        for reasons in (guard.explain({"time": new, "v": [0.0] * 4}).reasons(k, 2) for k in range(4))
+    ]
+    assert len({reason.usual for reason in found}) == 1
+    low, high = found[0].usual
+    assert datetime.time(7) <= low < datetime.time(8, 15)  # 95 % of uniform times are from 7:20 to 19:40
+    assert datetime.time(19) < high <= datetime.time(20)
+    assert low.microsecond == high.microsecond == 0
+    assert found[0].p_value < 0.05 < min(found[2].p_value, found[3].p_value)
+
+
+def test_noon_is_unusual_where_others_are_around_midnight() -> None:
+    rng = np.random.default_rng(0)
+    late = np.mod(rng.integers(22 * 3600, 26 * 3600, 1000), 86_400)
+    guard = fitted({"time": times_of(late), "v": rng.normal(size=1000)})
+    reason = guard.explain({"time": [datetime.time(12)], "v": [0.0]}).reasons(0, 1)[0]
+    assert reason.p_value < 0.05
+    assert reason.sentence == "time is 12:00:00; given the other columns, this time of day is unusual."
+
+
+def test_the_p_value_of_an_instant_is_that_of_its_place_in_the_calendar() -> None:
+    """Orders between 9 and 17 o'clock of 90 days; one at night has a usual date."""
+    rng = np.random.default_rng(0)
+
+    def orders(count: int) -> pd.DataFrame:
+        seconds = 86_400 * rng.integers(0, 90, count) + rng.integers(9 * 3600, 17 * 3600, count)
+        return pd.DataFrame(
+            {"ordered": pd.Timestamp("2025-01-01") + pd.to_timedelta(seconds, unit="s"), "v": rng.normal(size=count)}
+        )
+
+    guard = fitted(orders(800))
+    night = pd.DataFrame({"ordered": pd.to_datetime(["2025-02-12 03:00:00"]), "v": [0.0]})
+    assert guard.explain(night).evidence.p_value[0, 0] < 0.05
+    usual = guard.explain(orders(400)).evidence.p_value[:, 0]
+    assert (usual < 0.05).mean() < 0.05 + 4 * np.sqrt(
+        0.05 * 0.95 / 400
+    )  # the smallest of five times five is no more often small

@@ -79,7 +79,7 @@ def test_the_excess_of_an_additive_score_is_that_of_the_cell() -> None:
     x = np.array([[0.3, 5.0, -0.2], [2.0, 0.1, 0.0]])
     found = report_cells(
         reasons, x, np.zeros((2, 3), dtype=bool), coded=np.zeros(3, dtype=bool), flags=np.full(3, -1), score=lambda r: (r**2).sum(1),
-        soft=lambda r: r, from_soft=lambda r: r, linear=pool.parts["linear"], coordinate=np.arange(3), placed=rows,
+        soft=lambda r: r, from_soft=lambda r: r, linear=pool.parts["linear"], coordinate=np.arange(3), circle=np.zeros(3, dtype=bool), placed=rows,
     )  # fmt: skip
     for i, row in enumerate(x):
         squares = (rows - row) ** 2

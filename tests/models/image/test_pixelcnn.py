@@ -147,3 +147,13 @@ def test_it_beats_independent_pixels_on_real_images(real_images, name):
     with torch.no_grad():
         bits = model.evaluate(test).bits_per_dim().mean().item()
     assert bits < 0.85 * independent
+
+
+def test_pixels_to_fill_may_be_nan():
+    model = PixelCNN((1, 4, 3), levels=4, **TINY)
+    x = torch.randint(0, 4, (5, 1, 4, 3)).float()
+    marked = x.clone()
+    marked[:, :, 2:] = math.nan
+    assert torch.equal(model.inpaint(marked, 2, seed=0), model.inpaint(x, 2, seed=0))
+    with pytest.raises(InputError, match="integers from 0 to 3"):
+        model.inpaint(marked, 3)

@@ -71,3 +71,9 @@ def test_members_must_have_one_architecture():
         deep_ensemble(lambda: pf.models.NICE(3, hidden=(next(widths),)), curved(50), 2, **OPTIONS)
     with pytest.raises(ConfigError, match="n_members"):
         deep_ensemble(make, curved(50), 0)
+
+
+def test_each_member_has_a_log(tmp_path):
+    deep_ensemble(make, curved(100), 2, log=tmp_path / "log.jsonl", evaluate_every=10, **OPTIONS)
+    lines = [len((tmp_path / f"log.jsonl.{k}").read_text().splitlines()) for k in range(2)]
+    assert lines == [4, 4]  # steps 0, 10, 20 and 30

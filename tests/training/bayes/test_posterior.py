@@ -183,3 +183,15 @@ def test_errors():
         Posterior.of(location(2), {SHIFT: torch.zeros(0, 2)})
     with pytest.raises(InputError, match=r"\(n, 2\)"):
         jolted(location(2), 2, (SHIFT,), 1.0).log_likelihoods(torch.zeros(3))
+
+
+def test_a_slice_is_a_list_of_models():
+    posterior = jolted(location(3), 4, (SHIFT,), 0.1)
+    some = posterior[1:3]
+    assert isinstance(some, list)
+    x = torch.zeros(2, 3)
+    for model, k in zip(some, (1, 2), strict=True):
+        assert torch.equal(model.log_prob(x), posterior[k].log_prob(x))
+    assert torch.equal(posterior[-1].log_prob(x), posterior[3].log_prob(x))
+    with pytest.raises(IndexError, match="4 samples"):
+        posterior[4]

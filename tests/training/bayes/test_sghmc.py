@@ -117,3 +117,16 @@ def test_data_from_a_loader():
 def test_errors(options, message):
     with pytest.raises(ConfigError, match=message):
         sghmc(location(2), torch.randn(20, 2), **{"n_samples": 1, "progress": "silent"} | options)
+
+
+def test_the_end_of_the_time_is_no_sample(monkeypatch: pytest.MonkeyPatch):
+    """The last evaluation of a run that time ends may be one step after a sample."""
+    clock = iter(range(10_000))
+    monkeypatch.setattr("pushforward.training.run.monotonic", lambda: float(next(clock)))
+    steps: list[int] = []
+    posterior = sghmc(
+        location(2), torch.randn(50, 2), 50, burn_in=20, thin=20, max_time=257, progress="silent",
+        callback=lambda event: steps.append(event.step),
+    )  # fmt: skip
+    assert steps[-1] % 20 != 0
+    assert len(posterior) == steps[-1] // 20 - 1

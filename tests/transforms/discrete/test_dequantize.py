@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
 
+import pushforward as pf
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, UNIT, Counting, Kind, Lebesgue, Manifold, Mixed, Support
 from pushforward.numerics import RowNoise
@@ -209,3 +211,10 @@ def test_lattice_far_values_are_finite():
 def test_refusals(make):
     with pytest.raises(ConfigError):
         make()
+
+
+def test_levels_may_be_integers_of_numpy():
+    """``x.max() + 1`` of an array."""
+    assert UniformDequantize(3, np.int64(8)).levels == 8
+    flow = pf.models.Glow((1, 4, 4), levels=np.int64(8), layers=np.int64(1), hidden=(4, 4))
+    assert flow.evaluate(torch.randint(8, (2, 1, 4, 4))).value.shape == (2,)

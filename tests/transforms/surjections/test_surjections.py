@@ -20,6 +20,7 @@ from pushforward.transforms import (
     Abs,
     Affine,
     Augment,
+    AugmentMissing,
     Chain,
     Coupling,
     Exp,
@@ -412,3 +413,25 @@ def test_uniform_rows_through_abs():
     assert model.kind is Kind.EXACT
     x = torch.tensor([[-0.3], [0.9], [1.2]], dtype=torch.float64)
     torch.testing.assert_close(model.evaluate(x).value.exp(), torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first use of forward mode
+def test_the_maximum_under_function_transforms():
+    model = Flow(Chain(Max(3, hidden=(8,))), Normal(1)).double().eval()
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(model.log_prob(x).sum(), x)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(model.log_prob))(x.detach()), expected)
+    torch.testing.assert_close(torch.vmap(torch.func.jacfwd(model.log_prob))(x.detach()), expected)
+
+
+def test_missing_cells_may_hold_nan():
+    augment = AugmentMissing(2, (0,), (1,))
+    augment.initialize(torch.tensor([[1.0, 0.0], [3.0, 0.0], [math.nan, 1.0]]))
+    assert augment.mean.item() == 2.0
+    assert augment.scale.item() == 1.0
+    assert torch.isfinite(augment.encode(torch.tensor([[math.nan, 1.0]])).z).all()
+
+
+def test_integers_of_numpy_are_integers():
+    assert Slice(3, keep=np.int64(2)).out_shape == (2,)
+    assert Slice(3, keep=tuple(np.array([0, 2]))).out_shape == (2,)

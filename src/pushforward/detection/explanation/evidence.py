@@ -74,7 +74,7 @@ class Evidence:
         facts, low, high = self.schema.columns[column], *(float(a[row, column]) for a in (self.own_low, self.own_high))
         if np.isnan(low) or facts.kind in CODED:
             return ()
-        return decoded(facts, low), decoded(facts, high)
+        return ends_of(facts, low, high)
 
     def usual(self, row: int, column: int) -> tuple[Any, ...]:
         """The usual range of a number, or the usual value of a category or constant; see ``Reason.usual``."""
@@ -86,7 +86,15 @@ class Evidence:
         if facts.lattice is not None and facts.kind == "integer":  # the integers in the range
             low, high = np.ceil(low - 1e-9), np.floor(high + 1e-9)
             low, high = min(low, high), max(low, high)
-        return decoded(facts, low), decoded(facts, high)
+        return ends_of(facts, low, high)
+
+
+def ends_of(column: Column, low: float, high: float) -> tuple[Any, Any]:
+    """Both ends of a range in the table's units; those of instants in whole seconds if the range is longer than a minute."""
+    if column.time and high - low > 60:
+        low, high = float(np.rint(low)), float(np.rint(high))
+        high = min(high, 86_399.0) if column.time == "time" else high
+    return decoded(column, low), decoded(column, high)
 
 
 def decoded(column: Column, value: float) -> Any:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.detection.explanation.evidence import Evidence
-from pushforward.detection.explanation.reason import USUAL, Reason, sentence, sentence_of_instant, within
+from pushforward.detection.explanation.reason import (
+    USUAL,
+    Reason,
+    sentence,
+    sentence_of_instant,
+    sentence_of_time,
+    within,
+)
 from pushforward.display import card, table
 from pushforward.errors import ConfigError
 
@@ -201,6 +208,10 @@ class Explanation:
         facts = evidence.schema.columns[column]
         if kind == "number" and isinstance(value, datetime.date) and self._is_by_calendar(row, column):
             words = sentence_of_instant(facts, value)
+        elif isinstance(value, datetime.time) and p_value < 1 - USUAL and len(usual) == 2 and within(value, usual):
+            words = sentence_of_time(
+                facts, value
+            )  # at noon, where others are late in the evening or early in the morning
         else:
             words = sentence(facts, kind, value, usual, alone, share, p_value)
         return Reason(row, name, kind, excess, value, usual, p_value, words)

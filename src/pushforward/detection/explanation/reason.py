@@ -9,7 +9,7 @@ from typing import Any
 
 from pushforward.data import Column
 
-__all__ = ["CELL_KINDS", "USUAL", "Reason", "plain", "sentence", "sentence_of_instant", "text"]
+__all__ = ["CELL_KINDS", "USUAL", "Reason", "plain", "sentence", "sentence_of_instant", "sentence_of_time", "text"]
 
 CELL_KINDS = (
     "number",
@@ -195,6 +195,11 @@ def sentence(
 def sentence_of_instant(column: Column, value: datetime.date) -> str:
     """The sentence of an instant that is unusual by its place in the day, the week or the year."""
     return f"{column.name} is {text(value)}, a {value:%A}; {_OTHERS}, its date or its time of day, week or year is unusual."
+
+
+def sentence_of_time(column: Column, value: datetime.time) -> str:
+    """The sentence of a time of day that is unusual although times before and after it are not."""
+    return f"{column.name} is {text(value)}; {_OTHERS}, this time of day is unusual."
 
 
 def _between(usual: tuple[Any, ...]) -> str:

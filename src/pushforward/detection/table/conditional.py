@@ -20,7 +20,7 @@ _MEAN = 10  # of them correct the prediction
 
 @dataclass(frozen=True)
 class Conditional:
-    """Each coordinate of one row given the others, in the soft space, ``(d,)``.
+    """Each coordinate of one row given those of the other columns, in the soft space, ``(d,)``.
 
     Attributes:
         middle: prediction.
@@ -36,7 +36,7 @@ class Conditional:
 def conditional(
     row: np.ndarray, residual: np.ndarray, reasons: Reasons, near: Similar, group: np.ndarray
 ) -> Conditional:
-    """Predict each coordinate of one row from the others.
+    """Predict each coordinate of one row from those of the other columns.
 
     The prediction is that of a Gaussian, plus a multiple of the mean of its errors on the ten training rows that are nearest
     in the other columns. The multiple is the coefficient of the regression of errors on such means, from 0 where nearness
@@ -55,9 +55,24 @@ def conditional(
     return Conditional(middle, spread, np.abs(row - middle) / spread)
 
 
-def residuals(linear: Linear, rows: np.ndarray) -> np.ndarray:
-    """Error of the Gaussian's prediction of each coordinate from the others, ``(n, d)``."""
-    return linear.conditional(rows) / np.sqrt(np.diag(linear.precision))
+def residuals(linear: Linear, rows: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Error of the Gaussian's prediction of each coordinate from those of other columns, ``(n, d)``.
+
+    With the precision P and the coordinates G of a column the errors are P_GG^-1 (P (x - m))_G. The other coordinates of a column do
+    not count: the place of an instant on the circle of the day would tell the time of day that is to be predicted.
+
+    Args:
+        linear: the Gaussian of the soft space.
+        rows: in this space, ``(n, d)``.
+        group: column of each coordinate, ``(d,)``.
+    """
+    found = linear.conditional(rows) / np.sqrt(np.diag(linear.precision))
+    columns, counts = np.unique(group, return_counts=True)
+    for column in columns[counts > 1]:
+        mine = np.flatnonzero(group == column)
+        block = linear.precision[np.ix_(mine, mine)]
+        found[:, mine] = np.linalg.solve(block, (found[:, mine] * np.diag(block)).T).T
+    return found
 
 
 def calibrate(reasons: Reasons, placed: np.ndarray, group: np.ndarray) -> Reasons:

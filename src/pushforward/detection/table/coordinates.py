@@ -71,6 +71,7 @@ class Coordinates(Arrays):
         counts = np.where(self.kind == _CATEGORICAL, np.diff(self.starts), 1).astype(int)
         self.column = np.repeat(np.arange(len(self.kind)), counts)
         self.free = self.kind[self.column] == 0
+        self.on_circle = self.kind[self.column] == _AS_IS
 
     def is_categorical(self, column: int) -> bool:
         """Whether a matrix column has codes of categories."""

@@ -1,4 +1,4 @@
-"""Add normal rows to a fitted pool: they become neighbors, and everything else stays as it is."""
+"""Add normal rows to a fitted pool: they become neighbors, and rows with which reasons compare."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.detection.table.conditional import calibrate, residuals
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.neighbors import Neighbors
 from pushforward.detection.table.pool import Pool
+from pushforward.detection.table.reasons import Reasons, rows_to_store
 
 __all__ = ["with_rows"]
 
 
 def with_rows(pool: Pool, matrix: np.ndarray, known: int, most: int, seed: int = 0) -> Pool:
-    """A pool that also measures distances to new rows.
+    """A pool that also measures distances to new rows, and whose reasons speak of old and new rows.
 
     Spaces, weights and tail scales stay those of the first rows, so the score must be calibrated again. Where there are more
-    than ``most`` rows, a random part of the old and of the new rows stays, in proportion to how many rows there have been.
+    than ``most`` rows, a random part of the old and of the new rows stays, in proportion to how many rows there have been; so it is
+    with the rows of the reasons.
 
     Args:
         pool: fitted with neighbors.
@@ -43,4 +46,21 @@ def with_rows(pool: Pool, matrix: np.ndarray, known: int, most: int, seed: int =
             placed = coordinates if space is None else pool.spaces(space, coordinates)
             lof = any(f == family and name == "lof" for f, name in pool.scales)
             parts[family] = Neighbors.fit(np.concatenate((part.reference[kept], placed)), lof=lof)
-    return Pool(pool.coordinates, pool.spaces, parts, pool.scales, pool.weights, pool.reasons, pool.report)
+    reasons = _reasons(pool, matrix, known, generator) if new else pool.reasons
+    return Pool(pool.coordinates, pool.spaces, parts, pool.scales, pool.weights, reasons, pool.report)
+
+
+def _reasons(pool: Pool, matrix: np.ndarray, known: int, generator: np.random.Generator) -> Reasons:
+    """Reasons from a part of their rows and of the new ones, in proportion to how many rows there have been."""
+    reasons, column = pool.reasons, pool.coordinates.column
+    old, new = len(reasons.rows), len(matrix)
+    size = max(old, rows_to_store(matrix.shape[1]))
+    count = min(new, max(size - old, round(size * new / (known + new)))) if known + new > size else new
+    kept = np.sort(generator.permutation(old)[: size - count])
+    added = matrix[np.sort(generator.permutation(new)[:count])]
+    placed = pool.spaces("soft", pool.coordinates(np.ascontiguousarray(added)))
+    errors = residuals(pool.parts["linear"], placed, reasons.prediction_groups(column))
+    reasons = reasons.replace(
+        rows=np.concatenate((reasons.rows[kept], added)), residual=np.concatenate((reasons.residual[kept], errors))
+    )
+    return calibrate(reasons, pool.spaces("soft", pool.coordinates(reasons.rows)), reasons.groups[column])

@@ -142,6 +142,7 @@ class Pool:
             from_soft=self.spaces.from_soft,
             linear=self.parts["linear"],
             coordinate=self.coordinates.column,
+            circle=self.coordinates.on_circle,
             placed=self._placed(),
         )
 

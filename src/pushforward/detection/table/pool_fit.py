@@ -195,13 +195,14 @@ def _fit(
         parts[name] = family.kind.fit(placed)
         if family.kind is Linear:
             few = min(scale, rows_to_store(matrix.shape[1]))
-            errors = _residuals(placed, folds, few)
-            reasons = Reasons.start(matrix[:few], errors, np.array(features.owners, dtype=np.float64))
+            owners = np.array(features.owners)
+            errors = _residuals(placed, folds, few, owners[coordinates.column])
+            reasons = Reasons.start(matrix[:few], errors, owners.astype(np.float64))
             reasons = calibrate(reasons, placed[:few], reasons.groups[coordinates.column])
     assert reasons is not None
     if not store_rows:
         made = draw_rows(features, coordinates, spaces, spaces("soft", rows), len(reasons.rows), seed)
-        errors = residuals(parts["linear"], spaces("soft", coordinates(made)))
+        errors = residuals(parts["linear"], spaces("soft", coordinates(made)), reasons.groups[coordinates.column])
         reasons = reasons.replace(rows=made, residual=errors)
         # Sorted columns show the extreme rows where columns depend on each other; interpolated quantiles do not.
         levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
@@ -330,12 +331,12 @@ def _best(values: dict[str, _Values]) -> float:
     return max(separation(v.normal[name], v.mixed[name]) for v in values.values() for name in v.normal)
 
 
-def _residuals(rows: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
-    """Errors of each coordinate given the others on rows on which the Gaussian was not fitted, ``(count, d)``."""
+def _residuals(rows: np.ndarray, folds: np.ndarray, count: int, group: np.ndarray) -> np.ndarray:
+    """Errors of each coordinate given other columns on rows on which the Gaussian was not fitted, ``(count, d)``."""
     found = np.empty((count, rows.shape[1]))
     for k in range(int(folds.max()) + 1):
         inside = folds[:count] == k
-        found[inside] = residuals(Linear.fit(_others(rows, folds, k)), rows[:count][inside])
+        found[inside] = residuals(Linear.fit(_others(rows, folds, k)), rows[:count][inside], group)
     return found
 
 

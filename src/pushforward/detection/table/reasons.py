@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pushforward.detection.table.state import Arrays
 
@@ -37,6 +39,8 @@ class Reasons(Arrays):
         spread: standard deviation of the error of the prediction, ``(d,)``.
         given: quantiles of the size of standardized errors, ascending, ``(201, d)``.
         slope: mean excess of this size over the 90th percentile, ``(d,)``.
+        by_column: 1 if a coordinate is predicted from other columns alone, ``(1,)``; 0 in files of earlier versions, whose residuals
+            are those given all other coordinates.
     """
 
     rows: np.ndarray
@@ -46,6 +50,21 @@ class Reasons(Arrays):
     spread: np.ndarray
     given: np.ndarray
     slope: np.ndarray
+    by_column: np.ndarray
+
+    @classmethod
+    def unpack(cls, tensors: dict[str, Tensor], prefix: str) -> Self:
+        """As for all records; earlier versions had no ``by_column``."""
+        tensors.setdefault(f"{prefix}by_column", torch.zeros(1, dtype=torch.float64))
+        return super().unpack(tensors, prefix)
+
+    def prediction_groups(self, column: np.ndarray) -> np.ndarray:
+        """Coordinates with the same number do not predict each other, ``(d,)``.
+
+        Args:
+            column: matrix column of each coordinate, ``(d,)``.
+        """
+        return self.groups[column] if bool(self.by_column[0]) else np.arange(len(column))
 
     def prepare(self) -> None:
         """Groups as integers."""
@@ -59,7 +78,7 @@ class Reasons(Arrays):
         return cls(
             rows=rows, residual=residual, group=group, gain=np.ones(d),
             spread=np.maximum(residual.std(0), 1e-9),
-            given=np.zeros((len(LEVELS), d)), slope=np.ones(d),
+            given=np.zeros((len(LEVELS), d)), slope=np.ones(d), by_column=np.ones(1),
         )  # fmt: skip
 
     def with_errors(self, sizes: np.ndarray) -> Self:
@@ -87,6 +106,7 @@ class Reasons(Arrays):
     def check(self) -> None:
         """Raise ValueError unless the arrays fit each other."""
         m, d, w = len(self.rows), len(self.spread), len(self.group)
+        self.require(self.by_column.shape == (1,))
         self.require(m > 0 and self.rows.shape == (m, w) and self.residual.shape == (m, d))
         self.require(self.gain.shape == (d,) and bool(np.all((self.gain >= 0) & (self.gain <= 1))))
         self.require(self.given.shape == (len(LEVELS), d) and self.slope.shape == (d,))

@@ -33,7 +33,8 @@ class CellReport:
         low, high: range of 95 % of the rows with such other columns; of coded columns the most likely code. Within the values of
             the training rows; NaN where they lie outside of them, because the other columns are unlike those of any training row.
         own_low, own_high: range of 95 % of all training rows that have a value.
-        p_value: P(as unusual given the other columns) among training rows.
+        p_value: P(as unusual given the other columns) among training rows; of an instant the smallest one of its value and its places
+            on the circles of the calendar, times their number.
         share: probability of the most likely code given the other columns, or of a missing cell where it is missing.
     """
 
@@ -58,6 +59,7 @@ def report_cells(
     from_soft: Callable[[np.ndarray], np.ndarray],
     linear: Linear,
     coordinate: np.ndarray,
+    circle: np.ndarray,
     placed: np.ndarray,
     level: float = 0.95,
 ) -> CellReport:
@@ -82,10 +84,13 @@ def report_cells(
         from_soft: the inverse, by coordinate.
         linear: the Gaussian of the soft space.
         coordinate: matrix column of each coordinate, ``(d,)``.
+        circle: whether a coordinate is cos or sin of an instant, boolean ``(d,)``.
         placed: the rows of ``reasons`` in the soft space.
         level: of the usual range.
     """
     group, groups = reasons.groups[coordinate], reasons.groups
+    apart = reasons.prediction_groups(coordinate)
+    places = {column: np.flatnonzero(circle & (group == column)) for column in set(group[circle].tolist())}
     where = soft(matrix)
     value = np.array([int(np.flatnonzero(groups == g)[0]) for g in range(reasons.count)])  # column of the value
     first = np.array([int(np.flatnonzero(coordinate == j)[0]) for j in value])
@@ -116,11 +121,17 @@ def report_cells(
         gone = np.flatnonzero(unknown[i])
         row, point = matrix[i], where[i]
         if gone.size:
-            row, point = _filled(row, unknown[i], reasons, near, coded, value, first, soft, from_soft, linear, group)
-        here = conditional(point, residuals(linear, point[None])[0], reasons, near, group)
+            row, point = _filled(
+                row, unknown[i], reasons, near, coded, value, first, soft, from_soft, linear, group, apart
+            )
+        here = conditional(point, residuals(linear, point[None], apart)[0], reasons, near, group)
         low, high = from_soft(np.array([here.middle - half * here.spread, here.middle + half * here.spread]))
         found["low"][i], found["high"][i] = low[first], high[first]
-        found["p_value"][i] = reasons.tail(here.size[None])[0][first]
+        tails = reasons.tail(here.size[None])[0]
+        found["p_value"][i] = tails[first]
+        for column, mine in places.items():
+            least = min(float(tails[mine].min()), float(tails[first[column]]))
+            found["p_value"][i, column] = min(1.0, (1 + len(mine)) * least)
         for column in np.flatnonzero(coded):
             some, others = present[:, column], near.others[:, column]
             codes, others = reasons.rows[:, value[column]], others[some[others]]
@@ -175,6 +186,7 @@ def _filled(
     from_soft: Callable[[np.ndarray], np.ndarray],
     linear: Linear,
     group: np.ndarray,
+    apart: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The row with its unknown cells as in the nearest training row, then numbers as predicted from the other columns."""
     row = row.copy()
@@ -183,7 +195,7 @@ def _filled(
     point = soft(row[None])[0]
     numbers = unknown & ~coded
     for _ in range(_PASSES if numbers.any() else 0):
-        middle = conditional(point, residuals(linear, point[None])[0], reasons, near, group).middle
+        middle = conditional(point, residuals(linear, point[None], apart)[0], reasons, near, group).middle
         row[value[numbers]] = from_soft(middle[None])[0][first[numbers]]
         point = soft(row[None])[0]
     return row, point

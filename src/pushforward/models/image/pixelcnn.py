@@ -8,7 +8,7 @@ from torch import Tensor
 from pushforward import distributions
 from pushforward.models.base import Model
 from pushforward.models.sampling import seeded_generator
-from pushforward.models.validation import check_data
+from pushforward.models.validation import check_shape
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import CategoricalLikelihood, Integers, LogisticLikelihood
@@ -112,7 +112,7 @@ class PixelCNN(Model):
             ConfigError: for more rows than the image has, or both a seed and a generator.
             InputError: for a wrong shape, or kept rows with values that are no integers in 0..levels - 1.
         """
-        check_data(x, self.shape, type(self).__name__)
+        check_shape(x, self.shape, type(self).__name__)
         check_integer("rows", rows, 0, most=self.shape[1])
         generator = seeded_generator(seed, generator, x.device)
         context = self.prepare_context(context, x.shape[:-3])

@@ -118,7 +118,7 @@ function drawTiles() {
 function drawAlerts() {
   $("alerts").hidden = state.alerts.length === 0;
   $("alerts").querySelector("ul").replaceChildren(...state.alerts.map((alert) => make("li", {},
-    make("b", {}, alert.labels.alertname), ` ${alert.labels.model_name || ""}: ${alert.annotations.summary} `,
+    make("b", {}, alert.labels.alertname), `${alert.labels.model_name ? " " + alert.labels.model_name : ""}: ${alert.annotations.summary} `,
     make("span", { class: "quiet" }, alert.starts ? `since ${when(alert.starts)}` : ""))));
 }
 

@@ -146,13 +146,16 @@ def refresh(model: Model, source: Source, seed: int) -> None:
 
 
 def sampling_callback(
-    posterior: Posterior, start: int, callback: Callable[[TrainingEvent], object] | None
+    posterior: Posterior, start: int, every: int, callback: Callable[[TrainingEvent], object] | None
 ) -> tuple[Callable[[TrainingEvent], object], list[int]]:
-    """A callback of ``fit`` that records the weights at each evaluation after step ``start``, and these steps."""
+    """A callback of ``fit`` that records the weights at every ``every``-th step after step ``start``, and these steps.
+
+    A run that time ends has one more evaluation, which gives no sample: it may be one step after the last one.
+    """
     steps: list[int] = []
 
     def record(event: TrainingEvent) -> object:
-        if event.step > start and len(steps) < len(posterior):
+        if event.step > start and (event.step - start) % every == 0 and len(steps) < len(posterior):
             posterior.record(len(steps))
             steps.append(event.step)
         return None if callback is None else callback(event)

@@ -45,7 +45,7 @@ def deep_ensemble(
         context: context of array data, as for ``fit``.
         validation: held-out rows, as for ``fit``, by which each member keeps its best weights.
         config: options of each training; the options below replace its values. The number of the member is appended to
-            the name of the ``checkpoint`` file, and a run that was killed resumes from these files.
+            the names of the ``checkpoint`` and ``log`` files ("run.jsonl.0"), and a run that was killed resumes from the checkpoints.
         options: fields of :class:`TrainingConfig`.
 
     Raises:
@@ -71,8 +71,10 @@ def deep_ensemble(
             model = make()
         if train is None:
             train, held_out = open_data(model, data, context, validation, config)
-        checkpoint = None if config.checkpoint is None else f"{os.fspath(config.checkpoint)}.{k}"
-        member_config = dataclasses.replace(config, seed=seed, checkpoint=checkpoint)
+        checkpoint, log = (
+            None if file is None else f"{os.fspath(file)}.{k}" for file in (config.checkpoint, config.log)
+        )
+        member_config = dataclasses.replace(config, seed=seed, checkpoint=checkpoint, log=log)
         fit(model, train.reseeded(seed), validation=held_out, config=member_config)
         if posterior is None:
             posterior = Posterior(model, n_members, tuple(tensors_of(model)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -98,8 +98,18 @@ class Posterior(nn.Module):
     def __len__(self) -> int:
         return self.n_samples
 
-    def __getitem__(self, index: int) -> Model:
-        index = range(self.n_samples)[index]  # raises IndexError beyond the end, which ends iteration
+    @overload
+    def __getitem__(self, index: int) -> Model: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Model]: ...
+
+    def __getitem__(self, index: int | slice) -> Model | list[Model]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(self.n_samples)[index]]
+        if not -self.n_samples <= index < self.n_samples:
+            raise IndexError(f"this posterior has {self.n_samples} samples; there is no sample {index}.")
+        index = range(self.n_samples)[index]
         stacks = self.samples()
         shared: dict[int, Any] = {}  # deepcopy uses these as the copies, so it copies no tensor
         for name, tensor in tensors_of(self.model).items():

@@ -106,7 +106,7 @@ def sghmc(
         source.replacement = source.batch_size < len(source.rows)
     chosen = choose_parameters(model, parameters)
     posterior = Posterior(model, n_samples, recorded_names(model, chosen))
-    callback, steps = sampling_callback(posterior, burn_in, config.callback)
+    callback, steps = sampling_callback(posterior, burn_in, thin, config.callback)
 
     def make(weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return AdaptiveSGHMC(

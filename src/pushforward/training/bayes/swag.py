@@ -112,7 +112,7 @@ def swag(
     callback = config.callback
 
     def take_snapshot(event: TrainingEvent) -> object:
-        if event.step:
+        if event.step and event.step % snapshot_every == 0:  # not at the end of a run that time ended
             trajectory.add()
         return None if callback is None else callback(event)
 

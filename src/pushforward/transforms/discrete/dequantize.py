@@ -12,7 +12,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, UNIT, Counting, Kind, Measure, Mixed, Support
 from pushforward.numerics import Noise, sum_event, uniform_like
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_integer, is_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
@@ -57,10 +57,10 @@ class UniformDequantize(Transform):
 
     def __init__(self, features: int | Shape, levels: int | tuple = 256) -> None:
         super().__init__(features)
-        self.features, self.levels = features, levels
         flat = _flat(levels)
-        if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 1 for count in flat):
+        if not all(is_integer(count) and count >= 1 for count in flat):
             raise ConfigError(f"levels must be positive integers; got {levels!r}.")
+        self.features, self.levels = features, levels if isinstance(levels, (tuple, list)) else int(levels)
         self.register_buffer("count", per_feature(levels, self.in_shape, "levels"))
         self.domain = Support(0.0, float(max(flat) - 1))
 

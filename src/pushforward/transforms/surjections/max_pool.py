@@ -78,7 +78,8 @@ class Max(Transform):
         """``(*batch, K)`` to ``(*batch, 1)``."""
         z, k = x.max(-1, keepdim=True)
         u = unsoftplus(z - x.gather(-1, _others(k, x.shape[-1])))
-        contribution = torch.log_softmax(self.logits, -1).to(x.dtype)[k[..., 0]] - sum_event(F.logsigmoid(u), 1)
+        prior = torch.log_softmax(self.logits, -1).to(x.dtype).expand(x.shape).gather(-1, k)[..., 0]
+        contribution = prior - sum_event(F.logsigmoid(u), 1)
         return Step(z, contribution + self.density.log_prob(u, self._condition(z, k)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -94,7 +95,8 @@ class Max(Transform):
         return require_lebesgue(latent, self.in_shape[0], "Max")
 
     def _condition(self, z: Tensor, k: Tensor) -> Tensor:
-        return torch.cat((z, F.one_hot(k[..., 0], self.in_shape[0]).to(z.dtype)), -1)
+        place = torch.arange(self.in_shape[0], device=k.device)  # one_hot reads values, which vmap forbids
+        return torch.cat((z, (k == place).to(z.dtype)), -1)
 
 
 @register("transforms")

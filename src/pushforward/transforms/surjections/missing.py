@@ -97,8 +97,9 @@ class AugmentMissing(Transform):
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set mean and scale from the observed values of each column, unless they are set; return z."""
         if not self.initialized:
-            observed = (x.index_select(-1, self.indicator_index) <= 0.5).double()
-            values = x.index_select(-1, self.column_index).double()
+            seen = x.index_select(-1, self.indicator_index) <= 0.5
+            observed = seen.double()
+            values = torch.where(seen, x.index_select(-1, self.column_index).double(), 0.0)
             count = observed.sum(0).clamp_min(1)
             mean = (values * observed).sum(0) / count
             scale = (((values - mean).square() * observed).sum(0) / count).sqrt()

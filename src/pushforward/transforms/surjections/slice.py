@@ -8,7 +8,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Measure
 from pushforward.numerics import Noise
-from pushforward.numerics.checks import check_integer, check_widths
+from pushforward.numerics.checks import check_integer, check_widths, is_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.linear.permutation import inverse_permutation
@@ -148,11 +148,11 @@ def split_coordinates(width: int, keep: int | tuple[int, ...], owner: str) -> tu
     Raises:
         ConfigError: if one of them is empty, or ``keep`` has indices that are repeated or out of range.
     """
-    if isinstance(keep, int) and not isinstance(keep, bool):
-        kept = list(range(keep)) if 0 < keep < width else []
+    if is_integer(keep):
+        kept = list(range(keep)) if 0 < keep < width else []  # pyright: ignore[reportOperatorIssue, reportArgumentType]
     else:
         kept = list(keep) if isinstance(keep, (tuple, list)) else []
-    legal = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < width for i in kept)
+    legal = all(is_integer(i) and 0 <= i < width for i in kept)
     if not legal or len(set(kept)) != len(kept) or not 0 < len(kept) < width:
         raise ConfigError(
             f"keep of {owner} must be an integer in 1, ..., {width - 1}, or some of the indices 0, ..., {width - 1}; got {keep!r}."
