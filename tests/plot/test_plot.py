@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import betabinom, binom, norm
+from scipy.stats import betabinom, binom, norm, poisson
 
 import pushforward as pf
 from pushforward.detection import realized_interval
@@ -94,6 +94,36 @@ def test_integers_have_probabilities():
         pf.plot.density(model, limits=(0, 5000))
 
 
+@pytest.mark.parametrize(
+    ("distribution", "expected"),
+    [
+        (torch.distributions.Poisson(3.0), poisson(3).pmf),
+        (torch.distributions.Bernoulli(0.3), lambda k: np.where(k == 1, 0.3, 0.7)),
+        (torch.distributions.Categorical(torch.tensor([0.2, 0.3, 0.5])), lambda k: np.array([0.2, 0.3, 0.5])[k]),
+        (torch.distributions.Binomial(9, torch.tensor(0.4)), binom(9, 0.4).pmf),
+    ],
+)
+def test_a_discrete_distribution_has_probabilities(distribution, expected):
+    ax = pf.plot.density(distribution)
+    at, values = curve(ax, "model").T
+    np.testing.assert_array_equal(at, np.round(at))
+    np.testing.assert_allclose(values, expected(at.astype(int)), rtol=1e-5)
+    assert values.sum() > 0.98
+    assert ax.get_ylabel() == "probability"
+    outside = curve(pf.plot.density(distribution, limits=(-3, 1)), "model")
+    np.testing.assert_array_equal(outside[:, 0], [-3, -2, -1, 0, 1])
+    np.testing.assert_array_equal(outside[:3, 1], 0)
+    np.testing.assert_allclose(outside[3:, 1], expected(np.array([0, 1])), rtol=1e-5)
+
+
+def test_two_discrete_coordinates_are_a_heat_map_of_integers():
+    base = torch.distributions.Poisson(torch.tensor([2.0, 4.0]))
+    ax = pf.plot.density(torch.distributions.Independent(base, 1), limits=[(0, 5), (0, 9)])
+    found = ax.collections[0].get_array().reshape(10, 6)
+    np.testing.assert_allclose(found, np.outer(poisson(4).pmf(range(10)), poisson(2).pmf(range(6))), rtol=1e-5)
+    assert ax.figure.axes[1].get_ylabel() == "probability"
+
+
 def test_a_heat_map_of_many_integers_has_some_of_them():
     model = pf.models.DiscreteFlow(2, categories=300)
     ax = pf.plot.density(model, limits=[(0, 299), (0, 299)], points=30)
@@ -153,6 +183,10 @@ def test_the_text_of_an_unusual_column_without_excess_is_orange_too():
         (lambda: pf.plot.density(pf.Guard()), InputError, "not a density"),
         (lambda: pf.plot.samples(np.zeros((3, 4))), InputError, "choose two"),
         (lambda: pf.plot.samples({}), InputError, "got none"),
+        (lambda: pf.plot.samples([1, 2, np.inf, 3]), InputError, "leave out the infinite ones, 1 of 4 numbers"),
+        (lambda: pf.plot.samples({"a": [[1, -np.inf]]}), InputError, "rows of 'a' must be finite"),
+        (lambda: pf.plot.images([[[1, np.inf]]]), InputError, "images must be finite"),
+        (lambda: pf.plot.heat_map([[1.0]], ["a"], ["b"], ax=3), ConfigError, "ax is matplotlib axes"),
         (lambda: pf.plot.images(np.zeros((3, 2, 2, 2))), InputError, "images have shape"),
         (lambda: pf.plot.p_values([0.5, 1.5]), InputError, "from 0 to 1"),
         (lambda: pf.plot.p_values(["a"]), InputError, "must be numbers"),
@@ -220,6 +254,20 @@ def test_images_keep_their_pixels_in_order():
     np.testing.assert_allclose(drawn[1, 5], (color[1, :, 1, 1] - color.min()) / (color.max() - color.min()))
 
 
+@pytest.mark.parametrize(
+    ("count", "height", "width", "columns"),
+    [(6, 8, 64, 1), (6, 64, 8, 6), (40, 10, 40, 3), (12, 28, 28, 4), (16, 28, 28, 4), (2, 9, 9, 2), (7, 9, 9, 3)],
+)
+def test_a_sheet_is_about_as_wide_as_high(count, height, width, columns):
+    ax = pf.plot.images(RNG.random((count, height, width)))
+    high, wide = ax.images[0].get_array().shape
+    assert (wide + 1) // (width + 1) == columns
+    others = [(k * (width + 1), -(-count // k) * (height + 1)) for k in range(1, count + 1)]
+    assert abs(np.log((wide + 1) / (high + 1))) <= min(abs(np.log(a / b)) for a, b in others) + 1e-9
+    area = ax.figure.get_size_inches() - 0.4
+    assert area[0] / area[1] == pytest.approx(wide / high, rel=0.2)
+
+
 def test_shares_of_alarms_are_those_of_the_guard():
     guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(RNG.normal(size=(400, 2)))
     rows = RNG.normal(1, 1, size=(150, 2))
@@ -277,6 +325,23 @@ def test_the_martingale_is_in_powers_of_ten():
     assert level == pytest.approx(2)
     first = curve(ax, "evidence")[:, 0][curve(ax, "evidence")[:, 1] >= level][0]
     assert first == monitor.alarm_at
+
+
+def test_one_point_is_seen():
+    """A line of one point has no length, and a band of one level no width."""
+    for ax in (
+        pf.plot.martingale([0.5]),
+        pf.plot.coverage([0.9], [0.95], count=20),
+        pf.plot.coverage([0.9], [0.95], count=20, difference=True),
+    ):
+        name = "evidence" if "evidence" in ax.get_ylabel() else "observed"
+        line = next(line for line in ax.get_lines() if line.get_label() == name)
+        assert line.get_marker() == "o"
+        for band in ax.collections:
+            assert np.ptp(band.get_paths()[0].vertices[:, 0]) > 0
+            low, high = binom.ppf([0.025, 0.975], 20, 0.9) / 20
+            assert np.ptp(band.get_paths()[0].vertices[:, 1]) == pytest.approx(high - low)
+    assert pf.plot.martingale([0.5, 0.6]).get_lines()[0].get_marker() in ("", "None")
 
 
 def test_training_draws_the_history():

@@ -10,7 +10,8 @@ import torch
 
 from pushforward.errors import InputError, KindError
 from pushforward.numerics.checks import check_integer
-from pushforward.plot.axes import BAND, BLUE, GRAY, array, legend, new_axes, tidy
+from pushforward.plot.axes import BAND, GRAY, LINES, MARKERS, array, legend, new_axes, set_limits, tidy, turns, unnamed
+from pushforward.plot.names import label_of, plain
 
 __all__ = ["density"]
 
@@ -28,14 +29,14 @@ def density(
     points: int | None = None,
     names: Sequence[str] | None = None,
     label: str | None = None,
-    color: str = BLUE,
+    color: str | None = None,
     cmap: str = "viridis",
     dots: int = 1000,
     draws: int | None = None,
 ) -> Any:
     """Draw a density of one coordinate as a curve, of two as a heat map; data become a histogram, or dots.
 
-    Probabilities of integers (one coordinate, measure Counting) are drawn as bars.
+    Probabilities of integers (measure Counting, or a discrete distribution of torch) are drawn as dots, or as a heat map.
 
     Args:
         model: a model, a :class:`~pushforward.FlowDensity`, a ``torch.distributions`` object, or a function from a tensor
@@ -49,7 +50,7 @@ def density(
             most that many of them along each axis, at equal distances.
         names: of the coordinates; by default those of the table that a FlowDensity was fitted on.
         label: of the curve, for a legend.
-        color: of the curve.
+        color: of the curve; by default the next of :data:`COLORS` that the axes have not had.
         cmap: matplotlib's name of the colors of a heat map.
         dots: number of data rows that a heat map shows at most.
         draws: number of draws of the noise of a model that has some, such as dequantization (``evaluate(samples=)``); 16 for a
@@ -87,7 +88,7 @@ def density(
     box = _box(model, rows, size, context) if box is None else box
     if box.shape != (size, 2) or not (box[:, 0] < box[:, 1]).all() or not np.isfinite(box).all():
         raise InputError(f"limits are (low, high) of each of {size} coordinates, with low below high.")
-    counting = getattr(getattr(model, "measure", None), "name", "") == "Counting"
+    counting = _counts(model)
     check_integer("points", points, 2) if points is not None else None
     check_integer("dots", dots, 0)
     check_integer("draws", draws) if draws is not None else None
@@ -107,7 +108,8 @@ def density(
     if size == 1:
         ax = tidy(new_axes(ax))
         _curve(ax, grids[0], values, rows, label, color, counting)
-        ax.set(xlabel=names[0], ylabel=title, ylim=(0, None))
+        ax.set(xlabel=plain(names[0]), ylabel=title)
+        set_limits(ax, 0, ax.get_ylim()[1])
         if rows is not None or label is not None:
             legend(ax)
         return ax
@@ -119,30 +121,37 @@ def density(
         ax.plot(
             shown[:, 0], shown[:, 1], ".", color="white", markeredgecolor="black", markeredgewidth=0.3, markersize=3.5
         )
-    ax.set(xlabel=names[0], ylabel=names[1], xlim=box[0], ylim=box[1])
+    ax.set(xlabel=plain(names[0]), ylabel=plain(names[1]), xlim=box[0], ylim=box[1])
     return ax
 
 
-def _curve(ax: Any, grid: np.ndarray, values: np.ndarray, rows: np.ndarray | None, label: str | None, color: str,
-           counting: bool) -> None:  # fmt: skip
+def _curve(ax: Any, grid: np.ndarray, values: np.ndarray, rows: np.ndarray | None, label: str | None,
+           color: str | None, counting: bool) -> None:  # fmt: skip
+    color, turn = turns(ax, 1)[0] if color is None else (color, 0)
+    data = "data" if unnamed(ax, "data") else None
     if rows is not None and counting:
         counts = [(rows[:, 0] == each).mean() for each in grid]
-        ax.bar(grid, counts, width=0.9, color=BAND, edgecolor=GRAY, linewidth=0.3, label="data")
+        ax.bar(grid, counts, width=0.9, color=BAND, edgecolor=GRAY, linewidth=0.3, label=data)
     elif rows is not None:
         bins = min(60, max(10, round(len(rows) ** 0.5)))
-        ax.hist(
-            rows[:, 0], bins, range=(grid[0], grid[-1]), weights=_weights(rows, grid, bins), color=BAND, label="data"
-        )
+        ax.hist(rows[:, 0], bins, range=(grid[0], grid[-1]), weights=_weights(rows, grid, bins), color=BAND, label=data)
+    name = label_of(label or ("model" if counting or rows is not None else ""))
     if counting:
-        ax.plot(grid, values, "o", color=color, markersize=4, label=label or "model")
+        ax.plot(grid, values, MARKERS[turn] if turn else "o", color=color, markersize=4, label=name)
         ax.xaxis.get_major_locator().set_params(integer=True)
     else:
-        ax.plot(grid, values, color=color, linewidth=1.8, label=label or ("model" if rows is not None else None))
+        ax.plot(grid, values, color=color, linewidth=1.8, linestyle=LINES[turn], label=name)
 
 
 def _weights(rows: np.ndarray, grid: np.ndarray, bins: int) -> np.ndarray:
     """So that the bars are a density of all rows, also of those outside the limits."""
     return np.full(len(rows), bins / ((grid[-1] - grid[0]) * len(rows)))
+
+
+def _counts(model: Any) -> bool:
+    """Whether the model gives probabilities of integers."""
+    measure, support = (getattr(model, name, None) for name in ("measure", "support"))
+    return getattr(measure, "name", "") == "Counting" or bool(getattr(support, "is_discrete", False))
 
 
 def _size(model: Any, rows: np.ndarray | None, box: np.ndarray | None) -> int:
@@ -218,12 +227,13 @@ def _log_density(model: Any, rows: np.ndarray, context: Any, draws: int) -> np.n
 
 
 def _of_distribution(distribution: Any, x: torch.Tensor) -> torch.Tensor:
-    parameter = distribution.sample()
-    x = x.to(parameter.dtype).reshape(len(x), *distribution.event_shape)
-    inside = distribution.support.check(x)
+    rows = x.reshape(len(x), *distribution.event_shape)
+    rounded = rows.to(distribution.sample().dtype)
+    inside = distribution.support.check(rows) & distribution.support.check(rounded)  # rounding moves some inside
     inside = inside.reshape(len(x), -1).all(1)
-    found = x.new_full((len(x),), -torch.inf)
-    found[inside] = distribution.log_prob(x[inside]).reshape(-1)
+    found = torch.full((len(x),), -torch.inf, dtype=x.dtype)
+    if inside.any():
+        found[inside] = distribution.log_prob(rounded[inside]).reshape(-1).to(x.dtype)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
 from pushforward.plot.axes import ORANGE, new_axes, tidy
+from pushforward.plot.names import fitted
 
 __all__ = ["explanation"]
 
@@ -23,6 +24,7 @@ def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     The bar and the text of a column are orange where its p-value is below 5 %, or where no training row has such a cell. The
     usual range holds 95 % of normal rows whose other columns are like those of this row. If one of these is wrong, the range of
     another column can be wrong too: that one then has orange text and no bar, because the row would be as unusual without it.
+    Long names of columns lose their middle.
 
     Args:
         found: what ``guard.explain`` returned, or the reasons of one row.
@@ -60,7 +62,7 @@ def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     for at, (size, reason, color) in enumerate(zip(sizes, reasons, colors, strict=True)):
         style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "parse_math": False}
         ax.annotate(reason.label, (size, at), (6, 0), color=_UNUSUAL_TEXT if color == _UNUSUAL else "black", **style)
-    ax.set_yticks(list(places), [reason.column for reason in reasons], parse_math=False)
+    ax.set_yticks(list(places), [fitted(reason.column, 2.2) for reason in reasons], parse_math=False)
     ax.set_ylim(len(reasons) - 0.5, -0.5)
     ax.set_xlim(0, 1.9 * max(*sizes, longest / 2))
     ax.set_xlabel(f"excess over what is usual for the column, nats\n{_MEANING}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from pushforward.errors import InputError
 from pushforward.plot.axes import array, ink, new_axes
+from pushforward.plot.names import fitted, plain, width_of
 
 __all__ = ["heat_map"]
 
@@ -25,6 +26,8 @@ def heat_map(
     cmap: str = "viridis",
 ) -> Any:
     """Draw a table of numbers: a color for each cell, and its number in black or white, whichever has more contrast.
+
+    Names of columns that are wider than a cell are turned, and long names lose their middle.
 
     Args:
         values: ``(rows, columns)``.
@@ -52,14 +55,23 @@ def heat_map(
     found = array(values, "values")
     if found.shape != (len(rows), len(columns)):
         raise InputError(f"values have shape {found.shape}, and there are {len(rows)} rows and {len(columns)} columns.")
-    ax = new_axes(ax, (1.6 + 0.9 * len(columns), 1.0 + 0.4 * len(rows)))
+    rows, columns = ([fitted(plain(each), 2.2) for each in part] for part in (rows, columns))
+    if ax is None:
+        cell = 0.9
+    else:  # the scale of the colors takes 15 %
+        cell = 0.85 * new_axes(ax).bbox.width / ax.figure.dpi / len(columns)
+    widest = max(map(width_of, columns))
+    turned = widest > cell
+    wider, higher = max(0.0, max(map(width_of, rows)) - 1.0), 0.7 * widest if turned else 0.0
+    ax = new_axes(ax, (1.6 + 0.9 * len(columns) + wider, 1.0 + 0.4 * len(rows) + higher))
     low, high = (None, None) if limits is None else limits
     image = ax.imshow(found, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for (i, j), value in np.ndenumerate(found):
         color = ink(image.cmap(image.norm(value)))
         ax.text(j, i, format(value, form), ha="center", va="center", color=color, fontsize=9)
-    ax.set_xticks(range(len(columns)), columns)
+    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+    ax.set_xticks(range(len(columns)), columns, **turn)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
-    ax.figure.colorbar(image, ax=ax, label=name)
+    ax.figure.colorbar(image, ax=ax, label=plain(name))
     return ax

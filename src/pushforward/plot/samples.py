@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,16 @@ import numpy as np
 
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
-from pushforward.plot.axes import COLORS, array, groups_of, legend, new_axes, tidy
+from pushforward.plot.axes import MARKERS, array, bars, groups_of, legend, new_axes, tidy, turns
+from pushforward.plot.names import label_of, plain
 
 __all__ = ["images", "samples"]
 
 
 def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size: float = 4.0) -> Any:
     """Draw rows of two columns as dots, of one as a histogram; several sets of rows have a color each.
+
+    More than six sets have a marker or a hatch too.
 
     Args:
         x: rows ``(n, 2)``, ``(n, 1)`` or ``(n,)``, or such rows by name: ``{"data": x, "model": y}``.
@@ -28,7 +30,7 @@ def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size:
         The axes.
 
     Raises:
-        InputError: for rows of other widths, or NaN.
+        InputError: for rows of other widths, NaN or infinite numbers.
         ConfigError: without matplotlib.
 
     Example:
@@ -37,7 +39,7 @@ def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size:
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['data', 'model']
     """
-    groups = {key: v[:, None] if v.ndim == 1 else v for key, v in groups_of(x, "rows", "").items()}
+    groups = {key: v[:, None] if v.ndim == 1 else v for key, v in groups_of(x, "rows", "", finite=True).items()}
     widths = {v.shape[1] if v.ndim == 2 else v.shape[1:] for v in groups.values()}
     if widths not in ({1}, {2}):
         raise InputError("samples are drawn in one or two columns: choose two of them, such as x[:, :2].")
@@ -45,15 +47,14 @@ def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size:
     if widths == {1}:
         low, high = min(v.min() for v in groups.values()), max(v.max() for v in groups.values())
         bins = np.linspace(low, high if high > low else low + 1, 51)
-        for color, (key, v) in zip(_colors(len(groups)), groups.items(), strict=True):
-            ax.hist(v[:, 0], bins, density=True, color=color, alpha=0.6, label=key or None)
-        ax.set(xlabel=names[0] if names else "x", ylabel="density")
+        for (color, turn), (key, v) in zip(turns(ax, len(groups)), groups.items(), strict=True):
+            ax.hist(v[:, 0], bins, density=True, label=label_of(key), **bars(color, turn))
+        ax.set(xlabel=plain(names[0] if names else "x"), ylabel="density")
     else:
-        for color, (key, v) in zip(_colors(len(groups)), groups.items(), strict=True):
-            ax.plot(
-                v[:, 0], v[:, 1], ".", color=color, markersize=size, alpha=0.6, markeredgewidth=0, label=key or None
-            )
-        ax.set(xlabel=names[0] if names else "x1", ylabel=names[1] if names else "x2")
+        for (color, turn), (key, v) in zip(turns(ax, len(groups)), groups.items(), strict=True):
+            style = {"color": color, "marker": MARKERS[turn], "markersize": size, "alpha": 0.6}
+            ax.plot(v[:, 0], v[:, 1], linestyle="", markeredgewidth=0, label=label_of(key), **style)
+        ax.set(xlabel=plain(names[0] if names else "x1"), ylabel=plain(names[1] if names else "x2"))
     legend(ax)
     return ax
 
@@ -73,7 +74,7 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, 
         The axes.
 
     Raises:
-        InputError: for another shape, or NaN.
+        InputError: for another shape, NaN or infinite numbers.
         ConfigError: without matplotlib.
 
     Example:
@@ -83,7 +84,7 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, 
         (86, 115)
     """
     integers = "int" in str(getattr(x, "dtype", ""))
-    stack = array(x, "images")
+    stack = array(x, "images", finite=True)
     if stack.ndim == 4 and stack.shape[1] in (1, 3):
         stack = np.moveaxis(stack, 1, -1)
     if stack.ndim == 3:
@@ -93,9 +94,9 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, 
     low, high = (0.0, 255.0) if integers else (stack.min(), stack.max())
     stack = np.clip((stack - low) / (high - low if high > low else 1.0), 0, 1)
     count, height, width, channels = stack.shape
-    wide = min(count, math.ceil(count**0.5)) if columns is None else columns
-    check_integer("columns", wide)
     check_integer("gap", gap, 0)
+    wide = _columns(count, height + gap, width + gap) if columns is None else columns
+    check_integer("columns", wide)
     rows = -(-count // wide)
     sheet = np.concatenate([stack, np.full((rows * wide - count, height, width, channels), np.nan)])
     sheet = np.pad(sheet, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=np.nan)
@@ -103,11 +104,18 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, 
     sheet = sheet.reshape(rows, wide, height, width, channels).swapaxes(1, 2)
     sheet = sheet.reshape(rows * height, wide * width, channels)[: rows * height - gap, : wide * width - gap]
     sheet = np.ma.masked_invalid(sheet[..., 0]) if channels == 1 else np.nan_to_num(sheet, nan=1.0)
-    ax = new_axes(ax, (0.6 * wide + 0.4, 0.6 * rows + 0.4))
+    stretch = (width / height) ** 0.5
+    ax = new_axes(ax, (0.6 * wide * stretch + 0.4, 0.6 * rows / stretch + 0.4))
     ax.imshow(sheet, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     return ax
 
 
-def _colors(count: int) -> list[str]:
-    return [COLORS[k % len(COLORS)] for k in range(count)]
+def _columns(count: int, height: int, width: int) -> int:
+    """Number of images of a size in a row, for the sheet that is nearest to a square; of two such, the wider one."""
+
+    def ratio(columns: int) -> float:
+        sides = columns * width, -(-count // columns) * height
+        return max(sides) / min(sides)
+
+    return min(range(count, 0, -1), key=ratio)

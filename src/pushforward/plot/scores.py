@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.plot.axes import COLORS, groups_of, legend, new_axes, tidy
+from pushforward.plot.axes import bars, groups_of, legend, mark, new_axes, tidy, turns
+from pushforward.plot.names import label_of, plain
 
 __all__ = ["scores"]
 
@@ -47,16 +48,14 @@ def scores(
         low, high = min(low, threshold), max(high, threshold)
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     ax = tidy(new_axes(ax), left=False)
-    for color, (key, v) in zip([COLORS[k % len(COLORS)] for k in range(len(found))], found.items(), strict=True):
-        shown = None
+    for (color, turn), (key, v) in zip(turns(ax, len(found)), found.items(), strict=True):
+        shown = key
         if threshold is not None:
             share = 100 * (v >= threshold).mean()
             shown = f"{key}: {share:{'.3g' if share >= 99.5 else '.2g'}} % alarms".removeprefix(": ")
-        ax.hist(
-            np.clip(v, edges[0], edges[-1]), edges, density=True, color=color, alpha=0.6, label=shown or key or None
-        )
+        ax.hist(np.clip(v, edges[0], edges[-1]), edges, density=True, label=label_of(shown), **bars(color, turn))
     if threshold is not None:
-        ax.axvline(threshold, color="black", linewidth=1.4, label="alarm")
-    ax.set(xlabel=name, yticks=[])
+        mark(ax, threshold, "alarm", color="black", linewidth=1.4)
+    ax.set(xlabel=plain(name), yticks=[])
     legend(ax)
     return ax

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pushforward.numerics.checks import check_number
-from pushforward.plot.axes import COLORS, GRAY, groups_of, legend, new_axes, tidy
+from pushforward.plot.axes import GRAY, LINES, groups_of, legend, mark, new_axes, tidy, turns, unnamed
+from pushforward.plot.names import label_of
 
 __all__ = ["martingale"]
 
@@ -45,11 +46,15 @@ def martingale(
     level = -math.log10(check_number("alpha", alpha, 0, 1))
     groups = {key: v.ravel() for key, v in groups_of(log_evidence, "log_evidence", "evidence").items()}
     ax = tidy(new_axes(ax, (6.5, 3.4)))
-    for color, (key, v) in zip([COLORS[k % len(COLORS)] for k in range(len(groups))], groups.items(), strict=True):
-        ax.plot(np.arange(start, start + len(v)), v / math.log(10), color=color, linewidth=1.6, label=key)
-    ax.axhline(level, color="black", linewidth=1.2, linestyle="--", label=f"alarm (alpha = {alpha:g})")
+    for (color, turn), (key, v) in zip(turns(ax, len(groups)), groups.items(), strict=True):
+        marker = "o" if len(v) == 1 else ""  # one point has no line
+        style = {"color": color, "linestyle": LINES[turn], "marker": marker}
+        ax.plot(np.arange(start, start + len(v)), v / math.log(10), linewidth=1.6, label=label_of(key), **style)
+    alarm = f"alarm (alpha = {alpha:g})"
+    if unnamed(ax, alarm):
+        ax.axhline(level, color="black", linewidth=1.2, linestyle="--", label=alarm)
     if change_at is not None:
-        ax.axvline(change_at, color=GRAY, linewidth=1.2, linestyle=":", label="change")
+        mark(ax, change_at, "change", color=GRAY, linewidth=1.2, linestyle=":")
     ax.set(xlabel="number of scores", ylabel="log10 of the evidence")
     legend(ax)
     return ax

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pushforward.errors import InputError
-from pushforward.plot.axes import BLUE, GRAY, ORANGE, legend, new_axes, tidy
+from pushforward.plot.axes import GRAY, LINES, legend, mark, new_axes, tidy, turns
 
 __all__ = ["training"]
 
@@ -42,12 +42,13 @@ def training(result: Any, *, ax: Any = None) -> Any:
         raise InputError("there is no evaluation to draw: train for more steps.")
     ax = tidy(new_axes(ax))
     names = ("loss, training rows", "-log p, held-out rows")
-    for part, color, name in zip(finite, (BLUE, ORANGE), names, strict=True):
+    for part, (color, turn), name in zip(finite, turns(ax, 2), names, strict=True):
         if part:
-            ax.plot(*zip(*part, strict=True), marker=".", color=color, linewidth=1.6, label=name)
+            style = {"color": color, "linestyle": LINES[turn]}
+            ax.plot(*zip(*part, strict=True), marker=".", linewidth=1.6, label=name, **style)
     best = getattr(result, "best_step", None)
     if best is not None and held:
-        ax.axvline(best, color=GRAY, linewidth=1.2, linestyle=":", label="weights that were kept")
+        mark(ax, best, "weights that were kept", color=GRAY, linewidth=1.2, linestyle=":")
     ax.set(xlabel="optimizer steps", ylabel="nats")
     legend(ax)
     return ax

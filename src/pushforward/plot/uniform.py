@@ -8,7 +8,8 @@ import numpy as np
 
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer, check_number
-from pushforward.plot.axes import BAND, COLORS, array, groups_of, legend, new_axes, tidy
+from pushforward.plot.axes import BAND, LINES, array, groups_of, legend, new_axes, tidy, turns, unnamed
+from pushforward.plot.names import label_of, plain
 
 __all__ = ["coverage", "p_values"]
 
@@ -25,7 +26,8 @@ def p_values(
     with k = floor(a (n + 1)) they are BetaBinomial(m, k, n + 1 - k) many (Vovk 2012; Bates et al. 2023): a wider band.
 
     Args:
-        p: p-values ``(m,)``, or p-values of several groups by name; the band is for the size of the first.
+        p: p-values ``(m,)``, or p-values of several groups by name; the band is for the size of the first
+            in the axes.
         ax: matplotlib axes; new ones by default.
         calibration: number of calibration rows, ``guard.calibrator_.n``; None for independent p-values.
         confidence: probability of the band at each level.
@@ -54,10 +56,12 @@ def p_values(
         levels = np.geomspace(min(0.5, max(smallest, 1e-8)), 1, 201)
     low, high = _band(levels, count, calibration, check_number("confidence", confidence, 0, 1))
     ax = tidy(new_axes(ax, (4.6, 4.2)))
-    ax.fill_between(levels, low, high, color=BAND, linewidth=0, label=f"{100 * confidence:g} % if uniform")
-    ax.plot(levels, levels, color="black", linewidth=0.8, linestyle="--")
-    for color, (key, v) in zip([COLORS[k % len(COLORS)] for k in range(len(groups))], groups.items(), strict=True):
-        ax.plot(levels, _below(v, levels), color=color, linewidth=1.8, label=key)
+    styles, band = turns(ax, len(groups)), f"{100 * confidence:g} % if uniform"
+    if unnamed(ax, band):
+        ax.fill_between(levels, low, high, color=BAND, linewidth=0, label=band)
+        ax.plot(levels, levels, color="black", linewidth=0.8, linestyle="--")
+    for (color, turn), (key, v) in zip(styles, groups.items(), strict=True):
+        ax.plot(levels, _below(v, levels), color=color, linewidth=1.8, linestyle=LINES[turn], label=label_of(key))
     if log:
         ax.set(xscale="log", yscale="log", xlim=(levels[0], 1), ylim=(levels[0] / 3, 1))
     else:
@@ -108,15 +112,21 @@ def coverage(
     if any(v.min() < 0 or v.max() > 1 for v in [grid, *groups.values()]):
         raise InputError("levels and fractions are numbers from 0 to 1.")
     ax = tidy(new_axes(ax, (4.6, 4.2)))
-    base = grid if difference else np.zeros_like(grid)
+    styles, base = turns(ax, len(groups)), grid if difference else np.zeros_like(grid)
+    wide = grid
+    if len(grid) == 1:  # the band and the line of one level need a width
+        wide = grid + np.array([-0.02, 0.02])
+        ax.margins(x=1)
     if count is not None:
         low, high = _band(grid, check_integer("count", count), None, check_number("confidence", confidence, 0, 1))
         shown = f"{100 * confidence:g} % if right"
-        ax.fill_between(grid, low - base, high - base, color=BAND, linewidth=0, label=shown)
-    ax.plot(grid, grid - base, color="black", linewidth=0.8, linestyle="--")
-    for color, (key, v) in zip([COLORS[k % len(COLORS)] for k in range(len(groups))], groups.items(), strict=True):
-        ax.plot(grid, v - base, color=color, linewidth=1.8, label=key)
-    ax.set(xlabel=name, ylabel="observed minus promised" if difference else "observed coverage")
+        if unnamed(ax, shown):
+            ax.fill_between(wide, low - base, high - base, color=BAND, linewidth=0, label=shown)
+    ax.plot(wide, np.zeros_like(wide) if difference else wide, color="black", linewidth=0.8, linestyle="--")
+    for (color, turn), (key, v) in zip(styles, groups.items(), strict=True):
+        style = {"color": color, "linestyle": LINES[turn], "marker": "o" if len(grid) == 1 else ""}
+        ax.plot(grid, v - base, linewidth=1.8, label=label_of(key), **style)
+    ax.set(xlabel=plain(name), ylabel="observed minus promised" if difference else "observed coverage")
     legend(ax)
     return ax
 

@@ -56,20 +56,20 @@ def conditional(
 
 
 def residuals(linear: Linear, rows: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Error of the Gaussian's prediction of each coordinate from those of other columns, ``(n, d)``.
+    """Error of the Gaussian's prediction of each coordinate from those of other groups, ``(n, d)``.
 
-    With the precision P and the coordinates G of a column the errors are P_GG^-1 (P (x - m))_G. The other coordinates of a column do
-    not count: the place of an instant on the circle of the day would tell the time of day that is to be predicted.
+    With the precision P and the coordinates G of a group the errors are P_GG^-1 (P (x - m))_G. The other coordinates of a group do not
+    count: the place of an instant on the circle of the day would tell the time of day that is to be predicted.
 
     Args:
         linear: the Gaussian of the soft space.
         rows: in this space, ``(n, d)``.
-        group: column of each coordinate, ``(d,)``.
+        group: of each coordinate, see :meth:`Reasons.apart`, ``(d,)``.
     """
     found = linear.conditional(rows) / np.sqrt(np.diag(linear.precision))
-    columns, counts = np.unique(group, return_counts=True)
-    for column in columns[counts > 1]:
-        mine = np.flatnonzero(group == column)
+    groups, counts = np.unique(group, return_counts=True)
+    for each in groups[counts > 1]:
+        mine = np.flatnonzero(group == each)
         block = linear.precision[np.ix_(mine, mine)]
         found[:, mine] = np.linalg.solve(block, (found[:, mine] * np.diag(block)).T).T
     return found

@@ -59,7 +59,7 @@ def _reasons(pool: Pool, matrix: np.ndarray, known: int, generator: np.random.Ge
     kept = np.sort(generator.permutation(old)[: size - count])
     added = matrix[np.sort(generator.permutation(new)[:count])]
     placed = pool.spaces("soft", pool.coordinates(np.ascontiguousarray(added)))
-    errors = residuals(pool.parts["linear"], placed, reasons.prediction_groups(column))
+    errors = residuals(pool.parts["linear"], placed, reasons.apart(column, pool.coordinates.on_circle))
     reasons = reasons.replace(
         rows=np.concatenate((reasons.rows[kept], added)), residual=np.concatenate((reasons.residual[kept], errors))
     )

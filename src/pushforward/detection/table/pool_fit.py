@@ -195,14 +195,16 @@ def _fit(
         parts[name] = family.kind.fit(placed)
         if family.kind is Linear:
             few = min(scale, rows_to_store(matrix.shape[1]))
-            owners = np.array(features.owners)
-            errors = _residuals(placed, folds, few, owners[coordinates.column])
-            reasons = Reasons.start(matrix[:few], errors, owners.astype(np.float64))
+            reasons = Reasons.start(matrix[:few], np.zeros((few, len(coordinates.column))), np.array(features.owners))
+            apart = reasons.apart(coordinates.column, coordinates.on_circle)
+            reasons = reasons.with_residuals(_residuals(placed, folds, few, apart))
             reasons = calibrate(reasons, placed[:few], reasons.groups[coordinates.column])
     assert reasons is not None
     if not store_rows:
         made = draw_rows(features, coordinates, spaces, spaces("soft", rows), len(reasons.rows), seed)
-        errors = residuals(parts["linear"], spaces("soft", coordinates(made)), reasons.groups[coordinates.column])
+        errors = residuals(
+            parts["linear"], spaces("soft", coordinates(made)), reasons.apart(coordinates.column, coordinates.on_circle)
+        )
         reasons = reasons.replace(rows=made, residual=errors)
         # Sorted columns show the extreme rows where columns depend on each other; interpolated quantiles do not.
         levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
@@ -332,7 +334,7 @@ def _best(values: dict[str, _Values]) -> float:
 
 
 def _residuals(rows: np.ndarray, folds: np.ndarray, count: int, group: np.ndarray) -> np.ndarray:
-    """Errors of each coordinate given other columns on rows on which the Gaussian was not fitted, ``(count, d)``."""
+    """Errors of each coordinate given other groups on rows on which the Gaussian was not fitted, ``(count, d)``."""
     found = np.empty((count, rows.shape[1]))
     for k in range(int(folds.max()) + 1):
         inside = folds[:count] == k

@@ -39,7 +39,7 @@ class Reasons(Arrays):
         spread: standard deviation of the error of the prediction, ``(d,)``.
         given: quantiles of the size of standardized errors, ascending, ``(201, d)``.
         slope: mean excess of this size over the 90th percentile, ``(d,)``.
-        by_column: 1 if a coordinate is predicted from other columns alone, ``(1,)``; 0 in files of earlier versions, whose residuals
+        by_column: 1 if the coordinates of a value do not predict each other, ``(1,)``; 0 in files of earlier versions, whose residuals
             are those given all other coordinates.
     """
 
@@ -58,13 +58,18 @@ class Reasons(Arrays):
         tensors.setdefault(f"{prefix}by_column", torch.zeros(1, dtype=torch.float64))
         return super().unpack(tensors, prefix)
 
-    def prediction_groups(self, column: np.ndarray) -> np.ndarray:
-        """Coordinates with the same number do not predict each other, ``(d,)``.
+    def apart(self, column: np.ndarray, circle: np.ndarray) -> np.ndarray:
+        """Coordinates with the same number do not predict each other, ``(d,)``: those of a value and its places on circles.
+
+        A missing indicator predicts the value of its column: what is usual is asked of cells that have a value.
 
         Args:
             column: matrix column of each coordinate, ``(d,)``.
+            circle: whether a coordinate is cos or sin of an instant, boolean ``(d,)``.
         """
-        return self.groups[column] if bool(self.by_column[0]) else np.arange(len(column))
+        alone = np.arange(len(column)) + self.count
+        of_value = (column < self.count) | circle  # the values are the first columns of the matrix
+        return np.where(of_value, self.groups[column], alone) if bool(self.by_column[0]) else alone
 
     def prepare(self) -> None:
         """Groups as integers."""
@@ -76,10 +81,13 @@ class Reasons(Arrays):
         """Reasons whose errors are unknown yet; see :func:`~pushforward.detection.table.conditional.calibrate`."""
         d = residual.shape[1]
         return cls(
-            rows=rows, residual=residual, group=group, gain=np.ones(d),
-            spread=np.maximum(residual.std(0), 1e-9),
+            rows=rows, residual=residual, group=group, gain=np.ones(d), spread=np.maximum(residual.std(0), 1e-9),
             given=np.zeros((len(LEVELS), d)), slope=np.ones(d), by_column=np.ones(1),
         )  # fmt: skip
+
+    def with_residuals(self, residual: np.ndarray) -> Self:
+        """With the residuals of the rows, ``(m, d)``."""
+        return self.replace(residual=residual, spread=np.maximum(residual.std(0), 1e-9))
 
     def with_errors(self, sizes: np.ndarray) -> Self:
         """With the quantiles of the sizes of standardized errors ``(m, d)`` among training rows."""

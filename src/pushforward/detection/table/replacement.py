@@ -89,7 +89,7 @@ def report_cells(
         level: of the usual range.
     """
     group, groups = reasons.groups[coordinate], reasons.groups
-    apart = reasons.prediction_groups(coordinate)
+    apart = reasons.apart(coordinate, circle)
     places = {column: np.flatnonzero(circle & (group == column)) for column in set(group[circle].tolist())}
     where = soft(matrix)
     value = np.array([int(np.flatnonzero(groups == g)[0]) for g in range(reasons.count)])  # column of the value
