@@ -36,7 +36,9 @@ def guard() -> pf.Guard:
 
 def test_a_sale_at_night_is_an_alarm_and_a_sale_next_month_is_none(guard: pf.Guard) -> None:
     later = shop(400, 1, first_day=75, days=30)
-    with pytest.warns(SchemaWarning, match=r"'when': rows are after the training rows .* day, week and year"):
+    with pytest.warns(
+        SchemaWarning, match=r"'when': rows are after the normal rows that are known .* day, week and year"
+    ):
         alarms = guard.predict(later) == -1
     assert alarms.mean() < 0.1
     night = later.assign(when=later["when"].dt.normalize() + pd.Timedelta(hours=3))

@@ -229,3 +229,13 @@ def test_nan_in_an_array_of_labels_is_missing() -> None:
     for name, labels in (("time", np.r_[np.nan, np.arange(299.0)]), ("groups", np.r_[[np.nan] * 2, np.arange(298.0)])):
         with pytest.raises(InputError, match=f"{name} is missing in"):
             labels_of(name, x, labels)
+
+
+def test_groups_of_a_dictionary_of_columns():
+    rng = np.random.default_rng(0)
+    table = {"v": rng.normal(size=300), "machine": np.repeat(np.arange(60), 5)}
+    by_name = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(table, groups="machine")
+    by_label = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(table, groups=table["machine"])
+    assert by_name.calibration_.chosen == by_label.calibration_.chosen
+    with pytest.raises(InputError, match="each of the 300 rows"):
+        pf.Guard(alpha=0.1, effort="fast").fit(table, groups=table["machine"][:-1])

@@ -178,7 +178,7 @@ def test_later_rows_are_known_after_they_calibrated(how, tmp_path):
 
     guard = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(rows(300, "2025-01-01"))
     new = rows(200, "2025-06-01")
-    with pytest.warns(SchemaWarning, match="after the training rows"):
+    with pytest.warns(SchemaWarning, match="after the normal rows that are known"):
         guard.predict(new)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -186,7 +186,7 @@ def test_later_rows_are_known_after_they_calibrated(how, tmp_path):
         guard.predict(new)
         guard.save(tmp_path / "guard.safetensors")
         pf.Guard.load(tmp_path / "guard.safetensors").predict(new)
-    with pytest.warns(SchemaWarning, match="after the training rows"):
+    with pytest.warns(SchemaWarning, match="after the normal rows that are known"):
         guard.predict(rows(5, "2026-01-01"))
 
 

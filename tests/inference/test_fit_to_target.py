@@ -346,9 +346,31 @@ def test_a_wide_coordinate_beside_a_narrow_one_has_one_mode(place):
     assert modes[0].log_mass == pytest.approx(0.0, abs=0.01)
 
 
-def test_a_slope_without_end_has_no_mode():
+@pytest.mark.parametrize("slope", [1e-7, 1e-6, 1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_slope_without_end_has_no_mode(slope, width):
+    """Also where L-BFGS goes so far that a small step rounds to none."""
+
+    def log_density(x):
+        return slope * x[:, -1] - 0.5 * x[:, :-1].square().sum(-1)
+
     with pytest.raises(InputError, match="grows without bound"):
-        inference.fit_to_target(1, lambda x: 1e-7 * x.sum(-1), max_steps=1, **QUIET)
+        inference.find_modes(inference.Target(log_density, width), torch.zeros(3, width) + torch.arange(3.0)[:, None])
+
+
+def test_a_fit_is_not_lost_where_the_search_for_further_modes_fails():
+    """log p rises without end beyond 30, where only the wide starting points after training get."""
+
+    def log_density(x):
+        return torch.where(x[:, 0] < 30, -0.5 * x[:, 0].square(), x[:, 0] - 480)
+
+    start = torch.zeros(1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = inference.fit_to_target(
+            1, log_density, starts=start, restarts=4, spread=100.0, max_steps=5, seed=0, **QUIET
+        )
+    assert float(fit.std()[0]) > 0.5
 
 
 @pytest.mark.parametrize(("constraint", "start"), [(inference.interval(0.0, 1.0), 2.0), (inference.positive(), -1.0)])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pushforward.errors import ConfigError
@@ -95,3 +96,12 @@ def test_second_derivatives_and_forward_mode_of_a_flow_of_attention():
     row = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model.log_prob(row).sum(), row)
     torch.testing.assert_close(slopes, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")
+def test_plain_forward_mode():
+    network = shaken()
+    x, v = torch.randn(3, 5, 2, dtype=torch.float64), torch.randn(3, 5, 2, dtype=torch.float64)
+    with forward_ad.dual_level():
+        slope = forward_ad.unpack_dual(network(forward_ad.make_dual(x, v))).tangent
+    torch.testing.assert_close(slope, torch.func.jvp(network, (x,), (v,))[1])

@@ -40,7 +40,13 @@ def test_shapes_that_are_not_possible_are_refused(shape):
 
 
 @pytest.mark.parametrize(
-    "summary", [RecurrentSummary(5, 2, 3), ConvSummary((1, 5, 3), 3, channels=(4,)), SetSummary(5, 2, 3)]
+    "summary",
+    [
+        RecurrentSummary(5, 2, 3),
+        ConvSummary((1, 5, 3), 3, channels=(4,)),
+        ConvSummary((1, 4), 2, channels=()),
+        SetSummary(5, 2, 3),
+    ],
 )
 def test_float64_data_are_read_in_the_type_of_the_weights(summary):
     x = torch.randn(2, summary.inputs, dtype=torch.float64)

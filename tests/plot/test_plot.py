@@ -399,3 +399,26 @@ def test_axes_in_and_out_and_no_global_state():
     for call in (pf.plot.samples, pf.plot.scores, pf.plot.martingale):
         assert call(np.zeros(3) + 0.5).figure.canvas is not None
     assert _pylab_helpers.Gcf.get_all_fig_managers() == before
+
+
+class WithoutSupport(torch.distributions.Distribution):
+    """A normal distribution of one's own, which need not say its support."""
+
+    def __init__(self):
+        super().__init__(validate_args=False)
+
+    def sample(self, shape=()):
+        return torch.randn(shape)
+
+    def log_prob(self, value):
+        return torch.distributions.Normal(0.0, 1.0).log_prob(value)
+
+
+def test_a_distribution_need_not_have_a_support():
+    line = pf.plot.density(WithoutSupport()).get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), norm.pdf(line.get_xdata()), rtol=1e-4)
+
+
+def test_a_batch_of_distributions_is_refused():
+    with pytest.raises(InputError, match="a batch of 2"):
+        pf.plot.density(torch.distributions.Poisson(torch.tensor([1.0, 3.0])))

@@ -140,3 +140,8 @@ def test_a_formula_stays_a_formula(name):
     ax.figure.savefig(io.BytesIO())
     assert ax.xaxis.label._preprocess_math(ax.xaxis.label.get_text()) == (name, True)
     assert fitted(name, 0.1) == name
+
+
+def test_a_dollar_that_the_user_escaped_is_one_letter():
+    ax = pf.plot.samples(RNG.normal(size=(9, 2)), names=(r"price, \$", "b"))
+    assert shown(ax.xaxis.label) == "price, $"

@@ -400,5 +400,7 @@ def test_a_report_says_that_rows_are_later_than_the_training_rows():
     guard = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(days(300, "2025-01-01"))
     later = days(50, "2025-09-01")
     shown = guard.report(later).to_html()
-    assert "are after the training rows (the last is 2025-03-31)" in shown
-    assert "after the training rows" not in guard.report(days(50, "2025-01-01")).to_html()
+    assert "are after the normal rows that are known (the last is 2025-03-31)" in shown
+    hidden = guard.report(later, values=False).to_html()
+    assert "after the normal rows that are known; their distance" in hidden
+    assert "after the normal rows that are known" not in guard.report(days(50, "2025-01-01")).to_html()

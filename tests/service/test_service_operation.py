@@ -423,7 +423,7 @@ def test_rows_after_the_training_rows_are_counted_and_logged_once(start, tmp_pat
         server.score({**row, "day": "2027-02-01T00:00:00"}, row)
     assert batches() == 3
     log = server.log.read_text()
-    assert log.count("model days, version 1: column 'day': rows are after the training rows") == 1
+    assert log.count("model days, version 1: column 'day': rows are after the normal rows that are known") == 1
     for _ in range(2):  # UTC or not changes the hour that is scored
         server.score({**row, "day": "2026-02-01T00:00:00Z"})
     assert batches() == 3

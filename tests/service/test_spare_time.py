@@ -25,3 +25,11 @@ def test_a_share_of_the_time_and_some_of_a_quiet_time():
             spare.spend(0.05)
             spent += 0.05
     assert abs(spent - 0.2 * 100) <= 0.05 + 1e-9
+
+
+def test_one_long_task_is_paid_back_in_bounded_time():
+    now = [0.0]
+    spare = SpareTime(0.2, 2.0, clock=lambda: now[0])
+    spare.spend(1e6)
+    now[0] = 10.1
+    assert spare.available()

@@ -195,7 +195,7 @@ class TableFeatures:
         return replace(self, instants=tuple(instants))
 
     def outside(self, encoded: np.ndarray) -> list[str]:
-        """A sentence for each column of instants with rows clearly before or after the training rows and later normal rows."""
+        """A sentence for each column of instants with rows clearly before or after the normal rows that are known."""
         found = []
         for k, first, last, _, _ in self.instants:
             column, values = self.schema.columns[self.kept[k]], encoded[:, self.kept[k]]
@@ -207,7 +207,7 @@ class TableFeatures:
                 if np.any(beyond & np.isfinite(values)):
                     instant = column.decode(np.array([end]))[0].as_py()
                     found.append(
-                        f"column {column.name!r}: rows are {word} the training rows ({'the last' if word == 'after' else 'the first'} is "
+                        f"column {column.name!r}: rows are {word} the normal rows that are known ({'the last' if word == 'after' else 'the first'} is "
                         f"{instant}); their distance in time is not news, so only day, week and year are compared. The promise is for "
                         f"later rows only if the latest rows calibrated: fit(X, time={column.name!r}), on the command line --time."
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from shlex import quote
 from typing import Any
 
@@ -67,8 +68,9 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
     labels = column.to_numpy()
     if missing := int((labels != labels).sum()):  # NaN of an array is no null
         raise InputError(f"{name} is missing in {missing} rows: give every row a label, or leave these rows out.")
-    if labels.shape != (len(X),):
-        raise InputError(f"{name} must have one label for each of the {len(X)} rows; got shape {labels.shape}.")
+    count = len(as_table(X)) if isinstance(X, Mapping) else len(X)
+    if labels.shape != (count,):
+        raise InputError(f"{name} must have one label for each of the {count} rows; got shape {labels.shape}.")
     return labels
 
 

@@ -333,7 +333,7 @@ class Guard(ConformalDetector):
             # A value that only calibration rows have is no surprise in new data: it is part of what they calibrate.
             warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
             if chosen == "latest":  # later than the rows that fit the score, which is no news
-                warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
+                warnings.filterwarnings("ignore", message=".* are after the normal rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
         # The score of a table is a mean of -log tail probabilities, so the mean excess of normal rows is near 1.
         excess = 0.6 if isinstance(self.score_, TableScore) else 0.0

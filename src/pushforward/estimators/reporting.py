@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["guard_report", "parts_in_memory", "row_parts"]
 
+_CELL = re.compile(r" \(the (?:first|last) is [^)]*\)")
+"""A cell of a training row, which a report without values does not show."""
 _TYPICAL = 8
 _ROWS = 65_536
 _EMBEDDED = 1024
@@ -112,7 +115,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         promise_is_for=str(guard.calibration_),
         notes=[
             *(str(problem) for problem in problems if options.values or problem.kind not in ("new", "text")),
-            *outside,
+            *(sentence if options.values else _CELL.sub("", sentence) for sentence in outside),
         ],
         nouns=(noun, nouns),
         values=options.values,

@@ -24,6 +24,7 @@ _WIDEST, _NARROWEST = 1e3, 1e-8
 """Bounds on the standard deviations of a Laplace approximation, in units of the spread of the starting points."""
 _ROUNDS = 8
 """Most runs of L-BFGS from one starting point, each with units that the one before found."""
+_ROUNDED = 1e-9
 _DOUBLINGS = 100
 """Most doublings of a distance in the search for the width of a target in large units."""
 
@@ -186,7 +187,8 @@ def _further(
     """
     rays = torch.from_numpy(directions).to(point.device)
     best = torch.zeros(len(rays), dtype=torch.float64, device=point.device)
-    distances, step = torch.zeros_like(best), 0.01 * spread
+    steps = (_ROUNDED * (rays.abs() @ point.abs())).clamp(min=0.01 * spread)  # a smaller step would round to none
+    distances = torch.zeros_like(best)
     rising = rays.abs().sum(1) > 0
     with torch.no_grad():
         value = target(point[None]).double()
@@ -194,11 +196,11 @@ def _further(
             if not bool(rising.any()):
                 break
             index = rising.nonzero()[:, 0]
-            gains = target(point + step * rays[index]).double() - value
+            gains = target(point + steps[index, None] * rays[index]).double() - value
             better = gains > best[index]
-            best[index[better]], distances[index[better]] = gains[better], step
+            best[index[better]], distances[index[better]] = gains[better], steps[index[better]]
             rising[index[~better]] = False
-            step *= 2
+            steps = 2 * steps
         distances[rising] = math.inf
         distances[best <= 0.1] = 0.0
         moves = distances[:, None] * rays

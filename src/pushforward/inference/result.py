@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.display import card, table
-from pushforward.errors import warn_caller
+from pushforward.errors import InputError, warn_caller
 from pushforward.inference.modes import Mode, box_points, find_modes
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.targets import Target
@@ -216,9 +216,13 @@ def check_modes(
     with torch.no_grad():
         usable = torch.isfinite(target(starts)) if count else torch.zeros(0, dtype=torch.bool)
     if bool(usable.any()):
-        for mode in find_modes(target, starts):
-            if not any(_near(mode, other) for other in modes):
-                modes.append(mode)
+        try:
+            others = find_modes(target, starts)
+        except (
+            InputError
+        ):  # it grows without bound from these points: the fit is there, and its weights say how good it is
+            others = []
+        modes += [mode for mode in others if not any(_near(mode, other) for other in known)]
     found = []
     for mode in modes:
         location = mode.location[None].to(unconstrained.device)

@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from pushforward.errors import ConfigError
 from pushforward.numerics import bound_input
@@ -23,10 +24,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(width)) v, ``(*batch, tokens, width)`` each; ``causal`` hides later tokens.
 
     The fused kernel, which is two to three times faster from 200 tokens on, has neither forward mode nor second derivatives. So under
-    ``torch.func`` the same is computed from its parts. For a double backward pass choose ``SDPBackend.MATH`` with
+    ``torch.func`` and in forward mode the same is computed from its parts. For a double backward pass choose ``SDPBackend.MATH`` with
     ``torch.nn.attention.sdpa_kernel``.
     """
-    if not is_transformed():
+    if not is_transformed() and forward_ad._current_level < 0:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     weights = q @ k.mT / math.sqrt(q.shape[-1])
     if causal:

@@ -65,7 +65,7 @@ class ConvSummary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``."""
-        x = x.to(next(self.convolutions.parameters()).dtype)
+        x = x.to(next(self.dense.parameters()).dtype)
         rows = x.reshape(math.prod(x.shape[:-1]), *self.shape)
         return self.dense(self.convolutions(rows).flatten(1)).reshape(*x.shape[:-1], self.outputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,11 @@ def density(
     """
     if hasattr(model, "anomaly_score"):
         raise InputError("the score of a guard is not a density: pass guard.density_, of a guard with density=True.")
+    batch = math.prod(getattr(model, "batch_shape", ()))
+    if batch > 1:
+        raise InputError(
+            f"a picture shows one density, and this distribution is a batch of {batch}: draw one at a time."
+        )
     rows = None if data is None else array(data, "data")
     rows = rows[:, None] if rows is not None and rows.ndim == 1 else rows
     if rows is not None and rows.ndim != 2:
@@ -150,8 +156,16 @@ def _weights(rows: np.ndarray, grid: np.ndarray, bins: int) -> np.ndarray:
 
 def _counts(model: Any) -> bool:
     """Whether the model gives probabilities of integers."""
-    measure, support = (getattr(model, name, None) for name in ("measure", "support"))
-    return getattr(measure, "name", "") == "Counting" or bool(getattr(support, "is_discrete", False))
+    measure = getattr(model, "measure", None)
+    return getattr(measure, "name", "") == "Counting" or bool(getattr(_support(model), "is_discrete", False))
+
+
+def _support(model: Any) -> Any:
+    """The support of a distribution of torch; None if it has none, or does not say it."""
+    try:
+        return model.support
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _size(model: Any, rows: np.ndarray | None, box: np.ndarray | None) -> int:
@@ -228,9 +242,10 @@ def _log_density(model: Any, rows: np.ndarray, context: Any, draws: int) -> np.n
 
 def _of_distribution(distribution: Any, x: torch.Tensor) -> torch.Tensor:
     rows = x.reshape(len(x), *distribution.event_shape)
-    rounded = rows.to(distribution.sample().dtype)
-    inside = distribution.support.check(rows) & distribution.support.check(rounded)  # rounding moves some inside
-    inside = inside.reshape(len(x), -1).all(1)
+    rounded, support = rows.to(distribution.sample().dtype), _support(distribution)
+    inside = torch.ones(len(x), dtype=torch.bool)
+    if support is not None:
+        inside = (support.check(rows) & support.check(rounded)).reshape(len(x), -1).all(1)  # rounding moves some inside
     found = torch.full((len(x),), -torch.inf, dtype=x.dtype)
     if inside.any():
         found[inside] = distribution.log_prob(rounded[inside]).reshape(-1).to(x.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["fitted", "has_formula", "label_of", "plain", "width_of"]
 
 _FORMULA = re.compile(r"\$[^$]*[\\^_][^$]*\$")
+_DOLLAR = re.compile(r"(?<!\\)\$")  # not where a user wrote \$ for matplotlib
 _LEAST = 26
 _TAIL = 18
 """Letters at the end that are never cut: of scores, the share of alarms."""
@@ -21,7 +22,7 @@ def plain(name: Any) -> str:
         ('from \\$5 to \\$10', '$\\mu_1$')
     """
     text = str(name)
-    return text if _FORMULA.search(text) and _is_readable(text) else text.replace("$", r"\$")
+    return text if _FORMULA.search(text) and _is_readable(text) else _DOLLAR.sub(r"\\$", text)
 
 
 def _is_readable(text: str) -> bool:

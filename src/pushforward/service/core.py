@@ -178,7 +178,8 @@ class Service:
         if wanted:
             start = time.monotonic()
             reasons = model.reasons(inputs, wanted)
-            self._spare.spend(time.monotonic() - start)
+            asked = sum(len(part.inputs) for part in parts if part.job.reasons)
+            self._spare.spend((time.monotonic() - start) * (1 - asked / len(wanted)))
         results, at = [], 0
         for part in parts:
             end = at + len(part.inputs)

@@ -28,7 +28,7 @@ _log = logging.getLogger("pushforward.service")
 
 LARGEST = float(np.finfo(np.float64).max)
 """An infinite score in an answer and in the store, because JSON has no infinity."""
-_OTHER_TIMES = "column .*: rows are (after|before) the training rows"
+_OTHER_TIMES = "column .*: rows are (after|before) the normal rows that are known"
 _OTHER_ZONES = r"column .*: \d+ rows? ha(ve|s) (a|no) time zone"
 _LEAST = 0.05  # nats: a reason with less is shown as 0.0
 _FEW = 32  # up to so many rows, a compiled guard is faster than one that fills up its batch

@@ -31,5 +31,5 @@ class SpareTime:
         return self._left > 0
 
     def spend(self, seconds: float) -> None:
-        """Take time, also more than is left; the rest is then taken from later time."""
-        self._left -= seconds
+        """Take time, also more than is left; the rest is then taken from later time, but not more than is kept."""
+        self._left = max(self._left - seconds, -self._most)

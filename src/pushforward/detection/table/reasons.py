@@ -101,15 +101,20 @@ class Reasons(Arrays):
         """Size of standardized errors that a fraction ``level`` of the training rows does not exceed, ``(d,)``."""
         return self.given[round(level * (len(LEVELS) - 1))]
 
+    @property
+    def least(self) -> float:
+        """The smallest p-value that so many training rows can say, 1 / (m + 1)."""
+        return 1.0 / (len(self.rows) + 1)
+
     def tail(self, sizes: np.ndarray) -> np.ndarray:
-        """P(size at least as large) among training rows, ``(n, d)``; exponential beyond the 90th percentile, at least 1 / (m + 1)."""
+        """P(size at least as large) among training rows, ``(n, d)``; exponential beyond the 90th percentile, where it may be below :attr:`least`."""
         start = self.half_width(_BEYOND)
         found = np.empty(sizes.shape)
         for j, size in enumerate(sizes.T):
             inside = np.maximum(1.0 - np.interp(size, self.given[:, j], LEVELS), 1.0 - _BEYOND)
             beyond = (1.0 - _BEYOND) * np.exp(-np.maximum(size - start[j], 0.0) / self.slope[j])
             found[:, j] = np.where(size > start[j], beyond, inside)
-        return np.maximum(found, 1.0 / (len(self.rows) + 1))
+        return found
 
     def check(self) -> None:
         """Raise ValueError unless the arrays fit each other."""

@@ -128,10 +128,10 @@ def report_cells(
         low, high = from_soft(np.array([here.middle - half * here.spread, here.middle + half * here.spread]))
         found["low"][i], found["high"][i] = low[first], high[first]
         tails = reasons.tail(here.size[None])[0]
-        found["p_value"][i] = tails[first]
+        found["p_value"][i] = np.maximum(tails[first], reasons.least)
         for column, mine in places.items():
             least = min(float(tails[mine].min()), float(tails[first[column]]))
-            found["p_value"][i, column] = min(1.0, (1 + len(mine)) * least)
+            found["p_value"][i, column] = np.clip((1 + len(mine)) * least, reasons.least, 1.0)
         for column in np.flatnonzero(coded):
             some, others = present[:, column], near.others[:, column]
             codes, others = reasons.rows[:, value[column]], others[some[others]]
