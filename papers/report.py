@@ -145,7 +145,11 @@ def _duration(report: Report) -> str:
 
 
 def page(report: Report, longer: Report | None = None) -> str:
-    """The page of one report, and of a longer run that is not finished; their pictures are in the folder of the page."""
+    """The page of one report, and of a longer run that is not finished; their pictures are in the folder of the page.
+
+    A picture that both have is that of the longer run, which replaced the other one.
+    """
+    later = () if longer is None else longer.pictures
     parts = [
         f"# {short_title(report)}\n",
         f"{report.title}.\n",
@@ -154,14 +158,14 @@ def page(report: Report, longer: Report | None = None) -> str:
         f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}.\n",
         *([f"This run is not finished: `{report.unfinished}` comes next.\n"] if report.unfinished else []),
         markdown(report) + "\n",
-        *(f"![{name}]({name})\n" for name in report.pictures),
+        *(f"![{name}]({name})\n" for name in report.pictures if name not in later),
     ]
     if longer is not None:
         parts += [
             "## A longer run, not finished\n",
             f"`{longer.command}`, {longer.day}; {longer.machine}. `{longer.unfinished}` comes next. The claims that it has so far:\n",
             markdown(longer) + "\n",
-            *(f"![{name}]({name})\n" for name in longer.pictures if name not in report.pictures),
+            *(f"![{name}]({name})\n" for name in later),
         ]
     return "\n".join(parts)
 
