@@ -134,10 +134,10 @@ def legend(ax: Any) -> None:
         handles, names, loc="upper center", ncols=columns, frameon=False, fontsize=9, borderaxespad=0.2,
         columnspacing=1.2, handlelength=1.4,
     )  # fmt: skip
-    room = width / columns - 0.4 if columns > fit or columns == 1 else math.inf
+    widest = width / columns - 0.4 if columns > fit or columns == 1 else math.inf
     for text, name in zip(made.get_texts(), names, strict=True):
         shown = name[1:] if name.startswith(" _") else name  # label_of puts a space before "_"
-        text.set_text(fitted(shown, room, 9.0))
+        text.set_text(fitted(shown, widest, 9.0))
 
 
 def ink(color: Sequence[float]) -> str:

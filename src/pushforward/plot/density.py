@@ -61,7 +61,7 @@ def density(
         The axes.
 
     Raises:
-        InputError: for a density of more than two coordinates, limits that cannot be found, or a guard.
+        InputError: for a density of more than two coordinates, a batch of distributions, limits that cannot be found, or a guard.
         KindError: for a density on a manifold or on other spaces that a picture of the plane cannot show.
         ConfigError: without matplotlib.
 

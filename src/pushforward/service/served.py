@@ -37,7 +37,7 @@ _FEW = 32  # up to so many rows, a compiled guard is faster than one that fills 
 @dataclass(frozen=True)
 class Scores:
     """What a guard says of some rows: arrays ``(rows,)``, the reasons of those rows for which they were computed, and a sentence
-    for each column with instants clearly before or after the training rows, and for each whose rows have a time zone where those had none, or
+    for each column with instants clearly before or after the normal rows that are known, and for each whose rows have a time zone where those had none, or
     none where those had one."""
 
     score: np.ndarray
