@@ -125,6 +125,27 @@ def test_a_long_column_leaves_room_for_the_reasons():
     assert ticks[1].get_text() == "b"
 
 
+def test_a_long_cell_stays_inside_the_picture():
+    reasons = [
+        Reason(0, "a", "new category", 9.0, "x" * 90, ("y" * 90,), 0.001, ""),
+        Reason(0, "b", "number", 1.0, 7.0, (2.0, 3.0), 0.5, ""),
+    ]
+    ax = pf.plot.explanation(reasons)
+    assert inside(ax, ax.texts)
+    assert "…" in ax.texts[0].get_text()
+    assert ax.texts[1].get_text() == "7   (usual 2 to 3)"
+
+
+def test_a_legend_fits_a_part_of_a_figure():
+    whole = Figure(figsize=(10, 4))
+    left, right = whole.subfigures(1, 2)
+    for part in (left, right):
+        ax = part.subplots()
+        pf.plot.scores({f"group {k}": RNG.normal(k, 1, size=300) for k in range(4)}, 0.05, ax=ax)
+        assert inside(ax, [ax.get_legend()])
+        assert ax.get_legend().get_window_extent().width <= ax.bbox.width
+
+
 def test_an_escape_is_not_cut_in_two():
     for length in range(60, 80):
         cut = fitted("a" * length + r"\$" * 40, 2.0)

@@ -113,8 +113,10 @@ def legend(ax: Any) -> None:
     handles, names = ax.get_legend_handles_labels()
     if not names:
         return
-    width = 1.15 * ax.figure.get_figwidth() * ax.get_position().width
-    height = ax.figure.get_figheight() * ax.get_position().height
+    width, height = (
+        1.15 * ax.bbox.width / ax.figure.dpi,
+        ax.bbox.height / ax.figure.dpi,
+    )  # inches, in parts of a figure too
     fit = int(width / (0.45 + 0.065 * max(map(len, names))))
     columns = max(1, min(len(names), fit))
     most = max(1, int((0.4 * height - 0.1) / 0.21))

@@ -24,7 +24,7 @@ def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     The bar and the text of a column are orange where its p-value is below 5 %, or where no training row has such a cell. The
     usual range holds 95 % of normal rows whose other columns are like those of this row. If one of these is wrong, the range of
     another column can be wrong too: that one then has orange text and no bar, because the row would be as unusual without it.
-    Long names of columns lose their middle.
+    Long names of columns and long cells lose their middle.
 
     Args:
         found: what ``guard.explain`` returned, or the reasons of one row.
@@ -59,11 +59,14 @@ def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     places = range(len(reasons))
     colors = [_UNUSUAL if not r.is_seen or r.p_value < 0.05 else _USUAL for r in reasons]
     ax.barh(places, sizes, color=colors, height=0.62)
+    end = 1.9 * max(*sizes, longest / 2)
+    width = ax.bbox.width / ax.figure.dpi
     for at, (size, reason, color) in enumerate(zip(sizes, reasons, colors, strict=True)):
         style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "parse_math": False}
-        ax.annotate(reason.label, (size, at), (6, 0), color=_UNUSUAL_TEXT if color == _UNUSUAL else "black", **style)
+        said = fitted(reason.label, (1 - size / end) * width, 9)
+        ax.annotate(said, (size, at), (6, 0), color=_UNUSUAL_TEXT if color == _UNUSUAL else "black", **style)
     ax.set_yticks(list(places), [fitted(reason.column, 2.2) for reason in reasons], parse_math=False)
     ax.set_ylim(len(reasons) - 0.5, -0.5)
-    ax.set_xlim(0, 1.9 * max(*sizes, longest / 2))
+    ax.set_xlim(0, end)
     ax.set_xlabel(f"excess over what is usual for the column, nats\n{_MEANING}")
     return ax

@@ -7,8 +7,9 @@ from scipy import stats
 import pushforward as pf
 from pushforward.data import Schema
 from pushforward.detection.table import fit_pool
+from pushforward.detection.table.cell_report import report_cells
+from pushforward.detection.table.cells import Cells
 from pushforward.detection.table.reasons import Reasons, rows_to_store
-from pushforward.detection.table.replacement import report_cells
 from pushforward.detection.table.similar import similar
 from pushforward.detection.table_features import TableFeatures
 
@@ -77,10 +78,11 @@ def test_the_excess_of_an_additive_score_is_that_of_the_cell() -> None:
     pool = pool_of(rng.normal(size=(300, 3)))
     reasons = Reasons.start(rows, np.zeros((50, 3)), np.arange(3.0))
     x = np.array([[0.3, 5.0, -0.2], [2.0, 0.1, 0.0]])
-    found = report_cells(
-        reasons, x, np.zeros((2, 3), dtype=bool), coded=np.zeros(3, dtype=bool), flags=np.full(3, -1), score=lambda r: (r**2).sum(1),
+    cells = Cells(
+        reasons, coded=np.zeros(3, dtype=bool), flags=np.full(3, -1), score=lambda r: (r**2).sum(1),
         soft=lambda r: r, from_soft=lambda r: r, linear=pool.parts["linear"], coordinate=np.arange(3), circle=np.zeros(3, dtype=bool), placed=rows,
     )  # fmt: skip
+    found = report_cells(cells, x, np.zeros((2, 3), dtype=bool))
     for i, row in enumerate(x):
         squares = (rows - row) ** 2
         overall = np.argsort(squares.sum(1))[:3]

@@ -9,13 +9,14 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
+from pushforward.detection.table.cell_report import CellReport, report_cells
+from pushforward.detection.table.cells import Cells
 from pushforward.detection.table.coordinates import Coordinates
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.mixture import Mixture
 from pushforward.detection.table.neighbors import Neighbors
 from pushforward.detection.table.reasons import Reasons
-from pushforward.detection.table.replacement import CellReport, report_cells
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.tails import Tails
@@ -122,7 +123,7 @@ class Pool:
         coded: np.ndarray | None = None,
         flags: np.ndarray | None = None,
     ) -> CellReport:
-        """The part of the score that is due to each column, and its usual values; see :func:`report_cells`.
+        """The part of the score that is due to each column, and its usual values.
 
         Args:
             matrix: rows of the feature matrix, ``(n, w)``, finite.
@@ -131,10 +132,8 @@ class Pool:
             flags: position of the missing indicator of each column, -1 for none, ``(columns,)``.
         """
         columns = self.reasons.count
-        return report_cells(
+        cells = Cells(
             self.reasons,
-            np.ascontiguousarray(matrix),
-            np.zeros((len(matrix), columns), dtype=bool) if unknown is None else unknown,
             coded=np.zeros(columns, dtype=bool) if coded is None else coded,
             flags=np.full(columns, -1) if flags is None else flags,
             score=lambda rows: self.score(rows, batch=None),
@@ -145,6 +144,8 @@ class Pool:
             circle=self.coordinates.on_circle,
             placed=self._placed(),
         )
+        nothing = np.zeros((len(matrix), columns), dtype=bool)
+        return report_cells(cells, np.ascontiguousarray(matrix), nothing if unknown is None else unknown)
 
     def _placed(self) -> np.ndarray:
         """The rows of the reasons in the soft space; computed once."""

@@ -28,7 +28,7 @@ class Reasons(Arrays):
     """What reasons need: rows to compare with, and how well a column follows from the others.
 
     A column is a group of coordinates of the feature matrix: its value and, if it has one, its missing indicator.
-    ``pushforward/detection/table/conditional.py`` predicts a coordinate from the others, ``replacement.py`` replaces cells.
+    ``conditional.py`` predicts a coordinate from the others, ``usual_cells.py`` says what is usual, ``replacement.py`` replaces cells.
 
     Args:
         rows: training rows of the feature matrix, ``(m, w)``.
