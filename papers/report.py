@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -158,24 +159,30 @@ def page(report: Report, longer: Report | None = None) -> str:
         f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}.\n",
         *([f"This run is not finished: `{report.unfinished}` comes next.\n"] if report.unfinished else []),
         markdown(report) + "\n",
-        *(f"![{name}]({name})\n" for name in report.pictures if name not in later),
+        *(_picture(name) for name in report.pictures if name not in later),
     ]
     if longer is not None:
         parts += [
             "## A longer run, not finished\n",
             f"`{longer.command}`, {longer.day}; {longer.machine}. `{longer.unfinished}` comes next. The claims that it has so far:\n",
             markdown(longer) + "\n",
-            *(f"![{name}]({name})\n" for name in later),
+            *(_picture(name) for name in later),
         ]
     return "\n".join(parts)
 
 
+def _picture(name: str) -> str:
+    """A picture, whose text is its name without hyphens and ending."""
+    return f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n"
+
+
 def headline_table(reports: Sequence[Report], folder: str | None = None) -> str:
-    """One line for each headline claim; with ``folder`` also the paper, with a link to its page."""
+    """One line for each headline claim; with ``folder`` also the paper, with a link to its page, and of notes the first sentence."""
     rows = []
     for report in reports:
         for headline in headlines_of(report.name):
-            verdict = f"**{headline.verdict}**" + (f": {headline.note}" if headline.note else "")
+            note = headline.note if folder is None else _first_sentence(headline.note)
+            verdict = f"**{headline.verdict}**" + (f": {note}" if note else "")
             row = (
                 headline.says,
                 verdict,
@@ -186,6 +193,11 @@ def headline_table(reports: Sequence[Report], folder: str | None = None) -> str:
             rows.append(row if folder is None else (f"[{short_title(report)}]({folder}{report.name}.md)", *row))
     names, rules = ["the paper says", "here", "figure", "scale", "CPU s"], ["---"] * 4 + ["---:"]
     return table(names if folder is None else ["paper", *names], rows, rules if folder is None else ["---", *rules])
+
+
+def _first_sentence(text: str) -> str:
+    """A text up to its first period before a space and a capital letter."""
+    return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)[0]
 
 
 def index(reports: Sequence[Report], folder: str = "") -> str:

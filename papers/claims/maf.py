@@ -18,6 +18,7 @@ from papers.reproduction import reproduction
 from pushforward.distributions import MADEMixture
 from pushforward.errors import StorageError
 from pushforward.models import MAF, NSF, Flow, Model, RealNVP
+from pushforward.plot import COLORS
 from pushforward.transforms import Standardize
 
 __all__ = ["Recipe", "compare_patches", "compare_tables", "run"]
@@ -323,21 +324,19 @@ def _draw_curves(
     tests: Mapping[str, float],
     recipes: Mapping[str, Recipe],
 ) -> None:
-    figure = experiment.figure(7, 4.5)
-    axes = figure.subplots()
-    lowest = []
+    figure = experiment.figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
     for index, (name, points) in enumerate(curves.items()):
         shown = [point for point in points if point[0] >= 0.05 * points[-1][0]]
-        axes.plot(*zip(*shown, strict=True), color=f"C{index}", label=name)
-        axes.plot(1.02 * points[-1][0], tests[name], "o", color=f"C{index}")
-        axes.plot(1.04 * points[-1][0], recipes[name].published, "<", color=f"C{index}")
-        lowest.append(min(value for _, value in shown))
-    axes.set(
-        xlabel="minutes of training",
-        ylabel="validation, nats (test patches: ● here, ◂ published)",
-        ylim=(max(lowest) - 20, None),
-    )
-    axes.legend()
+        left.plot(*zip(*shown, strict=True), color=COLORS[index % len(COLORS)], label=name)
+    right.plot([tests[name] for name in curves], range(len(curves)), "o", label="here")
+    right.plot([recipes[name].published for name in curves], range(len(curves)), "x", color="black", label="published")
+    right.set_yticks(range(len(curves)), list(curves))
+    right.invert_yaxis()
+    left.set(xlabel="minutes of training", ylabel="nats", title="validation patches, of other photographs")
+    right.set(xlabel="nats", title="test patches")
+    left.legend(fontsize=7)
+    right.legend(fontsize=7)
     experiment.picture("bsds300", figure)
 
 

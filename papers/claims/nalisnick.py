@@ -18,9 +18,8 @@ from papers.other_data.constant_volume import (
     HEAVY,
     NORMAL,
     altered,
-    beside,
     constant_volume_flow,
-    gap_axes,
+    draw_gaps,
     log_likelihoods,
     rank_correlation,
     swap_bases,
@@ -258,11 +257,8 @@ def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
         if kind == CONCAVE:
             figure = experiment.figure(5, 5)
             axes = figure.subplots()
-            axes.axline((0, 0), slope=1, color="0.8")
-            axes.plot(predicted, observed, "o")
-            for name, x, y in zip(gaps, predicted, observed, strict=True):
-                beside(axes, name, x, y)
-            gap_axes(axes)
+            draw_gaps(axes, kind, gaps, predicted, observed)
+            axes.legend(fontsize=7)
             experiment.picture("gaps", figure)
 
 

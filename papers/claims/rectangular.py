@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from statistics import fmean
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
@@ -111,12 +112,13 @@ def _draw_overfitting(
 ) -> None:
     figure = experiment.figure(7.5, 2.6)
     left, right = figure.subplots(1, 2)
-    for found in runs:
-        left.plot(stages, [entry["nats"] for entry in found], ".-")
+    for seed, found in enumerate(runs):
+        left.plot(stages, [entry["nats"] for entry in found], ".-", label=f"seed {seed}")
         right.plot(stages, [entry["tv"] for entry in found], ".-")
-    left.axhline(runs[0][0]["truth"], color="gray", ls=":")
+    left.axhline(runs[0][0]["truth"], color="gray", ls=":", label="truth, by arc length")
+    left.legend(fontsize=6)
     left.set(xscale="log", xlabel="steps", title="log-likelihood in the plane, nats")
-    right.axhline(runs[0][0]["floor"], color="gray", ls=":", label="floor")
+    right.axhline(runs[0][0]["floor"], color="gray", ls=":", label="as many true samples")
     for method, style in (("exact", "-."), ("two-step", "--")):
         right.axhline(on_curve[method][0]["tv"], color="black", ls=style, lw=0.8, label=f"on the curve: {method}")
     right.legend(fontsize=6, loc="lower left")
@@ -140,10 +142,12 @@ def _surface(experiment: Experiment, target: ManifoldDistribution) -> Found:
         for method, train in methods.items():
             key = f"{target.name} {method} {seed} compared"
             found[method].append(experiment.measure(key, partial(judge, train, seed)))
+    mass = ""
     if target.ambient < 4:
-        density = partial(_densities, experiment, target, methods)
-        _picture(experiment, target, experiment.measure(f"{target.name} densities", density))
-    _report_surface(experiment, target, found, how_long(experiment) + steps_needed(found))
+        densities = experiment.measure(f"{target.name} densities", partial(_densities, experiment, target, methods))
+        _picture(experiment, target, densities)
+        mass = _masses(experiment, target, densities)
+    _report_surface(experiment, target, found, mass + how_long(experiment) + steps_needed(found))
     return found
 
 
@@ -190,9 +194,12 @@ def _bars(experiment: Experiment, surfaces: dict[str, Found]) -> None:
     figure = experiment.figure(2.3 * len(surfaces), 2.4)
     for axes, (name, found) in zip(figure.subplots(1, len(surfaces), squeeze=False)[0], surfaces.items(), strict=True):
         methods = list(reversed(found))
-        axes.barh(methods, [fmean(entry["tv"] for entry in found[method]) for method in methods], height=0.6)
+        values = [[entry["tv"] for entry in found[method]] for method in methods]
+        spreads = [stdev(each) if len(each) > 1 else 0.0 for each in values]
+        axes.barh(methods, [fmean(each) for each in values], xerr=spreads, height=0.6, error_kw={"lw": 0.8})
         axes.axvline(found["exact"][0]["floor"], color="gray", ls=":")
-        axes.set(title=name, xlim=(0, None), xlabel="total variation")
+        axes.set(title=name, xlim=(0, None), xlabel="total variation (dotted: true samples)")
+        axes.xaxis.label.set_fontsize(7)
         axes.tick_params(labelsize=7)
     experiment.picture("total-variation", figure)
     experiment.report(
@@ -229,6 +236,15 @@ def _densities(
     return found
 
 
+def _masses(experiment: Experiment, target: ManifoldDistribution, found: Mapping[str, list[float]]) -> str:
+    """Integrals of the densities over the true surface: 1 if the learned surface is that one, and each of its points has one code."""
+    u = _points(experiment, target)
+    area = (target.chart_log_density(u) - target.log_density(target.point(u).float()).double()).exp()
+    size = math.prod(high - low for low, high in target.box) / len(u)
+    each = {method: (torch.tensor(values).double() * area).sum().item() * size for method, values in found.items()}
+    return f"; integral over the surface of the density that the first seed gives to its points: {', '.join(f'{k} {v:.2f}' for k, v in each.items())}"
+
+
 def _picture(experiment: Experiment, target: ManifoldDistribution, found: Mapping[str, list[float]]) -> None:
     """Density over the chart, of the truth and of each model on the true surface."""
     u = _points(experiment, target)
@@ -253,7 +269,8 @@ def _picture(experiment: Experiment, target: ManifoldDistribution, found: Mappin
                 cmap="magma",
                 aspect="auto",
             )
-            axes.set(title=method, xticks=[], yticks=[])
+            axes.set(title=method, xticks=[], yticks=[], xlabel="first coordinate")
+        figure.axes[0].set_ylabel("second coordinate")
     experiment.picture(target.name.replace(" ", "-").replace("^", ""), figure)
 
 

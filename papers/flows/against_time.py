@@ -19,6 +19,7 @@ from papers.flows.timed_training import Contender, Limit, Pictures, possible, tr
 from papers.measurements import SHARED
 from pushforward.models import Model
 from pushforward.models.latent.autoencoder import mmd
+from pushforward.plot import COLORS
 from pushforward.training.seeds import preserved, seed_loading
 
 __all__ = [
@@ -261,8 +262,6 @@ def report_peers(
 
 def draw(experiment: Experiment, found: Found, name: str = "against-time") -> None:
     """The picture of a comparison: bits/dim of held-out images against CPU seconds, one line for each model and seed."""
-    from pushforward.plot import COLORS
-
     figure = experiment.figure(7, 4)
     axes = figure.subplots()
     late: list[float] = []

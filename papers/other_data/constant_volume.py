@@ -20,6 +20,7 @@ from pushforward.detection.curvature import graying, second_order_gap
 from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
 from pushforward.distributions import Distribution, Logistic, Normal, StudentT
 from pushforward.models import Flow, Glow, Model
+from pushforward.plot import COLORS
 from pushforward.transforms import Affine, Chain, Standardize
 from pushforward.transforms.base import Shape
 
@@ -33,10 +34,9 @@ __all__ = [
     "ImageSets",
     "Variant",
     "altered",
-    "beside",
     "constant_volume_flow",
     "diagonal_curvature",
-    "gap_axes",
+    "draw_gaps",
     "log_likelihoods",
     "rank_correlation",
     "report_summary",
@@ -286,15 +286,14 @@ def _each(counts: Iterable[tuple[int, int]]) -> str:
     return ", ".join(f"{right} of {clear}" for right, clear in counts)
 
 
-def beside(axes: Any, name: str, x: float, y: float) -> None:
-    """A name next to a point, on the side of the middle."""
-    axes.annotate(
-        name, (x, y), (-4 if x > 0 else 4, -2), textcoords="offset points", fontsize=6, ha="right" if x > 0 else "left"
-    )
-
-
-def gap_axes(axes: Any) -> None:
-    """Symmetric logarithmic axes of predicted and observed gaps, with few ticks."""
+def draw_gaps(
+    axes: Any, title: str, names: Iterable[str], predicted: Iterable[float], observed: Iterable[float]
+) -> None:
+    """Predicted and observed gaps on symmetric logarithmic axes with few ticks, one marker for each data set."""
+    axes.axline((0, 0), slope=1, color="0.8", zorder=0)
+    for k, (name, x, y) in enumerate(zip(names, predicted, observed, strict=True)):
+        axes.plot(x, y, "os^vDP*X"[k % 8], color=COLORS[k % len(COLORS)], label=name, markersize=6, alpha=0.8)
+    axes.set_title(title, fontsize=8)
     axes.set(xlabel="predicted gap, nats", ylabel="observed gap, nats", xscale="symlog", yscale="symlog")
     limits, ticks = (axes.get_xlim(), axes.get_ylim()), [-1e6, -1e4, -1e2, 0.0, 1e2, 1e4]
     axes.set(xticks=ticks, yticks=ticks)
@@ -315,15 +314,11 @@ def report_summary(experiment: Experiment, results: Mapping[str, Sequence[Values
         confirmed=bool(both),
         note="by the criteria of the findings above, with every seed",
     )
-    figure = experiment.figure(3.6 * len(results), 3.6)
+    figure = experiment.figure(3.6 * len(results), 4.2)
     for axes, (name, found) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items(), strict=True):
         gaps = found[0]["gaps"]
-        axes.axline((0, 0), slope=1, color="0.8")
-        axes.plot(_column(gaps, "mean"), _column(gaps, "observed"), "o")
-        for other, gap in gaps.items():
-            beside(axes, other, gap["mean"], gap["observed"])
-        axes.set_title(name, fontsize=7)
-        gap_axes(axes)
+        draw_gaps(axes, name, gaps, _column(gaps, "mean"), _column(gaps, "observed"))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
     experiment.picture("variants", figure)
 
 

@@ -126,7 +126,7 @@ def test_tables_show_which_claims_were_not_confirmed(toy, tmp_path):
     assert "| four is less than three | – | 4 \\| 3 (tried) | **no** |" in table
     text = page(report)
     assert text.startswith("# A toy\n\nA toy (Nobody 2020).\n")
-    assert "![toy-plot.png](toy-plot.png)" in text
+    assert "![toy plot](toy-plot.png)" in text
     listed = index([report], "papers/")
     assert "| [A toy](papers/toy.md) | 1 of 2 |" in listed
     assert "[A toy (Nobody 2020)](papers/toy.md)." in listed
@@ -150,7 +150,7 @@ def test_a_page_of_earlier_reports_runs_nothing_and_copies_the_pictures(toy, tmp
     assert main(["--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
     assert len(toy) == made
     assert "](papers/toy.md)" in docs.read_text()
-    assert "![toy-plot.png](toy-plot.png)" in (docs.parent / "papers" / "toy.md").read_text()
+    assert "![toy plot](toy-plot.png)" in (docs.parent / "papers" / "toy.md").read_text()
     assert (docs.parent / "papers" / "toy-plot.png").exists()
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from papers.headlines import HEADLINES, NOT_HERE, NOT_SETTLED, PARTLY, Headline
-from papers.report import read_reports
+from papers.headlines import HEADLINES, NOT_HERE, NOT_SETTLED, PARTLY, Headline, of
+from papers.report import headline_table, read_reports
 from papers.reproduction import registered
 
 FOLDER = Path(__file__).parents[2] / "docs" / "papers"
@@ -16,6 +16,20 @@ def test_a_report_supports_each_verdict(headline):
     [report] = read_reports(FOLDER, [headline.paper], "quick")
     assert headline.contradiction(report) == ""
     assert headline.verdict not in (PARTLY, NOT_HERE, NOT_SETTLED) or headline.note
+
+
+def test_an_index_has_the_first_sentence_of_a_note_and_a_page_has_all():
+    [report] = read_reports(FOLDER, ["maf"], "quick")
+    [long] = [headline.note for headline in of("maf") if headline.note]
+    first = "ahead in five of six tables, level on protein, and ahead on BSDS300."
+    assert long.startswith(first + " There MAF (5)")
+    assert f"{first} |" in headline_table([report], "papers/")
+    assert long in headline_table([report])
+
+
+def test_a_verdict_may_be_more_modest_than_its_findings():
+    [report] = read_reports(FOLDER, ["maf"], "quick")
+    assert Headline("maf", "", PARTLY, "", ("MAF beats Real NVP of",), "why").contradiction(report) == ""
 
 
 def test_every_paper_has_a_headline():
