@@ -154,7 +154,6 @@ def test_models_without_curvature_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's own, of gates under vmap
-@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first use of forward mode
 @pytest.mark.parametrize(
     "model",
     [

@@ -185,7 +185,6 @@ def test_only_required_gradients_are_computed():
         close(native, plain, 1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, in its forward mode
 def test_function_transforms_forward_mode_and_autocast_use_the_plain_version():
     x, weights, biases, bound = some(SIZES["odd"])
 

@@ -144,7 +144,6 @@ def test_one_wanted_gradient_is_enough():
             wanted.requires_grad_(False)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, in its forward mode
 def test_function_transforms_and_forward_mode():
     settings = SETTINGS["line"]
     x, raw = some(settings, (4, 3))

@@ -79,7 +79,6 @@ def test_impossible_arguments(more):
         CausalTransformer(4, 2, 2, **({"width": 8} | more))
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first use of forward mode
 def test_second_derivatives_and_forward_mode_of_a_flow_of_attention():
     """The fused kernel has neither; function transforms compute the same from its parts."""
     torch.manual_seed(0)
@@ -98,7 +97,6 @@ def test_second_derivatives_and_forward_mode_of_a_flow_of_attention():
     torch.testing.assert_close(slopes, expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")
 def test_plain_forward_mode():
     network = shaken()
     x, v = torch.randn(3, 5, 2, dtype=torch.float64), torch.randn(3, 5, 2, dtype=torch.float64)

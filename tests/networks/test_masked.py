@@ -212,7 +212,6 @@ def test_a_call_never_uses_old_weights(trap, grad):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside torch's forward-mode differentiation
 def test_nothing_is_cut_where_python_may_not_branch_or_types_differ():
     layer = MaskedLinear(staircase(16, 16))
     x = torch.randn(5, 16)

@@ -69,7 +69,6 @@ def test_no_warning(network):
         batch_jacobian(network, rows(2, 3))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside PyTorch, which loads its rules here
 @pytest.mark.parametrize("nested", ["jacfwd", "jacrev", "hessian", "jacfwd of jacfwd", "jacrev of jacfwd"])
 def test_derivatives_of_log_determinants_under_function_transforms(nested):
     from torch.autograd import functional

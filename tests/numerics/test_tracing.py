@@ -28,7 +28,7 @@ def test_under_a_compiler():
     assert torch.compile(function, backend="eager", fullgraph=True)(torch.zeros(1)).item() == 3
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit.trace, which users still call
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*deprecated")  # which users still call
 def test_under_a_tracer():
     found = []
     torch.jit.trace(lambda x: (found.append(answers()), x + 1)[1], torch.zeros(1), check_trace=False)

@@ -79,5 +79,7 @@ def batch_jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Ten
 def _load_forward_mode() -> None:
     """Use forward mode once without torch's own deprecation warning, which it gives at the first use."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", message=".*torch.jit.*deprecated"
+        )  # of two categories, by the version of torch
         jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))

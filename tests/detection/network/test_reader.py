@@ -184,7 +184,9 @@ def test_half_precision_networks_are_read_in_single_precision():
     assert reading.output.dtype is torch.bfloat16
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on import of its compiler
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # torch's own, on import of its compiler
 def test_finite_values_whose_sum_overflows_are_finite():
     reading = Reading(None, torch.full((2, 3), 3e38), torch.zeros(2, 2))
     assert reading.surely_finite

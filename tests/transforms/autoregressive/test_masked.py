@@ -198,7 +198,6 @@ def test_decoding_without_gradient_under_compilers_and_transforms(features):
     torch.testing.assert_close(jacobian, inverse)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside torch's forward-mode differentiation
 @pytest.mark.parametrize("features", [5, 20])
 def test_forward_derivatives_of_decoding(features):
     """Also at a start where the first sweep is right already, so that only tangents would be unfinished."""

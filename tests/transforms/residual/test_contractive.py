@@ -254,7 +254,6 @@ def test_options_that_are_refused(option):
         InvertibleResidual(2, **option)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside PyTorch, which loads its rules here
 def test_derivatives_of_the_contribution_under_function_transforms():
     from torch.func import grad, hessian, jacfwd, vmap
 

@@ -415,7 +415,6 @@ def test_uniform_rows_through_abs():
     torch.testing.assert_close(model.evaluate(x).value.exp(), torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first use of forward mode
 def test_the_maximum_under_function_transforms():
     model = Flow(Chain(Max(3, hidden=(8,))), Normal(1)).double().eval()
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
