@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.common.datasets import load_labels
 from papers.experiment import Experiment
 from papers.other_data.batch_tests import ID, TESTS, FeatureCache, draw_rows, rejection_rate
+from papers.other_data.gate_attacks import Attacked, attack_a_classifier, attack_the_likelihood
 from papers.reproduction import reproduction
 from pushforward.detection import (
     BatchTwoSampleGate,
@@ -18,12 +21,8 @@ from pushforward.detection import (
     MMDTest,
     auroc,
     bootstrap_interval,
-    gate_aware_objective,
-    log_likelihood_objective,
     operating_point,
-    pgd,
 )
-from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import median_distance
 from pushforward.models import ImageInFlow
 from pushforward.report.text import plural
@@ -51,22 +50,39 @@ def run(experiment: Experiment) -> None:
     _contamination(experiment, features)
     _roc(experiment, features)
     _single(experiment, features)
-    _attacks(experiment, sets, features)
+    attacked = Attacked(experiment, features)
+    attack_the_likelihood(experiment, sets, attacked)
+    known, labels = _labels(experiment)
+    images = experiment.images("fashion-mnist", train=True, rows=len(known))
+    attack_a_classifier(experiment, (images, known), sets[ID], labels, attacked)
 
 
 def _images(experiment: Experiment) -> dict[str, Tensor]:
     """Images that training does not use: of Fashion-MNIST, of other sets, and of Fashion-MNIST with a third of its contrast."""
-    images = torch.cat(
-        (experiment.images("fashion-mnist", train=True)[-10_000:], experiment.images("fashion-mnist", train=False))
-        if experiment.budget != "smoke"
-        else (experiment.images("fashion-mnist", train=False),)
-    )
-    rows = experiment.choose(smoke=40, quick=2500, full=10_000)
+    images = _unseen(experiment, lambda train: experiment.images("fashion-mnist", train=train))
+    rows = _count(experiment)
     sets = {ID: images[rows : rows + 2 * rows], "MNIST": experiment.images("mnist", train=False, rows=rows)}
     if experiment.budget != "smoke":
         sets["notMNIST"] = experiment.images("notmnist", train=False, rows=rows)
     sets["gray"] = (127.5 + (images[:rows].float() - 127.5) / 3).round().to(torch.uint8)
     return sets
+
+
+def _count(experiment: Experiment) -> int:
+    return experiment.choose(smoke=40, quick=2500, full=10_000)
+
+
+def _unseen(experiment: Experiment, read: Callable[[bool], Tensor]) -> Tensor:
+    """What is read of Fashion-MNIST for images that training does not use: the end of the training set and the test set."""
+    return read(False) if experiment.budget == "smoke" else torch.cat((read(True)[-10_000:], read(False)))
+
+
+def _labels(experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Classes of the training images of Fashion-MNIST and of its images in :func:`_images`."""
+    read = partial(load_labels, "fashion-mnist", folder=experiment.data)
+    rows = _count(experiment)
+    new = _unseen(experiment, lambda train: read(train=train))
+    return read(train=True)[: experiment.choose(smoke=200, quick=50_000, full=50_000)], new[rows : 3 * rows]
 
 
 def _model(experiment: Experiment) -> ImageInFlow:
@@ -277,84 +293,3 @@ def _single(experiment: Experiment, features: FeatureCache) -> None:
         note=f"95% intervals over test rows; detected at 5%: {'; '.join(notes)}; false alarms {false:.3f} and {alarm:.3f}",
         figures=areas,
     )
-
-
-def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureCache) -> None:
-    """Raise the likelihood of outliers, with or without the gate in the objective, and lower that of Fashion-MNIST.
-
-    MNIST is already likelier than the training data, so the attacked outliers are notMNIST.
-    """
-    outside = "notMNIST" if "notMNIST" in sets else "MNIST"
-    n, batches = experiment.choose(smoke=4, quick=50, full=50), experiment.choose(smoke=1, quick=3, full=20)
-    steps, reference = experiment.choose(smoke=1, quick=20, full=100), experiment.choose(smoke=20, quick=300, full=1000)
-    likely = log_likelihood_objective(features.model)
-    known = features.get(ID, "cnn")
-    width = median_distance(known[reference : 2 * reference])
-    gate = BatchTwoSampleGate(MMDTest(known[:reference], bandwidth=width, permutations=99), features.random)
-    normal = -features.get(ID, "log p")[2 * reference : -n * batches]
-    aware = gate_aware_objective(likely, features.random, torch.from_numpy(known[:reference]), width, weight=1e5)
-
-    def outcome(attacked: list[Tensor]) -> dict[str, float]:
-        scores = -torch.cat([by_batches(features.functions["log p"], x, 256) for x in attacked]).numpy()
-        single = np.concatenate([gate.single_p_values(x) for x in attacked])
-        return {
-            "batch": float(np.mean([not gate.accepts(x) for x in attacked])),
-            "single": float(np.mean(single <= 0.05)),
-            "likelihood": auroc(normal, scores),
-        }
-
-    others, fashion = ([sets[name][-n * (k + 1) :][:n] for k in range(batches)] for name in (outside, ID))
-
-    def attack(objective: Callable[[Tensor], Tensor], batches: list[Tensor], budget: float) -> list[Tensor]:
-        # Take small steps from the image itself: the density of pixels has narrow peaks, most of all at black.
-        return [pgd(objective, x, budget, steps=steps, step=budget / 8, random_start=False) for x in batches]
-
-    kinds: dict[str, Callable[[float], list[Tensor]]] = {
-        f"{outside}, likelihood raised": lambda budget: attack(likely, others, budget),
-        f"{outside}, raised and hidden from the gate": lambda budget: attack(aware, others, budget),
-        "Fashion-MNIST, likelihood lowered": lambda budget: attack(lambda t: -likely(t), fashion, budget),
-    }
-    clean = f"{outside} unchanged"
-    table = {clean: experiment.measure(clean, lambda: outcome(others))}
-    budgets = experiment.choose(smoke=(8,), quick=(8, 64), full=(2, 8, 32, 64))
-    for budget in budgets:
-        for name, make in kinds.items():
-            key = f"{name}, {budget} levels"
-            table[key] = experiment.measure(key, lambda make=make, budget=budget: outcome(make(budget)))
-    note = (
-        f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {plural(steps, 'step')} of PGD on "
-        f"{plural(batches, 'batch', 'batches')}; the attacker has the flow, the features and the reference"
-    )
-    _report_attacks(experiment, table, outside, budgets, {"attacked": n, "attacks": batches}, note)
-
-
-def _report_attacks(
-    experiment: Experiment, table: dict[str, dict[str, float]], outside: str, budgets: tuple[int, ...], sizes: dict[str, float],
-    note: str,
-) -> None:  # fmt: skip
-    """Report what is detected of attacked images of Fashion-MNIST, and of those of another set."""
-
-    def row(name: str) -> str:
-        return f"{name}: {table[name]['batch']:.2f}, {table[name]['single']:.2f}, {table[name]['likelihood']:.3f}"
-
-    figures = dict(sizes)
-    for budget in budgets:
-        lowered = table[f"Fashion-MNIST, likelihood lowered, {budget} levels"]
-        hidden = table[f"{outside}, raised and hidden from the gate, {budget} levels"]
-        figures |= {
-            f"lowered_{budget}": lowered["batch"],
-            f"lowered_auroc_{budget}": lowered["likelihood"],
-            f"hidden_{budget}": hidden["batch"],
-        }
-    for claim, part in (
-        ("adversarial inputs are detected", "lowered"),
-        ("an attacker who raises the likelihood of outliers is detected", "raised"),
-    ):
-        names = [name for name in table if part in name or (part == "raised" and name == f"{outside} unchanged")]
-        experiment.report(
-            claim,
-            ours="; ".join(map(row, names)),
-            confirmed=min(table[name]["batch"] for name in names) > 0.95,
-            note=note,
-            figures=figures if part == "lowered" else None,
-        )

@@ -14,6 +14,8 @@ import pytest
 
 from pushforward.errors import ConfigError, InputError, SchemaError, SchemaWarning, StorageError
 from pushforward.io import read_table, stream_table
+from pushforward.io.input_file import InputFile, TextFormat
+from pushforward.io.pipe import Pipe
 
 CSV = b'a,b,c\n1,0.5,"x\ny"\n2,,z\n3,2,\n'
 TABLE = pa.table({"a": [1, 2, 3], "b": [0.5, None, 2.0], "c": ["x\ny", "z", None]})
@@ -158,6 +160,24 @@ def test_another_separator_in_the_header_is_a_hint(tmp_path):
     with pytest.raises(InputError, match=r"separated by '\|'"):
         read_table(path)
     assert read_table(path, delimiter=",").to_pydict() == {"x|y": [1, 2]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_blocks_for_the_readers_belong_to_pyarrow(encoding, tmp_path):
+    """A thread of a reader frees the last one. If it were of Python and the interpreter ends, the process is aborted (one run of four)."""
+    content = b"a,b\n" + b"0.123456789,0.5\n" * 100_000
+    text = TextFormat(encoding=encoding)
+    streams = [Pipe(io.BytesIO(content), "a pipe", "csv", text).open_text()]
+    if encoding == "latin-1":
+        (tmp_path / "table.csv").write_bytes(content)
+        streams.append(InputFile("table", str(tmp_path / "table.csv"), None, "csv", None, text).open_text())
+    for stream in streams:
+        with stream:
+            before = pa.total_allocated_bytes()
+            block = stream.read_buffer(500_000)
+            assert block.size == 500_000
+            assert pa.total_allocated_bytes() - before >= 500_000
+            del block
 
 
 PEAK = """

@@ -14,10 +14,20 @@ from pushforward.errors import ConfigError, StorageError
 from pushforward.io.atomic import reason
 from pushforward.numerics.checks import check_choice
 
-__all__ = ["InputFile", "TextFormat", "filesystem_of", "magic_compression", "not_text", "unchanged", "utf8"]
+__all__ = [
+    "InputFile",
+    "TextFormat",
+    "filesystem_of",
+    "magic_compression",
+    "not_text",
+    "unchanged",
+    "utf8",
+    "with_own_blocks",
+]
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class InputFile:
         if self.filesystem is None:
             stream = pa.input_stream(self.path, compression=self.compression)
         else:
-            stream = self.filesystem.open_input_stream(self.path, compression=self.compression)
+            stream = with_own_blocks(self.filesystem.open_input_stream(self.path, compression=self.compression))
         return utf8(stream, self.text.encoding)
 
     def open_start(self) -> Any:
@@ -149,7 +159,20 @@ def utf8(stream: Any, encoding: str) -> Any:
     import pyarrow as pa
 
     name = codecs.lookup(encoding).name
-    return stream if name in ("utf-8", "utf-8-sig", "ascii") else pa.transcoding_input_stream(stream, name, "utf-8")
+    if name in ("utf-8", "utf-8-sig", "ascii"):
+        return stream
+    return with_own_blocks(pa.transcoding_input_stream(stream, name, "utf-8"))
+
+
+def with_own_blocks(stream: Any) -> Any:
+    """The same stream, whose blocks are copied into memory of pyarrow's.
+
+    Readers of pyarrow free the last block in a thread of their own. If it is a block of Python's and the interpreter ends at that
+    moment, the process aborts.
+    """
+    import pyarrow as pa
+
+    return pa.BufferedInputStream(stream, _BLOCK)
 
 
 def not_text(file: Any) -> str:

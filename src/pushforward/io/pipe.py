@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from pushforward.errors import StorageError
 from pushforward.io.atomic import reason
 from pushforward.io.files import file_format
-from pushforward.io.input_file import InputFile, TextFormat, magic_compression, utf8
+from pushforward.io.input_file import InputFile, TextFormat, magic_compression, utf8, with_own_blocks
 
 __all__ = ["Pipe", "is_pipe", "open_pipe", "spooled"]
 
@@ -101,7 +101,7 @@ class Pipe:
 
         self._read_start()
         self._joined = _Joined(self._start, self._stream)
-        return pa.PythonFile(self._joined, mode="r")
+        return with_own_blocks(pa.PythonFile(self._joined, mode="r"))
 
     def count_quotes(self) -> int:
         """The number of quotation marks in what was read."""
