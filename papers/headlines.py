@@ -112,7 +112,7 @@ HEADLINES = (
         later=(
             "with the paper's likelihood, a Bernoulli", "a part of the std is the noise of the bound", "with convolutional networks the std of models",
             "with convolutional networks the posterior of the weights",
-        ), main="with convolutional networks the std of models",
+        ), main="with convolutional networks the posterior of the weights",
     ),
     Headline(
         "cef", "an embedding and the density on it can be trained jointly, with an exact and cheap volume", HELD,
