@@ -164,7 +164,7 @@ def test_another_separator_in_the_header_is_a_hint(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_blocks_for_the_readers_belong_to_pyarrow(encoding, tmp_path):
-    """A thread of a reader frees the last one. If it were of Python and the interpreter ends, the process is aborted (one run of four)."""
+    """A thread of a reader frees the last one. If it were of Python and the interpreter ends, the process is aborted (one run in four)."""
     content = b"a,b\n" + b"0.123456789,0.5\n" * 100_000
     text = TextFormat(encoding=encoding)
     streams = [Pipe(io.BytesIO(content), "a pipe", "csv", text).open_text()]
