@@ -35,7 +35,7 @@ def test_a_header_without_a_line_end_is_scored(guard, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"a,b,flag\n1,u,true\n1,u\n", "row 1 (counted from 0, without blank lines) of {} has 2 cells and the header has 3."),
+        (b"a,b,flag\n1,u,true\n1,u\n", "row 1 (counted from 0, without blank lines) of {} has 2 cells and the header has 3: give it all cells, which may be empty."),
         ("a,b,flag,\xe9\n1,u,true,1\n".encode("latin-1"), "{} is not UTF-8 text: save it as UTF-8, or name its encoding"),
         (b'a,b,flag\n1,u,"true\n1,u,true\n', "{} has a quotation mark that is never closed"),
     ],
@@ -72,6 +72,23 @@ def test_a_table_without_rows_is_scored(guard, tmp_path, capsys, ending) -> None
         written = pq.read_table(output) if ending == "parquet" else pa.ipc.open_file(output).read_all()
         assert written.num_rows == 0
         assert written.schema.types[-3:] == [pa.float64(), pa.float64(), pa.bool_()]
+
+
+def test_an_empty_day_has_no_reasons(guard, tmp_path, capsys) -> None:
+    (tmp_path / "day.csv").write_text("b,a,flag\n")
+    assert main(["explain", guard, str(tmp_path / "day.csv")]) == 0
+    assert "0 of 0 rows explained" in capsys.readouterr().err
+    assert main(["explain", guard, str(tmp_path / "day.csv"), "-o", str(tmp_path / "reasons.csv")]) == 0
+    assert (tmp_path / "reasons.csv").read_text().startswith('"row","rank","column"')
+
+
+def test_a_table_that_was_scored_is_recognized_at_fit(tmp_path, capsys) -> None:
+    pyarrow.csv.write_csv(TABLE.append_column("alarm", pa.array([True, False] * 50)), tmp_path / "t.csv")
+    command = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "g"), "--alpha", "0.1", "--effort", "fast", "-q"]
+    assert main(command) == 0
+    assert "the table has a column 'alarm', as `pushforward score` writes it" in capsys.readouterr().err
+    assert main([*command, "--drop", "alarm", "--force"]) == 0
+    assert "pushforward score" not in capsys.readouterr().err
 
 
 def test_a_table_without_rows_and_without_a_column_is_an_error(guard, tmp_path, capsys) -> None:

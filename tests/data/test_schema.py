@@ -596,7 +596,10 @@ def test_bytes_that_are_not_text_are_a_clear_error():
         Schema.infer(column(b"xyxyxyxy")).encode(column(b"xy\x80x"))
 
 
-@pytest.mark.parametrize(("names", "hint"), [(["x", " k"], "' k'"), (["X", "k"], "'X'"), (["k", "other"], "")])
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [(["x", " k"], "' k', with spaces: rename the columns"), (["X", "k"], "'X'"), (["k", "other"], "")],
+)
 def test_a_header_that_differs_by_case_or_spaces_gives_a_hint(names, hint):
     schema = Schema.infer({"x": [1.0, 2.0], "k": [0.5, 0.25]})
     with pytest.raises(SchemaError) as error:

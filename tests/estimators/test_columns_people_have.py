@@ -50,6 +50,18 @@ def test_a_sale_at_night_is_an_alarm_and_a_sale_next_month_is_none(guard: pf.Gua
     assert "its date or its time of day, week or year is unusual" in explanation.reasons(0)[0].sentence
 
 
+@pytest.mark.parametrize("row", [3, 700, 1599])
+def test_one_mistyped_year_hides_no_later_rows(guard: pf.Guard, row: int) -> None:
+    rows = shop(1600, 0)
+    rows.loc[row, "when"] = pd.Timestamp("2205-03-01")
+    with pytest.warns(PushforwardWarning, match=r"'when': 1 row is far from all others in time \(2205-03-01"):
+        mistyped = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(rows)
+    assert mistyped.score_.features.calendar == guard.score_.features.calendar
+    later = shop(400, 1, first_day=75, days=30)
+    with pytest.warns(SchemaWarning, match=r"'when': rows are after the normal rows"):
+        assert (mistyped.predict(later) == -1).mean() < 0.1
+
+
 def test_rows_in_the_training_range_give_no_warning(guard: pf.Guard) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

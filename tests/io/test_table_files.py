@@ -295,7 +295,7 @@ def test_json_lines_whose_first_rows_mislead(tmp_path):
         (b"a,b\n1,2\n", InputError, "not JSON Lines"),
         (b"[1, 2]\n", InputError, "not JSON Lines|JSON types"),
         (b'{"a": 1}\n{"a"', InputError, "not JSON Lines"),
-        (b'{"a": 1, "a": 2}\n', InputError, "not JSON Lines.*specified twice"),
+        (b'{"a": 1, "a": 2}\n', InputError, "not JSON Lines.*line 1 has the key 'a' twice"),
         (b'{"a": "\xff"}\n', InputError, "not UTF-8"),
         (b'{"a": 1}\n{"a": "x"}\n', SchemaError, "column 'a' .* number and string"),
         (b'{"a": 1}\n' * 200_000 + b'{"a": 2.5}\n', SchemaError, "the value '2.5' later"),
@@ -588,12 +588,40 @@ def test_identifiers_keep_all_digits(tmp_path) -> None:
         assert str(found.schema.field("id").type) == "double"
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_integers_beyond_int64_keep_their_digits(tmp_path, name) -> None:
+    large = [2**63 + 1, 12345678901234567890, None, 3]
+    rows = [{"id": value, "other": value, "x": 0.5} for value in large]
+    if name == "t.csv":
+        text = "id,other,x\n" + "".join(f"{row['id'] or ''},{row['other'] or ''},0.5\n" for row in rows)
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / name).write_text(text)
+    types = {"id": pa.float64(), "x": pa.float64()}
+    (found,) = stream_table(tmp_path / name, types=types, integers=True)
+    assert found.column("id").to_pylist() == large
+    if name == "t.jsonl":  # in CSV a column without a type is text
+        assert found.column("other").to_pylist() == large
+    whole = read_table(tmp_path / name)
+    assert whole.column("id").to_pylist() == large
+    assert whole.column("x").to_pylist() == [0.5] * 4
+    (tmp_path / "r.jsonl").write_text('{"a": 12345678901234567890}\n{"a": 0.5}\n')
+    assert read_table(tmp_path / "r.jsonl").column("a").to_pylist() == [12345678901234567890.0, 0.5]
+
+
 @pytest.mark.parametrize(
-    "cells", [["007", "12", "9223372036854775808"], ["1e3", "2", "3"], ["1", "x", "2"], ["", "NaN", "null"]]
+    "cells",
+    [
+        ["007", "12", "18999999999999999999"],
+        ["-1", "12", "9223372036854775808"],
+        ["1e3", "2", "3"],
+        ["1", "x", "2"],
+        ["", "NaN", "null"],
+    ],
 )
 def test_columns_that_are_not_all_integers_stay_as_they_are(tmp_path, cells) -> None:
     from pushforward.io.csv import integer_columns
     from pushforward.io.input_file import InputFile
 
     (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{cell},1\n" for cell in cells))
-    assert integer_columns([InputFile("t.csv", str(tmp_path / "t.csv"), None, "csv")], ["a"]) == []
+    assert integer_columns([InputFile("t.csv", str(tmp_path / "t.csv"), None, "csv")], ["a"]) == {}

@@ -145,8 +145,10 @@ def fit(
     at the end. (With --max-time a table starts again, since what is fitted depends on the clock.)
     """
     from pushforward.cli.files import check_output, local, reading, report, save
+    from pushforward.cli.parts import SCORED
     from pushforward.cli.resuming import checkpoint_folder, goes_on
-    from pushforward.errors import InputError
+    from pushforward.data.schema import present_columns
+    from pushforward.errors import InputError, warn_caller
     from pushforward.estimators import Guard
     from pushforward.estimators.fit_checkpoint import remove_checkpoint
     from pushforward.io import holds_images, read_images, read_table
@@ -160,7 +162,14 @@ def fit(
     if drop:
         unknown = [name for name in drop if name not in data.column_names]
         if unknown:
-            raise InputError(f"--drop {unknown[0]}: {table} has no such column; it has {', '.join(data.column_names)}.")
+            raise InputError(
+                f"--drop {unknown[0]}: {table} has no such column; it has {present_columns(unknown[0], data.column_names)}."
+            )
+    if not images and (taken := [name for name in SCORED if name in data.column_names and name not in (drop or ())]):
+        warn_caller(
+            f"the table has a column {taken[0]!r}, as `pushforward score` writes it: if the table is such a result, leave its columns out, --drop "
+            f"{' --drop '.join(taken)}; otherwise score new rows with --prefix."
+        )
     if drop and drop_identifiers:
         raise ConfigError("give --drop or --drop-identifiers, and not both.")
     guard = Guard(

@@ -105,6 +105,7 @@ def _evaluated(
 def _labeled(guard: Any, source: str, rows: int, options: dict[str, Any], label: str | None) -> Any:
     """Parts of a file for a guard, each with the labels of its rows, or None without a column of labels."""
     from pushforward.cli.network import check_label, labeled_batches
+    from pushforward.data.schema import present_columns
     from pushforward.estimators import NetworkGuard
 
     if isinstance(guard, NetworkGuard):
@@ -119,5 +120,5 @@ def _labeled(guard: Any, source: str, rows: int, options: dict[str, Any], label:
     check_label(guard, label)
     for part in parts_of(guard, source, rows, options):
         if label not in part.column_names:
-            raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(part.column_names[:10])}.")
+            raise SchemaError(f"{source} has no column {label!r}; it has {present_columns(label, part.column_names)}.")
         yield part.drop_columns([label]), part.column(label).to_pylist()

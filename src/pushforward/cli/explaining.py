@@ -92,8 +92,8 @@ def _explained(
     from pushforward.io import stream_table
 
     first = 0
-    for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options):
-        found = guard.assess(chunk)
+    for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), empty=True, **options):
+        found = guard.assess(chunk) if chunk.num_rows else {"alarm": np.empty(0, dtype=bool)}
         positions = np.arange(chunk.num_rows) if every else np.flatnonzero(found["alarm"])
         results = {name: values[positions] for name, values in found.items()}
         with warnings.catch_warnings():

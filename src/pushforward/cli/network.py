@@ -180,6 +180,7 @@ def labeled_batches(
         SchemaError: if there is no such column.
         ConfigError: for a column that the guard reads.
     """
+    from pushforward.data.schema import present_columns
     from pushforward.errors import SchemaError
     from pushforward.io import holds_images, read_table, stream_table
 
@@ -200,7 +201,9 @@ def labeled_batches(
         labels = None
         if label is not None:
             if label not in chunk.column_names:
-                raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
+                raise SchemaError(
+                    f"{source} has no column {label!r}; it has {present_columns(label, chunk.column_names)}."
+                )
             labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
         yield matrix_of(chunk, source, guard), labels
 

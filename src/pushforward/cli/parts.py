@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pushforward.errors import SchemaError
 
 __all__ = [
+    "SCORED",
     "Part",
     "column_types",
     "numbered",
@@ -18,6 +19,9 @@ __all__ = [
     "scores_of",
     "with_scores",
 ]
+
+SCORED = ("anomaly_score", "p_value", "alarm")
+"""Columns that `pushforward score` adds."""
 
 Part = tuple[Any, Any]
 """A table to write, and what the guard scores: None for the table itself, else images or inputs of a network."""
@@ -98,7 +102,7 @@ def _no_scores(guard: Any, part: Part) -> dict[str, Any]:
     from pushforward.estimators import NetworkGuard
     from pushforward.estimators.guard_inputs import read_rows
 
-    numbers = {"anomaly_score": np.empty(0), "p_value": np.empty(0), "alarm": np.empty(0, bool)}
+    numbers = dict(zip(SCORED, (np.empty(0), np.empty(0), np.empty(0, bool)), strict=True))
     if isinstance(guard, NetworkGuard):
         prediction = {"prediction": np.empty(0, np.int64)} if guard.classes_ > 1 else {}
         return prediction | numbers | {"reason": np.empty(0, np.str_)}
@@ -113,7 +117,7 @@ def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[s
 
 
 def score_part_of_table(
-    guard: Any, table: Any, part: Any, rows: int, prefix: str, name: str, integers: Sequence[str] = ()
+    guard: Any, table: Any, part: Any, rows: int, prefix: str, name: str, integers: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[Any, int]]:
     """The chunks of a part with their new columns, each with its number of alarms.
 
@@ -124,13 +128,11 @@ def score_part_of_table(
         rows: number of rows in a chunk.
         prefix: text before the names of the new columns.
         name: the table in the words of the user.
-        integers: columns of numbers that have only integers in the whole table.
+        integers: the types of the columns of numbers that have only integers in the whole table.
     """
-    import pyarrow as pa
-
     from pushforward.estimators import NetworkGuard
 
-    types = column_types(guard) | dict.fromkeys(integers, pa.int64())
+    types = column_types(guard) | dict(integers or {})
     for chunk in table.read(part, part_rows(guard, rows), types, empty=True):
         if chunk.num_rows == 0:
             result = scores_of(guard, (chunk, None))

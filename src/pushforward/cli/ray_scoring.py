@@ -10,7 +10,7 @@ import os
 import pickle
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class PartScorer:
         prefix: text before the names of the new columns.
         options: of :class:`~pushforward.io.PartedTable`.
         gpu: whether to move the network of the guard to the GPU of this worker.
-        integers: columns of numbers that have only integers in the whole table.
+        integers: the types of the columns of numbers that have only integers in the whole table.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class PartScorer:
         prefix: str,
         options: dict[str, Any],
         gpu: bool,
-        integers: Sequence[str] = (),
+        integers: Mapping[str, Any] | None = None,
     ) -> None:
         self.integers = integers
         self.source, self.table, self.rows, self.prefix = source, table, rows, prefix

@@ -12,6 +12,7 @@ from pushforward.errors import InputError
 
 __all__ = [
     "InputTypeError",
+    "beyond_int64",
     "compute",
     "is_text",
     "nested_cell",
@@ -29,6 +30,12 @@ def compute() -> Any:
     import pyarrow.compute
 
     return pyarrow.compute
+
+
+def beyond_int64(column: Any) -> bool:
+    """Whether a column of real numbers has one that is finite and no integer of 64 bits with a sign has."""
+    pc = compute()
+    return bool(pc.any(pc.and_(pc.greater_equal(column, 2.0**63), pc.is_finite(column))).as_py())
 
 
 def to_numpy(column: Any) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pushforward.data.instants import ends_of
+
 __all__ = ["PERIODS", "calendar_columns", "periods_of"]
 
 PERIODS = {"day": 86_400.0, "week": 604_800.0, "year": 31_556_952.0}
@@ -16,7 +18,7 @@ def periods_of(seconds: np.ndarray, time: str) -> tuple[str, ...]:
     """The periods that a column of instants shows.
 
     A time of day has the day. Timestamps and dates have each period of which the column spans a few (two days, three weeks,
-    one and a half years), and dates have no day. Durations have none.
+    one and a half years), where a few instants far from all others do not count, and dates have no day. Durations have none.
 
     Args:
         seconds: the cells of training rows, NaN where missing, ``(n,)``.
@@ -31,7 +33,8 @@ def periods_of(seconds: np.ndarray, time: str) -> tuple[str, ...]:
     if time not in ("timestamp", "timestamp_utc", "date"):
         return ()
     present = seconds[np.isfinite(seconds)]
-    span = float(np.ptp(present)) if present.size else 0.0
+    first, last = ends_of(present) if present.size else (0.0, 0.0)
+    span = last - first
     whole_days = bool(np.all(np.mod(present, PERIODS["day"]) == 0))
     return tuple(
         name for name, period in PERIODS.items() if span >= _LEAST[name] * period and not (name == "day" and whole_days)

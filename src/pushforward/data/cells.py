@@ -91,6 +91,8 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
         or pa.types.is_floating(kind)
         or pa.types.is_decimal(kind)
     ):
+        if pa.types.is_decimal(kind):  # through text, since pyarrow does not round decimals to the nearest number
+            column = pc.cast(column, pa.string())
         return Cells(to_numpy(pc.cast(column, pa.float64(), safe=False)))
     raise SchemaError(f"column {name!r} has the type {kind}, which is not a number: drop or convert it.")
 

@@ -22,7 +22,7 @@ from pushforward.data.cells import (
     time_kind,
 )
 from pushforward.data.lattice import MAX_CELLS, detect_lattice, integer_lattice
-from pushforward.data.text import date_order
+from pushforward.data.text import date_order, number_form
 from pushforward.errors import InputError, SchemaError, StorageError
 
 __all__ = ["CODED", "KINDS", "MAX_CATEGORIES", "Column"]
@@ -166,6 +166,15 @@ class Column:
             raise SchemaError(f"column {name!r} has only missing cells: drop it.")
         distinct = pc.count_distinct(text).as_py()
         if distinct > MAX_CATEGORIES or distinct > max(_FEW, present / 2):
+            form, example = ("", "") if date_order(text) else number_form(text)
+            if form:
+                how = "a decimal comma" if form == "comma" else "other signs"
+                advice = "read the file with decimal=',', on the command line --decimal ','"
+                advice = advice if form == "comma" else "write them as plain numbers, such as 1234.5"
+                raise SchemaError(
+                    f"column {name!r} has numbers with {how}, such as {example!r}, which are text: {advice}, or leave it out with ignore=, on the "
+                    "command line --drop."
+                )
             raise SchemaError(
                 f"column {name!r} has {distinct} different texts in {present} rows, like identifiers or free text: "
                 + _advice(text)

@@ -20,7 +20,7 @@ from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageEr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Problem", "Schema", "absent_columns", "similar_name"]
+__all__ = ["Problem", "Schema", "absent_columns", "present_columns", "similar_name"]
 
 _MAX_COLUMNS = 100_000
 _EXAMPLES = 3
@@ -351,8 +351,17 @@ def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
     similar = next(filter(None, (similar_name(name, present) for name in absent)), None)
-    hint = "" if similar is None else f"; it has {similar!r}"
+    spaces = similar is not None and similar != similar.strip() and similar.strip() in absent
+    hint = "" if similar is None else f"; it has {similar!r}" + (", with spaces: rename the columns" if spaces else "")
     return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."
+
+
+def present_columns(wanted: str, present: list[str], most: int = 20) -> str:
+    """The names that a table has, for a message on one that it lacks: the most similar one first, and at most ``most`` of them."""
+    similar = similar_name(wanted, present)
+    ordered = present if similar is None else [similar, *(name for name in present if name != similar)]
+    left = len(ordered) - most
+    return ", ".join(map(repr, ordered[:most])) + (f" and {left} other{'s' if left > 1 else ''}" if left > 0 else "")
 
 
 def similar_name(name: str, present: list[str]) -> str | None:

@@ -8,12 +8,20 @@ import numpy as np
 
 from pushforward.data.arrow import compute, to_numpy
 
-__all__ = ["MISSING_WORDS", "cleaned", "date_order", "parse_numbers"]
+__all__ = ["DECIMAL_COMMA", "MISSING_WORDS", "WITH_SIGNS", "cleaned", "date_order", "number_form", "parse_numbers"]
 
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")
 """Cells that mean a missing number or flag. In a column of text only the empty cell is missing."""
 
 _NUMBER = r"(?i)^[+-]?([0-9]+\.?[0-9]*(e[+-]?[0-9]+)?|\.[0-9]+(e[+-]?[0-9]+)?|inf|infinity)$"
+
+DECIMAL_COMMA = r"^\s*[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+),[0-9]+\s*$"
+"""A number with a decimal comma."""
+
+WITH_SIGNS = r"^\s*[<>≤≥~€$£¥]?\s*[+-]?([0-9]{1,3}([., '][0-9]{3})+|[0-9]+)([.,][0-9]+)?\s*[%‰€$£¥°]?\s*$"
+"""A number, also one with a currency, a percent sign, groups of thousands or a decimal comma."""
+
+_MOSTLY = 0.9  # part of the cells
 
 _DATES = {
     "year": r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}.*)?\s*$",
@@ -34,7 +42,31 @@ def date_order(text: Any) -> str:
         for begin, pattern in _DATES.items():
             if pc.all(pc.match_substring_regex(head, pattern)).as_py():
                 return begin
+        either = "|".join(f"({pattern})" for pattern in _DATES.values())
+        if pc.all(pc.match_substring_regex(head, either)).as_py():  # dates of several forms
+            return "day"
     return ""
+
+
+def number_form(text: Any) -> tuple[str, str]:
+    """How numbers are written which text cells seem to be: "comma" (decimal) or "signs", and an example; two empty texts for other text.
+
+    Texts that are numbers alone are codes that the user wants to have as text.
+
+    Args:
+        text: pyarrow array or chunked array of strings.
+    """
+    pc = compute()
+    present = pc.drop_null(text)
+    other = parse_numbers(present)[1]
+    signs, comma = (
+        to_numpy(pc.match_substring_regex(present, form)).astype(bool) for form in (WITH_SIGNS, DECIMAL_COMMA)
+    )
+    found = other & signs
+    if not found.any() or signs.sum() < _MOSTLY * len(signs) or found.sum() < (1 - _MOSTLY) * len(signs):
+        return "", ""
+    form = "comma" if (found & comma).sum() >= _MOSTLY * found.sum() else "signs"
+    return form, present[int((found & comma if form == "comma" else found).argmax())].as_py()[:30]
 
 
 _NAN = r"(?i)^[+-]?nan(\([^)]*\))?$"

@@ -12,12 +12,17 @@ import numpy as np
 from pushforward.data import Column, Schema
 from pushforward.data.calendar import PERIODS, calendar_columns, periods_of
 from pushforward.data.column import CODED
+from pushforward.data.instants import ends_of
 from pushforward.errors import StorageError
 from pushforward.transforms import AugmentMissing, Cast, Jitter, LatticeDequantize, SoftTail, Standardize, Transform
 
 __all__ = ["TableFeatures"]
 
 _MARGIN = 0.05  # of the span of the training rows
+_COMPARED = (
+    0.05,
+    0.75,
+)  # quantiles; all later rows are like a quarter of the training rows, not like a rare end of them
 _ROUNDING = 1e-12  # relative difference of numbers that differ by the rounding of float64 arithmetic only
 _ROUNDING_OF_ZERO = 1e-15  # what rounding leaves of a difference of equal numbers near 1
 
@@ -47,7 +52,7 @@ class TableFeatures:
         rows: number of training rows, n.
         calendar: value coordinates of instants, each with a period that :meth:`impute` reads too.
         instants: value coordinates of timestamps and dates, with the first and the last one of the training rows, and the
-            5th and the 95th percentile.
+            5th and the 75th percentile, to which :meth:`impute` clips them.
         singletons: table columns of categories of which some are in one training row each, and how many, s.
     """
 
@@ -93,8 +98,9 @@ class TableFeatures:
                 lattices.append((len(kept), first, 1.0))
             calendar += [(len(kept), period) for period in periods_of(values, column.time)]
             if column.time in ("timestamp", "timestamp_utc", "date"):
-                low, high = np.quantile(observed, (0.05, 0.95))
-                instants.append((len(kept), float(observed.min()), float(observed.max()), float(low), float(high)))
+                low, high = np.quantile(observed, _COMPARED)
+                first, last = ends_of(observed)
+                instants.append((len(kept), min(first, float(low)), max(last, float(high)), float(low), float(high)))
             fills.append(_usual(column.kind, observed))
             kept.append(i)
         lattices += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
@@ -158,7 +164,7 @@ class TableFeatures:
         """The feature matrix for scores that need finite numbers, and which cells are news.
 
         As :meth:`transform`, but a missing number in a column that had none is the usual value too. Instants beyond the
-        5th and 95th percentile of the training rows count as these, so later rows are compared with the last twentieth and
+        5th and 75th percentile of the training rows count as these, so later rows are compared with the last quarter and
         are no news; cos and sin of their place in the day, week and year follow as further columns.
 
         Args:
@@ -190,8 +196,10 @@ class TableFeatures:
         for k, first, last, low, high in self.instants:
             values = encoded[:, self.kept[k]]
             values = values[np.isfinite(values)]
-            ends = (min(first, float(values.min())), max(last, float(values.max()))) if values.size else (first, last)
-            instants.append((k, *ends, low, high))
+            if values.size:
+                earliest, latest = ends_of(values)
+                first, last = min(first, earliest), max(last, latest)
+            instants.append((k, first, last, low, high))
         return replace(self, instants=tuple(instants))
 
     def outside(self, encoded: np.ndarray) -> list[str]:
@@ -211,6 +219,21 @@ class TableFeatures:
                         f"{instant}); their distance in time is not news, so only day, week and year are compared. The promise is for "
                         f"later rows only if the latest rows calibrated: fit(X, time={column.name!r}), on the command line --time."
                     )
+        return found
+
+    def changed_constants(self, encoded: np.ndarray) -> list[str]:
+        """A sentence for each column that was constant and has another value now; new categories and missing cells are not counted."""
+        found = []
+        for i, value in self.constants:
+            column, values = self.schema.columns[i], encoded[:, i]
+            count = int((np.isfinite(values) & ~(np.abs(values - value) <= constant_tolerance(column, value))).sum())
+            if count:
+                was = column.decode(np.array([value]))[0].as_py()
+                was = repr(was) if isinstance(was, str) else f"{was:.12g}" if isinstance(was, float) else str(was)
+                rows = "1 row has" if count == 1 else f"{count} rows have"
+                found.append(
+                    f"column {column.name!r}: {rows} another value than {was}, and no row had one at fit; this raises the anomaly score."
+                )
         return found
 
     def inverse_transform(self, matrix: np.ndarray) -> np.ndarray:

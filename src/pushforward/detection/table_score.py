@@ -254,7 +254,7 @@ class TableScore(InputScore):
 
     def _encode(self, table: Any) -> np.ndarray:
         encoded = self.features.schema.encode(table, owner="Guard")[0]
-        for sentence in self.features.outside(encoded):
+        for sentence in (*self.features.outside(encoded), *self.features.changed_constants(encoded)):
             warn_caller(sentence, SchemaWarning)
         return encoded
 

@@ -48,6 +48,7 @@ from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
 from pushforward.estimators.guard_inputs import read_rows
 from pushforward.estimators.guard_options import check_image_options, check_options, fit_score
+from pushforward.estimators.lone_instants import warn_of_lone_instants
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.score_option import OwnScore, params_of
 from pushforward.estimators.text_columns import warn_of_texts
@@ -327,13 +328,13 @@ class Guard(ConformalDetector):
         if schema is not None:
             encoded = schema.encode(rows, warn=False)[0]
             warn_of_texts(schema, encoded)
+            warn_of_lone_instants(schema, encoded)
             if chosen == "random" and isinstance(self.score_, TableScore):
                 warn_of_dependence(schema, encoded)
         with warnings.catch_warnings():
-            # A value that only calibration rows have is no surprise in new data: it is part of what they calibrate.
+            # A value or an instant that only calibration rows have is no surprise in new data: it is part of what they calibrate.
             warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
-            if chosen == "latest":  # later than the rows that fit the score, which is no news
-                warnings.filterwarnings("ignore", message=".* are after the normal rows", category=SchemaWarning)
+            warnings.filterwarnings("ignore", message=".* are (after|before) the normal rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
         # The score of a table is a mean of -log tail probabilities, so the mean excess of normal rows is near 1.
         excess = 0.6 if isinstance(self.score_, TableScore) else 0.0

@@ -170,7 +170,8 @@ class NetworkGuard:
                 "calibration rows are missing: on rows that the network has learned its scores are too low, so new rows would raise more "
                 "false alarms than alpha (measured at 1 % on networks that had learned their rows by heart: up to 2.7 % with the default "
                 "score, up to 8.8 % with the softmax); pass calibration=held_out with at least "
-                f"{self._needed()} rows that the network has not seen, or calibration='train' to use training rows without any promise."
+                f"{self._needed()} rows that the network has not seen ({SMALLEST_REFERENCE} more for a score of several statistics, as the default "
+                "one), or calibration='train' to use training rows without any promise."
             )
         if share_rows(train, calibration):
             raise CalibrationError(
@@ -303,12 +304,27 @@ class NetworkGuard:
                     f"rows, or a larger alpha; there are {len(columns)}."
                 )
             self.score_.set_scale(columns[order[:count]])
+        else:
+            self._check_single(columns[:, 0])
         if self.smoothing_ is None:
             scores = self.score_.combine(columns[order[count:]])
         else:
             scores = smoothed_scores(self, self.smoothing_, torch.cat(inputs)[order[count:]])
         self._labeled = labeled.rows(order[count:])
         self._calibrate(scores, classes[order[count:]])
+
+    def _check_single(self, values: Tensor) -> None:
+        """Refuse a statistic that is infinite, or NaN, on so many held-out rows that no input could raise an alarm; warn of fewer."""
+        count, name = int((~torch.isfinite(values)).sum()), self.score_.names[0]
+        if count >= self.alpha * len(values):
+            raise InputError(
+                f"{name} is NaN or infinite on {count} of {len(values)} held-out rows, so no input could raise an alarm at alpha={self.alpha:g}: use another "
+                "score, or check the weights of the network."
+            )
+        if count:
+            warn_caller(
+                f"{name} is NaN or infinite on {count} of {len(values)} held-out rows; such rows count as the most anomalous, so fewer others raise an alarm."
+            )
 
     def _calibrate(self, scores: Tensor, classes: Tensor) -> Self:
         self._calibration = (scores, classes)
@@ -528,8 +544,9 @@ class NetworkGuard:
             gradient: whether to compute the absolute gradient of the score by the input.
 
         Raises:
-            ConfigError: for a gradient by an input that is not of floating-point numbers.
+            ConfigError: for a gradient by an input that is not of floating-point numbers, or a number of neighbors below 1.
         """
+        neighbors = check_integer("neighbors", neighbors)
         reading = self._read(x, finite=False)
         columns = self._columns(reading)
         where = input_gradient(self.reader_, self.score_, reading.inputs) if gradient else None
@@ -767,6 +784,8 @@ class NetworkGuard:
             StorageError: if the file is damaged, was not written by pushforward, or belongs to another network or other members.
             ConfigError: if the guard needs ``read`` or ``members``, or another number of them.
         """
+        if isinstance(path, nn.Module):
+            raise ConfigError("the file comes first: NetworkGuard.load(path, net).")
         with outside_inference():
             return read_network_guard(cls, path, net, read, members)
 

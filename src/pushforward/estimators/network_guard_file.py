@@ -41,6 +41,8 @@ def write_network_guard(guard: NetworkGuard, path: str | os.PathLike[str]) -> No
             "head": guard.reader_.head,
             "head_is_output": guard.reader_.head_is_output,
             "transposes": guard.reader_.transposes,
+            "head_call": guard.reader_.head_call,
+            "copies": sorted(guard.reader_.copies),
         },
         "digest": guard.digest_,
         "autocast": guard.autocast_,
@@ -79,8 +81,9 @@ def read_network_guard(
         guard._set_names(_names(header.get("columns")))
         reader = header["reader"]
         guard.reader_.restore(
-            reader["head"], reader["head_is_output"], guard.classes_ > 1, reader.get("transposes", False)
-        )
+            reader["head"], reader["head_is_output"], guard.classes_ > 1, transposes=reader.get("transposes", False),
+            head_call=reader.get("head_call", -1), copies=reader.get("copies", ()),
+        )  # fmt: skip
         guard.digest_, guard.autocast_ = header["digest"], _autocast(header.get("autocast"))
         head = guard.reader_.head_module
         if not 1 <= guard.classes_ <= _MOST_CLASSES or (

@@ -19,7 +19,9 @@ class OwnScore:
     def __get__(self, estimator: Any, owner: Any = None) -> Any:
         value = None if estimator is None else vars(estimator).get("score")
         if value is None:
-            raise AttributeError("score was not given: the guard fits a score itself, which is score_ after fit.")
+            raise AttributeError(
+                "score was not given: the guard fits a score itself, which is score_ after fit. For scores of rows call anomaly_score(X)."
+            )
         return value
 
     def __set__(self, estimator: Any, value: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pushforward.data import Column, Schema
 from pushforward.data.arrow import compute, to_numpy
-from pushforward.data.text import date_order, parse_numbers
+from pushforward.data.text import DECIMAL_COMMA, WITH_SIGNS, date_order, parse_numbers
 from pushforward.errors import warn_caller
 
 __all__ = ["warn_of_texts"]
@@ -17,8 +17,6 @@ _DATES = 3  # categories; fewer dates may be names of events
 _NUMBERS, _INTEGERS = 10, 25  # categories; fewer numbers, or whole numbers, may be codes
 _MOSTLY = 0.9  # part of the cells
 _RARE, _FEW = 0.05, 5  # values of one row: as a part of the rows, and number
-_COMMA = r"^\s*[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+),[0-9]+\s*$"
-_WITH_SIGNS = r"^\s*[<>≤≥~€$£¥]?\s*[+-]?[0-9]([0-9.,' ]*[0-9])?\s*[%‰€$£¥°]?\s*$"
 
 
 def warn_of_texts(schema: Schema, encoded: np.ndarray) -> None:
@@ -75,8 +73,8 @@ def _numbers(column: Column, counts: np.ndarray) -> str:
             f"{numbers} numbers and {total - numbers} {'other text' if total - numbers == 1 else 'other texts'}, such as {other[:30]!r}, so it "
             "is read as categories, and how large a number is does not count: make the other cells missing to have numbers."
         )
-    comma = unreadable & _matches(texts, _COMMA)
-    signs = unreadable & _matches(texts, _WITH_SIGNS)
+    comma = unreadable & _matches(texts, DECIMAL_COMMA)
+    signs = unreadable & _matches(texts, WITH_SIGNS)
     if counts[signs].sum() < _MOSTLY * total or signs.sum() < _NUMBERS:
         return ""
     if counts[comma].sum() >= _MOSTLY * counts[signs].sum():

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pushforward.data.arrow import compute
+from pushforward.data.arrow import beyond_int64, compute
+from pushforward.data.schema import present_columns
 from pushforward.data.text import MISSING_WORDS
 from pushforward.errors import InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
 from pushforward.io.atomic import reason
@@ -28,10 +29,19 @@ TextSource = InputFile | Pipe
 _BLOCK = 1 << 20  # bytes that are parsed at a time, and the length of the longest row
 # A number with a leading zero or a hexadecimal prefix is a code, such as a postal code or an identifier.
 _CODE = r"^\s*[+-]?0[0-9xX]"
-# An integer of at most 19 digits, which int64 has.
+# Integers that int64 has, and that uint64 has.
 _INTEGER = r"\A[ \t]*-?([0-9]{1,18}|[1-8][0-9]{18})[ \t]*\z"
+_NATURAL = r"\A[ \t]*([0-9]{1,19}|1[0-7][0-9]{18})[ \t]*\z"
 _QUOTED = re.compile(r'"[^"]*"')
 _NO_COLUMNS = "cannot infer number of columns"
+_OTHER_KINDS = {
+    b"\x1f\x8b": ("compressed by gzip", "let its name end in .gz, as in table.csv.gz"),
+    b"PK\x03\x04": ("a zip file or a workbook", "unpack it, or save the sheet as CSV"),
+    b"PAR1": (
+        "a Parquet file",
+        "let its name end in .parquet, or name the format (format=, on the command line --format)",
+    ),
+}
 _SEPARATORS = (",", ";", "\t", "|")
 _SHELL = {"\t": "tab"}
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
@@ -59,6 +69,9 @@ def read_delimited(file: TextSource, columns: Sequence[str] | None) -> pa.Table:
         numbers = [field.name for field in table.schema if _is_number(field.type)]
         if codes := _columns_of_codes(file, numbers):
             table = _csv("read_csv", file, names, dict.fromkeys(codes, pa.string()))
+        large = [f.name for f in table.schema if pa.types.is_floating(f.type) and beyond_int64(table[f.name])]
+        if whole := {name: kind for name, kind in integer_columns([file], large).items() if kind == pa.uint64()}:
+            table = _csv("read_csv", file, names, dict.fromkeys(codes, pa.string()) | whole)
         if any(pa.types.is_binary(kind) for kind in table.schema.types):
             raise InputError(not_text(file))
         _check_end(file, table)
@@ -95,12 +108,12 @@ def check_delimited(
         return names
 
 
-def integer_columns(files: Sequence[InputFile], names: Sequence[str]) -> list[str]:
-    """Those of the columns that all files have, in which every cell is an integer of int64 or missing, and some are not missing."""
+def integer_columns(files: Sequence[TextSource], names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Those of the columns that all files have, in which every cell is an integer or missing, and some are not missing: int64 or uint64."""
     import pyarrow as pa
 
     pc = compute()
-    found = dict.fromkeys(names, False)
+    found, kinds = dict.fromkeys(names, False), {name: {pa.int64(), pa.uint64()} for name in names}
     for file in files:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SchemaWarning)  # the pass that follows warns
@@ -111,15 +124,20 @@ def integer_columns(files: Sequence[InputFile], names: Sequence[str]) -> list[st
             for batch in _csv("open_csv", file, left, dict.fromkeys(left, pa.string())) if left else ():
                 for name in list(found):
                     cells = batch[name]
-                    whole = pc.match_substring_regex(cells, _INTEGER)
-                    absent = pc.is_in(pc.utf8_trim_whitespace(cells), value_set=pa.array(["", *MISSING_WORDS]))
-                    if not pc.all(pc.or_(pc.fill_null(whole, True), pc.fill_null(absent, True))).as_py():
+                    absent = pc.fill_null(
+                        pc.is_in(pc.utf8_trim_whitespace(cells), value_set=pa.array(["", *MISSING_WORDS])), True
+                    )
+                    for kind, form in ((pa.int64(), _INTEGER), (pa.uint64(), _NATURAL)):
+                        whole = pc.match_substring_regex(cells, form)
+                        if not pc.all(pc.or_(pc.fill_null(whole, True), absent)).as_py():
+                            kinds[name].discard(kind)
+                    if not kinds[name]:
                         del found[name]
-                    elif pc.any(pc.fill_null(whole, False)).as_py():
+                    elif not pc.all(absent).as_py():
                         found[name] = True
                 if not found:
                     break
-    return [name for name, some in found.items() if some]
+    return {name: pa.int64() if pa.int64() in kinds[name] else pa.uint64() for name, some in found.items() if some}
 
 
 def stream_delimited(file: TextSource, names: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
@@ -216,6 +234,9 @@ def column_names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
             start = stream.read(_BLOCK)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark of UTF-16
             raise InputError(not_text(file))
+        for magic, (kind, advice) in _OTHER_KINDS.items():
+            if start.startswith(magic):
+                raise InputError(f"{file} is {kind} and not text: {advice}.")
         _check_separator(file, start)
         with _csv("open_csv", file) as reader:
             names = reader.schema.names
@@ -230,7 +251,7 @@ def column_names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
         )
     absent = [name for name in columns or () if name not in names]
     if absent:
-        raise SchemaError(f"{file} has no column {absent[0]!r}; it has {', '.join(map(repr, names[:10]))}.")
+        raise SchemaError(f"{file} has no column {absent[0]!r}; it has {present_columns(absent[0], names)}.")
     return list(names if columns is None else columns)
 
 
@@ -319,6 +340,19 @@ def _plain_errors(file: TextSource) -> Iterator[None]:
         raise StorageError(f"cannot read {file}: {reason(error)}.") from error
 
 
+def _advice(file: TextSource, columns: int, cells: int) -> str:
+    """What to do where a row has more or fewer cells than the header."""
+    with file.open_start() as stream:
+        header = stream.read(_BLOCK).lstrip(b"\xef\xbb\xbf\r\n").partition(b"\n")[0].decode(errors="replace").strip()
+    if columns == 1 or header.startswith(("#", "sep=")):
+        return f"if the first line, {header[:60]!r}, does not have the column names, remove it"
+    if file.count_quotes() % 2:
+        return "close the quotation mark that is open, or write it twice if it is part of a cell"
+    if cells < columns:
+        return "give it all cells, which may be empty"
+    return f"put a cell with {file.delimiter!r} in it into quotation marks"
+
+
 def _translated(file: TextSource, message: str) -> InputError:
     if "UTF8" in message or "UTF-8" in message:
         return InputError(not_text(file))
@@ -340,7 +374,7 @@ def _translated(file: TextSource, message: str) -> InputError:
     if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message):
         row, expected, got = map(int, found.groups())
         return InputError(
-            f"row {row - 2} (counted from 0, without blank lines) of {file} has {got} cells and the header has {expected}."
+            f"row {row - 2} (counted from 0, without blank lines) of {file} has {got} cells and the header has {expected}: {_advice(file, expected, got)}."
         )
     if "Empty CSV" in message or _NO_COLUMNS in message:
         return InputError(f"{file} is not a table: it needs a line of column names and at least one row.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pushforward.data.arrow import compute
+from pushforward.data.arrow import beyond_int64, compute
 from pushforward.data.schema import absent_columns
 from pushforward.data.text import MISSING_WORDS
 from pushforward.errors import InputError, SchemaError
@@ -98,6 +99,9 @@ def _known_keys(files: Sequence[InputFile | Pipe], types: Mapping[str, pa.DataTy
 
     with _plain_errors(files[0]), pyarrow.json.open_json(files[0].open_start(), _options()) as reader:
         known = {field.name: _as_text(field.type) for field in reader.schema}
+    known |= dict.fromkeys(
+        _large_integers(files[0], [n for n, kind in known.items() if kind == pa.float64()]), pa.uint64()
+    )
     # What is null at first can become text, a flag or a number, unless only numbers are expected.
     open_keys = {
         name
@@ -119,18 +123,43 @@ def _known_keys(files: Sequence[InputFile | Pipe], types: Mapping[str, pa.DataTy
     return known
 
 
+_LARGE = re.compile(rb"[:\s][0-9]{19,20}\s*[,}]")
+"""An integer that may be too large for int64."""
+
+
+def _large_integers(file: InputFile | Pipe, names: Sequence[str]) -> list[str]:
+    """Those of the keys of real numbers whose values in the first rows are integers of uint64, where a real number would lose digits."""
+    import pyarrow as pa
+    import pyarrow.json
+
+    if not names:
+        return []
+    with file.open_start() as stream:
+        if not _LARGE.search(stream.read(_BLOCK)):
+            return []
+    found = []
+    for name in names:
+        options = pyarrow.json.ParseOptions(pa.schema([(name, pa.uint64())]), unexpected_field_behavior="ignore")
+        try:
+            with pyarrow.json.open_json(file.open_start(), _options(), options):
+                found.append(name)
+        except pa.ArrowInvalid:
+            continue
+    return found
+
+
 _SEARCHED = 16
 """Keys among which those that are not whole are searched for; of more, one that is not makes all of them real numbers."""
 
 
-def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> list[str]:
-    """Those of the keys whose value is an integer of int64, null or absent in every line, and an integer in the first with one."""
+def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Those of the keys whose value is an integer, null or absent in every line, and an integer in the first with one: int64 or uint64."""
     import pyarrow as pa
 
     known = _known_keys(files, dict.fromkeys(names, pa.float64()))
 
     def whole(chosen: Sequence[str]) -> bool:
-        schema = pa.schema([(name, pa.int64()) for name in chosen])
+        schema = pa.schema([(name, known[name]) for name in chosen])
         try:
             for file in files:
                 for _ in stream_json(file, schema):
@@ -147,7 +176,8 @@ def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> list[str]:
         return search(chosen[:half]) + search(chosen[half:]) if half else []
 
     found = [name for name in names if pa.types.is_integer(known.get(name, pa.null()))]
-    return search(found) if len(found) <= _SEARCHED or whole(found) else []
+    chosen = search(found) if len(found) <= _SEARCHED or whole(found) else []
+    return {name: known[name] for name in chosen}
 
 
 def stream_json(file: InputFile | Pipe, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -230,6 +260,13 @@ def _parsed(start: Callable[[], Any], schema: pa.Schema | None = None) -> pa.Tab
     texts = [field.with_type(kind) for field in table.schema if (kind := _as_text(field.type)) != field.type]
     if texts:
         table = read([*fields, *texts]).select(names)
+    for field in table.schema if schema is None else ():
+        if pa.types.is_floating(field.type) and beyond_int64(table[field.name]):
+            try:
+                table = read([*fields, *texts, large := field.with_type(pa.uint64())]).select(names)
+            except pa.ArrowInvalid:  # numbers that are no integers
+                continue
+            texts.append(large)
     table.validate(full=True)  # pyarrow does not look at the bytes of a text
     return table
 
@@ -262,6 +299,60 @@ def _complete_lines(stream: Any) -> Iterator[bytes]:
         yield rest
 
 
+def _line_that_is_no_object(file: InputFile | Pipe) -> str:
+    """What is wrong with the first line that is not one object with different keys; "" without any, or for a pipe, which is read once."""
+    for number, line in _numbered_lines(file):
+        try:
+            value = json.loads(line, object_pairs_hook=_Pairs)
+        except ValueError as error:
+            where = f" ({error.msg} at character {error.pos + 1})" if isinstance(error, json.JSONDecodeError) else ""
+            return f"line {number} is damaged, or goes on in the next one{where}"
+        if not isinstance(value, _Pairs):
+            return f"line {number} is no object"
+        keys = [key for key, _ in value]
+        if len(set(keys)) < len(keys):
+            return f"line {number} has the key {next(key for key in keys if keys.count(key) > 1)!r} twice"
+    return ""
+
+
+def _line_of_type(file: InputFile | Pipe, name: str, kind: str) -> str:
+    """The first line in which a key has a value of a type of JSON, for a message; "" if it is not found."""
+    kinds = {"string": str, "number": (int, float), "boolean": bool, "object": dict, "array": list}
+    for number, line in _numbered_lines(file):
+        value = json.loads(line).get(name)
+        if isinstance(value, kinds.get(kind, ())) and (kind == "boolean") == isinstance(value, bool):
+            return f" (the first {kind} is in line {number})"
+    return ""
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The keys and values of an object."""
+
+
+def _numbered_lines(file: InputFile | Pipe) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers from 1; none of a pipe."""
+    if isinstance(file, Pipe):
+        return
+    number = 0
+    with file.open_text() as stream:
+        for block in _lines(stream):
+            for line in block.split(b"\n"):
+                number += 1
+                if line.strip():
+                    yield number, line
+
+
+def _lines(stream: Any) -> Iterator[bytes]:
+    """The content of a stream in blocks without the end of their last line."""
+    rest = b""
+    while part := stream.read(_BLOCK):
+        block, end, last = (rest + part).rpartition(b"\n")
+        if end:
+            yield block
+        rest = last
+    yield rest
+
+
 def _options() -> Any:
     import pyarrow.json
 
@@ -283,10 +374,12 @@ def _plain_errors(file: InputFile | Pipe) -> Iterator[None]:
         text = re.sub(r" in row \d+$", "", str(error).splitlines()[0])
         if "UTF8" in text:
             raise InputError(not_text(file)) from None
+        if line := _line_that_is_no_object(file):
+            raise InputError(f"{file} is not JSON Lines, one object in each line: {line}.") from None
         if found := re.search(r"Column\(/(.*)\) changed from (\w+) to (\w+)", text):
             name, before, after = found.groups()
             raise SchemaError(
-                f"column {name!r} of {file} has values of the JSON types {before} and {after}: use one type in a column."
+                f"column {name!r} of {file} has values of the JSON types {before} and {after}{_line_of_type(file, name, after)}: use one type in a column."
             ) from None
         if found := re.search(r"Failed to convert JSON to (\w+), couldn't parse:(.*)", text):
             kind, cell = found.groups()

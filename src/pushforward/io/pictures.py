@@ -117,11 +117,23 @@ def pictures_of_parquet(path: Path, column: str | None) -> Files:
     return cells
 
 
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\x00", b"MM\x00*", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
+    b"\x00\x00\x00\x0cjP")  # fmt: skip
+"""Of PNG, JPEG, GIF, BMP, WebP, TIFF, PNM and JPEG 2000; other binary cells may be hashes or keys."""
+
+
 def has_encoded_images(path: Path) -> bool:
-    """Whether a Parquet file has a column of encoded images."""
+    """Whether a Parquet file has a column of encoded images: structures with "bytes", or binary cells of which one begins as pictures do."""
+    import pyarrow as pa
     from pyarrow import parquet
 
-    return any(_is_encoded(field.type) for field in parquet.read_schema(path))
+    found = [field for field in parquet.read_schema(path) if _is_encoded(field.type)]
+    if not found or any(pa.types.is_struct(field.type) for field in found):
+        return bool(found)
+    with parquet.ParquetFile(path) as file:
+        first = next(file.iter_batches(_CELLS, columns=[field.name for field in found]), None)
+    cells = () if first is None else [cell for column in first.columns for cell in column.to_pylist() if cell]
+    return first is None or any(cell.startswith(_BEGINNINGS) for cell in cells)
 
 
 def decoded(files: Files, gray: bool = False) -> Tensor:

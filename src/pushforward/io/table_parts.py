@@ -124,8 +124,8 @@ class PartedTable:
             )
             yield from in_chunks(map(source.checked, chunks), rows, empty)
 
-    def integer_columns(self, types: Mapping[str, pa.DataType]) -> list[str]:
-        """The columns of float64 in which all cells of the files of text are integers; see ``stream_table(integers=True)``."""
+    def integer_columns(self, types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
+        """The columns of float64 in which all cells of the files of text are integers, int64 or uint64; see ``stream_table(integers=True)``."""
         with unchanged(self._source.inputs), plain_errors(self._source.name):
             return whole_numbers(self._source, types)
 

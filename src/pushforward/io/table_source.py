@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from pushforward.data.schema import present_columns
 from pushforward.data.tables import as_table
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
 from pushforward.io.atomic import reason
@@ -145,8 +146,9 @@ class TableSource:
             return table
         for name in self.columns:
             if name not in table.column_names:
-                names = ", ".join(map(repr, table.column_names[:10]))
-                raise SchemaError(f"{self.name} has no column {name!r}; it has {names}.")
+                raise SchemaError(
+                    f"{self.name} has no column {name!r}; it has {present_columns(name, table.column_names)}."
+                )
         table = table.select(self.columns)
         # A column that the user names is one of the table, though it may be the index of a pandas frame.
         metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}

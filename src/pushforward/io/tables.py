@@ -131,7 +131,7 @@ def stream_table(
         filesystem: as for :func:`read_table`.
         empty: whether a CSV, TSV, Parquet or Arrow table may have no rows: it is then one chunk without rows, instead of an
             error.
-        integers: whether columns that are float64 by ``types`` are int64 where all cells of the files are integers, so that
+        integers: whether columns that are float64 by ``types`` are int64 or uint64 where all cells of the files are integers, so that
             identifiers keep all digits. Files of text are then read once more; standard input and pipes cannot be.
 
     Yields:
@@ -178,12 +178,11 @@ def _joined(source: TableSource) -> pa.Table:
 def _stream(
     source: TableSource, rows: int, types: Mapping[str, pa.DataType], may_be_empty: bool, integers: bool
 ) -> Iterator[pa.Table]:  # fmt: skip
-    import pyarrow as pa
 
     # The errors of the caller do not pass through here: a generator raises only what its own code raises.
     with unchanged(source.inputs), plain_errors(source.name):
         if integers and source.pipe is None:
-            types = {**types, **dict.fromkeys(whole_numbers(source, types), pa.int64())}
+            types = {**types, **whole_numbers(source, types)}
         found = False
         for chunk in in_chunks(
             map(source.checked, chunks_of(source, rows, types, empty=may_be_empty)), rows, may_be_empty
@@ -194,14 +193,14 @@ def _stream(
             raise InputError(f"{source.name} has no rows.")
 
 
-def whole_numbers(source: TableSource, types: Mapping[str, pa.DataType]) -> list[str]:
-    """The columns of float64 that have only integers, in files of text; none of a folder whose files have different columns."""
+def whole_numbers(source: TableSource, types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
+    """The columns of float64 that have only integers, int64 or uint64, in files of text; none of a folder whose files have different columns."""
     import pyarrow as pa
 
     numbers = [name for name, kind in types.items() if kind == pa.float64()]
     if source.format == "jsonl":
         return integer_keys(source.inputs, _needed(source, numbers))
-    return integer_columns(source.inputs, numbers) if source.format in ("csv", "tsv") else []
+    return integer_columns(source.inputs, numbers) if source.format in ("csv", "tsv") else {}
 
 
 def _needed(source: TableSource, names: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pushforward.detection.explanation.reason import (
     sentence,
     sentence_of_instant,
     sentence_of_time,
+    sentence_of_usual_instant,
     within,
 )
 from pushforward.display import card, table
@@ -110,6 +111,8 @@ class Explanation:
         column = self.names.index(reason.column)
         if self._is_by_calendar(reason.row, column):
             return False
+        if isinstance(reason.value, datetime.date):  # instants have no ranges
+            return reason.p_value >= 1 - USUAL
         ranges = [pair for pair in (reason.usual, self.evidence.usual_alone(reason.row, column)) if len(pair) == 2]
         return bool(ranges) and all(within(reason.value, pair) for pair in ranges)
 
@@ -208,6 +211,8 @@ class Explanation:
         facts = evidence.schema.columns[column]
         if kind == "number" and isinstance(value, datetime.date) and self._is_by_calendar(row, column):
             words = sentence_of_instant(facts, value)
+        elif kind == "number" and isinstance(value, datetime.date) and p_value >= 1 - USUAL:
+            words = sentence_of_usual_instant(facts, value)
         elif isinstance(value, datetime.time) and p_value < 1 - USUAL and len(usual) == 2 and within(value, usual):
             words = sentence_of_time(
                 facts, value

@@ -197,6 +197,11 @@ def sentence_of_instant(column: Column, value: datetime.date) -> str:
     return f"{column.name} is {text(value)}, a {value:%A}; {_OTHERS}, its date or its time of day, week or year is unusual."
 
 
+def sentence_of_usual_instant(column: Column, value: datetime.date) -> str:
+    """The sentence of an instant whose place in the day, the week and the year is usual."""
+    return f"{column.name} is {text(value)}, a {value:%A}, which is usual {_OTHERS}."
+
+
 def sentence_of_time(column: Column, value: datetime.time) -> str:
     """The sentence of a time of day that is unusual although times before and after it are not."""
     return f"{column.name} is {text(value)}; {_OTHERS}, this time of day is unusual."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ _COMPILED = "_orig_mod."
 def digest(net: nn.Module) -> str:
     """SHA-256 of the names, types, shapes and values of all parameters and buffers of ``state_dict``, as hexadecimal text.
 
-    It does not depend on the device, nor on ``torch.compile``. A network whose weights, normalization statistics or precision changed has another digest.
+    Packed weights of quantized layers count too. It does not depend on the device, nor on ``torch.compile``. A network whose weights, normalization statistics or precision changed has another digest.
 
     Example:
         >>> import torch
@@ -30,11 +30,13 @@ def digest(net: nn.Module) -> str:
         >>> digest(net) == before
         False
     """
-    return _digest({name.replace(_COMPILED, ""): tensor for name, tensor in net.state_dict(keep_vars=True).items()})
+    return _digest({name.replace(_COMPILED, ""): value for name, value in _tensors(net.state_dict(keep_vars=True))})
 
 
 def same_weights(net: nn.Module, stored: Any) -> bool:
-    """Whether a network has a digest of a file; files of before had the digest of a compiled network with its names.
+    """Whether a network has a digest of a file.
+
+    In files of before the digest of a compiled network has its names, and that of a quantized one has no packed weights.
 
     Example:
         >>> import torch
@@ -45,15 +47,34 @@ def same_weights(net: nn.Module, stored: Any) -> bool:
     """
     if digest(net) == stored:
         return True
-    tensors = net.state_dict(keep_vars=True)
-    return any(_COMPILED in name for name in tensors) and _digest(tensors) == stored
+    state = net.state_dict(keep_vars=True)
+    plain = {name: value for name, value in state.items() if isinstance(value, torch.Tensor) and not value.is_quantized}
+    renamed = {name.replace(_COMPILED, ""): tensor for name, tensor in plain.items()}
+    return stored in (_digest(plain), _digest(renamed))
 
 
-def _digest(tensors: Mapping[str, Any]) -> str:
+def _tensors(values: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in nested dictionaries, tuples and lists, with names; a quantized one as its integers and its numbers."""
+    if isinstance(values, torch.Tensor):
+        if values.is_quantized:
+            yield f"{name} integers", values.int_repr()
+            values = values.dequantize()
+        yield name, values
+        return
+    parts = (
+        values.items()
+        if isinstance(values, Mapping)
+        else enumerate(values)
+        if isinstance(values, (tuple, list))
+        else ()
+    )
+    for key, part in parts:
+        yield from _tensors(part, f"{name} {key}" if name else str(key))
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        if not isinstance(tensor, torch.Tensor):
-            continue
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)
         found.update(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")

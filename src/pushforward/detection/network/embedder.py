@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pushforward.detection.network.digest import digest
 from pushforward.detection.network.reader import NetworkReader
-from pushforward.detection.network.reading import plain_tensor
+from pushforward.detection.network.reading import length, plain_tensor
 from pushforward.detection.network.streaming import batches
 from pushforward.errors import ConfigError, InputError
 from pushforward.numerics.checks import check_integer
@@ -32,7 +32,8 @@ class Embedder:
     have another score, and seldom another p-value, alone than among others, by about 1e-7 of its features.
 
     Args:
-        net: a module; or a function from a batch of inputs to features, for networks that are not modules of PyTorch.
+        net: a module; or a function from a batch of inputs to features, for networks that are not modules of PyTorch. Without
+            ``prepare`` the function gets parts of what is given: of an array of NumPy an array, of a tensor a tensor, of a list a list.
         prepare: a function from a list of inputs to what the network takes, such as :class:`~pushforward.data.Photographs` or a
             tokenizer; None for arrays and tensors, which the network takes as they are.
         features: name of the module whose output is the features; None for the rule above.
@@ -97,7 +98,7 @@ class Embedder:
         Raises:
             InputError: for no inputs, or features that are not numbers.
         """
-        parts = [self._features(part) for part in self._batches(data)]
+        parts = [self._features(part, count) for part, count in self._batches(data)]
         if len({part.shape[1] for part in parts}) > 1:
             raise InputError(
                 "the network returned different numbers of features for different batches: give inputs of one size, or a prepare= that makes them so."
@@ -113,25 +114,33 @@ class Embedder:
         norm = np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-30)
         return np.concatenate([rows / norm, np.log(norm)], axis=1)
 
-    def _batches(self, data: Any) -> Iterator[Any]:
+    def _batches(self, data: Any) -> Iterator[tuple[Any, int]]:
+        """What the network takes, and the number of inputs in it."""
         if isinstance(data, (str, bytes)):
             raise InputError("give a list of inputs; this is one.")
         if isinstance(data, Sequence) and not isinstance(data, (Dataset, DataLoader)):
             if not data:
                 raise InputError("there are no inputs to embed.")
             for start in range(0, len(data), self.batch_size):
-                yield self._prepared(list(data[start : start + self.batch_size]))
+                some = list(data[start : start + self.batch_size])
+                yield self._prepared(some), len(some)
+        elif isinstance(data, np.ndarray) and self.prepare is None and not isinstance(self.net, nn.Module):
+            if not data.ndim or not len(data):
+                raise InputError("there are no inputs to embed: give at least one.")
+            for start in range(0, len(data), self.batch_size):
+                yield (some := data[start : start + self.batch_size]), len(some)
         elif isinstance(data, Dataset) and self.prepare is not None:
             kept: list[Any] = []
             for k in range(len(data)):  # pyright: ignore[reportArgumentType]
                 item: Any = data[k]
                 kept.append(item[0] if isinstance(item, tuple) else item)
                 if len(kept) == self.batch_size or k + 1 == len(data):  # pyright: ignore[reportArgumentType]
-                    yield self._prepared(kept)
+                    yield self._prepared(kept), len(kept)
                     kept = []
         else:
             for inputs, _ in batches(data, self.batch_size, "the data to embed", self._dtype, self.net):
-                yield inputs if self.prepare is None or isinstance(inputs, Mapping) else self._prepared(list(inputs))
+                ready = self.prepare is None or isinstance(inputs, Mapping)
+                yield inputs if ready else self._prepared(list(inputs)), length(inputs)
 
     def _prepared(self, inputs: list[Any]) -> Any:
         if self.prepare is not None:
@@ -145,7 +154,7 @@ class Embedder:
                 f"the inputs do not form one tensor ({error}): give prepare=, a function from a list of inputs to what the network takes."
             ) from error
 
-    def _features(self, inputs: Any) -> np.ndarray:
+    def _features(self, inputs: Any, count: int) -> np.ndarray:
         if self._reader is not None:
             found: Any = self._reader.read(inputs).features
         else:
@@ -156,4 +165,8 @@ class Embedder:
         )
         if found.dim() != 2:
             raise InputError(f"embed must return one row of features for each input, (n, D); got {tuple(found.shape)}.")
+        if len(found) != count:
+            raise InputError(
+                f"embed returned {len(found)} rows of features for {count} inputs: let it return one row for each input."
+            )
         return found.double().numpy()

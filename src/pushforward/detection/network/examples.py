@@ -213,4 +213,5 @@ def input_gradient(reader: NetworkReader, score: Combined, inputs: Any) -> np.nd
         if reader.classifies is False:
             reading.logits = None
         (gradient,) = torch.autograd.grad(score(reading).sum(), x)
-    return gradient.abs().detach().cpu().numpy()
+    gradient = gradient.abs().detach().cpu()
+    return (gradient.float() if gradient.dtype == torch.bfloat16 else gradient).numpy()  # NumPy has no bfloat16

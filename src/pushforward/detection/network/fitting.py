@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.detection.network.batch_effect import warn_of_batch_effect
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reader import NetworkReader
@@ -124,6 +125,7 @@ def _begin(
         raise InputError(
             "the training data have labels, but read= gives no logits: let it give them, or pass task='embed'."
         )
+    warn_of_batch_effect(reader, inputs, reading)
     if classifies:
         _warn_of_other_outputs(reader, reading)
     elif task == "auto" and labels is not None:
@@ -135,7 +137,8 @@ def _begin(
 
 
 def _given(labels: Tensor) -> str:
-    return f"the labels are {str(labels.dtype).removeprefix('torch.')} of the shape {tuple(labels.shape)}"
+    shape = "(n,)" if labels.dim() == 1 else f"(n, {', '.join(map(str, labels.shape[1:]))})"
+    return f"the labels are {str(labels.dtype).removeprefix('torch.')} of the shape {shape}"
 
 
 def _warn_of_classes(labels: Tensor, reading: Reading) -> None:
@@ -199,7 +202,7 @@ def held_out_columns(score: Combined, stream: Iterable[Reading] | Iterator[Readi
     """The statistics and the predicted classes of held-out rows.
 
     Raises:
-        InputError: for no rows, or a statistic that is NaN.
+        InputError: for no rows.
     """
     columns, classes = [], []
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from pushforward.detection.network.closed_parts import closed_parts, outer_part
 from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.reading import padding_mask, pool, run
 
-__all__ = ["Call", "channels_first", "choose_layers", "padded", "trace"]
+__all__ = ["Call", "changed_later", "channels_first", "choose_layers", "padded", "trace"]
 
 _MOST = 3
 """Largest number of inner layers that are chosen."""
@@ -86,6 +87,27 @@ def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
     modules = [(name, module) for name, module in net.named_modules() if outer_part(name, closed) is None]
     with hooked([(module, record(name)) for name, module in modules]):
         return calls, run(net, inputs)
+
+
+def changed_later(net: nn.Module, inputs: Any, names: Collection[str]) -> frozenset[str]:
+    """Those of the named modules whose output on one batch is changed in place after they return it, as by ``ReLU(inplace=True)``."""
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
+    if not names:
+        return frozenset()
+
+    def keep(name: str) -> Hook:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            tensor = output[0] if isinstance(output, (tuple, list)) and output else output
+            if isinstance(tensor, Tensor) and not tensor.is_nested:
+                kept[name] = tensor, tensor.detach().clone()
+
+        return hook
+
+    with hooked([(net.get_submodule(name), keep(name)) for name in names]):
+        run(net, inputs)
+    return frozenset(
+        name for name, (after, before) in kept.items() if not torch.equal(after.nan_to_num(), before.nan_to_num())
+    )
 
 
 def padded(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from pushforward.detection.network.closed_parts import (
     with_linear_layer,
 )
 from pushforward.detection.network.hooks import Hook, hooked
-from pushforward.detection.network.layers import channels_first, choose_layers, padded, trace
+from pushforward.detection.network.layers import changed_later, channels_first, choose_layers, padded, trace
 from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import (
     Reading,
@@ -54,7 +54,9 @@ class NetworkReader:
     Attributes:
         classifies: whether the network's output are logits; None until known.
         head: name of the last linear layer, or None.
+        head_call: which of its calls in a forward pass makes the logits, counted from the last one, -1.
         layers: names of the inner layers.
+        copies: names among the layers and ``features`` whose output a later module changes in place, so that it is copied.
 
     Raises:
         ConfigError: for a network that hooks cannot read, or a name that it does not have.
@@ -82,9 +84,11 @@ class NetworkReader:
             self._check_hooks(net)
         modules = dict(net.named_modules()) if isinstance(net, nn.Module) else {}
         self.automatic = layers == "auto"
+        if layers is None or (isinstance(layers, str) and layers != "auto"):
+            raise ConfigError(
+                f"layers must be 'auto' or a list of names of modules, which may be empty; got {layers!r}."
+            )
         self.layers: tuple[str, ...] = () if isinstance(layers, str) else tuple(layers)
-        if isinstance(layers, str) and layers != "auto":
-            raise ConfigError(f"layers must be 'auto' or a list of names of modules; got {layers!r}.")
         if read is None:
             for name in (*self.layers, *([] if features is None else [features])):
                 self._check_open(name)
@@ -93,6 +97,7 @@ class NetworkReader:
                         f"the network has no module {name!r}; its modules are {', '.join(list(modules)[1:9])}, ..."
                     )
         self.head: str | None = None
+        self.head_call, self.copies = -1, frozenset[str]()
         self.ready = False
         self.classifies: bool | None = None
         self.head_is_output = True
@@ -106,15 +111,17 @@ class NetworkReader:
             )
         closed = kind_of(net)
         if closed is not None or not isinstance(net, nn.Module):
+            if not callable(net):
+                raise ConfigError(f"a network must be a torch.nn.Module, or a function with read=; got {net!r:.60}.")
             what = "a compiled network" if closed == "compiled" else f"a {kind}"
+            before = ""
+            if closed == "compiled":
+                before = ", or the network before torch.compile, which has the same weights"
+            if getattr(net, "_compiled_call_impl", None) is not None:
+                before = ", or make or load the guard first and call net.compile() after that"
             raise ConfigError(
                 f"hooks cannot read {what}: pass read=, a function from inputs to pf.detection.network.Reading (output, features, "
-                "logits, layers)"
-                + (
-                    ", or the network before torch.compile, which has the same weights."
-                    if closed == "compiled"
-                    else "."
-                )
+                f"logits, layers){before}."
             )
 
     def _check_open(self, name: str) -> None:
@@ -158,7 +165,16 @@ class NetworkReader:
         bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().double()
         return weight, bias
 
-    def restore(self, head: str | None, head_is_output: bool, classifies: bool, transposes: bool = True) -> None:
+    def restore(
+        self,
+        head: str | None,
+        head_is_output: bool,
+        classifies: bool,
+        *,
+        transposes: bool = True,
+        head_call: int = -1,
+        copies: Sequence[str] = (),
+    ) -> None:
         """Set what the first batch showed, from a file; ``layers`` are given to the constructor.
 
         Without ``transposes`` outputs ``(n, channels, length)`` are averaged over channels, as in files of before.
@@ -172,7 +188,8 @@ class NetworkReader:
         if head is not None and not isinstance(modules.get(head), nn.Linear):
             raise ConfigError(f"the network has no linear layer {str(head)[:80]!r}.")
         self.head, self.head_is_output, self.classifies, self.ready = head, bool(head_is_output), classifies, True
-        self.transposes = bool(transposes)
+        self.transposes, self.head_call = bool(transposes), min(-1, int(head_call))
+        self.copies = frozenset(map(str, copies))
 
     def _discover(self, inputs: Any) -> None:
         """Find the last linear layer and the inner layers with one batch."""
@@ -190,6 +207,8 @@ class NetworkReader:
             if found:
                 self.head_is_output = torch.equal(found[-1].output, logits)
                 self.head = found[-1].name
+                own = [c is found[-1] for c in linear if c.name == self.head]
+                self.head_call = own.index(True) - len(own)
                 break
         else:
             if linear and _picked(linear[-1].output, logits, padding_mask(inputs)):
@@ -198,6 +217,8 @@ class NetworkReader:
         if self.automatic:
             features = None if self.head is None else self._from_hooks(inputs, False).features
             self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
+        else:
+            self.copies = changed_later(self.net, inputs, self._named)
         self.ready = True  # last, since another thread may ask
 
     def _check_parts(self) -> None:
@@ -256,6 +277,11 @@ class NetworkReader:
         reading.inputs, reading.reader = inputs, self
         return reading
 
+    @property
+    def _named(self) -> frozenset[str]:
+        """The modules whose outputs are read."""
+        return frozenset((*self.layers, *([] if self.features is None else [self.features])))
+
     @cached_property
     def _channels_first(self) -> frozenset[str]:
         """Modules whose outputs are ``(n, channels, length)``."""
@@ -265,27 +291,30 @@ class NetworkReader:
     def _from_hooks(self, inputs: Any, maps: bool) -> Reading:
         assert isinstance(self.net, nn.Module)
         seen: dict[str, Tensor] = {}
-        names = {*self.layers, *([] if self.features is None else [self.features])}
+        heads: list[tuple[Tensor, Tensor]] = []
+        names = self._named
         first = self._channels_first if names else frozenset()
         hooks: list[tuple[nn.Module, Hook]] = [
-            (self.net.get_submodule(name), _keeps(seen, name, name in first)) for name in names
+            (self.net.get_submodule(name), _keeps(seen, name, name in first, name in self.copies)) for name in names
         ]
         head = self.head_module
         if head is not None:
-            hooks.append((head, _keeps_both(seen)))
+            hooks.append((head, _keeps_both(heads)))
         with hooked(hooks):
             output = run(self.net, inputs)
-        if head is not None and "head output" not in seen:
+        if head is not None and len(heads) < -self.head_call:
             self._check_open(self.head or "")
+            often = "did not run" if not heads else f"ran {len(heads)} times, and on the first batch more often,"
             raise InputError(
-                f"the last linear layer {self.head!r} did not run on this batch in the thread of the call: guard a network that runs it for "
+                f"the last linear layer {self.head!r} {often} on this batch in the thread of the call: guard a network that runs it for "
                 "every batch, or pass read=."
             )
+        head_input, head_output = heads[self.head_call] if head is not None else (None, None)
         logits = find_logits(output, self.logits)
         assert logits is not None
         mask = padding_mask(inputs)
-        if head is not None and not self.head_is_output:
-            logits = seen["head output"]
+        if head_output is not None and not self.head_is_output:
+            logits = head_output
         logits = _plain(pool(logits, mask))
         missing = [name for name in names if name not in seen]
         if missing:
@@ -296,8 +325,8 @@ class NetworkReader:
         layers = {name: _plain(pool(seen[name], mask)) for name in self.layers}
         if self.features is not None:
             features = _plain(pool(seen[self.features], mask))
-        elif head is not None:
-            features = _plain(pool(seen["head input"], mask))
+        elif head_input is not None:
+            features = _plain(pool(head_input, mask))
         else:
             features = layers[self.layers[-1]] if self.layers and self.classifies else logits
         if logits.shape[0] != length(inputs):
@@ -308,7 +337,7 @@ class NetworkReader:
                 )
             raise InputError(
                 f"the network returned {logits.shape[0]} rows for {length(inputs)} inputs: name the part of its output with one "
-                "row per input with logits=."
+                "row per input with logits=. Batches in which a row is a part of an input, such as a node of a graph, cannot be guarded."
             )
         kept = {name: seen[name] for name in self.layers} if maps else {}
         kept = {name: _without_padding(values, mask) for name, values in kept.items()}
@@ -330,18 +359,19 @@ def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(mask.unsqueeze(2), values, 0)
 
 
-def _keeps(seen: dict[str, Tensor], name: str, channels_first: bool) -> Hook:
+def _keeps(seen: dict[str, Tensor], name: str, channels_first: bool, copies: bool) -> Hook:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         tensor = find_logits(output, None) if not isinstance(output, Tensor) else output
         if isinstance(tensor, Tensor):
+            tensor = tensor.clone() if copies else tensor
             seen[name] = tensor.transpose(1, 2) if channels_first and tensor.dim() == 3 else tensor
 
     return hook
 
 
-def _keeps_both(seen: dict[str, Tensor]) -> Hook:
+def _keeps_both(heads: list[tuple[Tensor, Tensor]]) -> Hook:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        seen["head input"], seen["head output"] = args[0] if args else kwargs["input"], output
+        heads.append((args[0] if args else kwargs["input"], output))
 
     return hook
 

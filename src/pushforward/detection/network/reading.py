@@ -260,7 +260,8 @@ def find_logits(output: Any, key: str | int | None) -> Tensor | None:
 
     Args:
         output: a tensor, a tuple, a dictionary, or an object with attributes, such as those of Hugging Face.
-        key: name or index of the part; None for the tensor itself, ``logits``, or the first part.
+        key: name or index of the part, also of a part of a part, such as "out.logits"; None for the tensor itself, ``logits``, or the
+            first part.
 
     Raises:
         ConfigError: if there is no such part, or it is no tensor.
@@ -276,8 +277,9 @@ def find_logits(output: Any, key: str | int | None) -> Tensor | None:
             part = output[0]
     if not isinstance(part, Tensor):
         raise ConfigError(
-            f"the network returns {type(output).__name__}, in which logits={key!r} names no tensor: name the part with "
-            "logits=, as a key, an attribute or an index."
+            f"the network returns {type(output).__name__}, in which logits={key!r} names no tensor: name the part with logits=, as a key, an "
+            "attribute, an index, or a path such as 'out.logits'; where no part has one row for each input, pass read=, a function from inputs "
+            "to pf.detection.network.Reading."
         )
     return part
 
@@ -288,7 +290,13 @@ def _part(output: Any, key: str | int) -> Any:
             return output[key]
         return getattr(output, key)
     except (KeyError, IndexError, AttributeError, TypeError):
-        return None
+        if not isinstance(key, str) or "." not in key:
+            return None
+    first, rest = key.split(".", 1)
+    part = _part(output, int(first) if first.isdecimal() and not isinstance(output, Mapping) else first)
+    return (
+        None if part is None else _part(part, int(rest) if rest.isdecimal() and not isinstance(part, Mapping) else rest)
+    )
 
 
 def padding_mask(inputs: Any) -> Tensor | None:

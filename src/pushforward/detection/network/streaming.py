@@ -23,9 +23,9 @@ def batches(
     """The batches of a loader, a data set, or arrays, as inputs and labels.
 
     Args:
-        data: a ``DataLoader`` or another iterable of batches; a ``Dataset``; an array of inputs, a dictionary of them, or a pair
-            of inputs and labels, of which the inputs may be a dictionary or a tuple of arrays. ``((a, b),)`` are several inputs
-            without labels.
+        data: a ``DataLoader`` or another iterable of batches; a ``Dataset``; an array of inputs, or rows of numbers as lists in a list; a
+            dictionary of arrays; or a pair of inputs and labels, of which the inputs may be a dictionary or a tuple of arrays.
+            ``((a, b),)`` are several inputs without labels.
         batch_size: where the data have no batches of their own.
         what: the name of the data in an error.
         dtype: of the network's weights, which arrays of fractions that are not tensors get; None leaves them as they are.
@@ -35,6 +35,10 @@ def batches(
         InputError: for no batch, for labels that are rather another input, or if a loader ends before the number of batches that it has.
     """
     count, expected = 0, None
+    if _is_matrix(data):
+        data = np.asarray(data)
+    elif isinstance(data, tuple) and len(data) == 2 and _is_matrix(data[0]):
+        data = np.asarray(data[0]), data[1]
     for batch in _iterate(data, batch_size, dtype):
         count += 1
         inputs, labels = split_batch(batch, net)
@@ -68,11 +72,21 @@ def _iterate(data: Any, batch_size: int, dtype: torch.dtype | None) -> Iterator[
         for start in range(0, rows.pop(), batch_size):
             yield _part(whole, start, start + batch_size)
     elif isinstance(data, Dataset) and not hasattr(data, "batch_sampler"):
-        yield from DataLoader(data, batch_size=batch_size)
+        # with a generator of its own, since a loader draws a number from PyTorch's common one
+        yield from DataLoader(data, batch_size=batch_size, generator=torch.Generator())
     elif hasattr(data, "__iter__"):
         yield from iterable
     else:
         raise InputError(f"data must be a DataLoader, a Dataset or an array; got {type(data).__name__}.")
+
+
+def _is_matrix(data: Any) -> bool:
+    """Whether data are lists of plain numbers in a list, as ``array.tolist()`` gives."""
+    return (
+        isinstance(data, list)
+        and bool(data)
+        and all(isinstance(row, list) and row and all(isinstance(value, (int, float)) for value in row) for row in data)
+    )
 
 
 def _has_rows(value: Any) -> bool:
@@ -281,7 +295,7 @@ class Gathered:
             columns["logits"] = reading.logits
         for name, rows in columns.items():
             self.moments.setdefault(name, ClassMoments()).add(rows.cpu(), labels.cpu(), self.classes)
-        single = {name: rows.float() for name, rows in columns.items()}
+        single = {name: rows if rows.dtype == torch.float64 else rows.float() for name, rows in columns.items()}
         predicted = labels if reading.logits is None else reading.logits.argmax(1)
         self.reservoir.add(**single, labels=labels, predicted=predicted, **extra)
 

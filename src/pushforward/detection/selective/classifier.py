@@ -102,7 +102,7 @@ class ClassifierCalibration:
             risk: promised error rate among the accepted rows; None for no abstention.
             delta: probability that the promised risk fails.
             temperature_part: fraction of the rows in the first part; 0 is temperature 1, and abstention by ranks.
-            seed: of the split and of the sets' hash.
+            seed: of the split and of the number u of the sets.
             **options: of :class:`PredictionSets`, such as ``per_class=True``.
 
         Raises:

@@ -38,9 +38,9 @@ class PredictionSets:
     - "raps": "aps" with a penalty for labels beyond a rank (Angelopoulos et al. 2021): smaller sets where there are many
       classes.
 
-    The number u of a row is a hash of its logits and the seed, so equal rows get equal sets, whatever is scored with them.
-    The promise needs no randomness of u, since it is the same function of every row. With ``randomized=False``, u = 1,
-    and sets are larger.
+    The number u of a row is a function of its logits and the seed, so equal rows get equal sets, whatever is scored with them.
+    It is continuous, so the rounding by which a network's logits depend on the batch hardly ever changes a set. The promise
+    needs no randomness of u, since it is the same function of every row. With ``randomized=False``, u = 1, and sets are larger.
 
     Args:
         method: "lac", "aps" or "raps".
@@ -51,11 +51,11 @@ class PredictionSets:
         per_class: promise the coverage for each class (Mondrian; Vovk et al. 2005): a label is compared with the
             calibration rows of its class alone. A class with too few rows is in every set and named in
             ``always_included``.
-        randomized: whether u is a hash or 1.
+        randomized: whether u is this function or 1.
         penalty: of "raps".
         rank: number of labels without a penalty, of "raps".
         never_empty: whether an empty set becomes the likeliest label; coverage can only grow.
-        seed: of the hash.
+        seed: of this function.
 
     Attributes:
         n_classes: number of classes K.

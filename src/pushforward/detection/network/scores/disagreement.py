@@ -98,6 +98,16 @@ def _mask(generator: torch.Generator, seed: int) -> Hook:
 
     def hook(layer: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         call = next(calls)  # a layer may run at several places
+        if output.is_nested:  # sequences without their padding, as of nn.TransformerEncoder
+            found = output.clone()
+            rows = found.unbind()  # views
+            mask = masked(layer, torch.ones_like(max(rows, key=len)).unsqueeze(0), call)[0]
+            for row in rows:
+                row.mul_(mask[: len(row)])
+            return found
+        return masked(layer, output, call)
+
+    def masked(layer: Any, output: Tensor, call: int) -> Tensor:
         shape = list(output.shape[1:])
         if not isinstance(layer, (nn.Dropout, nn.AlphaDropout)):  # these drop whole channels
             shape[1:] = [1] * len(shape[1:])

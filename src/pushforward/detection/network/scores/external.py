@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from sklearn.base import OutlierMixin
 from torch import Tensor, nn
 
 from pushforward.detection.network.modes import without_autocast
@@ -52,7 +53,12 @@ class External(NetworkScore):
             reads = "logits" if "LogitsDetector" in owns else "features" if "FeaturesDetector" in owns else "inputs"
         if reads not in ("inputs", "logits", "features", "reading"):
             raise ConfigError(f"reads must be 'inputs', 'logits', 'features' or 'reading'; got {reads!r}.")
-        self.detector, self.reads = _plain(detector), reads
+        self.detector, self.reads = _Held(detector), reads
+        if reads in ("logits", "features") and not hasattr(detector, f"predict_{reads}"):
+            raise ConfigError(
+                f"reads={reads!r} is for detectors with predict_{reads}, which {type(detector).__name__} has not: let a function take the whole "
+                'reading, External(f, reads="reading"), and return one score for each row of reading.' + reads + "."
+            )
         self.needs = frozenset({"logits"}) if reads == "logits" else frozenset()
 
     def _learn(self, gathered: Gathered) -> None:
@@ -60,7 +66,7 @@ class External(NetworkScore):
         if hasattr(detector, f"fit_{self.reads}"):
             networks = [part for part in getattr(detector, "__dict__", {}).values() if isinstance(part, nn.Module)]
             own = copy.deepcopy(detector, {id(net): net for net in networks})  # the user's detector stays as it is
-            self.detector = _plain(own)
+            self.detector = _Held(own)
             getattr(own, f"fit_{self.reads}")(gathered.sample[self.reads].clone(), gathered.sample["labels"].clone())
 
     def _score(self, reading: Reading) -> Tensor:
@@ -83,8 +89,19 @@ class External(NetworkScore):
         return scores.to(reading.features.device)
 
 
-def _plain(detector: Any) -> Callable[[], Any]:
-    """A function that returns the detector, so that a detector that is a module does not become a part of the score."""
-    if not callable(detector) and not hasattr(detector, "predict"):
-        raise ConfigError(f"External needs a detector with predict, or a function; got {type(detector).__name__}.")
-    return lambda: detector
+class _Held:
+    """The detector, so that a detector that is a module does not become a part of the score."""
+
+    def __init__(self, detector: Any) -> None:
+        name = type(detector).__name__
+        if isinstance(detector, OutlierMixin):
+            raise ConfigError(
+                f"predict of {name}, as of every outlier detector of scikit-learn, is -1 for anomalies, and a score must be higher for them: give a "
+                "function, such as lambda x: -detector.score_samples(x.flatten(1).numpy())."
+            )
+        if not callable(detector) and not hasattr(detector, "predict"):
+            raise ConfigError(f"External needs a detector with predict, or a function; got {name}.")
+        self._detector = detector
+
+    def __call__(self) -> Any:
+        return self._detector

@@ -15,7 +15,9 @@ __all__ = ["GramMatrices", "gram_rows"]
 
 
 def gram_rows(values: Tensor, power: int) -> Tensor:
-    """Row sums of the Gram matrix of order p, ``G_p = (F^p F^pT)^(1/p)``, of each input, ``(n, channels)``; signs are kept.
+    """The p-th root of the row sums of the Gram matrix ``F^p F^pT`` of each input, ``(n, channels)``; signs are kept.
+
+    The paper's formula is the root of each entry, ``G_p = (F^p F^pT)^(1/p)``; its authors' program takes that of the sums, as here.
 
     Args:
         values: F, ``(n, channels, ...)``; of a sequence ``(n, T, D)`` the D features are the channels.

@@ -76,11 +76,13 @@ class Neighbors(NetworkScore):
             raise InputError(f"Neighbors needs at least k={self.k} training rows; got {len(rows)}: use a smaller k.")
         self.bank = unit(rows.double()) if self.normalize else rows.double()
 
-    def _derive(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        bank = self.bank.to(dtype)
-        return bank, bank.square().sum(1)
+    def _derive(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        # far from the origin, squares would hide how far rows are from each other
+        center = torch.zeros_like(self.bank[:1]) if self.normalize else self.bank.mean(0, keepdim=True)
+        bank = (self.bank - center).to(dtype)
+        return bank, bank.square().sum(1), center.to(dtype)
 
     def _score(self, reading: Reading) -> Tensor:
         dtype = self.precision(reading)
-        rows, (bank, squares) = reading.features.to(dtype), self.prepared(dtype)
-        return kth_distance(unit(rows) if self.normalize else rows, bank, squares, self.k)
+        rows, (bank, squares, center) = reading.features.to(dtype), self.prepared(dtype)
+        return kth_distance(unit(rows) if self.normalize else rows - center, bank, squares, self.k)

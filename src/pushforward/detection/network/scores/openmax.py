@@ -22,7 +22,9 @@ class OpenMax(NetworkScore):
 
     The distance of the logits from each class mean is compared with the ``tail`` largest training distances of the class, by a
     Weibull distribution w with location 0 fitted by maximum likelihood to ``d - min + 10000``, as the paper's libMR does. The
-    activations of the ``alpha`` largest classes lose ``f_c w_c (alpha - rank) / alpha``, and the unknown class gets the sum.
+    activations of the ``alpha`` largest classes lose ``f_c w_c (alpha - rank) / alpha``, and the unknown class gets the sum. Means and
+    distances are of the training rows of a class that the network classifies correctly (algorithm 1), or of all of its rows where fewer
+    than two of them are.
 
     Args:
         tail: number of largest distances per class.
@@ -53,14 +55,19 @@ class OpenMax(NetworkScore):
 
     def _learn(self, gathered: Gathered) -> None:
         logits, labels = gathered.sample["logits"].double(), gathered.sample["labels"]
-        self.means = gathered.moments["logits"].means
-        found = []
+        correct = labels == gathered.sample["predicted"]
+        means, found = [], []
         for k in range(gathered.classes):
-            rows = logits[labels == k]
-            if len(rows) < 2:
-                raise InputError(f"OpenMax needs at least two training rows of every class; class {k} has {len(rows)}.")
-            tail = (rows - self.means[k]).norm(dim=1).sort().values[-self.tail :]
+            own = labels == k
+            if int(own.sum()) < 2:
+                raise InputError(
+                    f"OpenMax needs at least two training rows of every class; class {k} has {int(own.sum())}."
+                )
+            rows = logits[own & correct] if int((own & correct).sum()) > 1 else logits[own]
+            means.append(rows.mean(0))
+            tail = (rows - means[k]).norm(dim=1).sort().values[-self.tail :]
             found.append((*fit_weibull(tail - tail[0] + _TRANSLATION), float(tail[0])))
+        self.means = torch.stack(means)
         self.shapes, self.scales, self.smallest = torch.tensor(found, dtype=torch.float64).T.contiguous()
 
     def _score(self, reading: Reading) -> Tensor:

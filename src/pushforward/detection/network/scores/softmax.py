@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,6 @@ class MaxSoftmax(NetworkScore):
         self.temperature = check_positive("temperature", temperature)
 
     def _score(self, reading: Reading) -> Tensor:
-        # log of the largest probability, so that it does not round to 1 where the network is certain
         log_p = torch.log_softmax(logits_of(reading) / self.temperature, 1)
         return -log_p.amax(1).exp()
 
@@ -132,7 +133,13 @@ class GEN(NetworkScore):
 
     def _score(self, reading: Reading) -> Tensor:
         log_p = torch.log_softmax(logits_of(reading), 1)
-        if self.top is not None:
-            log_p = log_p.topk(min(self.top, log_p.shape[1]), 1).values
-        log_q = torch.log1p(-log_p.exp().clamp(max=1 - 1e-16))
-        return (self.gamma * (log_p + log_q)).exp().sum(1)
+        count = log_p.shape[1] if self.top is None else min(self.top, log_p.shape[1])
+        ranked = log_p.topk(log_p.shape[1], 1).values
+        # 1 - p of the likeliest class is the sum of the others, which does not round to 0; no other p is above 1/2
+        rest = (
+            torch.logsumexp(ranked[:, 1:], 1, keepdim=True)
+            if ranked.shape[1] > 1
+            else torch.full_like(ranked, -math.inf)
+        )
+        log_q = torch.cat((rest, torch.log1p(-ranked[:, 1:].exp().clamp(max=0.75))), 1)
+        return (self.gamma * (ranked + log_q)[:, :count].clamp(min=-1e300)).exp().sum(1)

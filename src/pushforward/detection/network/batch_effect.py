@@ -1,0 +1,49 @@
+"""The warning about networks whose output for an input depends on the other inputs of its batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pushforward.detection.network.reader import NetworkReader
+from pushforward.detection.network.reading import Reading, length
+from pushforward.errors import InputError, warn_caller
+
+__all__ = ["warn_of_batch_effect"]
+
+_LARGEST = 0.05  # of the spread of the features; the rounding of half precision is below
+
+
+def warn_of_batch_effect(reader: NetworkReader, inputs: Any, reading: Reading) -> None:
+    """Warn if the features or logits of the first or the last two inputs of a batch are others when these two are read alone.
+
+    Args:
+        reader: of the network.
+        inputs: the batch.
+        reading: of the batch.
+    """
+    rows = length(inputs)
+    if rows < 3:
+        return
+    for first in (0, rows - 2):
+        mask = (torch.arange(rows) >= first) & (
+            torch.arange(rows) < first + 2
+        )  # of one some networks have no statistics
+        try:
+            alone = reader.read(reading.rows(mask).inputs)
+        except InputError:  # a network of batches of one form, or parts that are not one for each input
+            return
+        for name in ("features", "logits"):
+            together, single = getattr(reading, name), getattr(alone, name)
+            if together is None or single is None or len(single) != 2 or single.shape[1:] != together.shape[1:]:
+                continue
+            together = together.detach().double()
+            spread = (together - together.mean(0)).square().sum(1).mean().sqrt()
+            if (single.detach().double() - together[first : first + 2]).norm(dim=1).max() > _LARGEST * spread:
+                warn_caller(
+                    f"the {name} of an input are others in a batch of 2 than in one of {rows}: the network is random, or reads the other inputs of the batch, "
+                    "as BatchNorm with track_running_stats=False does. P-values then hold only in batches of the size of the calibration rows': make the "
+                    "network give each input its own output."
+                )
+                return

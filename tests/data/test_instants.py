@@ -1,0 +1,47 @@
+"""Ends of instants, and the periods that they span."""
+
+import numpy as np
+import pytest
+
+from pushforward.data.calendar import periods_of
+from pushforward.data.instants import ends_of
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("far", [[400], [400, 401], [400, 401, 402]])
+def test_few_instants_far_from_all_others_do_not_count(far, sign, rng):
+    near = rng.uniform(0, 30, size=3000)
+    values = sign * DAY * np.concatenate((near, far))
+    assert sorted(sign * end / DAY for end in ends_of(rng.permutation(values))) == [near.min(), near.max()]
+
+
+def test_more_than_one_in_a_thousand_count(rng):
+    values = np.concatenate((rng.uniform(0, 30, size=1500), [400, 401]))
+    assert ends_of(values)[1] == 401
+
+
+def test_mistyped_years_at_both_ends_do_not_hide_each_other(rng):
+    near = rng.uniform(0, 30, size=500)
+    assert ends_of(np.concatenate((near, [-9e4, 8e4]))) == (near.min(), near.max())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.0], [0.0, 1.0, 1000.0], np.exp(np.linspace(0, 3, 200)), np.linspace(0, 1, 5000)],
+    ids=["one", "few", "growth", "even"],
+)
+def test_other_ends_are_the_smallest_and_the_largest(values):
+    assert ends_of(values) == (min(values), max(values))
+
+
+def test_a_mistyped_year_adds_no_period(rng):
+    month = DAY * np.sort(rng.uniform(0, 28, size=800))
+    assert periods_of(month, "timestamp") == ("day", "week")
+    assert periods_of(np.append(month, [180 * 365 * DAY, np.nan]), "timestamp") == ("day", "week")
