@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import pushforward as pf
@@ -60,6 +61,20 @@ def test_one_mistyped_year_hides_no_later_rows(guard: pf.Guard, row: int) -> Non
     later = shop(400, 1, first_day=75, days=30)
     with pytest.warns(SchemaWarning, match=r"'when': rows are after the normal rows"):
         assert (mistyped.predict(later) == -1).mean() < 0.1
+
+
+def test_an_instant_in_the_year_42000_is_one_far_from_all_others() -> None:
+    rng = np.random.default_rng(0)
+    micros = (1.7e15 + rng.uniform(0, 50 * 86400e6, 500)).astype(np.int64)
+    micros[4] += int(1e6 * 86400 * 365.25 * 40_000)
+    table = pa.table({"when": pa.array(micros, pa.timestamp("us")), "x": rng.normal(size=500)})
+    with pytest.warns(
+        PushforwardWarning, match=r"1 row is far .* \(an instant outside the years 1 to 9999; the others are from 2023"
+    ):
+        guard = pf.Guard(0.05, effort="fast", random_state=0).fit(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (guard.predict(table.slice(10)) == -1).mean() < 0.1
 
 
 def test_rows_in_the_training_range_give_no_warning(guard: pf.Guard) -> None:

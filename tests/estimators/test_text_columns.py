@@ -42,7 +42,7 @@ def test_a_few_texts_among_numbers_are_named(cell: str) -> None:
 @pytest.mark.parametrize(
     ("form", "advice"),
     [
-        ("{:.1f}%", "'20.1%'"), ("\u20ac {:.1f}", "plain numbers"), ("1,{:.1f}", "plain numbers"), (">{:.1f}", "plain numbers"),
+        ("{:.1f}%", "'20.1%'"), ("\u20ac {:.1f}", "plain numbers"), ("1,{:05.1f}", "plain numbers"), (">{:.1f}", "plain numbers"),
         ("{:.1f}", ""),  # codes that the user wants as text
     ],
 )  # fmt: skip

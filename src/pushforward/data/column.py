@@ -201,6 +201,15 @@ class Column:
             return category_cells(self.name, data, self.categories)
         return flag_cells(self.name, data) if self.kind == "boolean" else number_cells(self.name, data, self.time)
 
+    def text(self, value: float) -> str:
+        """One encoded cell as text for a sentence; instants that Python cannot represent too."""
+        cell = self.decode(np.array([value]))
+        try:
+            found = cell[0].as_py()
+        except (OverflowError, ValueError):
+            return "an instant outside the years 1 to 9999"
+        return repr(found) if isinstance(found, str) else f"{found:.12g}" if isinstance(found, float) else str(found)
+
     def decode(self, values: np.ndarray) -> Any:
         """Convert float64 back to a pyarrow array: integers are rounded, codes become categories, NaN becomes null.
 

@@ -53,7 +53,11 @@ def _add_column(found: Any, column: Any) -> None:
         # Codes in the order in which the texts first appear: the same for equal columns.
         text = column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
         coded = text.dictionary_encode()
-        for value in coded.dictionary.to_pylist():
+        try:
+            values = coded.dictionary.to_pylist()
+        except OverflowError:  # instants that Python cannot represent
+            values = compute().cast(coded.dictionary, pa.string()).to_pylist()
+        for value in values:
             found.update(repr(value).encode("utf-8", "backslashreplace") + b"\0")
         column = coded.indices
     found.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).data)

@@ -213,7 +213,7 @@ class TableFeatures:
                 (values < first - margin, "before", first),
             ):
                 if np.any(beyond & np.isfinite(values)):
-                    instant = column.decode(np.array([end]))[0].as_py()
+                    instant = column.text(end)
                     found.append(
                         f"column {column.name!r}: rows are {word} the normal rows that are known ({'the last' if word == 'after' else 'the first'} is "
                         f"{instant}); their distance in time is not news, so only day, week and year are compared. The promise is for "
@@ -228,11 +228,9 @@ class TableFeatures:
             column, values = self.schema.columns[i], encoded[:, i]
             count = int((np.isfinite(values) & ~(np.abs(values - value) <= constant_tolerance(column, value))).sum())
             if count:
-                was = column.decode(np.array([value]))[0].as_py()
-                was = repr(was) if isinstance(was, str) else f"{was:.12g}" if isinstance(was, float) else str(was)
                 rows = "1 row has" if count == 1 else f"{count} rows have"
                 found.append(
-                    f"column {column.name!r}: {rows} another value than {was}, and no row had one at fit; this raises the anomaly score."
+                    f"column {column.name!r}: {rows} another value than {column.text(value)}, and no row had one at fit; this raises the anomaly score."
                 )
         return found
 

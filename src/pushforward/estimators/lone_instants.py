@@ -28,7 +28,7 @@ def warn_of_lone_instants(schema: Schema, encoded: np.ndarray) -> None:
         first, last = ends_of(values)
         alone = values[(values < first) | (values > last)]
         if alone.size:
-            example, begin, end = (each.as_py() for each in column.decode(np.array([alone[0], first, last])))
+            example, begin, end = map(column.text, (float(alone[0]), first, last))
             rows = "1 row is" if alone.size == 1 else f"{alone.size} rows are"
             warn_caller(
                 f"column {column.name!r}: {rows} far from all others in time ({example}; the others are from {begin} to {end}): correct "

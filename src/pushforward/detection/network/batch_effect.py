@@ -12,7 +12,7 @@ from pushforward.errors import InputError, warn_caller
 
 __all__ = ["warn_of_batch_effect"]
 
-_LARGEST = 0.05  # of the spread of the features; the rounding of half precision is below
+_SPREAD, _NORM = 0.05, 0.02  # of the features' spread and norm; the rounding of half precision is below
 
 
 def warn_of_batch_effect(reader: NetworkReader, inputs: Any, reading: Reading) -> None:
@@ -27,9 +27,8 @@ def warn_of_batch_effect(reader: NetworkReader, inputs: Any, reading: Reading) -
     if rows < 3:
         return
     for first in (0, rows - 2):
-        mask = (torch.arange(rows) >= first) & (
-            torch.arange(rows) < first + 2
-        )  # of one some networks have no statistics
+        place = torch.arange(rows)
+        mask = (place >= first) & (place < first + 2)  # two, since of one some networks have no statistics
         try:
             alone = reader.read(reading.rows(mask).inputs)
         except InputError:  # a network of batches of one form, or parts that are not one for each input
@@ -40,7 +39,9 @@ def warn_of_batch_effect(reader: NetworkReader, inputs: Any, reading: Reading) -
                 continue
             together = together.detach().double()
             spread = (together - together.mean(0)).square().sum(1).mean().sqrt()
-            if (single.detach().double() - together[first : first + 2]).norm(dim=1).max() > _LARGEST * spread:
+            pair = together[first : first + 2]
+            allowed = torch.maximum(_SPREAD * spread, _NORM * pair.norm(dim=1))
+            if ((single.detach().double() - pair).norm(dim=1) > allowed).any():
                 warn_caller(
                     f"the {name} of an input are others in a batch of 2 than in one of {rows}: the network is random, or reads the other inputs of the batch, "
                     "as BatchNorm with track_running_stats=False does. P-values then hold only in batches of the size of the calibration rows': make the "
