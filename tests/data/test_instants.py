@@ -28,14 +28,14 @@ def test_more_than_one_in_a_thousand_count(rng):
 
 
 def test_mistyped_years_at_both_ends_do_not_hide_each_other(rng):
-    near = rng.uniform(0, 30, size=500)
-    assert ends_of(np.concatenate((near, [-9e4, 8e4]))) == (near.min(), near.max())
+    near = DAY * rng.uniform(0, 30, size=500)
+    assert ends_of(np.concatenate((near, [-9e4 * DAY, 8e4 * DAY]))) == (near.min(), near.max())
 
 
 @pytest.mark.parametrize(
     "values",
-    [[1.0], [0.0, 1.0, 1000.0], np.exp(np.linspace(0, 3, 200)), np.linspace(0, 1, 5000)],
-    ids=["one", "few", "growth", "even"],
+    [[1.0], [0.0, 1.0, 1000.0], np.exp(np.linspace(0, 3, 200)), np.linspace(0, 1, 5000), [0.0] * 100 + [7 * DAY]],
+    ids=["one", "few", "growth", "even", "a week later"],
 )
 def test_other_ends_are_the_smallest_and_the_largest(values):
     assert ends_of(values) == (min(values), max(values))

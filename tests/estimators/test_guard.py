@@ -183,7 +183,7 @@ def test_explain_names_the_column(guard: Guard, mixed: Guard) -> None:
     assert explanation.names == ("x0", "x1", "x2")
     assert explanation.top(k=1)[0][0] == "x2"
     row = mixed_frame(1, seed=9).assign(unit=8.0)
-    with pytest.warns(SchemaWarning, match="'unit': 1 row has another value than 7"):
+    with pytest.warns(SchemaWarning, match="'unit': rows have another value than 7"):
         found = dict(mixed.explain(row).top(k=6))
     assert found["unit"] == pytest.approx(math.log(mixed.table_features_.rows + 2))
 

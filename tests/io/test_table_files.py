@@ -588,6 +588,33 @@ def test_identifiers_keep_all_digits(tmp_path) -> None:
         assert str(found.schema.field("id").type) == "double"
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize(("other", "kind"), [([1, 2], "uint64"), ([-1, 2], "double"), ([0.5, 1.0], "double")])
+def test_a_folder_with_one_file_of_large_integers(tmp_path, ending, other, kind) -> None:
+    for name, cells in (("a", [2**63 + 5, 7]), ("b", other)):
+        lines = ["id", *map(str, cells)] if ending == "csv" else [json.dumps({"id": cell}) for cell in cells]
+        (tmp_path / f"{name}.{ending}").write_text("\n".join(lines) + "\n")
+    column = read_table(tmp_path).column("id")
+    assert str(column.type) == kind
+    cells = [2**63 + 5, 7, *other]
+    assert column.to_pylist() == (cells if kind == "uint64" else [float(cell) for cell in cells])
+
+
+def test_all_of_uint64_is_read(tmp_path) -> None:
+    cells = [
+        0,
+        2**63,
+        2**64 - 1,
+        18 * 10**18,
+        18446744073709551599,
+        *np.random.default_rng(0).integers(0, 2**64, 300, dtype=np.uint64).tolist(),
+    ]
+    (tmp_path / "t.csv").write_text("id\n" + "\n".join(map(str, cells)) + "\n")
+    assert read_table(tmp_path / "t.csv").column("id").to_pylist() == cells
+    (tmp_path / "t.csv").write_text(f"id\n{2**63}\n{2**64}\n")
+    assert str(read_table(tmp_path / "t.csv").column("id").type) == "double"
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
 def test_integers_beyond_int64_keep_their_digits(tmp_path, name) -> None:
     large = [2**63 + 1, 12345678901234567890, None, 3]
@@ -612,7 +639,7 @@ def test_integers_beyond_int64_keep_their_digits(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     "cells",
     [
-        ["007", "12", "18999999999999999999"],
+        ["007", "12", "18446744073709551616"],
         ["-1", "12", "9223372036854775808"],
         ["1e3", "2", "3"],
         ["1", "x", "2"],

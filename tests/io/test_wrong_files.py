@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pushforward.errors import InputError, PushforwardError, SchemaError
 from pushforward.io import holds_images, read_table
@@ -84,7 +87,24 @@ def test_a_long_list_of_columns_begins_with_the_most_similar_one(tmp_path) -> No
 
 
 def test_a_binary_column_that_is_no_picture_makes_no_table_of_images(tmp_path) -> None:
-    hashes, picture = [bytes([k, 255 - k]) for k in range(9)], b"\x89PNG\r\n\x1a\n" + b"0" * 9
+    hashes, encoded = [bytes([k, 255 - k]) for k in range(9)], io.BytesIO()
+    Image.new("L", (4, 4)).save(encoded, "ICO")
+    picture = encoded.getvalue()
     for name, cells, images in (("hash", hashes, False), ("picture", [None, picture], True)):
         pq.write_table(pa.table({"x": cells, "n": list(range(len(cells)))}), tmp_path / f"{name}.parquet")
         assert holds_images(tmp_path / f"{name}.parquet") is images
+
+
+def test_a_header_with_the_letters_of_another_format_is_text(tmp_path) -> None:
+    (tmp_path / "t.csv").write_text("PAR1,PAR2\n1,2\n")
+    assert read_table(tmp_path / "t.csv").column_names == ["PAR1", "PAR2"]
+
+
+def test_a_long_line_and_a_deep_one(tmp_path) -> None:
+    (tmp_path / "long.jsonl").write_text(json.dumps([{"a": k} for k in range(200_000)]))
+    with pytest.raises(InputError, match="line 1 is longer than 1 MB"):
+        read_table(tmp_path / "long.jsonl")
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "deep.jsonl").write_text(f'{{"a": {deep}}}\n{{"a": 1}}\n')
+    with pytest.raises(PushforwardError, match="array"):
+        read_table(tmp_path / "deep.jsonl")

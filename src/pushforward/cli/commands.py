@@ -165,7 +165,9 @@ def fit(
             raise InputError(
                 f"--drop {unknown[0]}: {table} has no such column; it has {present_columns(unknown[0], data.column_names)}."
             )
-    if not images and (taken := [name for name in SCORED if name in data.column_names and name not in (drop or ())]):
+    if not images and (
+        taken := [name for name in (*SCORED, "log_prob") if name in data.column_names and name not in (drop or ())]
+    ):
         warn_caller(
             f"the table has a column {taken[0]!r}, as `pushforward score` writes it: if the table is such a result, leave its columns out, --drop "
             f"{' --drop '.join(taken)}; otherwise score new rows with --prefix."

@@ -8,15 +8,15 @@ import numpy as np
 
 from pushforward.data.arrow import compute, to_numpy
 
-__all__ = ["DECIMAL_COMMA", "MISSING_WORDS", "WITH_SIGNS", "cleaned", "date_order", "number_form", "parse_numbers"]
+__all__ = ["MISSING_WORDS", "WITH_SIGNS", "cleaned", "date_order", "decimal_commas", "number_form", "parse_numbers"]
 
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")
 """Cells that mean a missing number or flag. In a column of text only the empty cell is missing."""
 
 _NUMBER = r"(?i)^[+-]?([0-9]+\.?[0-9]*(e[+-]?[0-9]+)?|\.[0-9]+(e[+-]?[0-9]+)?|inf|infinity)$"
 
-DECIMAL_COMMA = r"^\s*[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+),[0-9]+\s*$"
-"""A number with a decimal comma."""
+_DECIMAL_COMMA = r"^\s*[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+),[0-9]+\s*$"
+_THOUSANDS = r"^\s*[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+\s*$"
 
 WITH_SIGNS = r"^\s*[<>≤≥~€$£¥]?\s*[+-]?([0-9]{1,3}([., '][0-9]{3})+|[0-9]+)([.,][0-9]+)?\s*[%‰€$£¥°]?\s*$"
 """A number, also one with a currency, a percent sign, groups of thousands or a decimal comma."""
@@ -48,6 +48,18 @@ def date_order(text: Any) -> str:
     return ""
 
 
+def decimal_commas(text: Any) -> np.ndarray:
+    """Which text cells are numbers with a decimal comma; none where all of them can be groups of thousands, such as 526,855.
+
+    Args:
+        text: pyarrow array or chunked array of strings, without nulls.
+    """
+    pc = compute()
+    found = to_numpy(pc.match_substring_regex(text, _DECIMAL_COMMA)).astype(bool)
+    thousands = to_numpy(pc.match_substring_regex(text, _THOUSANDS)).astype(bool)
+    return found if (found & ~thousands).any() else np.zeros(len(found), dtype=bool)
+
+
 def number_form(text: Any) -> tuple[str, str]:
     """How numbers are written which text cells seem to be: "comma" (decimal) or "signs", and an example; two empty texts for other text.
 
@@ -58,10 +70,10 @@ def number_form(text: Any) -> tuple[str, str]:
     """
     pc = compute()
     present = pc.drop_null(text)
+    if len(present) > _LOOKED_AT and not number_form(present.slice(0, _LOOKED_AT))[0]:
+        return "", ""
     other = parse_numbers(present)[1]
-    signs, comma = (
-        to_numpy(pc.match_substring_regex(present, form)).astype(bool) for form in (WITH_SIGNS, DECIMAL_COMMA)
-    )
+    signs, comma = to_numpy(pc.match_substring_regex(present, WITH_SIGNS)).astype(bool), decimal_commas(present)
     found = other & signs
     if not found.any() or signs.sum() < _MOSTLY * len(signs) or found.sum() < (1 - _MOSTLY) * len(signs):
         return "", ""

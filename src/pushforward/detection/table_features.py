@@ -226,11 +226,9 @@ class TableFeatures:
         found = []
         for i, value in self.constants:
             column, values = self.schema.columns[i], encoded[:, i]
-            count = int((np.isfinite(values) & ~(np.abs(values - value) <= constant_tolerance(column, value))).sum())
-            if count:
-                rows = "1 row has" if count == 1 else f"{count} rows have"
+            if np.any(np.isfinite(values) & ~(np.abs(values - value) <= constant_tolerance(column, value))):
                 found.append(
-                    f"column {column.name!r}: {rows} another value than {column.text(value)}, and no row had one at fit; this raises the anomaly score."
+                    f"column {column.name!r}: rows have another value than {column.text(value)}, and no row had one at fit; this raises the anomaly score."
                 )
         return found
 

@@ -315,7 +315,7 @@ class NetworkGuard:
 
     def _check_single(self, values: Tensor) -> None:
         """Refuse a statistic that is infinite, or NaN, on so many held-out rows that no input could raise an alarm; warn of fewer."""
-        count, name = int((~torch.isfinite(values)).sum()), self.score_.names[0]
+        count, name = int((torch.isnan(values) | (values == torch.inf)).sum()), self.score_.names[0]
         if count >= self.alpha * len(values):
             raise InputError(
                 f"{name} is NaN or infinite on {count} of {len(values)} held-out rows, so no input could raise an alarm at alpha={self.alpha:g}: use another "

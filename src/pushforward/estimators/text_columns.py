@@ -8,7 +8,7 @@ import numpy as np
 
 from pushforward.data import Column, Schema
 from pushforward.data.arrow import compute, to_numpy
-from pushforward.data.text import DECIMAL_COMMA, WITH_SIGNS, date_order, parse_numbers
+from pushforward.data.text import WITH_SIGNS, date_order, decimal_commas, parse_numbers
 from pushforward.errors import warn_caller
 
 __all__ = ["warn_of_texts"]
@@ -73,7 +73,7 @@ def _numbers(column: Column, counts: np.ndarray) -> str:
             f"{numbers} numbers and {total - numbers} {'other text' if total - numbers == 1 else 'other texts'}, such as {other[:30]!r}, so it "
             "is read as categories, and how large a number is does not count: make the other cells missing to have numbers."
         )
-    comma = unreadable & _matches(texts, DECIMAL_COMMA)
+    comma = unreadable & decimal_commas(texts)
     signs = unreadable & _matches(texts, WITH_SIGNS)
     if counts[signs].sum() < _MOSTLY * total or signs.sum() < _NUMBERS:
         return ""

@@ -31,7 +31,9 @@ _BLOCK = 1 << 20  # bytes that are parsed at a time, and the length of the longe
 _CODE = r"^\s*[+-]?0[0-9xX]"
 # Integers that int64 has, and that uint64 has.
 _INTEGER = r"\A[ \t]*-?([0-9]{1,18}|[1-8][0-9]{18})[ \t]*\z"
-_NATURAL = r"\A[ \t]*([0-9]{1,19}|1[0-7][0-9]{18})[ \t]*\z"
+_LARGEST = str(2**64 - 1)
+_BELOW = [f"{_LARGEST[:i]}[0-{int(digit) - 1}][0-9]{{{19 - i}}}" for i, digit in enumerate(_LARGEST) if digit > "0"]
+_NATURAL = rf"\A[ \t]*([0-9]{{1,19}}|{'|'.join(_BELOW)}|{_LARGEST})[ \t]*\z"
 _QUOTED = re.compile(r'"[^"]*"')
 _NO_COLUMNS = "cannot infer number of columns"
 _OTHER_KINDS = {
@@ -128,6 +130,8 @@ def integer_columns(files: Sequence[TextSource], names: Sequence[str]) -> dict[s
                         pc.is_in(pc.utf8_trim_whitespace(cells), value_set=pa.array(["", *MISSING_WORDS])), True
                     )
                     for kind, form in ((pa.int64(), _INTEGER), (pa.uint64(), _NATURAL)):
+                        if kind not in kinds[name]:
+                            continue
                         whole = pc.match_substring_regex(cells, form)
                         if not pc.all(pc.or_(pc.fill_null(whole, True), absent)).as_py():
                             kinds[name].discard(kind)
@@ -235,7 +239,7 @@ def column_names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark of UTF-16
             raise InputError(not_text(file))
         for magic, (kind, advice) in _OTHER_KINDS.items():
-            if start.startswith(magic):
+            if start.startswith(magic) and b"\0" in start[:200]:  # a header of text may begin with the same letters
                 raise InputError(f"{file} is {kind} and not text: {advice}.")
         _check_separator(file, start)
         with _csv("open_csv", file) as reader:

@@ -162,7 +162,7 @@ def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> dict[str, 
         schema = pa.schema([(name, known[name]) for name in chosen])
         try:
             for file in files:
-                for _ in stream_json(file, schema):
+                for _ in stream_json(file, schema, diagnose=False):
                     pass
         except (InputError, SchemaError):
             return False
@@ -180,12 +180,15 @@ def integer_keys(files: Sequence[InputFile], names: Sequence[str]) -> dict[str, 
     return {name: known[name] for name in chosen}
 
 
-def stream_json(file: InputFile | Pipe, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Read a file in constant memory, as tables of a schema that :func:`infer_json` found. Other keys are ignored."""
+def stream_json(file: InputFile | Pipe, schema: pa.Schema, diagnose: bool = True) -> Iterator[pa.Table]:
+    """Read a file in constant memory, as tables of a schema that :func:`infer_json` found. Other keys are ignored.
+
+    Without ``diagnose`` no damaged line is looked for after an error, which takes a second reading.
+    """
     import pyarrow as pa
     import pyarrow.json
 
-    with _plain_errors(file):
+    with _plain_errors(file, diagnose):
         parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         with pyarrow.json.open_json(file.open_text(), _options(), parse) as reader:
             for batch in reader:
@@ -302,11 +305,15 @@ def _complete_lines(stream: Any) -> Iterator[bytes]:
 def _line_that_is_no_object(file: InputFile | Pipe) -> str:
     """What is wrong with the first line that is not one object with different keys; "" without any, or for a pipe, which is read once."""
     for number, line in _numbered_lines(file):
+        if line is None:
+            return f"line {number} is longer than {_BLOCK >> 20} MB"
         try:
             value = json.loads(line, object_pairs_hook=_Pairs)
         except ValueError as error:
             where = f" ({error.msg} at character {error.pos + 1})" if isinstance(error, json.JSONDecodeError) else ""
             return f"line {number} is damaged, or goes on in the next one{where}"
+        except RecursionError:
+            continue  # pyarrow reads it
         if not isinstance(value, _Pairs):
             return f"line {number} is no object"
         keys = [key for key, _ in value]
@@ -319,7 +326,10 @@ def _line_of_type(file: InputFile | Pipe, name: str, kind: str) -> str:
     """The first line in which a key has a value of a type of JSON, for a message; "" if it is not found."""
     kinds = {"string": str, "number": (int, float), "boolean": bool, "object": dict, "array": list}
     for number, line in _numbered_lines(file):
-        value = json.loads(line).get(name)
+        try:
+            value = None if line is None else json.loads(line).get(name)
+        except RecursionError:
+            continue
         if isinstance(value, kinds.get(kind, ())) and (kind == "boolean") == isinstance(value, bool):
             return f" (the first {kind} is in line {number})"
     return ""
@@ -329,28 +339,23 @@ class _Pairs(list[tuple[str, Any]]):
     """The keys and values of an object."""
 
 
-def _numbered_lines(file: InputFile | Pipe) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not blank, with their numbers from 1; none of a pipe."""
+def _numbered_lines(file: InputFile | Pipe) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of a file that are not blank, with their numbers from 1, until one that is too long, which is None; none of a pipe."""
     if isinstance(file, Pipe):
         return
-    number = 0
+    number, rest = 0, b""
     with file.open_text() as stream:
-        for block in _lines(stream):
-            for line in block.split(b"\n"):
+        while part := stream.read(_BLOCK):
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
                 number += 1
                 if line.strip():
                     yield number, line
-
-
-def _lines(stream: Any) -> Iterator[bytes]:
-    """The content of a stream in blocks without the end of their last line."""
-    rest = b""
-    while part := stream.read(_BLOCK):
-        block, end, last = (rest + part).rpartition(b"\n")
-        if end:
-            yield block
-        rest = last
-    yield rest
+            if len(rest) > _BLOCK:
+                yield number + 1, None
+                return
+    if rest.strip():
+        yield number + 1, rest
 
 
 def _options() -> Any:
@@ -361,7 +366,7 @@ def _options() -> Any:
 
 
 @contextmanager
-def _plain_errors(file: InputFile | Pipe) -> Iterator[None]:
+def _plain_errors(file: InputFile | Pipe, diagnose: bool = True) -> Iterator[None]:
     """Report the errors of pyarrow in one sentence."""
     import pyarrow as pa
 
@@ -374,7 +379,7 @@ def _plain_errors(file: InputFile | Pipe) -> Iterator[None]:
         text = re.sub(r" in row \d+$", "", str(error).splitlines()[0])
         if "UTF8" in text:
             raise InputError(not_text(file)) from None
-        if line := _line_that_is_no_object(file):
+        if line := _line_that_is_no_object(file) if diagnose else "":
             raise InputError(f"{file} is not JSON Lines, one object in each line: {line}.") from None
         if found := re.search(r"Column\(/(.*)\) changed from (\w+) to (\w+)", text):
             name, before, after = found.groups()

@@ -117,13 +117,11 @@ def pictures_of_parquet(path: Path, column: str | None) -> Files:
     return cells
 
 
-_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\x00", b"MM\x00*", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
-    b"\x00\x00\x00\x0cjP")  # fmt: skip
-"""Of PNG, JPEG, GIF, BMP, WebP, TIFF, PNM and JPEG 2000; other binary cells may be hashes or keys."""
-
-
 def has_encoded_images(path: Path) -> bool:
-    """Whether a Parquet file has a column of encoded images: structures with "bytes", or binary cells of which one begins as pictures do."""
+    """Whether a Parquet file has a column of encoded images: structures with "bytes", or binary cells of which Pillow knows one of the first.
+
+    Other binary cells may be hashes or keys. Without rows a binary column is one of images if its name is "image".
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -132,8 +130,21 @@ def has_encoded_images(path: Path) -> bool:
         return bool(found)
     with parquet.ParquetFile(path) as file:
         first = next(file.iter_batches(_CELLS, columns=[field.name for field in found]), None)
-    cells = () if first is None else [cell for column in first.columns for cell in column.to_pylist() if cell]
-    return first is None or any(cell.startswith(_BEGINNINGS) for cell in cells)
+    cells = [] if first is None else [cell for column in first.columns for cell in column.drop_null().to_pylist()[:3]]
+    return any(map(_is_picture, cells)) if cells else any(field.name == "image" for field in found)
+
+
+def _is_picture(content: bytes) -> bool:
+    """Whether Pillow knows the format of encoded bytes."""
+    try:
+        from PIL import Image
+
+        with Image.open(io.BytesIO(content)):
+            return True
+    except ImportError:  # the error that says what to install comes later
+        return True
+    except Exception:  # readers raise errors of any type for other bytes
+        return False
 
 
 def decoded(files: Files, gray: bool = False) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pushforward.data.arrow import compute
 from pushforward.data.tables import as_table
 from pushforward.errors import InputError
 from pushforward.io.csv import (
@@ -167,12 +168,38 @@ def _joined(source: TableSource) -> pa.Table:
 
     tables = [as_table(table, index=True) for table in source.tables(read)]
     try:
-        table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        table = pa.concat_tables(_same_integers(tables), promote_options="permissive") if tables else pa.table({})
         if source.format == "jsonl":
             table = typed_instants(table, set(table.column_names) - source.keys)
         return table
     except pa.ArrowTypeError as error:
         raise InputError(f"a column has different types in the files of {source.name}: {error}") from None
+
+
+def _same_integers(tables: list[pa.Table]) -> list[pa.Table]:
+    """The tables with one type in columns that are uint64 in some: uint64, or float64 where others have negative or real numbers."""
+    import pyarrow as pa
+
+    large = {field.name for table in tables for field in table.schema if field.type == pa.uint64()}
+    for name in large:
+        columns = [table[name] for table in tables if name in table.column_names]
+        kinds = {column.type for column in columns} - {pa.null()}
+        if kinds == {pa.uint64()} or not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds):
+            continue
+        whole = all(pa.types.is_integer(kind) for kind in kinds)
+        natural = whole and not any(
+            compute().any(compute().less(column, 0)).as_py()
+            for column in columns
+            if pa.types.is_signed_integer(column.type)
+        )
+        kind = pa.uint64() if natural else pa.float64()
+        tables = [
+            table.set_column(table.column_names.index(name), name, table[name].cast(kind, safe=False))
+            if name in table.column_names
+            else table
+            for table in tables
+        ]
+    return tables
 
 
 def _stream(

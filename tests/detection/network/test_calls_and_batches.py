@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import threading
 import warnings
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.data import TensorDataset
 import pushforward as pf
 from pushforward.detection import network as scores
 from pushforward.detection.selective import PredictionSets
+from pushforward.detection.selective.set_scores import row_uniform
 from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning, StorageError
 
 
@@ -85,17 +87,22 @@ def test_a_head_that_runs_less_often_later_is_an_error() -> None:
 # -- in-place activations --
 
 
-@pytest.mark.parametrize("options", [{"layers": ["0"]}, {"layers": [], "features": "0"}], ids=["layers", "features"])
+@pytest.mark.parametrize(
+    "options",
+    [{"layers": ["0"]}, {"layers": [], "features": "0"}, {"features": "0"}],
+    ids=["layers", "features", "features and others"],
+)
 def test_a_layer_is_read_before_it_is_changed_in_place(options, tmp_path) -> None:
     net = plain()
     net[1] = nn.ReLU(inplace=True)
     x = rows()[0]
     reader = scores.NetworkReader(net, **options)
     reading = reader.read(x)
-    found = reading.layers["0"] if options["layers"] else reading.features
+    named = bool(options.get("layers"))
+    found = reading.layers["0"] if named else reading.features
     assert torch.equal(found, net[0](x))
     assert found.min() < 0
-    guard = guarded(net, "LayerMahalanobis" if options["layers"] else "Mahalanobis", **options)
+    guard = guarded(net, "LayerMahalanobis" if named else "Mahalanobis", **options)
     guard.save(tmp_path / "g")
     assert (pf.NetworkGuard.load(tmp_path / "g", net).anomaly_score(x) == guard.anomaly_score(x)).all()
 
@@ -130,6 +137,31 @@ def test_sets_hardly_depend_on_the_rounding_of_the_logits() -> None:
         sets = PredictionSets(method).fit(logits[:1000], labels[:1000])
         rounded = sets(logits + rng.uniform(-4e-6, 4e-6, size=logits.shape))
         assert (rounded != sets(logits)).any(1).mean() < 0.005
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_number_of_a_row_is_uniform_at_every_scale(scale, classes) -> None:
+    z = scale * np.random.default_rng(0).normal(size=(5000, classes))
+    u = np.sort(row_uniform(z, 3))
+    assert np.abs(u - (np.arange(5000) + 0.5) / 5000).max() < 1.95 / math.sqrt(5000)
+    odd = row_uniform(np.array([[-math.inf, 0.0, 1.0], [1e308, 1e308, -1e308], [0.0, 0.0, 0.0]]), 0)
+    assert ((odd >= 0) & (odd < 1)).all()
+
+
+def test_sets_of_earlier_files_keep_their_numbers() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, size=2000)
+    logits = 2.0 * np.eye(4)[labels] + rng.normal(size=(2000, 4))
+    sets = PredictionSets("aps").fit(logits, labels)
+    description, tensors = sets.pack("s.")
+    assert (PredictionSets.unpack(description, tensors, "s.")(logits) == sets(logits)).all()
+    earlier = PredictionSets.unpack(
+        {name: value for name, value in description.items() if name != "uniform"}, tensors, "s."
+    )
+    assert (earlier(logits) != sets(logits)).any()
+    assert earlier.pack("s.")[0]["uniform"] == "hash"
+    assert (earlier.fit(logits, labels)(logits) == sets(logits)).all()
 
 
 # -- whose file it is --
@@ -173,6 +205,25 @@ def test_an_own_score_can_be_pickled_if_its_function_can() -> None:
     x = rows()[0]
     assert (pickle.loads(pickle.dumps(guard)).p_value(x) == guard.p_value(x)).all()
     assert (copy.deepcopy(guard).p_value(x) == guard.p_value(x)).all()
+
+
+def test_a_detector_is_not_copied() -> None:
+    class Detector:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def predict(self, x: Tensor) -> Tensor:
+            return x.norm(dim=1)
+
+    detector = Detector()
+    assert guarded(plain(), detector).score_.scores[0].detector() is detector
+
+
+def test_minus_infinity_is_the_least_anomalous() -> None:
+    guard = guarded(
+        plain(), scores.External(lambda r: torch.log(torch.relu(r.features[:, 0].double())), reads="reading")
+    )
+    assert guard.p_value(rows()[0]).min() < 0.05
 
 
 def norm(x: Tensor) -> Tensor:

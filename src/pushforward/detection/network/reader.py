@@ -217,8 +217,8 @@ class NetworkReader:
         if self.automatic:
             features = None if self.head is None else self._from_hooks(inputs, False).features
             self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
-        else:
-            self.copies = changed_later(self.net, inputs, self._named)
+        named = self._named if not self.automatic else frozenset(() if self.features is None else (self.features,))
+        self.copies = changed_later(self.net, inputs, named)
         self.ready = True  # last, since another thread may ask
 
     def _check_parts(self) -> None:

@@ -85,7 +85,12 @@ def _is_matrix(data: Any) -> bool:
     return (
         isinstance(data, list)
         and bool(data)
-        and all(isinstance(row, list) and row and all(isinstance(value, (int, float)) for value in row) for row in data)
+        and all(
+            isinstance(row, list)
+            and len(row) == len(data[0]) > 0
+            and all(isinstance(value, (int, float)) for value in row)
+            for row in data
+        )
     )
 
 

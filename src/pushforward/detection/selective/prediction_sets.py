@@ -12,7 +12,12 @@ from torch import Tensor
 from pushforward.detection.conformal.calibration import ConformalCalibrator
 from pushforward.detection.conformal.guarantees import Guarantee, rows_needed
 from pushforward.detection.selective.inputs import class_labels, logit_matrix
-from pushforward.detection.selective.set_scores import adaptive_scores, least_ambiguous_scores, row_uniform
+from pushforward.detection.selective.set_scores import (
+    adaptive_scores,
+    hashed_uniform,
+    least_ambiguous_scores,
+    row_uniform,
+)
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 
@@ -104,6 +109,7 @@ class PredictionSets:
             "never_empty": bool(never_empty), "seed": int(seed),
         }  # fmt: skip
         self._calibrators: list[ConformalCalibrator | None] = []
+        self._uniform = row_uniform  # that of earlier files is another
 
     def __repr__(self) -> str:
         fitted = f", {self.n_classes} classes" if self._calibrators else ", not fitted"
@@ -122,6 +128,7 @@ class PredictionSets:
         """
         z = logit_matrix(logits)
         y = class_labels(labels, *z.shape)
+        self._uniform = row_uniform
         own = self._scores(z)[np.arange(len(y)), y]
         needed = self._rows_needed()
         if len(y) < needed:
@@ -167,7 +174,8 @@ class PredictionSets:
         self._require_fitted()
         counts = [0 if one is None else one.n for one in self._calibrators]
         scores = [one.scores for one in self._calibrators if one is not None]
-        description = self.options | {"n_classes": self.n_classes, "counts": counts}
+        uniform = "hash" if self._uniform is hashed_uniform else "continuous"
+        description = self.options | {"n_classes": self.n_classes, "counts": counts, "uniform": uniform}
         return description, {f"{prefix}scores": torch.from_numpy(np.concatenate([np.empty(0), *scores]))}
 
     @classmethod
@@ -180,7 +188,9 @@ class PredictionSets:
         try:
             options = dict(description)
             classes, counts = check_integer("n_classes", options.pop("n_classes"), 2), options.pop("counts")
+            uniform = check_choice("uniform", options.pop("uniform", "hash"), ("hash", "continuous"))
             sets = cls(**options)
+            sets._uniform = hashed_uniform if uniform == "hash" else row_uniform
             scores = tensors[f"{prefix}scores"].numpy()
             parts = [check_integer("count", count, 0) for count in counts]
             if scores.dtype != np.float64 or scores.shape != (sum(parts),):
@@ -212,7 +222,7 @@ class PredictionSets:
         options = self.options
         if options["method"] == "lac":
             return least_ambiguous_scores(logits)
-        uniform = row_uniform(logits, options["seed"]) if options["randomized"] else np.ones(len(logits))
+        uniform = self._uniform(logits, options["seed"]) if options["randomized"] else np.ones(len(logits))
         penalty = options["penalty"] if options["method"] == "raps" else 0.0
         return adaptive_scores(logits, uniform, penalty, options["rank"])
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pushforward.detection.selective.inputs import log_softmax
+from pushforward.numerics.noise import RowNoise
 
-__all__ = ["adaptive_scores", "least_ambiguous_scores", "row_uniform"]
+__all__ = ["adaptive_scores", "hashed_uniform", "least_ambiguous_scores", "row_uniform"]
 
 
 def least_ambiguous_scores(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -43,13 +45,20 @@ def adaptive_scores(
 def row_uniform(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) for each row of logits ``(n, K)``, nearly uniform over rows, ``(n,)``.
 
-    It is the fractional part of ``b + sum_k a_k asinh(f_k - mean(f))`` with an offset b and directions a that follow from the seed, and
-    ``||a||`` between 50 and 150. So it is a continuous function but for the step from 1 to 0: the rounding of a network, which
-    differs between batches by about 1e-6, hardly changes it, where it would change a hash altogether.
+    With z the logits less their mean, it is the fractional part of ``b + a z / ||z|| + c log ||z||``, where b, a and c follow from the
+    seed, and ``||a||`` and c are between 50 and 150. So it is a continuous function but for the step from 1 to 0, and does not
+    depend on the scale: the rounding of a network, which differs between batches by about 1e-6 of the logits, hardly changes it, where
+    it would change a hash altogether.
     """
     rng = np.random.default_rng(seed)
     direction = rng.normal(size=rows.shape[1])
-    direction -= direction.mean()
     direction *= rng.uniform(50, 150) / max(float(np.linalg.norm(direction)), 1e-12)
-    centered = rows - rows.mean(1, keepdims=True)
-    return np.mod(rng.uniform() + (np.arcsinh(centered) * direction).sum(1), 1.0)
+    z = np.clip(rows, -1e30, 1e30)  # also infinite ones
+    z = z - z.mean(1, keepdims=True)
+    norm = np.sqrt((z**2).sum(1)).clip(min=1e-100)
+    return np.mod(rng.uniform() + (z / norm[:, None] * direction).sum(1) + rng.uniform(50, 150) * np.log(norm), 1.0)
+
+
+def hashed_uniform(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """As :func:`row_uniform`, but a hash of the row: the u with which earlier files were calibrated, ``(n,)``."""
+    return RowNoise(seed).uniform(torch.from_numpy(rows), 1, (1,))[:, 0].numpy()

@@ -105,3 +105,6 @@ class _Held:
 
     def __call__(self) -> Any:
         return self._detector
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
+        return self  # as a function, which no copy copies

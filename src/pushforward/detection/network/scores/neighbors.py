@@ -79,8 +79,9 @@ class Neighbors(NetworkScore):
     def _derive(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         # far from the origin, squares would hide how far rows are from each other
         center = torch.zeros_like(self.bank[:1]) if self.normalize else self.bank.mean(0, keepdim=True)
-        bank = (self.bank - center).to(dtype)
-        return bank, bank.square().sum(1), center.to(dtype)
+        center = center.to(dtype)  # rows are moved by the rounded center too
+        bank = (self.bank - center.to(self.bank.dtype)).to(dtype)
+        return bank, bank.square().sum(1), center
 
     def _score(self, reading: Reading) -> Tensor:
         dtype = self.precision(reading)

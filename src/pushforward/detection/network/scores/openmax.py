@@ -24,7 +24,7 @@ class OpenMax(NetworkScore):
     Weibull distribution w with location 0 fitted by maximum likelihood to ``d - min + 10000``, as the paper's libMR does. The
     activations of the ``alpha`` largest classes lose ``f_c w_c (alpha - rank) / alpha``, and the unknown class gets the sum. Means and
     distances are of the training rows of a class that the network classifies correctly (algorithm 1), or of all of its rows where fewer
-    than two of them are.
+    than three of them are.
 
     Args:
         tail: number of largest distances per class.
@@ -63,7 +63,7 @@ class OpenMax(NetworkScore):
                 raise InputError(
                     f"OpenMax needs at least two training rows of every class; class {k} has {int(own.sum())}."
                 )
-            rows = logits[own & correct] if int((own & correct).sum()) > 1 else logits[own]
+            rows = logits[own & correct] if int((own & correct).sum()) > 2 else logits[own]
             means.append(rows.mean(0))
             tail = (rows - means[k]).norm(dim=1).sort().values[-self.tail :]
             found.append((*fit_weibull(tail - tail[0] + _TRANSLATION), float(tail[0])))
