@@ -29,6 +29,8 @@ __all__ = [
     "peer_model",
 ]
 
+POWER_ITERATIONS = 5
+
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
@@ -111,7 +113,8 @@ def normflows_residual(
 ) -> Model:
     """A residual flow of normflows: an actnorm, its Residual with a 3-1-3 network, and squeezes, as in ``ImageResidualFlow``.
 
-    Its bound is on each of the three layers of a network, so each gets the cube root of ``coefficient``.
+    Its bound is on each of the three layers of a network, so each gets the cube root of ``coefficient``. Before each step of training
+    the norms of its layers are estimated again, with ``POWER_ITERATIONS`` iterations, the number of its class.
 
     Args:
         shape: (channels, height, width).
@@ -140,7 +143,14 @@ def normflows_residual(
             layers.append(nf.flows.Squeeze())
             channels, height, side = channels * 4, height // 2, side // 2
     flow: Any = nf.NormalizingFlow(nf.distributions.DiagGaussian((channels, height, side)), layers[::-1])
-    return peer_model(shape, (flow, flow.log_prob), alpha)
+
+    def density(z: Tensor) -> Tensor:
+        # Its layers keep their bound only if the user calls this after each step; here the next step does.
+        if flow.training and torch.is_grad_enabled():
+            nf.utils.update_lipschitz(flow, POWER_ITERATIONS)
+        return flow.log_prob(z)
+
+    return peer_model(shape, (flow, density), alpha)
 
 
 @torch.no_grad()

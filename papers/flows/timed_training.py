@@ -63,12 +63,12 @@ def held_out_bits(model: Model, rows: Tensor) -> float:
     return bits_per_dim(model, rows, batch=100)
 
 
-def possible(bits: float) -> bool:
-    """Whether a mean of bits/dim is finite and positive: no probability of an image is above 1.
+def possible(bits: float | None) -> bool:
+    """Whether a mean of bits/dim is a finite and positive number: no probability of an image is above 1.
 
     The estimate of a residual flow whose blocks are no contractions can be anything, and then does not count.
     """
-    return math.isfinite(bits) and bits > 0
+    return bits is not None and math.isfinite(bits) and bits > 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _State:
     phase: int = -1
     phase_began: float = 0.0
     evaluated: int = 0
-    curve: list[list[float]] = field(default_factory=list)
+    curve: list[list[float | None]] = field(default_factory=list)
 
 
 def train_for(
@@ -141,8 +141,8 @@ def train_for(
         fractions: of the time, at which held-out images are scored.
 
     Returns:
-        ``model``; ``parameters``, ``steps`` and CPU ``seconds``; ``curve``, pairs of CPU seconds and bits/dim of held-out images. If
-        the loss became infinite, or the bits/dim are not possible, ``model`` is None.
+        ``model``; ``parameters``, ``steps`` and CPU ``seconds``; ``curve``, pairs of CPU seconds and bits/dim of held-out images, with
+        None for an infinite number or NaN, which a peer can give on the way. If the loss became infinite, or the bits/dim are not possible, ``model`` is None.
     """
     with preserved(torch.device("cpu")), freed_memory_kept():
         seed_loading(seed)
@@ -232,7 +232,8 @@ class _Training:
         self.model.eval()
         seed_loading(mix(self.seed, Purpose.HELD_OUT))  # the noise of a peer
         watched = self.images.held_out[: self.contender.watched]
-        self.state.curve.append([round(self.state.seconds, 2), self.contender.bits(self.model, watched)])
+        bits = self.contender.bits(self.model, watched)
+        self.state.curve.append([round(self.state.seconds, 2), bits if math.isfinite(bits) else None])  # for JSON
 
 
 def _cosine(used: float, state: _State, ends: Sequence[float]) -> float:

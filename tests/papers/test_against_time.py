@@ -179,10 +179,21 @@ def test_a_diverged_training_has_no_figure_and_ends_early(tmp_path):
 
 
 def test_bits_that_no_probability_can_have_do_not_count(tmp_path):
-    assert [timed_training.possible(bits) for bits in (3.5, -4766.0, 0.0, math.inf, math.nan)] == [True] + 4 * [False]
+    assert [timed_training.possible(bits) for bits in (3.5, -4766.0, 0.0, math.inf, math.nan, None)] == [True] + 5 * [False]
     contender = Contender("a", small, bits=lambda model, rows: -4766.0)
     result = train_for(contender, some(), Limit(steps=2), rate=1e-3, seed=0, checkpoint=tmp_path / "c")
     assert result["model"] is None
+
+
+def test_a_held_out_figure_of_infinity_on_the_way_is_no_obstacle_to_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(timed_training, "SAVED", -1.0)  # a checkpoint before each step
+    found = iter([math.inf, math.nan, 3.5])
+    contender = Contender("a", small, bits=lambda model, rows: next(found))
+    result = train_for(
+        contender, some(), Limit(steps=4), rate=1e-3, seed=0, checkpoint=tmp_path / "c", fractions=(0.25, 0.5)
+    )
+    assert [bits for _, bits in result["curve"]] == [None, None, 3.5]
+    assert result["model"] is not None
 
 
 def test_a_peer_has_our_dequantization_and_our_bits():
@@ -239,6 +250,23 @@ def test_flows_of_normflows_train_and_resume(tmp_path):
         )
         assert math.isfinite(result["curve"][-1][1])
     assert 0 < lipschitz_bound(result["model"]) < 1
+
+
+def test_layers_of_normflows_keep_their_bound_while_they_train():
+    """Its layers scale by estimates of norms that only its ``update_lipschitz`` refreshes; without it the bound below is above 10."""
+    pytest.importorskip("normflows")
+    from papers.flows.image_peers import normflows_residual
+
+    torch.manual_seed(0)
+    model = normflows_residual(SHAPE, 1, 1, 16, 0.9, 0.05)
+    model.initialize(some().train.float())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model.loss(some().train[:8].float()).backward()
+        optimizer.step()
+    model.loss(some().train[:8].float())
+    assert lipschitz_bound(model) < 1
 
 
 def test_a_norm_above_its_bound_is_found():

@@ -151,6 +151,7 @@ def fit(
     from pushforward.errors import InputError, warn_caller
     from pushforward.estimators import Guard
     from pushforward.estimators.fit_checkpoint import remove_checkpoint
+    from pushforward.estimators.ignored_columns import columns_to_ignore, without
     from pushforward.io import holds_images, read_images, read_table
 
     start = time.perf_counter()
@@ -172,8 +173,9 @@ def fit(
             f"the table has a column {taken[0]!r}, as `pushforward score` writes it: if the table is such a result, leave its columns out, --drop "
             f"{' --drop '.join(taken)}; otherwise score new rows with --prefix."
         )
+    ignore = "auto" if drop_identifiers else drop or None
     if drop and drop_identifiers:
-        raise ConfigError("give --drop or --drop-identifiers, and not both.")
+        ignore = [*drop, *columns_to_ignore(without(data, drop), "auto")]
     guard = Guard(
         alpha,
         guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard checks the value
@@ -185,7 +187,7 @@ def fit(
         max_steps=max_steps,
         max_time=max_time,
         exportable=exportable,
-        ignore="auto" if drop_identifiers else drop or None,
+        ignore=ignore,
         strict=strict,
         max_contamination=max_contamination,
         store_rows=not no_rows,
