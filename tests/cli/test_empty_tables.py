@@ -91,6 +91,18 @@ def test_a_table_that_was_scored_is_recognized_at_fit(tmp_path, capsys) -> None:
     assert "pushforward score" not in capsys.readouterr().err
 
 
+def test_columns_can_be_set_aside_by_name_and_by_kind_at_once(tmp_path, capsys) -> None:
+    table = TABLE.append_column("alarm", pa.array([True, False] * 50)).append_column("row", pa.array(range(100)))
+    pyarrow.csv.write_csv(table, tmp_path / "t.csv")
+    command = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "g"), "--alpha", "0.1", "--effort", "fast", "-q"]
+    assert main([*command, "--drop", "alarm", "--drop-identifiers"]) == 0
+    told = capsys.readouterr().err
+    assert "'row' counts the rows" in told
+    assert "alarm" not in told
+    assert main(["info", str(tmp_path / "g"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ignored_columns"] == ["alarm", "row"]
+
+
 def test_a_table_without_rows_and_without_a_column_is_an_error(guard, tmp_path, capsys) -> None:
     (tmp_path / "day.csv").write_text("A,b,flag\n")
     assert main(["score", guard, str(tmp_path / "day.csv"), "-o", str(tmp_path / "out.csv")]) == 1

@@ -179,7 +179,9 @@ def test_a_diverged_training_has_no_figure_and_ends_early(tmp_path):
 
 
 def test_bits_that_no_probability_can_have_do_not_count(tmp_path):
-    assert [timed_training.possible(bits) for bits in (3.5, -4766.0, 0.0, math.inf, math.nan, None)] == [True] + 5 * [False]
+    assert [timed_training.possible(bits) for bits in (3.5, -4766.0, 0.0, math.inf, math.nan, None)] == [True] + 5 * [
+        False
+    ]
     contender = Contender("a", small, bits=lambda model, rows: -4766.0)
     result = train_for(contender, some(), Limit(steps=2), rate=1e-3, seed=0, checkpoint=tmp_path / "c")
     assert result["model"] is None
