@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from scipy.stats import kstest
 from torch import distributions as td
 
 from pushforward import inference
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, PushforwardWarning
 from pushforward.inference.tempering import temper
 
 QUIET = {"progress": "silent"}
@@ -86,12 +87,12 @@ def test_files_say_which_parameters_are_logits_and_older_files_have_none(tmp_pat
     with torch.no_grad():
         expected = post._log_likelihood(theta[:5], torch.zeros(1))
         assert torch.equal(again._log_likelihood(theta[:5], torch.zeros(1)), expected)
-    options = {name: value for name, value in post._options().items() if name != "skewed"}
+    options = {name: value for name, value in post._options().items() if name not in ("skewed", "low", "high")}
     monkeypatch.setattr(post, "_options", lambda: options)
     post.save(path, prior=False)
     older = inference.load_posterior(path, prior=prior)
-    assert older.skewed.tolist() == [False]
-    post.skewed = torch.tensor([False])
+    assert older.inputs.skewed.tolist() == [False]
+    post.inputs = dataclasses.replace(post.inputs, skewed=torch.tensor([False]))
     with torch.no_grad():
         raw = post._log_likelihood(theta[:5], torch.zeros(1))
         assert torch.equal(older._log_likelihood(theta[:5], torch.zeros(1)), raw)
@@ -149,3 +150,57 @@ def test_a_prior_without_density_at_its_own_draws_is_refused(scale):
     """The square of such a scale is 0 or infinite in float32, and the error blamed the parameters."""
     with pytest.raises(ConfigError, match="choose another unit"):
         inference.NPE(td.Normal(torch.zeros(1), scale))
+
+
+@pytest.mark.parametrize("method", ["nle", "nre"])
+@pytest.mark.parametrize(
+    ("trained", "other"),
+    [
+        (td.Uniform(torch.full((1,), 0.1), torch.full((1,), 6.0)), td.LogNormal(torch.zeros(1), 0.5)),
+        (td.LogNormal(torch.zeros(1), 1.0), td.Uniform(torch.full((1,), 0.1), torch.full((1,), 6.0))),
+        (log_uniform(1e-3, 10.0), log_uniform(0.1, 2.0)),
+    ],
+)
+def test_a_likelihood_does_not_depend_on_the_prior_of_the_file_that_is_replaced(
+    method, trained, other, tmp_path, recwarn
+):
+    theta = inference.Prior(trained).sample(200, seed=0)
+    maker = inference.NLE(trained) if method == "nle" else inference.NRE(trained)
+    post = maker.fit(theta, theta.log(), max_steps=20, **QUIET)
+    path = tmp_path / "post.safetensors"
+    post.save(path, prior=False)
+    again = inference.load_posterior(path, prior=other)
+    points, x = torch.tensor([[0.3], [1.0], [1.9]]), torch.zeros(1)
+    with torch.no_grad():
+        assert torch.equal(again._log_likelihood(points, x), post._log_likelihood(points, x))
+    assert isinstance(again.prior.parts[0], td.Distribution)
+    assert again.sample(50, [0.0], seed=0).shape == (50, 1)
+
+
+def test_a_prior_wider_than_that_of_the_training_is_warned_of(tmp_path):
+    """Half of the draws of U(0, 2) lie above the 1 up to which simulations were seen; a narrower prior is no reason to warn."""
+    prior = td.Uniform(torch.zeros(1), torch.ones(1))
+    theta = inference.Prior(prior).sample(200, seed=0)
+    path = tmp_path / "post.safetensors"
+    inference.NLE(prior).fit(theta, theta, max_steps=2, **QUIET).save(path)
+    with pytest.warns(
+        PushforwardWarning,
+        match=r"5\d % of the draws of this prior lie outside the bounds of the prior of the training",
+    ):
+        inference.load_posterior(path, prior=td.Uniform(torch.zeros(1), 2 * torch.ones(1)))
+    inference.load_posterior(path, prior=td.Uniform(torch.full((1,), 0.2), torch.full((1,), 0.8)))
+
+
+def test_files_of_before_take_the_bounds_from_their_prior(tmp_path, monkeypatch):
+    prior = td.LogNormal(torch.zeros(1), 1.0)
+    theta = inference.Prior(prior).sample(200, seed=0)
+    post = inference.NLE(prior).fit(theta, theta.log(), max_steps=5, **QUIET)
+    options = {name: value for name, value in post._options().items() if name not in ("low", "high")}
+    monkeypatch.setattr(post, "_options", lambda: options)
+    path = tmp_path / "post.safetensors"
+    post.save(path)
+    older = inference.load_posterior(path, prior=td.Uniform(torch.full((1,), 0.1), torch.ones(1)))
+    with torch.no_grad():
+        assert torch.equal(
+            older._log_likelihood(theta[:5], torch.zeros(1)), post._log_likelihood(theta[:5], torch.zeros(1))
+        )

@@ -17,6 +17,7 @@ from pushforward import inference
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
 from pushforward.inference.data_scale import DataScale
 from pushforward.networks import MLP
+from pushforward.numerics import logmeanexp
 
 from .closed_form import NOISE, PRIOR, VARIANCE, simulations, simulator
 
@@ -715,3 +716,41 @@ def test_few_held_out_rows_are_enough():
     held_out = theta[50:], x[50:]
     post = inference.NPE(UNIT).fit(theta[:50], x[:50], validation=held_out, max_steps=2, progress="silent")
     assert post.training[0].best_validation is not None
+
+
+def test_a_value_that_many_simulations_share_is_warned_of_once_in_the_words_of_posteriors():
+    """A third of the data are 5: NLE would fit a spike."""
+    prior = td.Uniform(torch.zeros(1), torch.ones(1))
+    theta = inference.Prior(prior).sample(300, seed=0)
+    x = torch.where(torch.arange(300)[:, None] % 3 == 0, 5.0, torch.randn(300, 1))
+    with pytest.warns(PushforwardWarning) as caught:
+        inference.NLE(prior, members=2).fit(theta, x, max_steps=2, **QUIET)
+    [message] = [str(warning.message) for warning in caught]
+    assert message.startswith("column 0 of the data has one value in 100 of 300 simulations")
+    assert "use NPE" in message
+
+
+def test_the_likelihood_of_counts_is_the_mean_density_of_the_cell():
+    """Of 0 and 1, whose flow has soft edges: the density in the middle is off by more than a tenth of a nat."""
+    prior = td.Uniform(torch.full((1,), 0.05), torch.full((1,), 0.95))
+    theta = inference.Prior(prior).sample(500, seed=0)
+    post = inference.NLE(prior).fit(
+        theta, torch.bernoulli(theta, generator=torch.Generator().manual_seed(0)), max_steps=60, **QUIET
+    )
+    points = torch.tensor([[0.2], [0.5], [0.8]])
+    with torch.no_grad():
+        for value in (0.0, 1.0):
+            cell = value + (torch.arange(1000, dtype=torch.float64)[:, None] + 0.5) / 1000
+            scaled, slope = post.scale(cell).float(), post.scale.log_slope(cell).flatten()
+            density = [
+                post.networks[0](scaled, post.inputs(point.expand(1000, 1))).double() + slope for point in points
+            ]
+            expected = torch.stack([logmeanexp(each, 0) for each in density]).float()
+            found = post.log_likelihood(points, [value])
+            torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+            middle = post._rough_log_likelihood(points, post._observation([value])) + post._log_slope(
+                post._observation([value])
+            )
+            assert float((middle - expected).abs().max()) > 0.1
+        chances = sum(post.log_likelihood(points, [value]).exp() for value in (0.0, 1.0))
+    assert bool((chances < 1.01).all())

@@ -359,6 +359,15 @@ def test_columns_beyond_float32_are_named():
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("loader", [False, True])
+def test_a_context_whose_digits_the_type_loses_is_warned_of(loader):
+    """Days since 4713 BC, of which float32 keeps quarters."""
+    rows, days = torch.randn(200, 1), 2_460_000 + torch.rand(200, 1, dtype=torch.float64)
+    data = DataLoader(TensorDataset(rows, days), batch_size=50) if loader else (rows, days)
+    with pytest.warns(PushforwardWarning, match=r"column 0 of the context has mean 2\.46e\+06.*model\.double\(\)"):
+        pf.fit(pf.models.MAF(1, 1, layers=1, hidden=(4,)), data, validation=None, max_steps=2, progress="silent")
+
+
 def test_held_out_rows_without_mass_do_not_decide():
     # A logit gives no mass to what is not in (0, 1).
     x = torch.rand(200, 1, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.1

@@ -145,7 +145,7 @@ def posterior_score(
         for row, data in zip(theta, x, strict=True):
             scaled = posterior._observation(data)
             wide = posterior.prior.sample(_PRIOR_DRAWS, seed=int(torch.randint(2**31, (), generator=generator)))
-            draws = torch.cat((proposal.draw(_PROPOSALS, scaled, generator), wide, row[None]))
+            draws = torch.cat((proposal._sample(_PROPOSALS, scaled, generator), wide, row[None]))
             draws = posterior.prior.clamp(draws)
             log_prior = posterior.prior.log_prob(draws)
             log_proposal = torch.logaddexp(

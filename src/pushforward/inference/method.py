@@ -20,7 +20,7 @@ from pushforward.models import Model
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit
-from pushforward.training.lattice_warning import lattice_columns
+from pushforward.training.lattice_warning import lattice_columns, repeated_value
 from pushforward.training.result import FitResult
 from pushforward.training.seeds import mix
 
@@ -168,14 +168,17 @@ def _train_member(
         held_out = tuple(part[test] for part in rows)
     seeded = dataclasses.replace(config, seed=config.seed + member)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="column .* lies on a lattice")  # said before, for posteriors
+        for said in ("lies on a lattice", "is .* in .* of .* rows"):  # said before, for posteriors
+            warnings.filterwarnings("ignore", message=f"column .* {said}")
         return model, fit(model, data, validation=held_out, config=seeded)
 
 
 def _warn_of_lattice(build: Callable[[], Model], x: Tensor, kind: str) -> None:
     with torch.random.fork_rng(devices=[]):
-        found = list(lattice_columns(build(), x[:_EXAMINED_ROWS]))
+        model = build()
+    found = list(lattice_columns(model, x[:_EXAMINED_ROWS]))
     if not found:
+        _warn_of_one_value(model, x[:_EXAMINED_ROWS], kind)
         return
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     name, advice = f"parameter {found[0]}", "draw the parameters from the prior instead of from a grid"
@@ -185,6 +188,20 @@ def _warn_of_lattice(build: Callable[[], Model], x: Tensor, kind: str) -> None:
     warn_caller(
         f"{name}{more} has only {len(x[:, found[0]].unique())} distinct values in {len(x)} simulations, on a "
         f"lattice, and a density there is a spike at each value: {advice}."
+    )
+
+
+def _warn_of_one_value(model: Model, x: Tensor, kind: str) -> None:
+    repeated = repeated_value(model, x)
+    if repeated is None:
+        return
+    index, _, most, constant = repeated  # the value is a scaled one
+    name = f"column {index} of the data" if kind == "data" else f"parameter {index}"
+    advice = "leave it out"
+    if not constant:
+        advice = "use NPE, whose density is that of the parameters" if kind == "data" else "give it a continuous prior"
+    warn_caller(
+        f"{name} has one value in {most} of {len(x)} simulations, and a density there is a spike, whose height means nothing: {advice}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -13,10 +14,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.evidence import sampled_evidence
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
+from pushforward.inference.network_inputs import NetworkInputs, bounds_for_json
 from pushforward.inference.npe import NPEPosterior, conditional_flow
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
@@ -32,6 +34,10 @@ __all__ = ["NLE", "LikelihoodPosterior", "NLEPosterior"]
 
 _PARTICLES = 1000
 """Fewest particles of a tempered sample."""
+_PLACES = 16
+"""Points of a cell of counts. Flows have no hard edges, so that the middle of a cell alone is too high or too low by 10 % and more."""
+_EXAMINED = 1000
+"""Draws of another prior that are compared with the bounds of the first."""
 _LARGEST_ERROR = 0.1
 """Beyond it, in nats, importance sampling around the draws is no better than tempering."""
 
@@ -55,14 +61,14 @@ class LikelihoodPosterior(SimulationPosterior):
         self.proposal = proposal
         self._transform: Transform = prior.transform()
         self._evidence: dict[bytes, float] = {}
-        self.skewed = prior.skewed
-        """Which bounded parameters the networks read as logits."""
+        self.inputs = NetworkInputs(prior.low, prior.high, prior.skewed)
+        """Parameters as the networks read them, which depends on the prior of the training and on no other."""
 
     def _stored_networks(self) -> list[nn.Module]:
         return [*self.networks, *(self.proposal.networks if self.proposal is not None else [])]
 
     def _options(self) -> dict[str, Any]:
-        return {"networks": len(self.networks), "skewed": self.skewed.tolist()}
+        return {"networks": len(self.networks), **self.inputs.options()}
 
     @classmethod
     def _restore(
@@ -75,14 +81,27 @@ class LikelihoodPosterior(SimulationPosterior):
     ) -> Self:
         own, others = networks[: int(options["networks"])], networks[int(options["networks"]) :]
         result = cls(prior, own, scale, x_shape)
-        # The networks of earlier files read all bounded parameters as they are.
-        result.skewed = torch.tensor([bool(skewed) for skewed in options.get("skewed", [False] * prior.features)])
-        if len(result.skewed) != prior.features:
-            raise ValueError("its skewed parameters do not fit the prior")
+        bounds = bounds_for_json(
+            prior.low, prior.high
+        )  # for earlier files without a prior: that of the training is given
+        result.inputs = NetworkInputs.restored({**bounds, **options}, prior.features)
         if others:
             with suppress(InputError):  # another prior than that of the training: draws start from the prior itself
                 result.proposal = NPEPosterior._restore(prior, others, scale, x_shape, {})
         return result
+
+    def _adapted(self, another: bool) -> Self:
+        same_bounds = torch.equal(self.inputs.low, self.prior.low) and torch.equal(self.inputs.high, self.prior.high)
+        if same_bounds and not another:
+            return self
+        self.proposal = None  # it has no draws where only the other prior has some
+        beyond = float(self.inputs.outside(self.prior.sample(_EXAMINED, seed=0)).float().mean())
+        if beyond:
+            warn_caller(
+                f"{100 * beyond:.2g} % of the draws of this prior lie outside the bounds of the prior of the training, where the networks "
+                "saw no simulations, so that the likelihood means nothing: train with the wider prior."
+            )
+        return self
 
     @abstractmethod
     def _log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
@@ -90,32 +109,47 @@ class LikelihoodPosterior(SimulationPosterior):
 
     def temper(self, count: int, x: Tensor, generator: torch.Generator) -> TemperedSample:
         """Draws on the unconstrained reals, with the evidence."""
-        particles, log_posterior = max(count, _PARTICLES), self._log_posterior(x)
+        particles, rough = max(count, _PARTICLES), self._log_posterior(x, rough=True)
 
         def log_prior(u: Tensor) -> Tensor:
             theta, contribution = self._transform.decode_with_contribution(u)
             return self.prior.log_prob(self.prior.clamp(theta)) - contribution
 
-        if self.proposal is None:
+        proposal = self.proposal
+        if proposal is None:
             seed = int(torch.randint(2**62, (), generator=generator))
             start = self.prior.sample(particles, seed=seed)
-            return temper(log_prior, log_posterior, self._transform.encode(start).z, generator)
-        proposal = self.proposal
+            found = temper(log_prior, rough, self._transform.encode(start).z, generator)
+        else:
 
-        def log_proposal(u: Tensor) -> Tensor:
-            theta, contribution = self._transform.decode_with_contribution(u)
-            return proposal._log_prob(self.prior.clamp(theta), x) - contribution
+            def log_proposal(u: Tensor) -> Tensor:
+                theta, contribution = self._transform.decode_with_contribution(u)
+                return proposal._log_prob(self.prior.clamp(theta), x) - contribution
 
-        start = self.prior.clamp(proposal.draw(particles, x, generator))
-        return temper(log_proposal, log_posterior, self._transform.encode(start).z, generator)
+            start = self.prior.clamp(proposal._sample(particles, x, generator))
+            found = temper(log_proposal, rough, self._transform.encode(start).z, generator)
+        if not self._is_rough:
+            return found
+        last = temper(rough, self._log_posterior(x), found.points, generator, transitions=1, final_transitions=1)
+        return dataclasses.replace(last, log_evidence=found.log_evidence + last.log_evidence)
 
-    def _log_posterior(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    @property
+    def _is_rough(self) -> bool:
+        """Whether there is a faster likelihood, which differs a little, for all temperatures but the last."""
+        return False
+
+    def _rough_log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """The faster likelihood."""
+        return self._log_likelihood(theta, x)
+
+    def _log_posterior(self, x: Tensor, rough: bool = False) -> Callable[[Tensor], Tensor]:
         """log prior + log likelihood on the unconstrained reals."""
+        log_likelihood = self._rough_log_likelihood if rough else self._log_likelihood
 
         def log_posterior(u: Tensor) -> Tensor:
             theta, contribution = self._transform.decode_with_contribution(u)
             theta = self.prior.clamp(theta)
-            return self.prior.log_prob(theta) - contribution + self._log_likelihood(theta, x)
+            return self.prior.log_prob(theta) - contribution + log_likelihood(theta, x)
 
         return log_posterior
 
@@ -160,7 +194,7 @@ class NLE(SimulationMethod["NLEPosterior"]):
     """Neural likelihood estimation (Papamakarios, Sterratt, Murray 2019): fit q(x | theta), then sample prior times likelihood.
 
     Columns of the data that hold only integers get uniform noise of width 1 in training (dequantization), before they are
-    scaled, and the likelihood is evaluated in the middle of the cell.
+    scaled, and the likelihood is the mean density at 16 points of the cell, which is nearly its probability.
 
     Args:
         prior: a torch distribution of vectors, or a list of independent ones.
@@ -232,8 +266,8 @@ class NLEPosterior(LikelihoodPosterior):
     def log_likelihood(self, theta: Any, x: Any) -> Tensor:
         """log q(x | theta) of an observation for each row of parameters, nats, ``(n, D)`` to ``(n,)``, with gradients to theta.
 
-        A density in the units of x. Columns of counts have the density in the middle of a cell of width 1, which is nearly their
-        probability.
+        A density in the units of x. For columns of counts it is the mean density at 16 points of a cell of width 1, which is nearly
+        their probability.
 
         Args:
             theta: parameters within the prior, ``(n, D)``.
@@ -269,16 +303,45 @@ class NLEPosterior(LikelihoodPosterior):
         with torch.no_grad():
             return self._evidence_of(scaled) + float(self._log_slope(scaled))
 
-    def _log_slope(self, x: Tensor) -> Tensor:
-        """Log of the volume of the scaled data for a unit of the data, at a scaled observation."""
-        return self.scale.log_slope(self.scale.inverse(x) + 0.5 * self.counts).sum().float()
+    def _log_slope(self, x: Tensor, place: Tensor | float = 0.5) -> Tensor:
+        """Log of the volume of the scaled data for a unit of the data, at a scaled observation, or at a place in its cell."""
+        return self.scale.log_slope(self.scale.inverse(x) + place * self.counts).sum(-1).float()
 
     def _log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of a scaled observation ``(width,)``, or of one for each row, as a density of scaled data."""
-        context = self.prior.inputs(theta, self.skewed)
-        rows = _in_cell(x, 0.5, self.counts, self.scale).expand(len(theta), -1)
-        values = [network(rows, context) for network in self.networks]
-        return logmeanexp(torch.stack(values), 0) if len(values) > 1 else values[0]
+        return self._mean_density(theta, x, self._places())
+
+    @property
+    def _is_rough(self) -> bool:
+        return bool(self.counts.any())
+
+    def _rough_log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        return self._mean_density(theta, x, torch.where(self.counts, 0.5, 0.0)[None])
+
+    def _mean_density(self, theta: Tensor, x: Tensor, places: Tensor) -> Tensor:
+        """Log of the mean density over networks and places in the cell ``(k, width)``, as a density at the scaled middle."""
+        context = self.inputs(theta)
+        cells = torch.stack([_in_cell(x, place, self.counts, self.scale) for place in places])
+        rows = cells[:, None].expand(-1, len(theta), -1) if x.dim() == 1 else cells
+        slopes = torch.stack([self._log_slope(x, place) for place in places]) - self._log_slope(x)
+        values = [
+            network(rows.flatten(0, 1), context.repeat(len(places), 1)).view(len(places), -1)
+            + slopes.view(len(places), -1)
+            for network in self.networks
+        ]
+        return logmeanexp(torch.cat(values), 0) if len(values) * len(places) > 1 else values[0][0]
+
+    def _places(self) -> Tensor:
+        """Points of a cell of width 1 at which the density is averaged, ``(k, width)``; 0 for columns that are no counts."""
+        number = int(self.counts.sum())
+        if not number:
+            return torch.zeros(1, len(self.counts))
+        places = torch.zeros(_PLACES, len(self.counts))
+        if number == 1:
+            places[:, self.counts] = (torch.arange(_PLACES)[:, None] + 0.5) / _PLACES
+        else:
+            places[:, self.counts] = torch.quasirandom.SobolEngine(number, scramble=True, seed=0).draw(_PLACES)
+        return places
 
     def _options(self) -> dict[str, Any]:
         return super()._options() | {"counts": self.counts.tolist()}

@@ -88,6 +88,8 @@ def _continuous_flow(features: int, width: int) -> Model:
 
 
 _FLOWS: dict[str, FlowMaker] = {"nsf": _spline_flow, "maf": _affine_flow, "cnf": _continuous_flow}
+_ROUNDS, _FEWEST, _ESTIMATE = 100, 1000, 10_000
+"""Of the rejection of draws where a prior has gaps: rounds, draws of a round at least, and those that estimate the accepted fraction."""
 _WIDEST_REGRESSION = 1000
 """Contexts that are wider have no linear regression first."""
 
@@ -96,7 +98,8 @@ class NPE(SimulationMethod["NPEPosterior"]):
     """Neural posterior estimation (Papamakarios and Murray 2016; Greenberg et al. 2019): fit q(theta | x) by maximum likelihood.
 
     The flow works on the support of the prior: bounded parameters pass through logits, half-bounded ones through logarithms.
-    So no draw lies outside the prior, and sampling needs no rejection.
+    So no draw lies outside the prior, and sampling needs no rejection. Where the density of the prior has gaps between the bounds, as
+    under a constraint on several parameters, draws in them are rejected, and the density is divided by the fraction of the others.
 
     Args:
         prior: a torch distribution of vectors, or a list of independent ones.
@@ -166,6 +169,13 @@ class NPE(SimulationMethod["NPEPosterior"]):
         return NPEPosterior(self.prior, models, data.scale, data.x_shape, results)
 
 
+def _no_draws(found: int, wanted: int) -> InputError:
+    return InputError(
+        f"only {found} of {wanted} draws were found where the prior has a density; nearly all draws of the flow are rejected: train "
+        "on more simulations, or for more steps, or use NLE."
+    )
+
+
 class NPEPosterior(SimulationPosterior):
     """The posterior of :class:`NPE`: a mixture of conditional flows, amortized over observations.
 
@@ -182,12 +192,36 @@ class NPEPosterior(SimulationPosterior):
 
     method: ClassVar[str] = "npe"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._accepted: dict[bytes, float] = {}
+
     @classmethod
     def _width_of(cls, network: nn.Module) -> int | None:
         return network.shape[0] if isinstance(network, Model) else None
 
     def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
-        return self.draw(count, x, generator)
+        if not self.prior.has_gaps:
+            return self.draw(count, x, generator)
+        found, missing = [torch.empty(0, self.features)], count
+        for _ in range(_ROUNDS):
+            draws = self.prior.clamp(self.draw(max(2 * missing, _FEWEST), x, generator))
+            found.append(draws[self.prior.contains(draws)][:missing])
+            missing -= len(found[-1])
+            if not missing:
+                return torch.cat(found)
+        raise _no_draws(count - missing, count)
+
+    def _accepted_fraction(self, x: Tensor) -> float:
+        """The fraction of the flow's draws that lie within the prior, given a scaled observation ``(width,)``; computed once."""
+        key = x.numpy().tobytes()
+        if key not in self._accepted:
+            with torch.no_grad():
+                draws = self.prior.clamp(self.draw(_ESTIMATE, x, torch.Generator().manual_seed(0)))
+                self._accepted[key] = float(self.prior.contains(draws).double().mean())
+        if not self._accepted[key]:
+            raise _no_draws(0, _ESTIMATE)
+        return self._accepted[key]
 
     def draw(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draws given a scaled observation ``(width,)``, ``(count, D)``."""
@@ -209,7 +243,11 @@ class NPEPosterior(SimulationPosterior):
         for network in self.networks:
             device = next(network.parameters()).device
             values.append(network.log_prob(safe.to(device), context.to(device)).cpu())  # pyright: ignore[reportCallIssue]
-        return torch.where(inside, logmeanexp(torch.stack(values), 0), -math.inf)
+        found = logmeanexp(torch.stack(values), 0)
+        if self.prior.has_gaps:
+            observations = [x] if x.dim() == 1 else x.unbind()
+            found = found - torch.tensor([self._accepted_fraction(one) for one in observations]).log()
+        return torch.where(inside, found, -math.inf)
 
     @classmethod
     def _restore(
@@ -223,7 +261,8 @@ class NPEPosterior(SimulationPosterior):
         result = super()._restore(prior, networks, scale, x_shape, options)
         with torch.no_grad():
             draws = result.draw(200, torch.zeros(len(scale.mean)), torch.Generator().manual_seed(0))
-        if not bool(prior.contains(prior.settle(draws)).all()):
+        inside = prior.contains(prior.settle(draws))
+        if not bool(inside.any() if prior.has_gaps else inside.all()):
             raise InputError(
                 "the posterior has draws outside this prior, so it was not trained with it: give the prior of the training."
             )

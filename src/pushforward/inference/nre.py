@@ -158,7 +158,7 @@ class NREPosterior(LikelihoodPosterior):
 
     def _log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """The log-ratio, up to a function of x."""
-        u = ((self.prior.inputs(theta, self.skewed) - self.center) / self.spread).to(x.dtype)
+        u = ((self.inputs(theta) - self.center) / self.spread).to(x.dtype)
         return self.networks[0](torch.cat((u, x.expand(len(theta), -1)), -1))[..., 0]
 
     def _options(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, StorageError, warn_caller
 from pushforward.inference.data_scale import DataScale
+from pushforward.inference.network_inputs import bounds_for_json
 from pushforward.inference.priors import Prior
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.io import pack, read, unpack, write
@@ -105,7 +106,8 @@ class SimulationPosterior(ABC):
     def log_prob(self, theta: Any, x: Any) -> Tensor:
         """Log-density of parameters given an observation, nats, ``(n, D)`` to ``(n,)``; -inf outside the prior.
 
-        Gradients reach theta if it requires them. NPE gives a normalized density. NLE and NRE divide by an estimate of the evidence of
+        Gradients reach theta if it requires them. NPE gives a normalized density; where the prior has gaps, with an error below 2 %,
+        from 10,000 draws. NLE and NRE divide by an estimate of the evidence of
         x, by 4,000 draws around tempered ones: with a few parameters its error is below 1 %, with ten or more, or several narrow
         modes, it is a few percent. The factor is the same for all theta.
 
@@ -197,6 +199,10 @@ class SimulationPosterior(ABC):
         """The posterior from what a file stores."""
         return cls(prior, networks, scale, x_shape)
 
+    def _adapted(self, another: bool) -> Self:
+        """The posterior without what depends on the prior of the training, if the prior is another one."""
+        return self
+
     def _observation(self, x: Any, rows: int | None = None) -> Tensor:
         """An observation, flat and scaled: ``(width,)``, or ``(rows, width)``."""
         value = as_numbers(x, "an observation").cpu()
@@ -266,7 +272,8 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
 
     Args:
         path: the file.
-        prior: the prior, for a file without one. NLE and NRE use it in place of one in the file, which NPE cannot.
+        prior: the prior, for a file without one. NLE and NRE use it in place of one in the file, which NPE cannot; where it is wider
+            than that of the training, a warning says so.
 
     Raises:
         StorageError: if there is no such file, it is damaged, or it contains no posterior from simulations.
@@ -308,18 +315,22 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
             raise StorageError("its options are not valid.")
         if stored is None and prior is None:
             raise InputError(f"{path} has no prior, so it needs one: load_posterior(path, prior=...).")
-        chosen = Prior(prior) if prior is not None else Prior.build(stored)
+        trained = None if stored is None else Prior.build(stored)
+        chosen = Prior(prior if prior is not None else trained)
         width = cls._width_of(networks[0])
         if width is not None and width != chosen.features:
             raise InputError(
                 f"the posterior has {width} parameters and the prior {chosen.features}: give the prior of the training."
             )
-        if prior is not None and stored is not None and cls._has_prior and not _same(chosen, Prior.build(stored)):
+        another = prior is not None and trained is not None and not _same(chosen, trained)
+        if another and cls._has_prior:
             raise InputError(
                 f"{path} stores the prior of the training, and the posterior of {cls.method.upper()} cannot be given another one: leave "
                 "out prior=, or train again with that prior."
             )
-        return cls._restore(chosen, networks, scale, x_shape, options)
+        if trained is not None:
+            options = {**bounds_for_json(trained.low, trained.high), **options}
+        return cls._restore(chosen, networks, scale, x_shape, options)._adapted(another)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise

@@ -14,6 +14,7 @@ from torch import distributions as td
 from torch.distributions import constraints
 
 from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.inference.network_inputs import NetworkInputs, edges
 from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, StickBreaking, Transform
 
 __all__ = ["Prior"]
@@ -52,7 +53,8 @@ class Prior:
             sequence of such objects, which are independent and are joined to one vector.
 
     Raises:
-        ConfigError: for something else, a support that is neither a box nor a simplex, or draws that float32 cannot tell apart.
+        ConfigError: for something else, a support that is neither a box nor a simplex, a distribution without a density, or draws
+            that float32 cannot tell apart.
 
     Example:
         >>> import torch
@@ -82,6 +84,8 @@ class Prior:
         )  # fmt: skip
         draws = self._check_resolution()
         self.skewed = self._skewed(draws)
+        self.has_gaps = any(map(_has_gaps, self.parts, draws.split(self.widths, -1)))
+        """Whether the density is 0 at some points between the bounds, as under a constraint on several parameters."""
 
     def __repr__(self) -> str:
         return f"Prior({', '.join(map(str, self.parts))})"
@@ -124,7 +128,7 @@ class Prior:
     def clamp(self, theta: Tensor) -> Tensor:
         """Points that rounding put on the edge of the support, moved just inside, ``(*batch, D)``."""
         low, high = self.low.to(theta), self.high.to(theta)
-        low_step, high_step = self._edges(theta)
+        low_step, high_step = edges(low, high)
         inside = torch.minimum(torch.maximum(theta, low + low_step), high - high_step)
         eps = torch.finfo(theta.dtype).eps
         for begin, stop in self._simplices():
@@ -136,24 +140,9 @@ class Prior:
     def settle(self, theta: Tensor) -> Tensor:
         """Parameters of which rounding put some on the edge of the support, or just outside: these moved inside, ``(n, D)``."""
         inside = self.clamp(theta)
-        low_step, high_step = self._edges(theta)
+        low_step, high_step = edges(self.low.to(theta), self.high.to(theta))
         near = (inside - theta).abs() <= 16 * torch.where(inside > theta, low_step, high_step)
         return torch.where(near, inside, theta)
-
-    def _edges(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """How far inside the lower and the upper bounds the type of ``theta`` can tell a number from them, ``(D,)`` each.
-
-        Twice the size of a bound, times eps, is more than what the transform to the reals loses there by rounding. Near a bound
-        that is small beside the width, as the lower one of a log-uniform prior, numbers are closer together than elsewhere.
-        """
-        low, high = self.low.to(theta), self.high.to(theta)
-        width = (high - low).nan_to_num(posinf=0.0)
-        steps = []
-        for end in (low, high):
-            size = end.abs().nan_to_num(posinf=0.0)
-            step = torch.where(size > 0, torch.maximum(2 * size, torch.minimum(4 * size, width)), width)
-            steps.append(torch.finfo(theta.dtype).eps * step.clamp(min=1e-30))
-        return steps[0], steps[1]
 
     def _check_resolution(self) -> Tensor:
         """Refuse a prior whose draws differ by little more than the spacing of float32 numbers, in which networks compute.
@@ -220,28 +209,9 @@ class Prior:
             start = stop
         return Blocks(*blocks)
 
-    def inputs(self, theta: Tensor, skewed: Tensor | None = None) -> Tensor:
-        """Parameters as networks read them, ``(n, D)``.
-
-        Half-bounded coordinates become logarithms, and bounded ones that crowd at one end, such as log-uniform ones, logits.
-        The others stay as they are, because logits of a flat box have tails that simulations rarely reach.
-
-        Args:
-            theta: parameters, ``(n, D)``.
-            skewed: which bounded coordinates become logits, ``(D,)``; None for :attr:`skewed`.
-        """
-        low, high = self.low.to(theta), self.high.to(theta)
-        half_low, half_high = torch.isfinite(low) & ~torch.isfinite(high), torch.isfinite(high) & ~torch.isfinite(low)
-        distance = torch.where(half_low, theta - low, torch.where(half_high, high - theta, 1.0))
-        logarithm = distance.clamp(min=torch.finfo(theta.dtype).tiny).log()
-        result = torch.where(half_low, logarithm, torch.where(half_high, -logarithm, theta))
-        skewed = self.skewed if skewed is None else skewed
-        if not bool(skewed.any()):
-            return result
-        low_step, high_step = self._edges(theta)
-        below = torch.maximum(torch.where(skewed, theta - low, 1.0), low_step)
-        above = torch.maximum(torch.where(skewed, high - theta, 1.0), high_step)
-        return torch.where(skewed, below.log() - above.log(), result)
+    def inputs(self, theta: Tensor) -> Tensor:
+        """Parameters as networks read them, ``(n, D)``: see :class:`~pushforward.inference.network_inputs.NetworkInputs`."""
+        return NetworkInputs(self.low, self.high, self.skewed)(theta)
 
     def describe(self) -> list[dict[str, Any]]:
         """The prior in JSON types.
@@ -415,6 +385,27 @@ def _transformed_bounds(part: td.TransformedDistribution) -> tuple[Any, Any]:
         low = torch.maximum(low, torch.as_tensor(whole[0]).double())
         high = torch.minimum(high, torch.as_tensor(whole[1]).double())
     return low, high
+
+
+def _has_gaps(part: td.Distribution, draws: Tensor) -> bool:
+    """Whether the density is 0 somewhere in the box of some draws ``(n, D)``, by as many random points of it.
+
+    Raises:
+        ConfigError: if the distribution has no density.
+    """
+    if isinstance(part, _Proportions):
+        return False
+    low, high = draws.amin(0), draws.amax(0)
+    points = low + (high - low) * torch.rand(draws.shape, generator=torch.Generator().manual_seed(0)).double()
+    try:
+        density = part.log_prob(points.float())
+    except NotImplementedError:
+        base = part.base_dist if isinstance(part, td.Independent) else part
+        raise ConfigError(
+            f"the prior {type(base).__name__} has draws and no density, as torch.distributions has none for it: write a class with "
+            "log_prob, or take a distribution that has one, such as HalfNormal for the absolute value of a normal variable."
+        ) from None
+    return bool((density == -math.inf).any())
 
 
 def _block(kind: str, low: Tensor, high: Tensor) -> Transform:

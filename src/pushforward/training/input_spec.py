@@ -115,8 +115,13 @@ class InputSpec:
                     "drop such values, or use pf.Guard, which accepts missing values."
                 )
 
-    def warn_if_imprecise(self, x: Tensor) -> None:
-        """Warn if the model's type cannot represent the variation of a column (|mean| / std above a million)."""
+    def warn_if_imprecise(self, x: Tensor, what: str = "") -> None:
+        """Warn if the model's type cannot represent the variation of a column (|mean| / std above a million).
+
+        Args:
+            x: rows.
+            what: what they are, for the warning: nothing for data, or " of the context".
+        """
         if torch.finfo(self.dtype).bits >= 64 or len(x) < 2:
             return
         columns = x.cpu().double().reshape(len(x), -1)
@@ -128,7 +133,7 @@ class InputSpec:
         worst = int(ratio.argmax())
         others = f" (and of {count - 1} other columns)" if count > 1 else ""
         warnings.warn(
-            f"column {worst} has mean {columns[:, worst].mean():.6g} and standard deviation "
+            f"column {worst}{what} has mean {columns[:, worst].mean():.6g} and standard deviation "
             f"{columns[:, worst].std():.3g}: {self.dtype} loses nearly all digits of its variation{others}. Subtract a constant from it first, or "
             "train in double precision with model.double().",
             PushforwardWarning,

@@ -11,7 +11,7 @@ from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.transforms import Jitter
 
-__all__ = ["lattice_columns", "warn_of_lattice"]
+__all__ = ["lattice_columns", "repeated_value", "warn_of_lattice"]
 
 _SHARE, _FEW = 0.05, 10
 """Part and number of the rows that have the most frequent value of a column, which those of a continuous column do not."""
@@ -62,16 +62,32 @@ def _columns(model: Model, x: Tensor) -> dict[int, np.ndarray]:
     return {k: columns[:, k].cpu().double().numpy() for k in range(0, width, -(-width // _COLUMNS))}
 
 
-def _warn_of_one_value(model: Model, x: Tensor) -> None:
-    """Warn of the first column that is constant, or has one value in many rows, as columns with many zeros have."""
+def repeated_value(model: Model, x: Tensor) -> tuple[int, float, int, bool] | None:
+    """The first column that is constant, or has one value in many rows, as columns with many zeros have.
+
+    Args:
+        model: any model.
+        x: training rows ``(n, *shape)``, or a sample of them.
+
+    Returns:
+        Its index, the value, the number of rows that have it, and whether all have it; None if there is no such column, or the model
+        fits no density there.
+    """
     for k, column in _columns(model, x).items():
         values, counts = np.unique(column, return_counts=True)
         most = int(counts.max(initial=0))
-        if most < max(_FEW, _SHARE * len(column)):
-            continue
-        what = "leave it out" if len(values) == 1 else "model the rows with and without this value separately"
-        warn_caller(
-            f"column {k} is {values[counts.argmax()]:.6g} in {most} of {len(column)} rows, and a density is a spike there, whose height means "
-            f"nothing and grows as training goes on: {what}, add transforms.Jitter to bound the density, or use pf.Guard(density=True)."
-        )
+        if most >= max(_FEW, _SHARE * len(column)):
+            return k, float(values[counts.argmax()]), most, len(values) == 1
+    return None
+
+
+def _warn_of_one_value(model: Model, x: Tensor) -> None:
+    found = repeated_value(model, x)
+    if found is None:
         return
+    k, value, most, constant = found
+    what = "leave it out" if constant else "model the rows with and without this value separately"
+    warn_caller(
+        f"column {k} is {value:.6g} in {most} of {len(x)} rows, and a density is a spike there, whose height means "
+        f"nothing and grows as training goes on: {what}, add transforms.Jitter to bound the density, or use pf.Guard(density=True)."
+    )

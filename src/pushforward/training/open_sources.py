@@ -90,7 +90,10 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
     spec.require_finite(x, what)
     all_rows = torch.arange(len(x))
     if what == "training data":
-        spec.warn_if_imprecise(ArrayRows(spec, x, context, all_rows, batch_size, seed).raw_sample(_PRECISION_ROWS)[0])
+        some, its_context = ArrayRows(spec, x, context, all_rows, batch_size, seed).raw_sample(_PRECISION_ROWS)
+        spec.warn_if_imprecise(some)
+        if its_context is not None:
+            spec.warn_if_imprecise(its_context, " of the context")
     if spec.device.type != x.device.type and _fits(spec, x):
         x, context = spec.cast(x, context)
     return ArrayRows(spec, x, context, all_rows, batch_size, seed)

@@ -285,6 +285,8 @@ class Run:
             x, context = self.train.raw_sample(sample_rows(self.model.shape))
             if not isinstance(self.train, ArrayRows):  # arrays were checked when they were opened
                 self.train.spec.warn_if_imprecise(x)
+                if context is not None:
+                    self.train.spec.warn_if_imprecise(context, " of the context")
             self._rows = self.train.spec.cast(x, context)
         return self._rows
 
