@@ -15,8 +15,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pyarrow as pa
+from sqlalchemy import event
 
 from programs import Program
+from pushforward.service.store import Store
 
 
 def rows_like_training(n: int, seed: int = 1) -> pa.Table:
@@ -114,3 +116,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def limit_pages(store: Store, pages: int | None) -> None:
+    """Let the store be full after so many further pages; None for no limit."""
+
+    def set_limit(connection, record):
+        most = connection.execute("PRAGMA page_count").fetchone()[0] + pages if pages is not None else 2**30
+        connection.execute(f"PRAGMA max_page_count={most}")
+
+    store.engine.dispose()  # the limit belongs to a connection
+    event.listen(store.engine, "connect", set_limit)

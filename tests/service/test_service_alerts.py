@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +15,8 @@ from service_helpers import NORMAL, STRANGE
 from sqlalchemy import select, update
 
 from pushforward.errors import ConfigError, StorageError
-from pushforward.service.alert_rules import ModelFacts, Rule, check_rule, read_alert_file
+from pushforward.service import alerting as sending
+from pushforward.service.alert_rules import ModelFacts, Receiver, Rule, check_rule, read_alert_file
 from pushforward.service.alerting import Alerting
 from pushforward.service.drift import _row
 from pushforward.service.store import Store, tables
@@ -198,6 +200,83 @@ def test_the_rate_rule_fires_by_the_bound_of_theory(store):
         assert check_rule(connection, rule, MODEL, time.time() + 7200, "") is None
 
 
+def firings(store: Store) -> list[tuple[str, str, str]]:
+    """Receiver, status and rule of every message, in order."""
+    with store.read() as connection:
+        column = tables.deliveries.c
+        found = connection.execute(select(column.receiver, column.body).order_by(column.time, column.receiver)).all()
+    bodies = [(receiver, json.loads(body)) for receiver, body in found]
+    return [(receiver, body["status"], body["commonLabels"]["alertname"]) for receiver, body in bodies]
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 10])
+def test_a_rate_that_stays_too_high_for_twenty_minutes_fires_once(tmp_path, minutes):
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}", durable=False)
+    store.migrate()
+    alerting = Alerting(store, [Receiver("ops", "http://h", None)], [Rule("r", "rate", minutes, receivers=("ops",))])
+    begin, rows = 60 * 29_000_000, dict.fromkeys(range(29_000_000, 29_000_020), 0)
+    for second in range(0, 1200, 10):  # half of the rows are alarms, where 5% are promised
+        minute = (begin + second) // 60
+        rows[minute] += 4
+        count = {"model": "m", "version": "1", "minute": minute, "rows": rows[minute], "alarms": rows[minute] // 2}
+        with store.write() as connection:
+            store.upsert(connection, tables.minutes, count, ("model", "version", "minute"))
+        alerting.check([MODEL], begin + second)
+    assert firings(store) == [("ops", "firing", "r")]
+    alerting.check([MODEL], begin + 1200 + 60 * minutes + 59)  # the window has less than a minute more than it says
+    assert firings(store) == [("ops", "firing", "r"), ("ops", "resolved", "r")]
+    alerting.close()
+    store.close()
+
+
+def test_the_window_of_a_rate_says_how_long_it_is(store):
+    begin = 60 * 29_000_000
+    add(store, 20, 20, when=begin + 5)
+    add(store, 10, 10, when=begin - 1)  # of the minute before
+    with store.read() as connection:
+        found = check_rule(connection, Rule("r", "rate", minutes=1), MODEL, begin + 90, "")
+        assert found is not None
+        assert "20 alarms among 20 rows (100.00%) in the last 1.5 minutes" in found.annotations["summary"]
+
+
+OTHER = Receiver("other", "http://h", None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "new"),
+    [
+        ([], []),
+        ([Rule("renamed", "silent", 1, receivers=("ops",))], [("ops", "firing", "renamed")]),
+        ([Rule("quiet", "silent", 60, receivers=("other",))], []),
+    ],
+    ids=["removed", "renamed", "with another receiver"],
+)
+def test_who_got_firing_gets_resolved_whatever_became_of_the_rule(store, rules, new):
+    now, model = time.time(), ModelFacts("m", "1", 0.05, "marginal", 0.05, 200, time.time() - 600)
+    receivers = [Receiver("ops", "http://h", None), OTHER]
+    old = Rule("quiet", "silent", 1, receivers=("gone", "ops"))
+    before = Alerting(store, [*receivers, Receiver("gone", "http://h", None)], [old])
+    before.check([model], now)
+    after = Alerting(store, receivers, rules)  # the file has neither the rule as it was nor the receiver "gone"
+    for second in (5, 10):
+        after.check([model], now + second)
+    sent = [("gone", "firing", "quiet"), ("ops", "firing", "quiet")]
+    assert sorted(firings(store)) == sorted([*sent, *new, ("ops", "resolved", "quiet")])
+    before.close()
+    after.close()
+
+
+def test_an_alert_of_an_earlier_version_is_resolved_at_the_receivers_of_its_rule(store):
+    now, model = time.time(), ModelFacts("m", "1", 0.05, "marginal", 0.05, 200, time.time() - 600)
+    alerting = Alerting(store, [OTHER], [Rule("quiet", "silent", 1, receivers=("other",))])
+    alerting.check([model], now)
+    with store.write() as connection:
+        store.put(connection, "told", {})  # it did not keep who got the message
+    alerting.check([], now + 5)
+    assert [status for _, status, _ in firings(store)] == ["firing", "resolved"]
+    alerting.close()
+
+
 def test_the_drift_and_silence_rules(store):
     drift, silent = Rule("d", "drift"), Rule("s", "silent", minutes=10)
     now = time.time()
@@ -225,6 +304,7 @@ def test_the_drift_and_silence_rules(store):
         ("[[rule]]\nname = 'a'\nkind = 'often'", "has the kind 'often'; it must be one of alarm"),
         ("[[rule]]\nname = 'a'", "name and kind"),
         ("[[rule]]\nname = 'a'\nkind = 'alarm'\nminutes = -1", "numbers above 0 as minutes"),
+        ("[[rule]]\nname = 'a'\nkind = 'rate'\nminutes = 0.5", r"minutes = 0\.5, .* give at least 1 for the kind rate"),
         (f"[[rule]]\nname = '{'a' * 65}'\nkind = 'alarm'", "at most 64 characters"),
         ("[[rule]]\nname = 'a'\nkind = 'alarm'\nreceivers = ['x']", "does not exist"),
         ("[[", "TOML"),
@@ -280,3 +360,97 @@ def test_many_messages_of_a_dead_receiver_do_not_stop_another(store, tmp_path, h
     assert alerting.deliver(now + 1) == 1
     assert len(hook.got) == 1
     alerting.close()
+
+
+class Drip:
+    """A receiver that never ends: with a header, or with a part of its body, ten times a second."""
+
+    def __init__(self, first: bytes, more: bytes) -> None:
+        self._first, self._more, self.stopped = first, more, threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while not self.stopped.is_set():
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._drip, args=(connection,), daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            part = self._first
+            while not self.stopped.wait(0.1):
+                try:
+                    connection.sendall(part)
+                except OSError:
+                    return
+                part = self._more
+
+    def close(self) -> None:
+        self.stopped.set()
+        self._listener.close()
+
+
+@pytest.fixture
+def two_receivers(tmp_path, hook):
+    """A rule with a receiver that never ends (by its first and further bytes) and one that answers at once."""
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store.migrate()
+    add(store, 1, 1)
+    made = []
+
+    def make(first: bytes, more: bytes) -> tuple[Store, Alerting]:
+        drip = Drip(first, more)
+        receivers = [Receiver("a slow one", drip.url, None), Receiver("ops", hook.url, None)]
+        rule = Rule("any", "alarm", 5, receivers=("a slow one", "ops"))
+        made.extend([Alerting(store, receivers, [rule]), drip])
+        return store, made[0]
+
+    yield make
+    for thing in made:
+        thing.close()
+    store.close()
+
+
+def test_a_receiver_that_never_ends_its_headers_delays_no_other_and_has_a_deadline(two_receivers, hook, monkeypatch):
+    monkeypatch.setattr(sending, "_DEADLINE", 2.0, raising=False)
+    store, alerting = two_receivers(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")
+    now, taken = time.time(), []
+    alerting.check([MODEL], now)
+    thread = threading.Thread(target=lambda: taken.append(alerting.deliver(now)), daemon=True)
+    thread.start()
+    thread.join(1.0)
+    assert len(hook.got) == 1
+    thread.join(5.0)
+    assert taken == [1]
+    with store.read() as connection:
+        errors = connection.execute(select(tables.deliveries.c.error).where(tables.deliveries.c.done.is_(None)))
+        assert errors.scalars().all() == ["no answer within 2 seconds"]
+
+
+def test_messages_go_on_while_one_receiver_is_busy(two_receivers, hook):
+    _, alerting = two_receivers(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")
+    now = time.time()
+    alerting.check([MODEL], now)
+    alerting.deliver(wait=False)
+    alerting.check([MODEL], now + 600)
+    end = time.monotonic() + 5
+    while len(hook.got) < 2 and time.monotonic() < end:
+        alerting.deliver(now + 600, wait=False)
+        time.sleep(0.05)
+    assert [json.loads(body)["status"] for _, body in hook.got] == ["firing", "resolved"]
+    assert not alerting._sending["a slow one"].done()
+
+
+def test_the_body_of_an_answer_is_not_waited_for(two_receivers, hook):
+    _, alerting = two_receivers(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", b"x")
+    now, taken = time.time(), []
+    alerting.check([MODEL], now)
+    thread = threading.Thread(target=lambda: taken.append(alerting.deliver(now)), daemon=True)
+    thread.start()
+    thread.join(3.0)
+    assert taken == [2]

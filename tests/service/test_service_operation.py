@@ -99,6 +99,12 @@ def test_reload_under_load_is_atomic_and_a_damaged_file_changes_nothing(start, g
     assert server.client.post("/v2/repository/models/orders/unload").status_code == 200
     assert server.client.get("/v2/health/ready").status_code == 503
     assert server.client.post("/score", json=[NORMAL]).status_code == 404
+    log = server.log.read_text()
+    for version in (1, 2):
+        for what in ("loaded", "activated", "unloaded"):
+            count = 2 if (version, what) == (1, "activated") else 1
+            assert log.count(f"INFO pushforward.service model orders, version {version}: {what}") == count, log
+    assert log.count("model orders: its file was refused") == 1
 
 
 def test_sigterm_ends_a_service_that_reads_csv(start, guard_file):

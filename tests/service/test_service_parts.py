@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from service_helpers import limit_pages
 from sqlalchemy import select
 
 from pushforward.detection import Monitor
@@ -410,6 +411,22 @@ def test_a_store_that_fails_refuses_strict_and_keeps_fast(store, monkeypatch):
     fast.stop()
     assert count(store) == 5
     assert fast.error is None
+
+
+def test_a_recorder_tries_a_store_that_was_full_without_a_request(store):
+    recorder = Recorder(store, "strict")
+    limit_pages(store, 8)
+    with pytest.raises(Refusal, match="full"):
+        recorder.add_now(some_events(1000))
+    with store.write() as connection:
+        store.put(connection, "small", 1)  # fits, and proves nothing for a batch
+    recorder.try_again()
+    assert "full" in (recorder.error or "")
+    limit_pages(store, None)
+    recorder.try_again()
+    assert recorder.error is None
+    recorder.stop()
+    assert count(store) == 0
 
 
 # -- drift ---------------------------------------------------------------------------------------------------------------

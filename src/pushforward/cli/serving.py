@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pushforward.cli.commands import app
-from pushforward.cli.files import Force
+from pushforward.cli.files import Force, PublicKey
 from pushforward.errors import ConfigError
 
 __all__ = ["audit", "serve"]
@@ -60,6 +60,7 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
     public_url: Annotated[str | None, typer.Option(help="URL of the page, for links in alerts.")] = None,
+    public_key: PublicKey = None,
 ) -> None:
     """Serve guards over HTTP: scores, the Open Inference Protocol, MLflow's routes, metrics, and a live page."""
     from pushforward.service import ServiceSettings, model_files
@@ -86,6 +87,7 @@ def serve(
         alert_file=_text(alerts),
         audit_key=_text(audit_key),
         public_url=public_url,
+        public_key=_text(public_key),
     )
     _need_extra()
     from pushforward.cli.network import refuse_network_guard

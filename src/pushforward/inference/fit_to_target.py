@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -17,7 +16,7 @@ from pushforward.inference.modes import Mode, box_points, find_modes, laplace_dr
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.proposal import weighted_draws
 from pushforward.inference.result import TargetFit, check_modes, warn
-from pushforward.inference.reverse_kl import NoiseSource, TargetLoss, TargetRun
+from pushforward.inference.reverse_kl import NoiseSource, TargetLoss, TargetRun, lower_bound
 from pushforward.inference.targets import LogDensity, Target
 from pushforward.inference.weights import ImportanceWeights
 from pushforward.likelihood import REAL
@@ -76,7 +75,8 @@ def fit_to_target(
 
     Training starts at a Laplace approximation of p, which L-BFGS finds from several starting points, and minimizes
     KL(q | p) by gradients along the path of the samples (Roeder et al. 2017; Agrawal and Domke 2024: large batches, such
-    gradients and flows together match HMC). A tenth of the noise has heavier tails, so that the tails of q are fitted too.
+    gradients and flows together match HMC). If draws fall outside the support of p, where log p is -inf, it also maximizes the
+    part of q inside, see :class:`~pushforward.inference.reverse_kl.TargetLoss`. A tenth of the noise has heavier tails, so that the tails of q are fitted too.
     Training stops when the weights of 2,048 draws have an effective sample size of 99 % and a k-hat of at most 0.5. Then draws of q, a tenth of them with a wider base so that the tails are covered, get importance weights. From these follow
     k-hat, the effective sample size and the evidence, and the modes of p are compared with q. A bad result gives a warning.
 
@@ -99,7 +99,7 @@ def fit_to_target(
         draws: number of draws for the diagnostics, at least 100.
         config: options of the run; the options below replace its values. Here ``batch_size=None`` is 512 draws, the budget
             without any limit is 1,000 steps, the learning rate without ``config`` and ``learning_rate`` is 3e-3, ``evaluate_every=None`` is 100 steps, and ``validation`` in the events is the
-            mean of log p - log q, nats.
+            mean of log p - log q, nats, with twice the log of the part of q inside the support added.
         options: fields of :class:`TrainingConfig`.
 
     Returns:
@@ -145,9 +145,9 @@ def fit_to_target(
     assert config.batch_size is not None
     group = importance_samples if objective == "importance-weighted" else 1
     batch = -(-config.batch_size // group) * group
-    loss = TargetLoss(flow, target, objective, group, gradient)
-    wide = objective == "reverse-kl" and loss.path and flow.base.support == REAL
     rows = search.even_rows if objective == "fab" else search.rows
+    loss = TargetLoss(flow, target, objective, group, gradient, rows)
+    wide = objective == "reverse-kl" and loss.path and flow.base.support == REAL
     train = NoiseSource(flow, target, rows, batch, 0, config.seed, wide)
     held_out = NoiseSource(flow, target, rows, batch, _HELD_OUT, config.seed)
     run = TargetRun(flow, train, held_out, config, make_plan(config, None), make_reporter(config.progress))
@@ -257,10 +257,9 @@ class _Search:
 
     @torch.no_grad()
     def _bound(self, modes: list[Mode], inflate: float) -> float:
-        """E[log p - log q] of a normal mixture, by 512 draws; -inf if a draw is outside the support."""
+        """E[log p - log q] of a normal mixture by 512 draws, see :func:`lower_bound`."""
         u = laplace_draws(modes, 512, self.generator, inflate=inflate)
-        value = (self.target(u.to(self.device)).cpu() - mixture_log_prob(modes, u, inflate=inflate)).mean()
-        return float(value) if math.isfinite(float(value)) else -math.inf
+        return lower_bound(self.target(u.to(self.device)).cpu() - mixture_log_prob(modes, u, inflate=inflate))
 
 
 def _flow(model: Any, log_density: Any, parameters: Parameters | None) -> tuple[Model, Parameters | None]:

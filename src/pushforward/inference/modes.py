@@ -29,6 +29,10 @@ _DOUBLINGS = 100
 """Most doublings of a distance in the search for the width of a target in large units."""
 
 
+_BETWEEN, _DIP = 32, 0.1
+"""Points between two maxima, and the fall of the log-density there, nats, up to which the two are one mode."""
+
+
 @dataclass(frozen=True)
 class Mode:
     """A local maximum of a log-density, and the normal distribution with its curvature.
@@ -55,6 +59,9 @@ class Mode:
 
 def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list[Mode]:
     """Distinct local maxima that L-BFGS reaches from each starting point, the largest Laplace mass first.
+
+    Where the log-density is flat L-BFGS stops at once, and at an edge of the support it stops on a slope. So two ends with no
+    dip of more than 0.1 nats on the straight line between them count as one, the higher.
 
     Args:
         target: the log-density.
@@ -87,7 +94,7 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
         found = _climb(target, start, iterations, spread)
         if found is None or any(_same(mode, found) for mode in modes):
             continue
-        modes.append(_laplace(target, found, spread))
+        modes = _with(target, modes, _laplace(target, found, spread))
     if not modes:
         raise InputError(
             "the log-density grows without bound from every starting point, so it has no mode to start at: check its sign, and that it falls far from the data."
@@ -254,6 +261,25 @@ def _same(mode: Mode, found: Tensor) -> bool:
     """Whether a point is the mode, to a tenth of its standard deviation in every direction."""
     offset = torch.linalg.lstsq(mode.factor, (found - mode.location)[:, None]).solution
     return bool(offset.norm() < 0.1 * math.sqrt(len(found)) + 1e-3)
+
+
+def _with(target: Target, modes: list[Mode], mode: Mode) -> list[Mode]:
+    """The modes and a further one, of which those that are joined with it leave only the highest."""
+    joined = [_joined(target, other, mode) for other in modes]
+    apart = [other for other, same in zip(modes, joined, strict=True) if not same]
+    together = [other for other, same in zip(modes, joined, strict=True) if same]
+    return [*apart, max((*together, mode), key=lambda each: each.log_density)]
+
+
+def _joined(target: Target, one: Mode, other: Mode) -> bool:
+    """Whether the log-density on the line between two points nowhere falls by more than 0.1 nats below the lower of them."""
+    steps = torch.linspace(0, 1, _BETWEEN + 2, dtype=torch.float64, device=one.location.device)[1:-1, None]
+    try:
+        with torch.no_grad():
+            values = target(one.location + steps * (other.location - one.location))
+    except (ValueError, ArithmeticError):  # it may not be defined between its modes
+        return False
+    return bool((values >= min(one.log_density, other.log_density) - _DIP).all())
 
 
 def _lower(factor: Tensor) -> Tensor:

@@ -23,10 +23,14 @@ from pushforward.training.run import Run
 from pushforward.training.seeds import Purpose, generator, mix
 from pushforward.training.sources import Batch, Position, Source
 
-__all__ = ["NoiseSource", "TargetLoss", "TargetRun"]
+__all__ = ["NoiseSource", "TargetLoss", "TargetRun", "lower_bound"]
 
 _PROBES = 16
 _CONVERGED_ESS, _CONVERGED_K_HAT, _PROOF = 0.99, 0.5, 10_000
+_FEW_INSIDE = 0.2
+"""Part of the draws inside the support below which their mean says too little about where the support is."""
+_EVEN = 0.1
+"""Variance of the log ratios, nats^2, at which the exact gradient and that along the paths weigh the same."""
 
 
 class NoiseSource(Source):
@@ -55,13 +59,14 @@ class NoiseSource(Source):
         self.description = f"noise of {type(self.base).__name__} for a log-density on {target.features} coordinates"
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """Noise that depends on the seed and the step alone."""
+        """Noise that depends on the seed and the step alone; with wide noise the context marks the rows that are not."""
         self.target.tolerate_errors()  # the first evaluation has shown that the function is right
         for step in itertools.count(start.step):
-            z = self._draw(self.batch_size, Purpose.SHUFFLE, step)
+            z, own = self._draw(self.batch_size, Purpose.SHUFFLE, step), None
             if self.wide:
-                z = widen(z, generator(self.seed, Purpose.LOADING, step, device=self.spec.device))
-            yield Batch(z, None, 0, step)
+                wide = widen(z, generator(self.seed, Purpose.LOADING, step, device=self.spec.device))
+                z, own = wide, (wide == z).flatten(1).all(1)
+            yield Batch(z, own, 0, step)
 
     def ordered(self) -> Iterator[Pair]:
         """The noise for evaluation, always the same."""
@@ -89,7 +94,7 @@ class NoiseSource(Source):
 class _TargetSpec(InputSpec):
     """What the flow of a log-density reads."""
 
-    def warn_if_imprecise(self, x: Tensor) -> None:
+    def warn_if_imprecise(self, x: Tensor, what: str = "") -> None:
         """Nothing: the result of the fit says it, with the names of the parameters."""
 
 
@@ -104,7 +109,10 @@ class TargetLoss:
     reparameterized gradient of Tucker et al. 2019, eq. 8). It has zero variance where q = p. Flows whose ``log_prob``
     takes one pass for each coordinate (IAF) use the total gradient if ``gradient="auto"``.
 
-    Rows where p is 0 or not defined have no gradient; :class:`Target` counts them.
+    Draws where p is 0 or not defined have no log ratio; :class:`Target` counts them. Let S be the support of p, Q = q(S), and
+    q_in = q / Q on S. The mean over the draws inside S is KL(q_in | p) + log Q - log Z, which is least where q is so wide that
+    no draw is inside. So where a batch has draws outside, "reverse-kl" minimizes KL(q_in | p) - log Q, see
+    :meth:`_inside`, and where nearly all are outside it fits the rows of ``start``, which pulls q back.
 
     Args:
         model: the flow.
@@ -112,17 +120,29 @@ class TargetLoss:
         objective: "reverse-kl" or "importance-weighted".
         group: K of the bound.
         gradient: "auto", "path" or "total".
+        start: function that returns rows near the mass of the target; None if there are none to pull q back to.
     """
 
-    def __init__(self, model: Model, target: Target, objective: str, group: int, gradient: str) -> None:
+    def __init__(
+        self, model: Model, target: Target, objective: str, group: int, gradient: str,
+        start: Callable[[], Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.target, self.objective, self.group = model, target, objective, group
         self.path = gradient == "path" or (gradient == "auto" and model.fast != "sample")
+        self.start = start
+        self._rows: Tensor | None = None
+        self._was_inside = False
 
     def __call__(self, z: Tensor, context: Tensor | None, *, generator: torch.Generator) -> Tensor:
         """The loss of a batch of noise, a scalar.
 
+        Args:
+            z: the noise.
+            context: which rows are noise of the base, ``(n,)``; the others are wider. None if all are.
+            generator: of the random numbers.
+
         Raises:
-            InputError: if p is 0 or not defined at every draw.
+            InputError: if p is 0 or not defined at every draw and at every row of the start.
         """
         if self.path:
             x = self.model.rsample(noise=z)
@@ -133,13 +153,18 @@ class TargetLoss:
             log_q = self.model.base.log_prob(z) + contribution
         log_ratio = self.target(x) - log_q.double()
         finite = torch.isfinite(log_ratio)
-        if not bool(finite.any()):
-            raise InputError(
-                "the log-density is -inf or NaN at every draw of the flow: start the flow inside its support (starts=), "
-                "or state the constraints of the parameters (parameters=)."
-            )
+        share = float(finite.double().mean())
+        if share == 0 or (self.objective == "reverse-kl" and share < _FEW_INSIDE):
+            rows = self._start_rows(x)
+            if len(rows):
+                chosen = torch.randint(len(rows), (len(z),), generator=generator, device=z.device)
+                return -self.model.log_prob(rows[chosen]).mean()
+            if share == 0:
+                raise InputError(self._nothing_inside())
+        self._was_inside = True
         if self.objective == "reverse-kl":
-            return (-torch.where(finite, log_ratio, 0.0).sum() / finite.sum()).to(x.dtype)
+            loss = -torch.where(finite, log_ratio, 0.0).sum() / finite.sum()
+            return (loss if share == 1 else self._inside(loss, x, log_ratio.detach(), context)).to(x.dtype)
         groups = torch.where(finite, log_ratio, -1e30).reshape(-1, self.group)
         if not self.path:
             return -logmeanexp(groups, 1).mean().to(x.dtype)
@@ -148,9 +173,56 @@ class TargetLoss:
         # The value is that of the bound; the gradient is that of the surrogate.
         return -(logmeanexp(groups.detach(), 1) + surrogate - surrogate.detach()).mean().to(x.dtype)
 
+    def _inside(self, loss: Tensor, x: Tensor, log_ratio: Tensor, own: Tensor | None) -> Tensor:
+        """KL(q_in | p) - log Q - log Z, where some draws are outside; its gradient mixes two estimates.
+
+        The gradient of log Q is the mean of the score, grad log q(x) at a fixed x, over the draws inside, minus that over all
+        draws. With f = log q - log p, the gradient of KL(q_in | p) is the covariance of f and the score over the draws inside
+        (Richter et al. 2020), so that of the sum has no bias, and no variance where f is constant. Far from p it has much, and
+        the path of the samples has less; but the path does not see draws that cross the edge, whose part is (1 + f_edge - mean f)
+        times the gradient of log Q. A smooth q is about e times less at an edge than inside, which leaves -2 log Q.
+
+        Args:
+            loss: mean of f over all draws inside, with its gradient.
+            x: the draws.
+            log_ratio: -f, without a gradient; not finite outside.
+            own: which rows are draws of q; None for all.
+        """
+        log_q = self.model.log_prob(x.detach()).double()
+        counted = torch.isfinite(log_q) if own is None else own & torch.isfinite(log_q)
+        inside = counted & torch.isfinite(log_ratio)
+        if not bool(inside.any()):
+            return loss
+        score, f = log_q[inside], -log_ratio[inside]
+        log_mass = score.mean() - log_q[counted].mean()
+        exact = ((f - f.mean()) * score).mean() - log_mass
+        trust = _EVEN / (_EVEN + f.var(correction=0))
+        surrogate = trust * exact + (1 - trust) * (loss - 2 * log_mass)
+        value = f.mean() - 2 * (inside.sum() / counted.sum()).log()
+        return value + surrogate - surrogate.detach()
+
+    def _start_rows(self, x: Tensor) -> Tensor:
+        """The rows of the start that are inside the support, as the draws ``x`` are."""
+        if self._rows is None:
+            rows = x.new_zeros(0, *x.shape[1:]) if self.start is None else self.start().to(x.device, x.dtype)
+            with torch.no_grad():
+                self._rows = rows[torch.isfinite(self.target(rows))] if len(rows) else rows
+        return self._rows
+
+    def _nothing_inside(self) -> str:
+        if self._was_inside:
+            return (
+                "the flow has left the support of the log-density, which is -inf or NaN at every draw now: lower learning_rate, "
+                "or state the constraints of the parameters (parameters=)."
+            )
+        return (
+            "the log-density is -inf or NaN at every draw of the flow: start the flow inside its support (starts=), "
+            "or state the constraints of the parameters (parameters=)."
+        )
+
 
 class TargetRun(Run):
-    """A run whose evaluations measure E_q[log p - log q] with fixed noise, nats; higher is better.
+    """A run whose evaluations measure E_q[log p - log q] with fixed noise, nats, see :func:`lower_bound`; higher is better.
 
     It ends with the reason "converged" when the weights of these draws have an effective sample size of 99 % of their number
     and no large tail.
@@ -166,15 +238,13 @@ class TargetRun(Run):
 
     @torch.no_grad()
     def measure(self) -> tuple[float | None, int, tuple[int, float] | None]:
-        """The mean log ratio of fixed draws, the number of draws without a finite one, and the rank of the weights."""
+        """The bound from fixed draws, the number of draws without a finite log ratio, and the rank of the weights."""
         if self.held_out is None:
             return None, 0, None
         ratios = torch.cat([log_ratios(self.model, self.target, z)[1] for z, _ in self.held_out.ordered()]).cpu()
-        finite = torch.isfinite(ratios)
         self.converged = self._converged(ratios)
-        outside = int((~finite).sum())
-        inside = ratios[finite].mean().item() if outside < len(ratios) else -math.inf
-        return inside, outside, (-outside, inside)
+        bound = lower_bound(ratios)
+        return bound, int((~torch.isfinite(ratios)).sum()), (0, bound)
 
     def warn_about_rows_outside(self) -> None:
         """Nothing: the result of the fit says it."""
@@ -194,6 +264,18 @@ class TargetRun(Run):
         found = weighted_draws(self.model, self.target, _PROOF, wide).log_ratios.cpu()
         largest = float(found.max() - logmeanexp(found, 0))
         return largest < math.log(NEARLY_EQUAL) or pareto_smooth(found.numpy())[1] <= _CONVERGED_K_HAT
+
+
+def lower_bound(log_ratios: Tensor) -> float:
+    """E[log p - log q] of draws of q, nats; if some are outside the support of p, of those inside, plus 2 log Q.
+
+    Q is the part of them inside, and q_in = q / Q there. This is log Z - KL(q_in | p) + log Q, at most log Z, and log Z only
+    where q is p. It is -inf if no draw is inside.
+    """
+    finite = torch.isfinite(log_ratios)
+    if not bool(finite.any()):
+        return -math.inf
+    return log_ratios[finite].mean().item() + 2 * math.log(finite.double().mean().item())
 
 
 @torch.no_grad()

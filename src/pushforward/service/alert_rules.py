@@ -64,7 +64,8 @@ class Rule:
         kind: "alarm": any alarm in the last ``minutes``. "rate": more alarms in them than theory gives with ``probability``.
             "drift": the drift martingale reached its bound; the alert ends when the monitor is restarted. "silent": no event
             in the last ``minutes``.
-        minutes: of the window.
+        minutes: of the window. Rows are counted by the minute for "rate", so its window begins with a whole minute (UTC): it
+            has at least ``minutes``, and less than one minute more.
         model: only for this model; all by default.
         severity: the label ``severity``.
         receivers: names; all by default.
@@ -173,6 +174,10 @@ def _rule(item: dict[str, Any], receivers: list[str], file: Path) -> Rule:
         raise ConfigError(
             f"{of} must have numbers above 0 as minutes, repeat and probability, and a probability below 1; got {numbers}."
         )
+    if rule.kind == "rate" and rule.minutes < 1:
+        raise ConfigError(
+            f"{of} has minutes = {rule.minutes:g}, and rows are counted by the minute: give at least 1 for the kind rate."
+        )
     if not texts or not rule.name:
         raise ConfigError(f"{of} must have a name, severity and model of at most 64 characters.")
     unknown = [name for name in rule.receivers if name not in receivers]
@@ -209,16 +214,20 @@ def check_rule(connection: Connection, rule: Rule, model: ModelFacts, now: float
     return Firing(labels, annotations)
 
 
-def _window(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> tuple[int, int]:
-    """Rows and alarms of the last whole minutes."""
-    column = tables.minutes.c
+def _window(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> tuple[int, int, float]:
+    """Rows and alarms of the window, and its length in minutes.
+
+    Counts are of whole minutes, so the window begins with the minute in which ``rule.minutes`` ago lies: without it, a window
+    of one minute would be empty whenever a minute begins.
+    """
+    column, first = tables.minutes.c, int((now - 60 * rule.minutes) // 60)
     query = select(func.sum(column.rows), func.sum(column.alarms)).where(
         column.model == model.name,
         column.version == model.version,
-        column.minute > int((now - 60 * rule.minutes) // 60),
+        column.minute >= first,
     )
     rows, alarms = connection.execute(query).one()
-    return int(rows or 0), int(alarms or 0)
+    return int(rows or 0), int(alarms or 0), now / 60 - first
 
 
 def _alarm(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> Any:
@@ -239,7 +248,7 @@ def _alarm(connection: Connection, rule: Rule, model: ModelFacts, now: float) ->
 
 
 def _rate(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> Any:
-    rows, alarms = _window(connection, rule, model, now)
+    rows, alarms, minutes = _window(connection, rule, model, now)
     if not rows:
         return None
     # Alarms of normal rows are beta-binomial given the number of calibration rows, so one bound fits few and many rows.
@@ -256,7 +265,7 @@ def _rate(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> 
     if alarms <= most * rows:
         return None
     return (
-        f"{alarms} alarms among {rows} rows ({alarms / rows:.2%}) in the last {rule.minutes:g} minutes; normal rows have more "
+        f"{alarms} alarms among {rows} rows ({alarms / rows:.2%}) in the last {minutes:.1f} minutes; normal rows have more "
         f"than {most:.2%} with a probability of at most {1 - rule.probability:.2g}.",
         {},
     )

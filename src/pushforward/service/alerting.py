@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
-import logging
 import random
+import threading
 import time
 import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import httpx
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from pushforward.service.alert_rules import Firing, ModelFacts, Receiver, Rule, check_rule
 from pushforward.service.store import Store, tables
@@ -22,7 +26,8 @@ __all__ = ["Alerting", "payload", "signature"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
 _NEVER = "0001-01-01T00:00:00Z"
 _KEEP_DONE = 7 * 86400.0
-_log = logging.getLogger("pushforward.service")
+_DEADLINE = 10.0  # seconds from the first packet to the end of the headers of the answer
+_LAST_SECONDS = 2.0  # that messages in progress have when the service stops
 
 
 def signature(secret: bytes, stamp: str, body: bytes) -> str:
@@ -76,6 +81,8 @@ class Alerting:
     with 2xx, so neither a crash nor a dead receiver loses one. A receiver may get a delivery twice, if it answered and the
     process died before it noted that; ``X-Pushforward-Delivery`` is then the same.
 
+    Each receiver has a thread of its own while a delivery to it is due, so one that is slow delays no other.
+
     Args:
         store: of the service.
         receivers: of the alert file.
@@ -86,7 +93,9 @@ class Alerting:
     def __init__(self, store: Store, receivers: list[Receiver], rules: list[Rule], url: str = "") -> None:
         self.store, self.rules, self.url = store, rules, url.rstrip("/")
         self.receivers = {receiver.name: receiver for receiver in receivers}
-        self._client = httpx.Client(timeout=10, follow_redirects=False, trust_env=False)
+        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._sending: dict[str, Future[int]] = {}
+        self._stopping = threading.Event()
 
     def check(self, models: list[ModelFacts], now: float | None = None) -> None:
         """Compare every rule with the store, and write what fires, goes on, or ended."""
@@ -119,8 +128,11 @@ class Alerting:
                 row = {**old, "status": "resolved", "ends": now, "notified": now}
                 self._write(row, old, () if rule is None else rule.receivers)
 
-    def _write(self, row: dict[str, Any], old: dict[str, Any] | None, receivers: tuple[str, ...]) -> None:
-        """Write an alert and its deliveries, unless another process changed it since it was read."""
+    def _write(self, row: dict[str, Any], old: dict[str, Any] | None, receivers: Sequence[str]) -> None:
+        """Write an alert and its deliveries, unless another process changed it since it was read.
+
+        "resolved" goes to the receivers that got "firing", also where the rule was renamed or removed, or has others now.
+        """
         column = tables.alerts.c
         with self.store.write() as connection:
             self.store.lock(connection, "alerts")
@@ -130,68 +142,135 @@ class Alerting:
             if (None if present is None else tuple(present)) != before:
                 return
             self.store.upsert(connection, tables.alerts, row, ("fingerprint",))
-            for name in receivers:
+            for name in self._told(connection, row, receivers):
                 body = json.dumps(payload(name, row, self.url))
                 new = {"id": uuid.uuid4().hex, "receiver": name, "body": body, "time": row["notified"],
                        "next_try": row["notified"], "tries": 0, "done": None, "error": None}  # fmt: skip
                 connection.execute(tables.deliveries.insert().values(new))
 
-    def deliver(self, now: float | None = None) -> int:
-        """Try the deliveries that are due, the oldest of each receiver first; the number that were taken."""
-        now = time.time() if now is None else now
+    def _told(self, connection: Connection, row: dict[str, Any], receivers: Sequence[str]) -> list[str]:
+        """The receivers of a message; who got "firing" is kept in the store until "resolved" was sent."""
+        told: dict[str, list[str]] = self.store.get(connection, "told", {})
+        key, firing = row["fingerprint"], row["status"] == "firing"
+        # An earlier version of pushforward did not keep who got "firing": these are the receivers of the rule then.
+        before = told.pop(key, [] if firing else list(receivers))
+        if firing:
+            told[key] = sorted({*before, *receivers})
+        self.store.put(connection, "told", told)
+        return list(receivers) if firing else [name for name in before if name in self.receivers]
+
+    def deliver(self, now: float | None = None, *, wait: bool = True) -> int:
+        """Try the deliveries that are due, of all receivers at a time, the oldest of each first.
+
+        Args:
+            now: seconds since 1970; the clock by default.
+            wait: whether to wait for all receivers. Without it, one that is still busy goes on, and is left alone until it is done.
+
+        Returns:
+            How many deliveries were taken, of the receivers that are done.
+
+        Raises:
+            StorageError: if the store cannot be used, now or since the last call.
+        """
+        for name in self._waiting(time.time() if now is None else now):
+            if name not in self._sending:  # one thread a receiver, so that its messages stay in order
+                self._sending[name] = _in_thread(self._send_all, self.receivers[name], now)
+        taken = 0
+        for name, sent in list(self._sending.items()):
+            if wait or sent.done():
+                del self._sending[name]
+                taken += sent.result()
+        return taken
+
+    def _waiting(self, now: float) -> list[str]:
+        """The receivers with open deliveries, after those to receivers that are no longer in the file were closed."""
         column = tables.deliveries.c
-        query = select(tables.deliveries).where(column.done.is_(None)).order_by(column.time, column.id).limit(1000)
-        waiting: list[dict[str, Any]] = []
         with self.store.read() as connection:
-            names = connection.execute(select(column.receiver).where(column.done.is_(None)).distinct()).scalars()
-            for name in list(names):  # each has its own limit, so that one that is gone does not stop the others
-                rows = connection.execute(query.where(column.receiver == name)).mappings()
-                waiting += [dict(row) for row in rows]
-        taken, blocked = 0, set()
-        for row in waiting:
-            # A delivery waits for the earlier ones of its receiver, so that "resolved" never overtakes "firing".
+            names = set(connection.execute(select(column.receiver).where(column.done.is_(None)).distinct()).scalars())
+        with self.store.write() as connection:
+            gone = column.done.is_(None) & column.receiver.in_(sorted(names - set(self.receivers)))
+            connection.execute(tables.deliveries.update().where(gone).values(done=now))
+            connection.execute(tables.deliveries.delete().where(column.done < now - _KEEP_DONE))
+        return sorted(names & set(self.receivers))
+
+    def _send_all(self, receiver: Receiver, given: float | None) -> int:
+        """Send what is due to one receiver until one is not taken; the number that were.
+
+        A delivery waits for the earlier ones of its receiver, so that "resolved" never overtakes "firing".
+        """
+        column, taken = tables.deliveries.c, 0
+        query = select(tables.deliveries).where(column.done.is_(None), column.receiver == receiver.name)
+        with self.store.read() as connection:
+            rows = connection.execute(query.order_by(column.time, column.id).limit(1000)).mappings().all()
+        for row in rows:
+            now = time.time() if given is None else given
             # A pause that is longer than the longest was written before the clock was set back.
-            if row["receiver"] in blocked or now < row["next_try"] <= now + 2 * _LONGEST_PAUSE:
-                blocked.add(row["receiver"])
-                continue
-            error = self._send(row)
+            if self._stopping.is_set() or now < row["next_try"] <= now + 2 * _LONGEST_PAUSE:
+                break
+            error = self._send(receiver, row["id"], row["body"].encode())
             if error is None:
                 change: dict[str, Any] = {"done": now, "tries": row["tries"] + 1, "error": None}
-                taken += 1
             else:
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(row["tries"], 20)) * random.uniform(0.8, 1.2)
                 change = {"next_try": now + pause, "tries": row["tries"] + 1, "error": error[:300]}
-                blocked.add(row["receiver"])
             with self.store.write() as connection:
                 connection.execute(tables.deliveries.update().where(column.id == row["id"]).values(change))
-        with self.store.write() as connection:
-            connection.execute(tables.deliveries.delete().where(column.done < now - _KEEP_DONE))
+            if error is not None:
+                break
+            taken += 1
         return taken
 
-    def _send(self, row: dict[str, Any]) -> str | None:
+    def _send(self, receiver: Receiver, identifier: str, body: bytes) -> str | None:
         """Send one delivery; why it failed, None if the receiver took it."""
-        receiver = self.receivers.get(row["receiver"])
-        if receiver is None:
-            return None  # it was removed from the file
-        body, stamp = row["body"].encode(), str(int(time.time()))
+        stamp = str(int(time.time()))
         headers = {
             "content-type": "application/json",
-            "x-pushforward-delivery": row["id"],
+            "x-pushforward-delivery": identifier,
             "x-pushforward-timestamp": stamp,
         }
         if receiver.secret is not None:
             headers["x-pushforward-signature"] = signature(receiver.secret, stamp, body)
         try:
-            answer = self._client.post(receiver.url, content=body, headers=headers)
-        except httpx.HTTPError as error:
+            status = asyncio.run(self._post(receiver.url, body, headers))
+        except TimeoutError:
+            return f"no answer within {_DEADLINE:g} seconds"
+        except Exception as error:  # of httpx, or a URL that httpx does not read
             return type(error).__name__
-        except Exception as error:  # a URL that httpx does not read
-            return type(error).__name__
-        return None if 200 <= answer.status_code < 300 else f"status {answer.status_code}"
+        return None if 200 <= status < 300 else f"status {status}"
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> int:
+        """The status of the answer; its body is not read.
+
+        One deadline is for the whole request: with a limit on each read, a receiver that sends a byte now and then has no end.
+        """
+        async with (
+            asyncio.timeout(_DEADLINE),
+            httpx.AsyncClient(timeout=None, follow_redirects=False, trust_env=False, verify=self._tls) as client,
+            client.stream("POST", url, content=body, headers=headers) as answer,
+        ):
+            return answer.status_code
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Begin no further message, and wait a moment for those in progress; what is not taken stays in the store."""
+        self._stopping.set()
+        end = time.monotonic() + _LAST_SECONDS
+        for sent in list(self._sending.values()):
+            with contextlib.suppress(Exception):  # of the store, or the time is over
+                sent.result(max(0.0, end - time.monotonic()))
+
+
+def _in_thread(call: Callable[..., int], *arguments: Any) -> Future[int]:
+    """Call in a thread that does not keep the process alive."""
+    found: Future[int] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(call(*arguments))
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="alert", daemon=True).start()
+    return found
 
 
 def _iso(seconds: float) -> str:

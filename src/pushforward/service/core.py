@@ -32,6 +32,7 @@ __all__ = ["Result", "Service"]
 
 _log = logging.getLogger("pushforward.service")
 _POLL = 0.5  # seconds between looks at the models in the store
+_TRY = 2.0  # seconds between tries of a store that did not take events
 _SHARE, _KEPT = 0.2, 2.0
 """Share of the time that may go to reasons that nobody asked for, and the seconds of it that a quiet service keeps."""
 
@@ -57,7 +58,8 @@ class Service:
         self.id = uuid.uuid4().hex
         self.store = Store(settings.store, durable=settings.durability == "strict")
         self.metrics = Metrics()
-        self.models = Models(self.store, [name for name, _ in settings.models], settings.max_rows)
+        names = [name for name, _ in settings.models]
+        self.models = Models(self.store, names, settings.max_rows, settings.public_key)
         self.recorder = Recorder(self.store, settings.durability)
         self.access = Access(settings.token_file, self._secret())
         self.draining = asyncio.Event()
@@ -113,8 +115,9 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests can be answered now."""
-        return self.models.generation >= 0 and not self.draining.is_set() and bool(self.models.active())
+        """Whether requests can be answered now; every route that says so asks this."""
+        stores = self.settings.durability != "strict" or self.store_problem is None
+        return self.models.generation >= 0 and not self.draining.is_set() and bool(self.models.active()) and stores
 
     async def refresh(self) -> None:
         """Take over the models of the store.
@@ -144,7 +147,7 @@ class Service:
 
     async def _follow(self) -> None:
         """Look for changes that other processes made."""
-        beat = 0.0
+        beat = tried = 0.0
         while True:
             await asyncio.sleep(_POLL)
             self.metrics.queue_length.set(self.batcher.rows)
@@ -156,6 +159,9 @@ class Service:
                 if changed or time.monotonic() - beat > 3:
                     await self.refresh()
                     beat = time.monotonic()
+                if time.monotonic() - tried > _TRY:
+                    await asyncio.to_thread(self.recorder.try_again)
+                    tried = time.monotonic()
                 self.store_error = None
             except Exception as error:  # the models go on; the next look may work
                 if self.store_error is None:

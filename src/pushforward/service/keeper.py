@@ -58,7 +58,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        # Deliveries have a task of their own, so that a receiver that does not answer delays nothing else.
+        # Deliveries have a task of their own, which waits for no receiver.
         await asyncio.gather(self._keep(), self._deliver())
 
     async def _deliver(self) -> None:
@@ -66,7 +66,7 @@ class Keeper:
             await asyncio.sleep(_STEP)
             try:
                 if self.leads:
-                    await asyncio.to_thread(self.alerting.deliver)
+                    await asyncio.to_thread(self.alerting.deliver, wait=False)
             except Exception as error:
                 _log.error("alerts are not sent at present: %s", error)
                 await asyncio.sleep(5)
@@ -89,7 +89,7 @@ class Keeper:
 
     def _work(self) -> None:
         self.drift.update()
-        if self.alerting.rules:
+        if self.settings.alert_file is not None:  # also without a rule in it, so that the alerts of removed rules end
             self.alerting.check([self._facts(model) for model in self.models.active()])
         now = time.monotonic()
         if self.settings.retention_days is not None and now - self._cleaned > 60:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -22,6 +24,9 @@ LONGEST_DELAY = 0.5
 """Seconds after which the "fast" recorder writes what it has."""
 _MOST_WAITING = 100_000  # events in memory while the store does not answer
 _MOST_TOGETHER = 5000
+_EVENT_BYTES = 600  # of an event with its entries in the indexes, without its reasons and inputs
+_BATCH_BYTES = 64 * 2**10  # of the pages that every batch writes, however small it is
+_MOST_TRIED = 4 * 2**20
 _log = logging.getLogger("pushforward.service")
 
 
@@ -39,6 +44,8 @@ class Recorder:
         """Events that are not yet written."""
         self.error: str | None = None
         """Why the last write failed; None after one that worked."""
+        self._failures = 0
+        self._failed_bytes = 0  # about what the last batch that failed takes in the store
         self._queue: queue.SimpleQueue[tuple[Sequence[Event], Future[None] | None] | None] = queue.SimpleQueue()
         self._stopping = False
         self._writing = threading.Lock()  # a writer that waits for SQLite's own lock sleeps too long
@@ -59,7 +66,7 @@ class Recorder:
             with self._writing:
                 append_events(self.store, events, again=False)
         except Exception as error:  # whatever the driver raises
-            self._note(error)
+            self._note(error, events)
             raise Refusal(503, f"the answer could not be stored: {error}", retry_after=5) from None
         else:
             self.error = None
@@ -87,6 +94,28 @@ class Recorder:
             await asyncio.wrap_future(done)
         except StorageError as error:
             raise Refusal(503, f"the answer could not be stored: {error}", retry_after=5) from None
+
+    def try_again(self) -> None:
+        """After a failed "strict" write, try whether the store takes as much again; :attr:`error` is None where it does.
+
+        Without it the error would stay until the next request is scored, and a service that is not ready gets none. As many
+        bytes as the batch that failed took (4 MiB at most) are committed and removed, because a small write can still fit into a
+        full disk. A larger batch may fail all the same: its request is then refused, and the error is back. "fast" repeats its
+        own writes, so it needs no try.
+        """
+        if self.durability != "strict" or self.error is None or self.waiting:
+            return
+        failures, content = self._failures, base64.b64encode(os.urandom(self._failed_bytes * 3 // 4)).decode()
+        try:
+            with self.store.write() as connection:
+                self.store.put(connection, "try", content)
+            with self.store.write() as connection:
+                self.store.put(connection, "try", "")
+        except Exception:  # as before; the reason is known
+            return
+        if self._failures == failures:  # no request failed meanwhile
+            _log.info("events can be stored again.")
+            self.error = None
 
     def stop(self) -> None:
         """Write what waits, then stop."""
@@ -116,10 +145,12 @@ class Recorder:
                 size += len(item[0])
             self._write(batch, [event for events, _ in batch for event in events])
 
-    def _note(self, error: Exception) -> None:
-        """Remember why a write failed, and log the first failure."""
+    def _note(self, error: Exception, events: Sequence[Event]) -> None:
+        """Remember why a write failed and how large it was, and log the first failure."""
         if self.error is None:
             _log.error("events cannot be stored: %s", error)
+        self._failures += 1
+        self._failed_bytes = min(_MOST_TRIED, _BATCH_BYTES + sum(map(_size, events)))
         self.error = str(error)
 
     def _write(self, batch: list[tuple[Sequence[Event], Future[None] | None]], events: list[Event]) -> None:
@@ -129,7 +160,7 @@ class Recorder:
                 with self._writing:
                     append_events(self.store, events, again=again)
             except Exception as error:  # whatever the driver raises, the thread goes on
-                self._note(error)
+                self._note(error, events)
                 again = True
                 # "fast" tries until it works; at the end of the process, for 20 seconds.
                 if self.durability == "fast" and not (self._stopping and time.monotonic() > end):
@@ -145,3 +176,8 @@ class Recorder:
                     with contextlib.suppress(Exception):  # the client may be gone
                         done.set_result(None) if failure is None else done.set_exception(failure)
             return
+
+
+def _size(event: Event) -> int:
+    """About the bytes of an event in the store."""
+    return _EVENT_BYTES + len(event.reasons or "") + len(event.inputs or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Literal
 
 from fastapi import FastAPI, Path, Query, Request
@@ -22,6 +23,7 @@ __all__ = ["add"]
 _NAME = Path(pattern=f"^{NAME.pattern}$", description="Name of the model.")
 _VERSION = Path(pattern="^[0-9]{1,9}$", description="Version of the model.")
 _EVENT = Path(pattern="^[0-9a-f]{32}$", description="Identifier of the event.")
+_log = logging.getLogger("pushforward.service")
 LABELS = ("anomaly", "normal", "unclear")
 
 
@@ -79,7 +81,8 @@ def _add_repository(app: FastAPI) -> None:
     async def load(request: Request, name: str = _NAME) -> dict[str, Any]:
         """Read the guard file of the model again; a new file becomes the next version and the active one.
 
-        The version that was active stays loaded, so that it can be switched to. A damaged file changes nothing.
+        The version that was active stays loaded, so that it can be switched to. A damaged file changes nothing, nor does one
+        that is not signed with the key of the service, if it has one.
         """
         service = _service(request)
         path = dict(service.settings.models).get(name)
@@ -87,7 +90,8 @@ def _add_repository(app: FastAPI) -> None:
             raise Refusal(404, f"no file was given for a model {name!r:.80} when the service started.")
         try:
             entry = await asyncio.to_thread(_load, service, name, path)
-        except StorageError as error:
+        except (StorageError, ConfigError) as error:
+            _log.info("model %s: its file was refused: %s", name, error)
             raise Refusal(
                 409, f"the file of {name!r} cannot be served, and the model goes on as it was: {error}"
             ) from None
@@ -122,6 +126,7 @@ async def _unload(request: Request, name: str, version: str | None) -> dict[str,
     try:
         found = await asyncio.to_thread(unload, service.store, name, version)
     except ConfigError as error:
+        _log.info("model %s: not unloaded: %s", name, error)
         raise Refusal(409, str(error)) from None
     if not found:
         raise Refusal(404, f"{name!r:.80} is not loaded.")
@@ -133,8 +138,9 @@ def _load(service: Service, name: str, path: str) -> Any:
     """Register a file after a full load of it, so that a damaged one never reaches the store."""
     from pushforward.estimators import Guard
 
-    Guard.load(path)
-    return register(service.store, name, path, activate_known=True)
+    key = service.settings.public_key
+    Guard.load(path, public_key=key)
+    return register(service.store, name, path, activate_known=True, public_key=key)
 
 
 def _add_events(app: FastAPI) -> None:
@@ -185,6 +191,7 @@ def _find(service: Service, **conditions: Any) -> list[dict[str, Any]]:
 
 
 def _add_operation(app: FastAPI) -> None:
+    @app.head("/metrics", include_in_schema=False)
     @app.get(
         "/metrics",
         response_class=Response,

@@ -137,11 +137,13 @@ def _add_protocol(app: FastAPI) -> None:
             "extensions": ["binary_tensor_data", "model_repository"],
         }
 
+    @app.head("/v2/health/live", include_in_schema=False)
     @app.get("/v2/health/live", tags=["Open Inference Protocol"])
     async def live() -> dict[str, bool]:
         """Whether the process answers."""
         return {"live": True}
 
+    @app.head("/v2/health/ready", include_in_schema=False)
     @app.get("/v2/health/ready", tags=["Open Inference Protocol"], responses={503: {"description": "Not ready."}})
     async def ready(request: Request) -> JSONResponse:
         """Whether all models can be asked."""
@@ -177,6 +179,7 @@ def _add_protocol(app: FastAPI) -> None:
         wrap = _with_version if with_version else _without_version
         app.add_api_route(path, wrap(model_metadata), methods=["GET"], operation_id=f"metadata{suffix}", **kind)
         app.add_api_route(f"{path}/ready", wrap(model_ready), methods=["GET"], operation_id=f"ready{suffix}", **kind)
+        app.add_api_route(f"{path}/ready", wrap(model_ready), methods=["HEAD"], include_in_schema=False)
         app.add_api_route(
             f"{path}/infer", wrap(infer), methods=["POST"], operation_id=f"infer{suffix}", openapi_extra=body,
             responses=answer, response_class=Response, **kind,
@@ -220,22 +223,24 @@ def _add_mlflow(app: FastAPI) -> None:
         )
         return Response(answers.orjson.dumps({"predictions": answers.table_rows(results)}), media_type=_JSON)
 
+    @app.head("/ping", include_in_schema=False)
     @app.get("/ping", tags=["MLflow"])
     async def ping() -> Response:
         """Whether the process answers."""
         return Response(b"\n", media_type="text/plain")
 
+    @app.head("/livez", include_in_schema=False)
     @app.get("/livez", tags=["health"])
     async def livez() -> dict[str, bool]:
         """Whether the process answers."""
         return {"live": True}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", tags=["health"], responses={503: {"description": "Not ready."}})
     async def readyz(request: Request) -> JSONResponse:
         """Whether requests can be answered; and why the store cannot be used, if it cannot."""
         service: Service = request.app.state.service
-        strict = service.settings.durability == "strict" and service.store_problem is not None
-        ok = service.ready and not strict
+        ok = service.ready
         return JSONResponse(
             {"ready": ok, "store": "unreachable" if service.store_problem else "ok"}, 200 if ok else 503
         )

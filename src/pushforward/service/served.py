@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from pushforward.data.cells import INSTANTS
-from pushforward.errors import ConfigError, PushforwardError, SchemaWarning, StorageError
+from pushforward.errors import ConfigError, PushforwardError, SchemaWarning, SignatureError, StorageError
 from pushforward.estimators import Guard
 from pushforward.service.inputs import Inputs, Reader
 from pushforward.service.refusal import Refusal
 from pushforward.service.store import Store
-from pushforward.service.store.modelbook import Entry, entries, generation, read_content
+from pushforward.service.store.modelbook import Entry, entries, generation, read_content, read_signatures, write_signed
 
 __all__ = ["LARGEST", "Models", "Scores", "ServedModel"]
 
@@ -160,10 +160,11 @@ class Models:
         store: of the service.
         names: of the models, the one first that answers requests that name none.
         max_rows: largest number of rows in a request.
+        public_key: file of the key with which every version must be signed; None accepts any.
     """
 
-    def __init__(self, store: Store, names: Sequence[str], max_rows: int) -> None:
-        self.store, self.names, self.max_rows = store, tuple(names), max_rows
+    def __init__(self, store: Store, names: Sequence[str], max_rows: int, public_key: str | None = None) -> None:
+        self.store, self.names, self.max_rows, self.public_key = store, tuple(names), max_rows, public_key
         self.generation = -1
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._active: dict[str, str] = {}
@@ -181,11 +182,14 @@ class Models:
             wanted = [entry for entry in entries(connection) if entry.loaded]
             new = {entry for entry in wanted if (entry.name, entry.version) not in self._served}
             contents = {entry.digest: read_content(connection, entry.digest) for entry in new}
+            signatures = read_signatures(self.store, connection) if self.public_key is not None else {}
         served = {}
         for entry in wanted:
             key = (entry.name, entry.version)
             try:
-                served[key] = self._served.get(key) or load_model(entry, contents[entry.digest], self.max_rows)
+                served[key] = self._served.get(key) or self._load(
+                    entry, contents[entry.digest], signatures.get(entry.digest)
+                )
             except StorageError as error:
                 if entry.active:
                     raise
@@ -193,8 +197,40 @@ class Models:
         found = {entry.name: entry.version for entry in wanted if entry.active}
         order = [*self.names, *found]  # as the operator gave them, whatever was loaded last
         active = {name: found[name] for name in order if name in found}
+        self._log_changes(served, active)
         self._served, self._active, self.generation = served, active, number
         return True
+
+    def _load(self, entry: Entry, content: bytes, signature: bytes | None) -> ServedModel:
+        """A model from the bytes of its guard file, after it scored nothing of consequence: the first call is slow."""
+        with tempfile.TemporaryDirectory() as folder:
+            if self.public_key is None:
+                path = Path(folder, "guard.safetensors")
+                path.write_bytes(content)
+            else:
+                path = write_signed(folder, entry, content, signature)
+            try:
+                guard = Guard.load(path, public_key=self.public_key)
+            except SignatureError:  # its message names the copy
+                raise SignatureError(
+                    f"version {entry.version} of {entry.name!r} in the store is not signed with the key of {self.public_key}: sign "
+                    "its file with this key and load it again."
+                ) from None
+        model = ServedModel(entry, guard, self.max_rows)
+        _warm_up(model)
+        return model
+
+    def _log_changes(self, served: dict[tuple[str, str], ServedModel], active: dict[str, str]) -> None:
+        """One line for each version that is loaded, activated or unloaded in this process."""
+        for key, model in served.items():
+            if key not in self._served:
+                _log.info("model %s, version %s: loaded (SHA-256 %s)", *key, model.digest)
+        for name, version in active.items():
+            if self._active.get(name) != version:
+                _log.info("model %s, version %s: activated", name, version)
+        for key in self._served:
+            if key not in served:
+                _log.info("model %s, version %s: unloaded", *key)
 
     def find(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """The model that a request asks for: the first without a name, the active version without a version.
@@ -227,16 +263,6 @@ class Models:
     def is_active(self, model: ServedModel) -> bool:
         """Whether it answers requests that name no version."""
         return self._active.get(model.name) == model.version
-
-
-def load_model(entry: Entry, content: bytes, max_rows: int) -> ServedModel:
-    """A model from the bytes of its guard file, after it scored nothing of consequence: the first call is slow."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "guard.safetensors")
-        path.write_bytes(content)
-        model = ServedModel(entry, Guard.load(path), max_rows)
-    _warm_up(model)
-    return model
 
 
 def _warm_up(model: ServedModel) -> None:

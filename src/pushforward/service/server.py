@@ -20,7 +20,7 @@ from pushforward.service.alert_rules import read_alert_file
 from pushforward.service.app import create_app
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store
-from pushforward.service.store.modelbook import keep_only, register
+from pushforward.service.store.modelbook import keep_only, keep_signed, register
 
 __all__ = ["prepare", "serve"]
 
@@ -118,19 +118,23 @@ def prepare(settings: ServiceSettings) -> None:
     """Make or migrate the store, and register the guard files in it.
 
     Raises:
-        StorageError: if the store or a guard file cannot be used.
+        StorageError: if the store or a guard file cannot be used, such as one that is not signed with the key of the settings.
         ConfigError: for a token file that cannot be understood.
     """
     Access(settings.token_file, b"")  # errors of the files are shown before anything starts
     for _, path in settings.models:
-        Guard.load(path)  # before the store has it, from where every later start would load it
+        Guard.load(
+            path, public_key=settings.public_key
+        )  # before the store has it, from where every later start would load it
     if settings.alert_file is not None:
         read_alert_file(settings.alert_file)
     store = Store(settings.store)
     try:
         store.migrate()
         for name, path in settings.models:
-            register(store, name, path)
+            entry = register(store, name, path, public_key=settings.public_key)
+            if settings.public_key is not None:
+                keep_signed(store, entry, settings.public_key)
         keep_only(store, [name for name, _ in settings.models])
     finally:
         store.close()

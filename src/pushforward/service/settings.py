@@ -47,6 +47,7 @@ class ServiceSettings:
         alert_file: TOML file of receivers and rules.
         audit_key: file of the private key that signs segments of the audit chain; it is made if it does not exist.
         public_url: URL under which people reach the page, for links in alerts.
+        public_key: file of the key with which every guard file must be signed (:func:`~pushforward.io.sign`); None accepts any.
 
     Raises:
         ConfigError: for an option that is not possible, or a combination that would be open to everybody.
@@ -81,6 +82,7 @@ class ServiceSettings:
     alert_file: str | None = None
     audit_key: str | None = None
     public_url: str | None = None
+    public_key: str | None = None
 
     def __post_init__(self) -> None:
         if not self.models:

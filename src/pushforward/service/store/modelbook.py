@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,24 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import ConfigError, SignatureError, StorageError
 from pushforward.io import read as read_file
+from pushforward.io.signature import check_signature, signature_path
 from pushforward.service.store import audit, tables
 from pushforward.service.store.database import Store
 
-__all__ = ["Entry", "activate", "entries", "generation", "read_content", "register", "unload"]
+__all__ = [
+    "Entry",
+    "activate",
+    "entries",
+    "generation",
+    "keep_signed",
+    "read_content",
+    "read_signatures",
+    "register",
+    "unload",
+    "write_signed",
+]
 
 _LARGEST_FILE = 512 * 2**20
 
@@ -60,13 +73,66 @@ def read_content(connection: Connection, digest: str) -> bytes:
     return bytes(content)
 
 
-def register(store: Store, name: str, path: str | Path, *, activate_known: bool = False) -> Entry:
+def read_signatures(store: Store, connection: Connection) -> dict[str, bytes]:
+    """The signatures of guard files that were registered with a key, by digest."""
+    return {digest: bytes.fromhex(text) for digest, text in store.get(connection, "signatures", {}).items()}
+
+
+def write_signed(folder: str | Path, entry: Entry, content: bytes, signature: bytes | None) -> Path:
+    """Write a registered guard file with its signature into a folder, to load it with a key.
+
+    Raises:
+        SignatureError: if it was registered without a signature.
+    """
+    path = Path(folder, "guard.safetensors")
+    path.write_bytes(content)
+    if signature is None:
+        raise SignatureError(
+            f"version {entry.version} of {entry.name!r} came into the store without a signature: sign its file and load it again."
+        )
+    signature_path(path).write_bytes(signature)
+    return path
+
+
+def keep_signed(store: Store, entry: Entry, public_key: str) -> None:
+    """Unload the other versions of a model that are not signed with a key, such as those that were served without it before.
+
+    Where one of them was active, the given version, which is signed, takes its place.
+    """
+    with store.write() as connection:
+        store.lock(connection, "chain")
+        signatures = read_signatures(store, connection)
+        others = [e for e in entries(connection) if e.name == entry.name and e.version != entry.version and e.loaded]
+        gone = [other for other in others if not _is_signed(connection, other, signatures, public_key)]
+        for other in gone:
+            _set_unloaded(store, connection, other)
+        if any(other.active for other in gone):
+            _set_active(connection, entry.name, entry.version)
+            _changed(store, connection, "activate", entry.name, entry.version, entry.digest)
+
+
+def _is_signed(connection: Connection, entry: Entry, signatures: dict[str, bytes], public_key: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            content = read_content(connection, entry.digest)
+            path = write_signed(folder, entry, content, signatures.get(entry.digest))
+            check_signature(content, path, public_key)
+        except StorageError:
+            return False
+    return True
+
+
+def register(
+    store: Store, name: str, path: str | Path, *, activate_known: bool = False, public_key: str | None = None
+) -> Entry:
     """Copy a guard file into the store as the next version of a model, which becomes the active one.
 
     A file that the model already has stays the version that it is. It becomes active with ``activate_known``, if no other
-    version is loaded, or if the last file that was registered for the model was another one.
+    version is loaded, or if the last file that was registered for the model was another one. With a key, the signature of the
+    bytes that are copied is verified and kept, so that every process verifies the copy that it loads.
 
     Raises:
+        SignatureError: if a key is given, and the file is not signed with it.
         StorageError: if the file is not an intact guard file; the store then does not change.
     """
     read_file(path, kind="guard")
@@ -75,6 +141,8 @@ def register(store: Store, name: str, path: str | Path, *, activate_known: bool 
         raise StorageError(f"{path} has more than {_LARGEST_FILE // 2**20} MiB.")
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
+    if public_key is not None:
+        check_signature(content, path, public_key)
     with store.write() as connection:
         store.lock(connection, "chain")
         column = tables.models.c
@@ -82,6 +150,9 @@ def register(store: Store, name: str, path: str | Path, *, activate_known: bool 
         same = next((entry for entry in known if entry.digest == digest), None)
         insert = store.insert(tables.files).values(digest=digest, content=content).on_conflict_do_nothing()
         connection.execute(insert)
+        if public_key is not None:
+            signatures = store.get(connection, "signatures", {})
+            store.put(connection, "signatures", signatures | {digest: signature_path(path).read_bytes().hex()})
         last = store.get(connection, "files", {})
         changed = last.get(name, digest) != digest  # an earlier file is back; else a choice of a version stays
         store.put(connection, "files", last | {name: digest})
@@ -133,14 +204,8 @@ def unload(store: Store, name: str, version: str | None = None) -> bool:
                 f"version {version} of {name!r} answers requests that name no version: activate another one first (loaded: "
                 f"{', '.join(e.version for e in rest)}), or unload the whole model."
             )
-        column = tables.models.c
         for entry in gone:
-            connection.execute(
-                tables.models.update()
-                .where(column.name == name, column.version == entry.version)
-                .values(loaded=False, active=False)
-            )
-            _changed(store, connection, "unload", name, entry.version, entry.digest)
+            _set_unloaded(store, connection, entry)
         return True
 
 
@@ -179,6 +244,13 @@ def _set_active(connection: Connection, name: str, version: str) -> None:
     connection.execute(tables.models.update().where(column.name == name).values(active=False))
     chosen = tables.models.update().where(column.name == name, column.version == version)
     connection.execute(chosen.values(active=True))
+
+
+def _set_unloaded(store: Store, connection: Connection, entry: Entry) -> None:
+    column = tables.models.c
+    chosen = tables.models.update().where(column.name == entry.name, column.version == entry.version)
+    connection.execute(chosen.values(loaded=False, active=False))
+    _changed(store, connection, "unload", entry.name, entry.version, entry.digest)
 
 
 def _changed(store: Store, connection: Connection, what: str, name: str, version: str, digest: str) -> None:

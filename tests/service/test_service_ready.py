@@ -1,0 +1,67 @@
+"""Whether a service is ready: one answer on every route, back without a request when the store is, and for HEAD too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from service_helpers import NORMAL, limit_pages
+
+from pushforward.service import ServiceSettings
+from pushforward.service.app import create_app
+from pushforward.service.server import prepare
+
+READY = ("/readyz", "/v2/health/ready")
+PROBES = (*READY, "/livez", "/ping", "/v2/health/live", "/v2/models/orders/ready", "/v2/models/orders/versions/1/ready")
+
+
+@pytest.mark.parametrize(("durability", "during"), [("strict", 503), ("fast", 200)])
+def test_a_store_that_failed_for_a_while_is_ready_again_without_a_request(guard_file, tmp_path, durability, during):
+    settings = ServiceSettings(
+        (("orders", str(guard_file)),), store=f"sqlite:///{tmp_path / 's.sqlite'}", durability=durability
+    )
+    prepare(settings)
+
+    async def body():
+        gate = create_app(settings)
+        service = gate.app.state.service
+        await service.start()
+        try:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://localhost") as client:
+
+                async def statuses() -> set[int]:
+                    return {(await client.get(path)).status_code for path in READY}
+
+                assert await statuses() == {200}
+                limit_pages(service.store, 16)
+                answer = await client.post("/score", json=[NORMAL] * 1000)
+                assert answer.status_code == during
+                await asyncio.sleep(3)  # "fast" has tried to write, and "strict" whether it can
+                assert "full" in service.store_problem
+                assert await statuses() == {during}
+                limit_pages(service.store, None)
+                end = time.monotonic() + 15
+                while service.store_problem is not None and time.monotonic() < end:
+                    await asyncio.sleep(0.1)
+                assert service.store_problem is None
+                assert await statuses() == {200}
+        finally:
+            await service.stop()
+
+    asyncio.run(body())
+
+
+def test_probes_may_ask_with_head(server):
+    for path in (*PROBES, "/metrics"):
+        found = server.client.head(path)
+        assert (found.status_code, found.content) == (200, b""), path
+    assert server.client.head("/v2/models/absent/ready").status_code == 404
+
+
+def test_every_operation_of_the_description_has_its_own_id(server):
+    paths = server.client.get("/openapi.json").json()["paths"]
+    ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert len(ids) == len(set(ids)) > 20
+    assert not any("head" in methods for methods in paths.values())
