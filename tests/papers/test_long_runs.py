@@ -197,6 +197,50 @@ def test_a_long_run_on_tables_trains_by_the_papers_recipe(tmp_path, monkeypatch)
     assert model.batch_norm
 
 
+def test_a_run_that_is_not_level_after_the_first_time_is_made_again_with_more(tmp_path, monkeypatch):
+    steps = {300: 3, 1200: 5}
+    monkeypatch.setattr(
+        Experiment, "time_limit", lambda self, key, *args, **options: {"max_steps": steps[options["long"]]}
+    )
+    experiment = quiet(tmp_path, "long", seeds=1)
+    trained, level = maf._until_level(
+        experiment, "toy MAF", lambda: MAF(3, layers=1, hidden=(4,)), rows(100), rows(50, seed=1), 0
+    )
+    assert not level
+    assert trained.facts["steps"] == 5
+    assert experiment.measured("toy MAF 0")
+    assert trained.key == "toy MAF 0, 1200 s"
+
+
+def test_patches_are_reported_at_the_longest_time_for_which_all_models_are_finished(tmp_path, monkeypatch):
+    recipes = {
+        name: Recipe(lambda: MAF(3, layers=1, hidden=(4,)), PAPER_OPTIONS, 90.0, 0.1)
+        for name in ("MAF (5)", "Real NVP (5)", "late")
+    }
+    over = [("late", 180)]
+
+    def fit(experiment: Experiment, split: Split, name: str, recipe: Recipe, minutes: int) -> maf.Fit:
+        if (name, minutes) in over:
+            raise UnfinishedError(name)
+        return maf.Fit(
+            {"steps": 4, "seconds": 1.0, "parameters": 5, "curve": [[0, 1.0], [4, 2.0]]}, 100.0 + minutes, 0.1
+        )
+
+    monkeypatch.setattr(maf, "_fit_patches", fit)
+    split = Split("noise", rows(20), rows(20), rows(20), offset=0.0)
+    experiment = quiet(tmp_path, "long")
+    with pytest.raises(UnfinishedError):
+        compare_patches(experiment, split, recipes)
+    assert "MAF (5) 140.00" in experiment.findings[0].ours
+    over.clear()
+    experiment = quiet(tmp_path, "long")
+    compare_patches(experiment, split, recipes)
+    beats, _, reached = experiment.findings
+    assert "MAF (5) 280.00" in beats.ours
+    assert "180 minutes of CPU time each" in beats.note
+    assert "after 40 minutes MAF (5) 140.00" in reached.note
+
+
 def test_the_rate_is_that_of_the_best_pilot(tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "time_limit", lambda self, *args, **options: {"max_steps": 40})
     parts = 3 + rows(200), 3 + rows(50, seed=1), 3 + rows(60, seed=2)
