@@ -4,6 +4,7 @@ from pushforward.inference.auto import infer, posterior_score
 from pushforward.inference.calibration import Calibration, ConformalRegion, calibrate, uniformity_p_value
 from pushforward.inference.check import PosteriorCheck, check
 from pushforward.inference.fit_to_target import default_flow, fit_to_target
+from pushforward.inference.iid import IIDPosterior, iid
 from pushforward.inference.latent import LatentPosterior, latent_log_density, latent_posterior
 from pushforward.inference.mcmc import ChainDraws, independent_metropolis, neutra
 from pushforward.inference.misspecification import SimulationGuard, local_c2st, posterior_predictive
@@ -40,6 +41,7 @@ __all__ = [
     "ConformalRegion",
     "Constraint",
     "FoundMode",
+    "IIDPosterior",
     "ImportanceWeights",
     "LatentPosterior",
     "Mode",
@@ -63,6 +65,7 @@ __all__ = [
     "effective_sample_size",
     "find_modes",
     "fit_to_target",
+    "iid",
     "independent_metropolis",
     "infer",
     "interval",
