@@ -53,6 +53,14 @@ class IIDPosterior(LikelihoodPosterior):
     Attributes:
         single: the posterior for one observation.
         count: m.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> prior = torch.distributions.Normal(torch.zeros(1), 1.0)
+        >>> theta = prior.sample((500,))
+        >>> posterior = pf.inference.NLE(prior).fit(theta, theta + torch.randn(500, 1), max_steps=30, progress="silent")
+        >>> pf.inference.iid(posterior, 3).log_likelihood(torch.zeros(2, 1), x=torch.ones(3, 1)).shape
+        torch.Size([2])
     """
 
     method: ClassVar[str] = "iid"
