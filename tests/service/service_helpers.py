@@ -120,10 +120,10 @@ def free_port() -> int:
 
 def limit_pages(store: Store, pages: int | None) -> None:
     """Let the store be full after so many further pages; None for no limit."""
+    with store.read() as connection:
+        most = 2**30 if pages is None else connection.exec_driver_sql("PRAGMA page_count").scalar_one() + pages
 
-    def set_limit(connection, record):
-        most = connection.execute("PRAGMA page_count").fetchone()[0] + pages if pages is not None else 2**30
-        connection.execute(f"PRAGMA max_page_count={most}")
+    def set_limit(connection, record, proxy):
+        connection.execute(f"PRAGMA max_page_count={most}")  # it belongs to a connection, of which a pool has several
 
-    store.engine.dispose()  # the limit belongs to a connection
-    event.listen(store.engine, "connect", set_limit)
+    event.listen(store.engine, "checkout", set_limit)

@@ -35,10 +35,13 @@ def test_a_store_that_failed_for_a_while_is_ready_again_without_a_request(guard_
                     return {(await client.get(path)).status_code for path in READY}
 
                 assert await statuses() == {200}
-                limit_pages(service.store, 16)
+                limit_pages(service.store, 1)  # a request is stored in parts, none of which may fit
                 answer = await client.post("/score", json=[NORMAL] * 1000)
                 assert answer.status_code == during
-                await asyncio.sleep(3)  # "fast" has tried to write, and "strict" whether it can
+                end = time.monotonic() + 15  # until "fast" tries to write
+                while service.store_problem is None and time.monotonic() < end:
+                    await asyncio.sleep(0.1)
+                await asyncio.sleep(3)  # "strict" has tried whether it can
                 assert "full" in service.store_problem
                 assert await statuses() == {during}
                 limit_pages(service.store, None)
