@@ -10,6 +10,7 @@ from torch import distributions as td
 
 from pushforward import inference
 from pushforward.errors import ConfigError, InputError
+from pushforward.inference.auto import _member
 
 QUIET = {"progress": "silent"}
 
@@ -79,8 +80,18 @@ def test_a_flow_outside_the_prior_is_an_error_and_no_endless_loop(trained, monke
     )
     with pytest.raises(InputError, match="only 0 of 10 draws were found where the prior has a density"):
         trained.sample(10, [5.0], seed=0)
+    theta = torch.tensor([[0.1, 0.9], [0.2, 0.3]])
     with pytest.raises(InputError, match="train on more simulations"):
-        trained.log_prob(torch.tensor([[0.1, 0.9]]), [5.0])
+        trained.log_prob(theta, [5.0])
+    with torch.no_grad():  # one such observation among others is no reason to lose the others
+        assert bool(torch.isfinite(trained.log_prob(theta, [[5.0], [6.0]])).all())
+
+
+def test_members_do_not_share_what_is_known_of_an_observation(trained):
+    trained.log_prob(torch.tensor([[0.1, 0.9]]), [1.2])
+    one = _member(trained, 0)
+    assert trained._accepted
+    assert not one._accepted
 
 
 def test_a_distribution_without_a_density_is_refused_by_name():

@@ -753,4 +753,6 @@ def test_the_likelihood_of_counts_is_the_mean_density_of_the_cell():
             )
             assert float((middle - expected).abs().max()) > 0.1
         chances = sum(post.log_likelihood(points, [value]).exp() for value in (0.0, 1.0))
+        many = post.log_likelihood(points[:1].expand(3000, 1), [1.0])  # 48,000 rows, in parts
     assert bool((chances < 1.01).all())
+    torch.testing.assert_close(many, many[:1].expand(3000))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.inference.method import split_rows
 from pushforward.inference.nle import NLE, LikelihoodPosterior
 from pushforward.inference.npe import NPE, NPEPosterior
@@ -105,6 +106,9 @@ def _member(posterior: Any, index: int) -> Any:
     """The posterior of one of the networks."""
     one = copy.copy(posterior)
     one.networks = [posterior.networks[index]]
+    for known in ("_accepted", "_evidence"):  # of an observation, by all networks
+        if hasattr(one, known):
+            setattr(one, known, {})
     return one
 
 
@@ -145,13 +149,15 @@ def posterior_score(
         for row, data in zip(theta, x, strict=True):
             scaled = posterior._observation(data)
             wide = posterior.prior.sample(_PRIOR_DRAWS, seed=int(torch.randint(2**31, (), generator=generator)))
-            draws = torch.cat((proposal._sample(_PROPOSALS, scaled, generator), wide, row[None]))
-            draws = posterior.prior.clamp(draws)
+            near = torch.empty(0, posterior.features)
+            with suppress(InputError):  # all its draws may lie in gaps of the prior
+                near = proposal._sample(_PROPOSALS, scaled, generator)
+            draws = posterior.prior.clamp(torch.cat((near, wide, row[None])))
             log_prior = posterior.prior.log_prob(draws)
-            log_proposal = torch.logaddexp(
-                proposal._log_prob(draws, scaled) + math.log(_PROPOSALS / len(draws)),
-                log_prior + math.log(_PRIOR_DRAWS / len(draws)),
-            )
+            log_proposal = log_prior + math.log(_PRIOR_DRAWS / len(draws))
+            if len(near):
+                log_near = proposal._log_prob(draws, scaled) + math.log(_PROPOSALS / len(draws))
+                log_proposal = torch.logaddexp(log_near, log_proposal)
             log_ratio = log_prior + posterior._log_likelihood(draws, scaled) - log_proposal
             joint = posterior.prior.log_prob(row[None]) + posterior._log_likelihood(row[None], scaled)
             found.append(joint[0] - logmeanexp(log_ratio, 0))

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.inference.targets import Target
+from pushforward.inference.targets import POINT_ERRORS, Target
 
 __all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_prob"]
 
@@ -277,7 +277,7 @@ def _joined(target: Target, one: Mode, other: Mode) -> bool:
     try:
         with torch.no_grad():
             values = target(one.location + steps * (other.location - one.location))
-    except (ValueError, ArithmeticError):  # it may not be defined between its modes
+    except POINT_ERRORS:  # it may not be defined between its modes
         return False
     return bool((values >= min(one.log_density, other.log_density) - _DIP).all())
 

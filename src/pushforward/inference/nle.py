@@ -36,6 +36,8 @@ _PARTICLES = 1000
 """Fewest particles of a tempered sample."""
 _PLACES = 16
 """Points of a cell of counts. Flows have no hard edges, so that the middle of a cell alone is too high or too low by 10 % and more."""
+_ROWS_AT_ONCE = 20_000
+"""Rows that a network reads at once where it reads several for each row of parameters."""
 _EXAMINED = 1000
 """Draws of another prior that are compared with the bounds of the first."""
 _LARGEST_ERROR = 0.1
@@ -115,8 +117,11 @@ class LikelihoodPosterior(SimulationPosterior):
             theta, contribution = self._transform.decode_with_contribution(u)
             return self.prior.log_prob(self.prior.clamp(theta)) - contribution
 
-        proposal = self.proposal
-        if proposal is None:
+        proposal, start = self.proposal, None
+        if proposal is not None:
+            with suppress(InputError):  # its draws may all lie in gaps of the prior
+                start = self.prior.clamp(proposal._sample(particles, x, generator))
+        if proposal is None or start is None:
             seed = int(torch.randint(2**62, (), generator=generator))
             start = self.prior.sample(particles, seed=seed)
             found = temper(log_prior, rough, self._transform.encode(start).z, generator)
@@ -126,7 +131,6 @@ class LikelihoodPosterior(SimulationPosterior):
                 theta, contribution = self._transform.decode_with_contribution(u)
                 return proposal._log_prob(self.prior.clamp(theta), x) - contribution
 
-            start = self.prior.clamp(proposal._sample(particles, x, generator))
             found = temper(log_proposal, rough, self._transform.encode(start).z, generator)
         if not self._is_rough:
             return found
@@ -320,6 +324,11 @@ class NLEPosterior(LikelihoodPosterior):
 
     def _mean_density(self, theta: Tensor, x: Tensor, places: Tensor) -> Tensor:
         """Log of the mean density over networks and places in the cell ``(k, width)``, as a density at the scaled middle."""
+        size = max(1, _ROWS_AT_ONCE // len(places))
+        if len(places) > 1 and len(theta) > size:  # so that memory does not grow with the places
+            observed = x.split(size) if x.dim() == 2 else [x] * math.ceil(len(theta) / size)
+            parts = zip(theta.split(size), observed, strict=True)
+            return torch.cat([self._mean_density(part, one, places) for part, one in parts])
         context = self.inputs(theta)
         cells = torch.stack([_in_cell(x, place, self.counts, self.scale) for place in places])
         rows = cells[:, None].expand(-1, len(theta), -1) if x.dim() == 1 else cells

@@ -219,8 +219,6 @@ class NPEPosterior(SimulationPosterior):
             with torch.no_grad():
                 draws = self.prior.clamp(self.draw(_ESTIMATE, x, torch.Generator().manual_seed(0)))
                 self._accepted[key] = float(self.prior.contains(draws).double().mean())
-        if not self._accepted[key]:
-            raise _no_draws(0, _ESTIMATE)
         return self._accepted[key]
 
     def draw(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -245,8 +243,10 @@ class NPEPosterior(SimulationPosterior):
             values.append(network.log_prob(safe.to(device), context.to(device)).cpu())  # pyright: ignore[reportCallIssue]
         found = logmeanexp(torch.stack(values), 0)
         if self.prior.has_gaps:
-            observations = [x] if x.dim() == 1 else x.unbind()
-            found = found - torch.tensor([self._accepted_fraction(one) for one in observations]).log()
+            fractions = torch.tensor([self._accepted_fraction(one) for one in ([x] if x.dim() == 1 else x.unbind())])
+            if x.dim() == 1 and not bool(fractions):
+                raise _no_draws(0, _ESTIMATE)
+            found = found - fractions.clamp(min=1 / _ESTIMATE).log()  # of many observations one may have no such draw
         return torch.where(inside, found, -math.inf)
 
     @classmethod

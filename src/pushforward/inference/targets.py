@@ -16,7 +16,7 @@ __all__ = ["LogDensity", "Target"]
 
 LogDensity = Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]]
 """A function of parameters, ``(n, D)`` to ``(n,)``; or a pair of functions, of the value and of its gradient."""
-_AT_A_POINT = (ValueError, ArithmeticError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
+POINT_ERRORS = (ValueError, ArithmeticError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
 """Errors that one point may cause: distributions with a scale of 0, an overflow, a matrix without Cholesky factor."""
 _A_BATCH = 8
 """Fewer points, such as those of a line search, may all be outside."""
@@ -144,7 +144,7 @@ class Target:
         """
         try:
             return evaluate(x)
-        except _AT_A_POINT as error:
+        except POINT_ERRORS as error:
             if not self._tolerant:
                 raise
             cause = error.__cause__ or error
@@ -164,7 +164,7 @@ class Target:
         for half in x.tensor_split(2):
             try:
                 found.append(evaluate(half))
-            except _AT_A_POINT:
+            except POINT_ERRORS:
                 values, count = self._by_halves(evaluate, half)
                 found.append(values)
                 failed += count
