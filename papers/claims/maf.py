@@ -152,7 +152,7 @@ def _until_level(
 ) -> tuple[Trained[Model], bool]:
     """A model trained by the paper's recipe, and whether it stopped before the time was over.
 
-    A long run that is not level after 5 minutes is made again with 20: the runs of 5 are those of an earlier version of this study.
+    A long run that is not level after 5 minutes is made again with 20, so that one that is level early costs no more.
     """
     trained, level = None, False
     for seconds in experiment.choose(smoke=(1,), quick=(300,), long=(300, 1200), full=(6 * 3600,)):

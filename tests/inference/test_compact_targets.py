@@ -12,7 +12,9 @@ import pushforward as pf
 from pushforward import inference
 from pushforward.distributions import Normal
 from pushforward.errors import InputError, PushforwardWarning
+from pushforward.inference.modes import _joined
 from pushforward.inference.reverse_kl import TargetLoss, lower_bound
+from pushforward.inference.targets import POINT_ERRORS
 from pushforward.transforms import Affine, Chain
 
 START = [[0.2, 0.2], [0.4, 0.4]]
@@ -161,3 +163,17 @@ def test_maxima_with_a_dip_between_them_are_two_modes():
 
     starts = torch.tensor([[-2.0], [2.0]], dtype=torch.float64)
     assert [len(inference.find_modes(inference.Target(two(d), 1), starts)) for d in (2.2, 2.6)] == [1, 2]
+
+
+@pytest.mark.parametrize("error", POINT_ERRORS)
+def test_a_log_density_that_fails_between_two_maxima_leaves_them_apart(error):
+    """As that of a covariance without a Cholesky factor there."""
+    assert len(POINT_ERRORS) == 3
+    starts = torch.tensor([[-9.0], [9.0]], dtype=torch.float64)
+    bimodal = inference.Target(lambda x: -0.5 * (x[:, 0].abs() - 9) ** 2, 1)
+    one, other = inference.find_modes(bimodal, starts)
+
+    def fails(x):
+        raise error("no factor")
+
+    assert not _joined(fails, one, other)  # pyright: ignore[reportArgumentType]

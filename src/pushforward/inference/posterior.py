@@ -106,8 +106,8 @@ class SimulationPosterior(ABC):
     def log_prob(self, theta: Any, x: Any) -> Tensor:
         """Log-density of parameters given an observation, nats, ``(n, D)`` to ``(n,)``; -inf outside the prior.
 
-        Gradients reach theta if it requires them. NPE gives a normalized density; where the prior has gaps, with an error below 2 %,
-        from 10,000 draws. NLE and NRE divide by an estimate of the evidence of
+        Gradients reach theta if it requires them. NPE gives a normalized density; where the prior has gaps, it is divided by
+        the fraction a of 10,000 draws that lie outside them, whose relative standard error is sqrt((1 - a) / a) percent. NLE and NRE divide by an estimate of the evidence of
         x, by 4,000 draws around tempered ones: with a few parameters its error is below 1 %, with ten or more, or several narrow
         modes, it is a few percent. The factor is the same for all theta.
 

@@ -123,9 +123,8 @@ def prepare(settings: ServiceSettings) -> None:
     """
     Access(settings.token_file, b"")  # errors of the files are shown before anything starts
     for _, path in settings.models:
-        Guard.load(
-            path, public_key=settings.public_key
-        )  # before the store has it, from where every later start would load it
+        # Before the store has it, from where every later start would load it.
+        Guard.load(path, public_key=settings.public_key)
     if settings.alert_file is not None:
         read_alert_file(settings.alert_file)
     store = Store(settings.store)
