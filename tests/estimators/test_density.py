@@ -214,3 +214,14 @@ def test_complex_numbers_are_two_columns() -> None:
         InputError, match=r"Complex data not supported: give the real and the imaginary parts as columns"
     ):
         FlowDensity(max_steps=2).fit(np.ones((9, 2)) * 1j)
+
+
+def test_sample_weight_moves_the_density() -> None:
+    x = np.random.default_rng(0).normal(size=(2000, 2))
+    weights = np.exp(x[:, 0])  # of exp(x) N(x; 0, 1): a normal distribution of mean 1
+    density = FlowDensity("realnvp", max_steps=200, random_state=0).fit(x, sample_weight=weights)
+    mean = density.sample(5000, random_state=0).mean(0)
+    assert abs(mean[0] - 1) < 0.2
+    assert abs(mean[1]) < 0.2
+    with pytest.raises(InputError, match="one number of at least 0 for each of the 2000 rows"):
+        density.fit(x, sample_weight=[1.0])

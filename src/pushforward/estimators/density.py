@@ -93,12 +93,13 @@ class FlowDensity(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the flow by maximum likelihood.
 
         Args:
             X: ``(rows, columns)`` of finite numbers.
             y: ignored; scikit-learn passes it.
+            sample_weight: weights of the rows, ``(rows,)``, of at least 0, as for :func:`~pushforward.fit`; None for equal ones.
 
         Raises:
             InputError: for data that are not a table of finite numbers with at least 2 rows, or a row that is not inside
@@ -128,7 +129,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         scaling.append(Cast(features))
         self.model_ = Flow(Chain(*scaling, flow.chain), flow.base)
         fit(
-            self.model_, array, validation=self.validation if len(array) >= 20 else None, seed=seed,
+            self.model_, array, weights=sample_weight, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
             batch_size=self.batch_size, learning_rate=self.learning_rate, progress="auto" if self.verbose else "silent",
         )  # fmt: skip

@@ -35,6 +35,7 @@ def fit_members(
     data: Any,
     *,
     context: Any = None,
+    weights: Any = None,
     validation: Any = 0.1,
     seeds: Sequence[int] | None = None,
     stack: bool | Literal["auto"] = "auto",
@@ -56,6 +57,7 @@ def fit_members(
         models: models to train, in place.
         data: training rows, as for ``fit``.
         context: context of array data, as for ``fit``.
+        weights: of the rows of array data, as for ``fit``.
         validation: held-out rows, as for ``fit``.
         seeds: a seed for each model; None is ``seed``, ``seed + 1``, ...
         stack: "auto" stacks the models if possible, True raises if it is not possible, False trains one after the
@@ -98,7 +100,7 @@ def fit_members(
         try:
             if context is not None:
                 raise Unstackable("they take a context")
-            return _fit_stacked(models, data, validation, seeds, config)
+            return _fit_stacked(models, data, weights, validation, seeds, config)
         except Unstackable as reason:
             if stack is True:
                 raise ConfigError(f"these models cannot be stacked: {reason}; use stack='auto'.") from None
@@ -107,14 +109,13 @@ def fit_members(
     results = []
     for k, (model, seed) in enumerate(zip(models, seeds, strict=True)):
         path = None if config.checkpoint is None else f"{os.fspath(config.checkpoint)}.{k}"
-        results.append(
-            fit(model, data, context=context, validation=validation, config=config, seed=seed, checkpoint=path)
-        )
+        options_of_k = dataclasses.replace(config, seed=seed, checkpoint=path)
+        results.append(fit(model, data, context=context, weights=weights, validation=validation, config=options_of_k))
     return results
 
 
 def _fit_stacked(
-    models: list[Model], data: Any, validation: Any, seeds: list[int], config: TrainingConfig
+    models: list[Model], data: Any, weights: Any, validation: Any, seeds: list[int], config: TrainingConfig
 ) -> list[FitResult]:
     _require_stackable(models, config)
     strategy = StackedModels(models, config)
@@ -122,7 +123,7 @@ def _fit_stacked(
     sources = []
     for model, own in zip(models, configs, strict=True):
         rows = data.reseeded(own.seed) if isinstance(data, Source) else data
-        sources.append(open_sources(InputSpec.of(model), rows, None, validation, own.batch_size, own.seed))
+        sources.append(open_sources(InputSpec.of(model), rows, None, validation, own.batch_size, own.seed, weights))
     if any(isinstance(train, LoaderRows) for train, _ in sources):
         raise Unstackable("they would read one DataLoader in turns, which disturb each other")
     if len({train.steps for train, _ in sources}) != 1:

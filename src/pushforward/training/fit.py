@@ -38,6 +38,7 @@ def fit(
     data: Any,
     *,
     context: Any = None,
+    weights: Any = None,
     validation: Any = 0.1,
     config: TrainingConfig | None = None,
     **options: Unpack[TrainingOptions],
@@ -62,9 +63,12 @@ def fit(
             of an item is ignored. All batches have the same size: the last batch of a pass takes rows from the next
             pass.
         context: context of array data, ``(n, width)``, or one context for all rows.
+        weights: of the rows of array data, ``(n,)``, numbers of at least 0, such as importance weights or those of a survey; None
+            for equal ones. The density is then that of the weighted rows, which maximizes sum(w_i log p(x_i)) / sum(w_i): a pass draws
+            row i as often as its weight says, and the mean of held-out rows is weighted too. Only ratios of weights count.
         validation: fraction of the rows to hold out (0.1 of fewer than 5 rows is none); or held-out data of any kind
             above, or a tuple (x, context) of arrays; or None for no held-out rows and no early stopping. A
-            ``DataLoader`` cannot be split, so it needs held-out data or None.
+            ``DataLoader`` cannot be split, so it needs held-out data or None. Held-out data that are given have equal weights.
         config: options of the run; the options below replace its values.
         options: fields of :class:`TrainingConfig`.
 
@@ -89,14 +93,22 @@ def fit(
         >>> result = pf.fit(model, x, max_steps=50, progress="silent")
         >>> result.steps, result.stopped
         (50, 'max_steps')
+
+        Rows of which the left half counts three times as much:
+
+        >>> weighted = pf.models.NICE(features=2)
+        >>> _ = pf.fit(weighted, x, weights=(x[:, 0] < 1) * 2.0 + 1, max_steps=50, progress="silent")
+        >>> bool(weighted.sample(2000, seed=0)[:, 0].mean() < model.sample(2000, seed=0)[:, 0].mean())
+        True
     """
     if not isinstance(model, Model):
         raise ConfigError(f"fit trains a pushforward model, such as pf.models.NSF(features=2); got {model!r:.80}.")
     config = make_config(config, options)
     move_to_device(model, config.device)
-    train, held_out = open_sources(InputSpec.of(model), data, context, validation, config.batch_size, config.seed)
+    spec = InputSpec.of(model)
+    train, held_out = open_sources(spec, data, context, validation, config.batch_size, config.seed, weights)
     if isinstance(train, ArrayRows):
-        sample = train.raw_sample(_EXAMINED_ROWS)[0]
+        sample = train.read(train.spread(_EXAMINED_ROWS))[0]
         warn_of_lattice(model, sample)
         warn_of_border(model, sample)
     plan = make_plan(config, train.steps)

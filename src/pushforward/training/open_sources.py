@@ -13,6 +13,7 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.seeds import Purpose, generator
 from pushforward.training.sources import BATCH_SIZE, ArrayRows, DatasetRows, LoaderRows, Rows, Source
+from pushforward.training.weighted_rows import WeightedRows, row_weights
 
 __all__ = ["open_sources"]
 
@@ -23,7 +24,13 @@ _PRECISION_ROWS = 10_000
 
 
 def open_sources(
-    spec: InputSpec, data: Any, context: Any, validation: Any, batch_size: int | None, seed: int
+    spec: InputSpec,
+    data: Any,
+    context: Any,
+    validation: Any,
+    batch_size: int | None,
+    seed: int,
+    weights: Any = None,
 ) -> tuple[Source, Source | None]:
     """The source of training rows, and the source of held-out rows or None.
 
@@ -35,14 +42,17 @@ def open_sources(
         validation: fraction to hold out, or held-out rows of the same kinds, or a pair (x, context) of arrays, or None.
         batch_size: rows in a training batch; None for the default.
         seed: seed of the split and the shuffling.
+        weights: of the rows of array data, or None.
 
     Raises:
-        ConfigError: for a fraction outside [0, 1), or a fraction of data that cannot be split.
-        InputError: for data that the model cannot read.
+        ConfigError: for a fraction outside [0, 1), a fraction of data that cannot be split, or weights of other data.
+        InputError: for data that the model cannot read, or weights that are not one number of at least 0 for each row.
     """
     if isinstance(data, tuple) and len(data) == 2 and spec.context and context is None:
         data, context = data
     train = _open(spec, data, context, batch_size, seed, "training data")
+    if weights is not None:
+        train = _weighted(train, weights, batch_size)
     if validation is None:
         return train, None
     if isinstance(validation, Real):
@@ -99,6 +109,19 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
     return ArrayRows(spec, x, context, all_rows, batch_size, seed)
 
 
+def _weighted(train: Source, weights: Any, batch_size: int | None) -> Source:
+    if type(train) is not ArrayRows:
+        raise ConfigError(
+            "weights= is for arrays, tensors and data frames: give a DataLoader a torch.utils.data.WeightedRandomSampler, and other "
+            "data sets as such a loader."
+        )
+    found = row_weights(weights, len(train.rows))
+    if found is None:
+        return train
+    rows = found.nonzero()[:, 0]
+    return WeightedRows(train.spec, train.x, train.context, rows, batch_size, train.seed, found)
+
+
 def _open_dataset(spec: InputSpec, data: Any, batch_size: int | None, seed: int, what: str) -> Source:
     try:
         count = len(data)
@@ -132,8 +155,8 @@ def _split(train: Source, fraction: float, batch_size: int | None, seed: int) ->
         return train, None
     shuffled = torch.randperm(count, generator=generator(seed, Purpose.SPLIT))
     # Sorted, so that a pass over either part in order reads memory or files in order.
-    held_out = train.part(shuffled[:held].sort().values, batch_size or BATCH_SIZE)
-    return train.part(shuffled[held:].sort().values, batch_size), held_out
+    held_out = train.part(train.rows[shuffled[:held].sort().values], batch_size or BATCH_SIZE)
+    return train.part(train.rows[shuffled[held:].sort().values], batch_size), held_out
 
 
 def _require_rows(count: int, what: str) -> None:

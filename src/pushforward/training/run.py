@@ -267,12 +267,17 @@ class Run:
         """
         if self.held_out is None:
             return None, 0, None
-        found = [self.model.held_out_value(*pair) for pair in self.held_out.ordered()]
-        values = (torch.cat(found) if self.processes is None else self.processes.gather(found)).cpu().double()
+        values = self._together([self.model.held_out_value(*pair) for pair in self.held_out.ordered()])
+        weights = self.held_out.ordered_weights()
+        shares = None if weights is None else self._together(list(weights))
         finite = torch.isfinite(values)
         outside = int((~finite).sum())
-        inside = values[finite].mean().item() if outside < len(values) else -math.inf
-        return values.mean().item(), outside, (-outside, inside)
+        inside = _mean(values[finite], None if shares is None else shares[finite])
+        return _mean(values, shares), outside, (-outside, inside)
+
+    def _together(self, batches: list[Tensor]) -> Tensor:
+        """The values of all batches, also of other processes, in their order."""
+        return (torch.cat(batches) if self.processes is None else self.processes.gather(batches)).cpu().double()
 
     def read_initial_rows(self) -> None:
         """Read the rows that batch normalization needs, if there is any."""
@@ -310,3 +315,10 @@ class Run:
             "standardize inside the model"
         )
         return f" (epoch {epoch}, batch {number}; largest |input| {largest:.6g})", advice
+
+
+def _mean(values: Tensor, shares: Tensor | None) -> float:
+    """Mean of values, weighted if there are shares; -inf of none."""
+    if not len(values):
+        return -math.inf
+    return values.mean().item() if shares is None else ((values * shares).sum() / shares.sum()).item()

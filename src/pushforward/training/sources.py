@@ -121,6 +121,10 @@ class Source(ABC):
     def raw_sample(self, most: int) -> Pair:
         """Up to ``most`` representative rows, not cast to the model's type."""
 
+    def ordered_weights(self) -> Iterator[Tensor] | None:
+        """The weights of the rows of :meth:`ordered`, batch by batch, whose sum is 1; None if all are equal."""
+        return None
+
     def digest(self) -> str:
         """A hash of the rows; empty if it would be expensive to compute."""
         return ""
@@ -186,9 +190,10 @@ class Rows(Source):
     def raw_sample(self, most: int) -> Pair:
         """Rows spread evenly over all rows."""
         seed_loading(mix(self.seed, Purpose.INITIALIZE))
-        return self.read(self._spread(most))
+        return self.read(self.spread(most))
 
-    def _spread(self, most: int) -> Tensor:
+    def spread(self, most: int) -> Tensor:
+        """Indices of up to ``most`` rows, spread evenly over all rows."""
         count = len(self.rows)
         return self.rows if count <= most else self.rows[torch.arange(most) * count // most]
 
@@ -202,13 +207,14 @@ class Rows(Source):
         if epoch not in self._orders:
             shuffler = generator(self.seed, Purpose.SHUFFLE, epoch)
             self._orders = {k: order for k, order in self._orders.items() if k == epoch - 1}
-            count = len(self.rows)
-            if self.replacement:
-                chosen = torch.randint(count, (count,), generator=shuffler)
-            else:
-                chosen = torch.randperm(count, generator=shuffler)
-            self._orders[epoch] = self.rows[chosen]
+            self._orders[epoch] = self.rows[self._choose(len(self.rows), shuffler)]
         return self._orders[epoch]
+
+    def _choose(self, count: int, shuffler: torch.Generator) -> Tensor:
+        """Which of the ``count`` rows a pass reads, in its order."""
+        if self.replacement:
+            return torch.randint(count, (count,), generator=shuffler)
+        return torch.randperm(count, generator=shuffler)
 
 
 class ArrayRows(Rows):
@@ -241,7 +247,7 @@ class ArrayRows(Rows):
     # Reading a tensor uses no random numbers, so these two methods seed nothing.
     def raw_sample(self, most: int) -> Pair:
         """Rows spread evenly over all rows. The global generators do not change."""
-        return self.read(self._spread(most))
+        return self.read(self.spread(most))
 
     def _load(self, chosen: Tensor, purpose: Purpose, number: int) -> Pair:
         return self.spec.cast(*self.read(chosen))
