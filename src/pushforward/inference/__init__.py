@@ -23,6 +23,7 @@ from pushforward.inference.parameters import (
     simplex,
 )
 from pushforward.inference.posterior import SimulationPosterior, load_posterior
+from pushforward.inference.posterior_distribution import PosteriorDistribution
 from pushforward.inference.priors import Prior
 from pushforward.inference.pyro_target import PyroTarget
 from pushforward.inference.result import FoundMode, TargetFit
@@ -50,6 +51,7 @@ __all__ = [
     "NREPosterior",
     "Parameters",
     "PosteriorCheck",
+    "PosteriorDistribution",
     "Prior",
     "PyroTarget",
     "SimulationGuard",

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, StorageError, warn_caller
 from pushforward.inference.data_scale import DataScale
+from pushforward.inference.maximum import highest_density
 from pushforward.inference.network_inputs import bounds_for_json
+from pushforward.inference.posterior_distribution import PosteriorDistribution
 from pushforward.inference.priors import Prior
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.io import pack, read, unpack, write
@@ -22,6 +24,9 @@ from pushforward.numerics.checks import check_integer
 from pushforward.training.result import FitResult
 
 __all__ = ["SimulationPosterior", "check_finite_rows", "check_posterior", "load_posterior"]
+
+_MAP_DRAWS = 1000
+"""Draws from the best of which the search for the maximum starts."""
 
 
 class SimulationPosterior(ABC):
@@ -121,6 +126,51 @@ class SimulationPosterior(ABC):
         rows = self._parameters(theta)
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
             return self._log_prob(rows, self._observation(x, rows=len(rows)))
+
+    @final
+    def map(self, x: Any, *, starts: int = 10, seed: int = 0) -> Tensor:
+        """The parameters of highest posterior density (maximum a posteriori), ``(D,)``.
+
+        L-BFGS climbs from the best of 1,000 draws. The density is that of the parameters as they are: other units leave the
+        maximum where it is, and another parametrization, such as logarithms, moves it. A density that was learned from
+        simulations can have small bumps, so means and intervals of draws are more stable than its maximum.
+
+        Args:
+            x: one observation, with the shape of a simulation.
+            starts: number of draws to climb from; more of them find a higher mode where there are several.
+            seed: of the draws.
+
+        Raises:
+            InputError: for an observation of another shape, or one that is not finite.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> _ = torch.manual_seed(0)
+            >>> prior = torch.distributions.Normal(torch.zeros(1), 1.0)
+            >>> theta = prior.sample((1000,))
+            >>> posterior = pf.inference.NPE(prior).fit(theta, theta + torch.randn(1000, 1), max_steps=20, progress="silent")
+            >>> bool((posterior.map(torch.ones(1)) - 0.5).abs() < 0.2)  # the posterior is normal with mean 0.5
+            True
+        """
+        check_integer("starts", starts)
+        observed = self._observation(x)
+        draws = self.sample(_MAP_DRAWS, x, seed=seed)
+        return highest_density(lambda theta: self._log_prob(theta, observed), self.prior, draws, starts)
+
+    @final
+    def distribution(self, x: Any) -> PosteriorDistribution:
+        """p(theta | x) of one observation as a ``torch.distributions`` object.
+
+        It is for code that takes such an object: the prior of a further experiment, ``NPE(posterior.distribution(x))``, mixtures,
+        KL divergences by Monte Carlo, Pyro.
+
+        Args:
+            x: one observation, with the shape of a simulation.
+
+        Raises:
+            InputError: for an observation of another shape, or one that is not finite.
+        """
+        return PosteriorDistribution(self, x)
 
     @final
     def _parameters(self, theta: Any) -> Tensor:

@@ -337,6 +337,8 @@ def _interval(support: Any, name: str) -> tuple[Any, Any]:
         isinstance(support, constraints.MixtureSameFamilyConstraint) and not _has_tensors(support.base_constraint)
     ):
         support = support.base_constraint
+    if hasattr(support, "cseq"):  # constraints.cat, whose class is not public
+        return _joint_interval(support, name)
     if support in (constraints.real, constraints.real_vector):
         return -math.inf, math.inf
     if isinstance(support, (type(constraints.unit_interval), constraints.interval)):
@@ -354,6 +356,16 @@ def _interval(support: Any, name: str) -> tuple[Any, Any]:
         f"the support of the prior {name} is {support}; it must be a box, with lower and upper bounds of each parameter or "
         "none, or the simplex of a Dirichlet distribution."
     )
+
+
+def _joint_interval(support: Any, name: str) -> tuple[Tensor, Tensor]:
+    """Bounds of coordinates that have constraints of their own."""
+    pieces = [
+        [torch.as_tensor(end).float().expand(length) for end in _interval(one, name)]
+        for one, length in zip(support.cseq, support.lengths, strict=True)
+    ]
+    low, high = (torch.cat(list(ends)) for ends in zip(*pieces, strict=True))
+    return low, high
 
 
 def _has_tensors(support: Any) -> bool:
