@@ -61,6 +61,9 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
     public_url: Annotated[str | None, typer.Option(help="URL of the page, for links in alerts.")] = None,
     public_key: PublicKey = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line to the log for every request, without its content.")
+    ] = False,
 ) -> None:
     """Serve guards over HTTP: scores, the Open Inference Protocol, MLflow's routes, metrics, and a live page."""
     from pushforward.service import ServiceSettings, model_files
@@ -88,6 +91,7 @@ def serve(
         audit_key=_text(audit_key),
         public_url=public_url,
         public_key=_text(public_key),
+        access_log=access_log,
     )
     _need_extra()
     from pushforward.cli.network import refuse_network_guard

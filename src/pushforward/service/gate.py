@@ -45,6 +45,7 @@ _ANSWER_HEADERS = [
     ),
 ]
 _log = logging.getLogger("pushforward.service")
+_access = logging.getLogger("pushforward.service.access")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -143,6 +144,8 @@ class Gate:
                 self.metrics.requests.labels(name, version, str(status or 499)).inc()
                 if name:
                     self.metrics.duration.labels(name, version).observe(time.monotonic() - start)
+            if self.settings.access_log:
+                _log_access(scope, status or 499, time.monotonic() - start)
 
     @staticmethod
     def _limited(path: str) -> bool:
@@ -169,6 +172,13 @@ class Gate:
             raise Refusal(401, "a token is needed: send the header Authorization: Bearer TOKEN.")
         if role != "admin" and path.startswith(_ADMIN):
             raise Refusal(403, "this needs a token with the role admin.")
+
+
+def _log_access(scope: Scope, status: int, seconds: float) -> None:
+    """A line for a request. The path is quoted, so that no line break of a client makes a second line."""
+    client, path = (scope.get("client") or ("-",))[0], quote(scope["path"])[:200]
+    role = scope.get("pushforward_role") or "-"
+    _access.info("%s %s %s %d %.1fms %s", client, scope["method"], path, status, 1000 * seconds, role)
 
 
 def path_of_page(path: str) -> bool:

@@ -47,6 +47,8 @@ class ServiceSettings:
         alert_file: TOML file of receivers and rules.
         audit_key: file of the private key that signs segments of the audit chain; it is made if it does not exist.
         public_url: URL under which people reach the page, for links in alerts.
+        access_log: whether every request is a line of the log: the client's address, the method, the path without its query, the
+            status, milliseconds, and the role of the token. No content is in it.
         public_key: file of the key with which every guard file must be signed (:func:`~pushforward.io.sign`); None accepts any.
 
     Raises:
@@ -83,6 +85,7 @@ class ServiceSettings:
     audit_key: str | None = None
     public_url: str | None = None
     public_key: str | None = None
+    access_log: bool = False
 
     def __post_init__(self) -> None:
         if not self.models:
