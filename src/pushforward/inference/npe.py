@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, InputError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.identity import start_at_identity
+from pushforward.inference.maximum import smoothed
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
@@ -232,6 +233,9 @@ class NPEPosterior(SimulationPosterior):
                 own = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 result[rows] = network.sample(len(rows), x.to(device), generator=own).float().cpu()  # pyright: ignore[reportCallIssue]
         return result
+
+    def _density_to_climb(self, x: Tensor, draws: Tensor) -> Callable[[Tensor], Tensor]:
+        return smoothed(lambda theta: self._log_prob(theta, x), self.prior, draws)
 
     def _log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
         context = x if x.dim() == 2 else x.expand(len(theta), -1)

@@ -181,7 +181,8 @@ def _size(model: Any, rows: np.ndarray | None, box: np.ndarray | None) -> int:
     if box is not None:
         return len(box)
     raise InputError(
-        "a density that is a function needs data or limits; of a posterior, plot draws: pf.plot.samples(posterior.sample(1000, x))."
+        "a density that is a function needs data or limits; of a posterior, give posterior.distribution(x), or plot draws: "
+        "pf.plot.samples(posterior.sample(1000, x))."
     )
 
 
