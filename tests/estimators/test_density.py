@@ -225,3 +225,9 @@ def test_sample_weight_moves_the_density() -> None:
     assert abs(mean[1]) < 0.2
     with pytest.raises(InputError, match="one number of at least 0 for each of the 2000 rows"):
         density.fit(x, sample_weight=[1.0])
+
+
+def test_one_number_as_sample_weight_is_none() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    one, other = (FlowDensity("nice", max_steps=5, random_state=0).fit(x, sample_weight=w) for w in (2.0, None))
+    np.testing.assert_array_equal(one.score_samples(x), other.score_samples(x))

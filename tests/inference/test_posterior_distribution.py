@@ -161,6 +161,57 @@ def test_a_posterior_is_the_prior_of_the_next_experiment(npe):
         second.save("unused.safetensors")
 
 
+def test_a_sum_that_the_data_know_and_parts_that_they_do_not():
+    """x = sum of five + 0.1 noise: the maximum is at x / 5 each, on a ridge whose width is 0.1 across and 1 along it."""
+    prior = td.Normal(torch.zeros(5), 1.0)
+    theta = inference.Prior(prior).sample(3000, seed=0)
+    posterior = inference.NPE(prior).fit(
+        theta, theta.sum(1, keepdim=True) + 0.1 * noise(3000, 1), max_steps=300, **QUIET
+    )
+    assert float(posterior.map([2.0]).sum()) == pytest.approx(2.0, abs=0.15)
+
+
+def test_it_keeps_its_observation(npe):
+    x = OBSERVED.clone()
+    found = npe.distribution(x)
+    with torch.no_grad():
+        before = found.log_prob(torch.zeros(2))
+        x.zero_()
+        assert torch.equal(found.log_prob(torch.zeros(2)), before)
+
+
+def test_of_joint_constraints():
+    stacked = td.constraints.stack([td.constraints.positive, td.constraints.unit_interval], -1)
+
+    class Joint(td.Distribution):
+        arg_constraints, support = {}, td.constraints.independent(stacked, 1)
+
+        def __init__(self):
+            super().__init__(event_shape=torch.Size((2,)), validate_args=False)
+
+        def sample(self, sample_shape=()):
+            return torch.stack((torch.rand(sample_shape) + 1, torch.rand(sample_shape)), -1)
+
+        def log_prob(self, value):
+            return torch.zeros(value.shape[:-1])
+
+    prior = inference.Prior(Joint())
+    assert prior.low.tolist() == [0.0, 0.0]
+    assert prior.high.tolist() == [math.inf, 1.0]
+
+
+def test_draws_and_the_maximum_with_other_defaults_of_torch(npe):
+    expected = npe.map(OBSERVED)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert npe.sample(5, OBSERVED).dtype == torch.float32
+        torch.testing.assert_close(npe.map(OBSERVED), expected, atol=1e-3, rtol=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.inference_mode():
+        torch.testing.assert_close(npe.map(OBSERVED), expected, atol=1e-3, rtol=0)
+
+
 def test_pyro_takes_it(npe):
     pyro = pytest.importorskip("pyro")
     found = npe.distribution(OBSERVED)

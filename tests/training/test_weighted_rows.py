@@ -15,21 +15,23 @@ from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.open_sources import open_sources
 from pushforward.training.sources import ArrayRows, Position
-from pushforward.training.weighted_rows import WeightedRows, row_weights, systematic
+from pushforward.training.weighted_rows import WeightedRows, effective_rows, row_weights, systematic
 
 from .tiny import SPEC, gaussian, numbered, rows, take
 
 
-def weighted(count: int, size: int, weights: torch.Tensor) -> WeightedRows:
-    return WeightedRows(SPEC, numbered(count), None, torch.arange(count), size, 3, weights.double())
+def weighted(count: int, size: int | None, weights: torch.Tensor) -> WeightedRows:
+    worth = effective_rows(weights.double()) / count
+    return WeightedRows(SPEC, numbered(count), None, torch.arange(count), size, 3, weights.double(), worth)
 
 
 def test_each_pass_draws_a_row_as_often_as_its_weight_says_rounded_up_or_down():
     weights = torch.tensor([0.5, 4.0, 1.0, 2.5, 1.3, 0.7, 3.0, 7.0])
-    source = weighted(8, 4, weights)
-    passes = torch.cat([batch.x for batch in take(source, 2 * 3000)]).flatten().int().reshape(3000, 8)
+    source = weighted(8, 5, weights)  # 20^2 / 88.08 = 4.5 rows of equal weight, rounded
+    assert (source.reads, source.batch_size, source.steps) == (5, 5, 1.0)
+    passes = torch.cat([batch.x for batch in take(source, 3000)]).flatten().int().reshape(3000, 5)
     times = torch.stack([(passes == row).sum(1) for row in range(8)], 1).double()
-    expected = 8 * weights.double() / weights.sum()
+    expected = 5 * weights.double() / weights.sum()
     assert bool(((times >= expected.floor()) & (times <= expected.ceil())).all())
     # The mean is exact, so the deviation of 3,000 passes is that of a rounding at random: at most 0.5 / sqrt(3000).
     assert bool(((times.mean(0) - expected).abs() < 4 * 0.5 / math.sqrt(3000)).all())
@@ -38,9 +40,25 @@ def test_each_pass_draws_a_row_as_often_as_its_weight_says_rounded_up_or_down():
 def test_passes_differ_in_order_and_a_position_can_be_restored():
     source = weighted(10, 4, torch.arange(1, 11))
     whole = take(source, 9)
-    assert not torch.equal(torch.cat([b.x for b in whole[:2]]), torch.cat([b.x for b in whole[5:7]]))
+    assert source.reads == 8  # 55^2 / 385
+    assert not torch.equal(torch.cat([b.x for b in whole[:2]]), torch.cat([b.x for b in whole[2:4]]))
     again = take(weighted(10, 4, torch.arange(1, 11)), 4, Position(5, whole[4].epoch, whole[4].number + 1))
     assert all(torch.equal(one.x, other.x) for one, other in zip(whole[5:], again, strict=True))
+
+
+def test_many_rows_of_almost_no_weight_change_neither_passes_nor_batches():
+    few, none = torch.ones(400), torch.full((39_600,), 1e-12)
+    source = weighted(40_000, None, torch.cat((few, none)))
+    alone = ArrayRows(SPEC, numbered(400), None, torch.arange(400), None, 3)
+    assert (source.reads, source.batch_size, source.steps) == (alone.reads, alone.batch_size, alone.steps)
+
+
+def test_parts_are_worth_their_part_whichever_rows_they_have():
+    sources = [open_sources(SPEC, numbered(500), None, 0.1, None, seed, torch.rand(500) ** 3) for seed in range(5)]
+    for train, held_out in sources:
+        assert train.reads == pytest.approx(9 * held_out.reads, rel=0.05)
+    weights = torch.rand(500) ** 3
+    assert len({open_sources(SPEC, numbered(500), None, 0.1, None, seed, weights)[0].steps for seed in range(5)}) == 1
 
 
 def test_rows_of_weight_zero_are_in_no_batch_and_no_held_out_set():
@@ -92,12 +110,25 @@ def test_the_held_out_value_is_the_weighted_mean():
     assert abs(result.best_validation - float(values.mean())) > 1e-4  # and not the plain one
 
 
-def test_held_out_rows_that_are_given_have_equal_weights():
+def test_held_out_rows_that_are_given_have_weights_of_their_own():
     x, weights = rows(100), torch.linspace(1, 2, 100)
     model = gaussian()
-    result = pf.fit(model, x[:80], weights=weights[:80], validation=x[80:], max_steps=2, seed=0, progress="silent")
+    options = {"weights": weights[:80], "validation": x[80:], "max_steps": 2, "seed": 0, "progress": "silent"}
+    result = pf.fit(model, x[:80], validation_weights=weights[80:], **options)
     with torch.no_grad():
-        assert result.best_validation == pytest.approx(float(model.log_prob(x[80:]).mean()), abs=1e-6)
+        values, share = model.log_prob(x[80:]).double(), weights[80:].double()
+    assert result.best_validation == pytest.approx(float((values * share).sum() / share.sum()), abs=1e-6)
+    result = pf.fit(gaussian(), x[:80], validation_weights=torch.ones(20), **options)
+    with pytest.warns(PushforwardWarning, match="the held-out rows have none"):
+        assert pf.fit(gaussian(), x[:80], **options).best_validation == result.best_validation
+    with pytest.raises(InputError, match="each of the 20 held-out rows"):
+        pf.fit(gaussian(), x[:80], validation_weights=[1.0], **options)
+
+
+@pytest.mark.parametrize("validation", [0.1, None])
+def test_weights_of_held_out_rows_that_are_not_given_are_refused(validation):
+    with pytest.raises(ConfigError, match="validation_weights= is for held-out rows that are given"):
+        pf.fit(gaussian(), rows(50), validation=validation, validation_weights=[1.0], max_steps=1, progress="silent")
 
 
 def test_a_held_out_row_without_mass_makes_the_weighted_mean_infinite_and_is_counted():
@@ -130,7 +161,17 @@ def test_only_ratios_of_weights_count():
     assert torch.allclose(found[0], found[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [list, np.asarray, torch.as_tensor, pd.Series])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list,
+        np.asarray,
+        torch.as_tensor,
+        pd.Series,
+        lambda w: torch.tensor(w, dtype=torch.bfloat16),
+        lambda w: torch.tensor(w, requires_grad=True),
+    ],
+)
 def test_weights_of_any_kind(kind):
     x, weights = rows(50), [0.0, *range(1, 50)]
     model, other = gaussian(), gaussian()
@@ -195,6 +236,7 @@ def test_a_run_goes_on_with_the_same_weights_and_not_with_others(tmp_path):
         ("many", "cannot be read as such"),
         (0.5, r"got the shape \(\)"),
         (np.ones((5, 2)), r"got the shape \(5, 2\)"),
+        (np.ma.masked_array([1.0, 2, 3, 4, 5], mask=[0, 0, 1, 0, 0]), "that of row 2 is nan"),
     ],
 )
 def test_wrong_weights_are_refused(weights, words):
@@ -209,14 +251,23 @@ def test_weights_of_a_loader_are_refused_with_what_to_do():
         )
 
 
-def test_one_heavy_row_warns():
-    weights = torch.ones(1000)
-    weights[7] = 500
-    with pytest.warns(
-        PushforwardWarning, match=r"row 7 has 33% of the weight, and all 1000 weights are worth 9.0 rows"
-    ):
-        assert row_weights(weights, 1000) is not None
-    assert row_weights(torch.tensor([1.0, 2.0, 1.0]), 3) is not None  # three rows are few, and none is heavy
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([500.0] + [1.0] * 999, "worth 9.0 of 1000 rows of equal weight, and row 0 alone has 33%"),
+        ([1.0] * 40 + [1e-12] * 3960, "worth 40.0 of 4000 rows of equal weight, and row 0 alone has 2%"),
+        ([1e-9] * 9 + [1.0], "worth 1.0 of 10 rows of equal weight, and row 9 alone has 100%"),
+        ([60.0] + [1.0] * 940, "worth 220.3 of 941 rows of equal weight, and row 0 alone has 6%"),
+    ],
+)
+def test_weights_that_are_worth_few_rows_warn(weights, words):
+    with pytest.warns(PushforwardWarning, match=words):
+        assert row_weights(weights, len(weights)) is not None
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0, 1.0], [1.0, 5.0] * 100, list(range(1, 500))])
+def test_ordinary_weights_do_not_warn(weights):
+    assert row_weights(weights, len(weights)) is not None  # warnings are errors here
 
 
 def test_weights_say_nothing_of_a_lattice():

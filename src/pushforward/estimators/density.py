@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -99,7 +100,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
         Args:
             X: ``(rows, columns)`` of finite numbers.
             y: ignored; scikit-learn passes it.
-            sample_weight: weights of the rows, ``(rows,)``, of at least 0, as for :func:`~pushforward.fit`; None for equal ones.
+            sample_weight: weights of the rows, ``(rows,)``, of at least 0, as for :func:`~pushforward.fit`; None or one number for
+                equal ones.
 
         Raises:
             InputError: for data that are not a table of finite numbers with at least 2 rows, or a row that is not inside
@@ -128,8 +130,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
             scaling.append(by_kind(features, angles, lambda width: Standardize(width).double(), identity))
         scaling.append(Cast(features))
         self.model_ = Flow(Chain(*scaling, flow.chain), flow.base)
+        weights = None if isinstance(sample_weight, Real) else sample_weight
         fit(
-            self.model_, array, weights=sample_weight, validation=self.validation if len(array) >= 20 else None, seed=seed,
+            self.model_, array, weights=weights, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
             batch_size=self.batch_size, learning_rate=self.learning_rate, progress="auto" if self.verbose else "silent",
         )  # fmt: skip

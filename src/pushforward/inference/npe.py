@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, InputError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.identity import start_at_identity
-from pushforward.inference.maximum import smoothed
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
@@ -98,8 +97,8 @@ _WIDEST_REGRESSION = 1000
 class NPE(SimulationMethod["NPEPosterior"]):
     """Neural posterior estimation (Papamakarios and Murray 2016; Greenberg et al. 2019): fit q(theta | x) by maximum likelihood.
 
-    The flow works on the support of the prior: bounded parameters pass through logits, half-bounded ones through logarithms.
-    So no draw lies outside the prior, and sampling needs no rejection. Where the density of the prior has gaps between the bounds, as
+    The flow works on the support of the prior: bounded parameters pass through normal quantiles (through logits where the prior crowds
+    at a bound), half-bounded ones through logarithms. So no draw lies outside the prior, and sampling needs no rejection. Where the density of the prior has gaps between the bounds, as
     under a constraint on several parameters, draws in them are rejected, and the density is divided by the fraction of the others.
 
     Args:
@@ -192,6 +191,7 @@ class NPEPosterior(SimulationPosterior):
     """
 
     method: ClassVar[str] = "npe"
+    _has_bumps: ClassVar[bool] = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -225,7 +225,7 @@ class NPEPosterior(SimulationPosterior):
     def draw(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draws given a scaled observation ``(width,)``, ``(count, D)``."""
         chosen = torch.randint(len(self.networks), (count,), generator=generator)
-        result = torch.empty(count, self.features)
+        result = torch.empty(count, self.features, dtype=torch.float32)
         for index, network in enumerate(self.networks):
             rows = (chosen == index).nonzero()[:, 0]
             if len(rows):
@@ -233,9 +233,6 @@ class NPEPosterior(SimulationPosterior):
                 own = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 result[rows] = network.sample(len(rows), x.to(device), generator=own).float().cpu()  # pyright: ignore[reportCallIssue]
         return result
-
-    def _density_to_climb(self, x: Tensor, draws: Tensor) -> Callable[[Tensor], Tensor]:
-        return smoothed(lambda theta: self._log_prob(theta, x), self.prior, draws)
 
     def _log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
         context = x if x.dim() == 2 else x.expand(len(theta), -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, StorageError, warn_caller
 from pushforward.inference.data_scale import DataScale
-from pushforward.inference.maximum import highest_density
+from pushforward.inference.maximum import Kernel, highest_density
 from pushforward.inference.network_inputs import bounds_for_json
 from pushforward.inference.posterior_distribution import PosteriorDistribution
 from pushforward.inference.priors import Prior
@@ -51,6 +51,8 @@ class SimulationPosterior(ABC):
     method: ClassVar[str]
     _has_prior: ClassVar[bool] = True
     """Whether the networks learned the prior too, so that no other can take its place."""
+    _has_bumps: ClassVar[bool] = False
+    """Whether the density is that of a flow of the parameters, whose bumps :meth:`map` averages out."""
     _methods: ClassVar[dict[str, type[SimulationPosterior]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -133,7 +135,7 @@ class SimulationPosterior(ABC):
 
         L-BFGS climbs from the best of 1,000 draws. The density is that of the parameters as they are: other units leave the
         maximum where it is, and another parametrization, such as logarithms, moves it. The density of NPE is first averaged over
-        a normal kernel of a quarter of the posterior's deviations, because flows have narrow bumps, and spikes at the bounds of a
+        a normal kernel, a quarter as wide as the posterior there, because flows have narrow bumps, and spikes at the bounds of a
         prior. Means and intervals of draws are more stable than a maximum.
 
         Args:
@@ -154,16 +156,19 @@ class SimulationPosterior(ABC):
             True
         """
         check_integer("starts", starts)
-        observed = self._observation(x)
-        draws = self.sample(_MAP_DRAWS, x, seed=seed)
-        return highest_density(self._density_to_climb(observed, draws), self.prior, draws, starts)
+        with torch.inference_mode(False):  # where the caller is in inference mode: it climbs along gradients
+            x = as_numbers(x, "an observation").clone()
+            observed = self._observation(x)
+            draws = self.sample(_MAP_DRAWS, x, seed=seed)
+            kernel = Kernel(self.prior, draws) if self._has_bumps else None
+            return highest_density(lambda theta: self._log_prob(theta, observed), self.prior, draws, starts, kernel)
 
     @final
     def distribution(self, x: Any) -> PosteriorDistribution:
         """p(theta | x) of one observation as a ``torch.distributions`` object.
 
-        It is for code that takes such an object: the prior of a further experiment, ``NPE(posterior.distribution(x))``, mixtures,
-        KL divergences by Monte Carlo, Pyro.
+        It is for code that takes such an object: the prior of a further experiment, ``NPE(posterior.distribution(x))``, KL
+        divergences by Monte Carlo, Pyro.
 
         Args:
             x: one observation, with the shape of a simulation.
@@ -224,10 +229,6 @@ class SimulationPosterior(ABC):
     @abstractmethod
     def _log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
         """Log-density given one scaled observation, or one for each row."""
-
-    def _density_to_climb(self, x: Tensor, draws: Tensor) -> Callable[[Tensor], Tensor]:
-        """The log-density whose maximum :meth:`map` finds, given a scaled observation and draws given it."""
-        return lambda theta: self._log_prob(theta, x)
 
     def _options(self) -> dict[str, Any]:
         """What a file stores besides the networks, in JSON types."""

@@ -11,6 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
 from pushforward.errors import InputError
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.models.pyro_distribution import pyro_class
 from pushforward.models.sampling import check_sample_shape
 
@@ -21,7 +22,7 @@ __all__ = ["PosteriorDistribution"]
 
 
 class PosteriorDistribution(Distribution):
-    """p(theta | x) of one observation: the prior of a further experiment, a part of a mixture, or a distribution of Pyro.
+    """p(theta | x) of one observation: the prior of a further experiment, or a distribution of Pyro.
 
     Its event is one vector of parameters, ``(D,)``, without a batch. :meth:`sample` draws from torch's global generator, so
     ``torch.manual_seed`` repeats it, and draws carry no gradient. :meth:`SimulationPosterior.distribution
@@ -57,7 +58,7 @@ class PosteriorDistribution(Distribution):
 
     def __init__(self, posterior: SimulationPosterior, x: Any) -> None:
         posterior._observation(x)
-        self.posterior, self.x = posterior, x
+        self.posterior, self.x = posterior, as_numbers(x, "an observation").clone()
         super().__init__(Size(), Size((posterior.features,)), validate_args=False)
 
     @property
@@ -85,6 +86,7 @@ class PosteriorDistribution(Distribution):
         Raises:
             InputError: for another number of parameters.
         """
+        value = value if isinstance(value, Tensor) else as_numbers(value, "theta")
         width = self.event_shape[0]
         if value.dim() < 1 or value.shape[-1] != width:
             raise InputError(f"theta must have the shape (*batch, {width}); got {tuple(value.shape)}.")

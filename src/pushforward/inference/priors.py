@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.inference.network_inputs import NetworkInputs, edges
-from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, StickBreaking, Transform
+from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, Probit, StickBreaking, Transform
 
 __all__ = ["Prior"]
 
@@ -194,11 +194,15 @@ class Prior:
         ]  # fmt: skip
 
     def transform(self) -> Transform:
-        """A new transform from the support to the reals: logits of bounded coordinates, logarithms of half-bounded ones."""
+        """A new transform from the support to the reals.
+
+        Bounded coordinates go through normal quantiles, after which a uniform prior is a normal distribution, and skewed ones
+        through logits, which near a bound are logarithms of the distance; half-bounded ones go through logarithms.
+        """
         kinds = [
-            "interval" if math.isfinite(low) and math.isfinite(high) else "low" if math.isfinite(low)
-            else "high" if math.isfinite(high) else "real"
-            for low, high in zip(self.low.tolist(), self.high.tolist(), strict=True)
+            ("logit" if skewed else "probit") if math.isfinite(low) and math.isfinite(high)
+            else "low" if math.isfinite(low) else "high" if math.isfinite(high) else "real"
+            for low, high, skewed in zip(self.low.tolist(), self.high.tolist(), self.skewed.tolist(), strict=True)
         ]  # fmt: skip
         for number, (begin, stop) in enumerate(self._simplices()):
             kinds[begin:stop] = [f"simplex {number}"] * (stop - begin)
@@ -337,7 +341,7 @@ def _interval(support: Any, name: str) -> tuple[Any, Any]:
         isinstance(support, constraints.MixtureSameFamilyConstraint) and not _has_tensors(support.base_constraint)
     ):
         support = support.base_constraint
-    if hasattr(support, "cseq"):  # constraints.cat, whose class is not public
+    if hasattr(support, "cseq"):  # constraints.cat and constraints.stack, whose classes are not public
         return _joint_interval(support, name)
     if support in (constraints.real, constraints.real_vector):
         return -math.inf, math.inf
@@ -360,9 +364,10 @@ def _interval(support: Any, name: str) -> tuple[Any, Any]:
 
 def _joint_interval(support: Any, name: str) -> tuple[Tensor, Tensor]:
     """Bounds of coordinates that have constraints of their own."""
+    lengths = getattr(support, "lengths", [1] * len(support.cseq))
     pieces = [
         [torch.as_tensor(end).float().expand(length) for end in _interval(one, name)]
-        for one, length in zip(support.cseq, support.lengths, strict=True)
+        for one, length in zip(support.cseq, lengths, strict=True)
     ]
     low, high = (torch.cat(list(ends)) for ends in zip(*pieces, strict=True))
     return low, high
@@ -426,11 +431,10 @@ def _block(kind: str, low: Tensor, high: Tensor) -> Transform:
         return StickBreaking(count)
     if kind == "real":
         return Affine(count)
-    if kind == "interval":
+    if kind in ("probit", "logit"):
         width = high - low
-        return Chain(
-            Affine(count, shift=tuple((-low / width).tolist()), scale=tuple((1 / width).tolist())), Logit(count)
-        )
+        to_unit = Affine(count, shift=tuple((-low / width).tolist()), scale=tuple((1 / width).tolist()))
+        return Chain(to_unit, Probit(count) if kind == "probit" else Logit(count))
     if kind == "low":
         shifted = Inverse(Exp(count))
         return shifted if not bool(low.any()) else Chain(Affine(count, shift=tuple((-low).tolist())), shifted)

@@ -37,6 +37,7 @@ def fit_members(
     context: Any = None,
     weights: Any = None,
     validation: Any = 0.1,
+    validation_weights: Any = None,
     seeds: Sequence[int] | None = None,
     stack: bool | Literal["auto"] = "auto",
     config: TrainingConfig | None = None,
@@ -59,6 +60,7 @@ def fit_members(
         context: context of array data, as for ``fit``.
         weights: of the rows of array data, as for ``fit``.
         validation: held-out rows, as for ``fit``.
+        validation_weights: of held-out arrays that are given, as for ``fit``.
         seeds: a seed for each model; None is ``seed``, ``seed + 1``, ...
         stack: "auto" stacks the models if possible, True raises if it is not possible, False trains one after the
             other.
@@ -100,7 +102,7 @@ def fit_members(
         try:
             if context is not None:
                 raise Unstackable("they take a context")
-            return _fit_stacked(models, data, weights, validation, seeds, config)
+            return _fit_stacked(models, data, (weights, validation_weights), validation, seeds, config)
         except Unstackable as reason:
             if stack is True:
                 raise ConfigError(f"these models cannot be stacked: {reason}; use stack='auto'.") from None
@@ -110,12 +112,22 @@ def fit_members(
     for k, (model, seed) in enumerate(zip(models, seeds, strict=True)):
         path = None if config.checkpoint is None else f"{os.fspath(config.checkpoint)}.{k}"
         options_of_k = dataclasses.replace(config, seed=seed, checkpoint=path)
-        results.append(fit(model, data, context=context, weights=weights, validation=validation, config=options_of_k))
+        results.append(
+            fit(
+                model,
+                data,
+                context=context,
+                weights=weights,
+                validation=validation,
+                validation_weights=validation_weights,
+                config=options_of_k,
+            )
+        )
     return results
 
 
 def _fit_stacked(
-    models: list[Model], data: Any, weights: Any, validation: Any, seeds: list[int], config: TrainingConfig
+    models: list[Model], data: Any, weights: tuple[Any, Any], validation: Any, seeds: list[int], config: TrainingConfig
 ) -> list[FitResult]:
     _require_stackable(models, config)
     strategy = StackedModels(models, config)
@@ -123,7 +135,7 @@ def _fit_stacked(
     sources = []
     for model, own in zip(models, configs, strict=True):
         rows = data.reseeded(own.seed) if isinstance(data, Source) else data
-        sources.append(open_sources(InputSpec.of(model), rows, None, validation, own.batch_size, own.seed, weights))
+        sources.append(open_sources(InputSpec.of(model), rows, None, validation, own.batch_size, own.seed, *weights))
     if any(isinstance(train, LoaderRows) for train, _ in sources):
         raise Unstackable("they would read one DataLoader in turns, which disturb each other")
     if len({train.steps for train, _ in sources}) != 1:

@@ -40,6 +40,7 @@ def fit(
     context: Any = None,
     weights: Any = None,
     validation: Any = 0.1,
+    validation_weights: Any = None,
     config: TrainingConfig | None = None,
     **options: Unpack[TrainingOptions],
 ) -> FitResult:
@@ -65,10 +66,12 @@ def fit(
         context: context of array data, ``(n, width)``, or one context for all rows.
         weights: of the rows of array data, ``(n,)``, numbers of at least 0, such as importance weights or those of a survey; None
             for equal ones. The density is then that of the weighted rows, which maximizes sum(w_i log p(x_i)) / sum(w_i): a pass draws
-            row i as often as its weight says, and the mean of held-out rows is weighted too. Only ratios of weights count.
+            row i as often as its weight says, and the mean of held-out rows is weighted too. Only ratios of weights count. A row of
+            weight 0 is not used, and has to be a row that the model can read all the same.
         validation: fraction of the rows to hold out (0.1 of fewer than 5 rows is none); or held-out data of any kind
             above, or a tuple (x, context) of arrays; or None for no held-out rows and no early stopping. A
-            ``DataLoader`` cannot be split, so it needs held-out data or None. Held-out data that are given have equal weights.
+            ``DataLoader`` cannot be split, so it needs held-out data or None.
+        validation_weights: of held-out arrays that are given; None for equal ones, which warns if ``weights`` are given.
         config: options of the run; the options below replace its values.
         options: fields of :class:`TrainingConfig`.
 
@@ -106,7 +109,9 @@ def fit(
     config = make_config(config, options)
     move_to_device(model, config.device)
     spec = InputSpec.of(model)
-    train, held_out = open_sources(spec, data, context, validation, config.batch_size, config.seed, weights)
+    train, held_out = open_sources(
+        spec, data, context, validation, config.batch_size, config.seed, weights, validation_weights
+    )
     if isinstance(train, ArrayRows):
         sample = train.read(train.spread(_EXAMINED_ROWS))[0]
         warn_of_lattice(model, sample)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.seeds import Purpose, generator
 from pushforward.training.sources import BATCH_SIZE, ArrayRows, DatasetRows, LoaderRows, Rows, Source
-from pushforward.training.weighted_rows import WeightedRows, row_weights
+from pushforward.training.weighted_rows import WeightedRows, effective_rows, row_weights
 
 __all__ = ["open_sources"]
 
@@ -31,6 +31,7 @@ def open_sources(
     batch_size: int | None,
     seed: int,
     weights: Any = None,
+    validation_weights: Any = None,
 ) -> tuple[Source, Source | None]:
     """The source of training rows, and the source of held-out rows or None.
 
@@ -43,6 +44,7 @@ def open_sources(
         batch_size: rows in a training batch; None for the default.
         seed: seed of the split and the shuffling.
         weights: of the rows of array data, or None.
+        validation_weights: of held-out rows that are given as arrays, or None.
 
     Raises:
         ConfigError: for a fraction outside [0, 1), a fraction of data that cannot be split, or weights of other data.
@@ -52,7 +54,11 @@ def open_sources(
         data, context = data
     train = _open(spec, data, context, batch_size, seed, "training data")
     if weights is not None:
-        train = _weighted(train, weights, batch_size)
+        train = _weighted(train, weights, batch_size, "rows")
+    if validation_weights is not None and (validation is None or isinstance(validation, Real)):
+        raise ConfigError(
+            "validation_weights= is for held-out rows that are given: a part of the data has its part of weights=."
+        )
     if validation is None:
         return train, None
     if isinstance(validation, Real):
@@ -64,7 +70,15 @@ def open_sources(
             "a DataLoader with persistent workers has one pass at a time, so it cannot be data and validation: give validation its own."
         )
     x, held_context = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-    return train, _open(spec, x, held_context, batch_size or BATCH_SIZE, seed, "validation data")
+    held_out = _open(spec, x, held_context, batch_size or BATCH_SIZE, seed, "validation data")
+    if validation_weights is not None:
+        held_out = _weighted(held_out, validation_weights, batch_size or BATCH_SIZE, "held-out rows")
+    elif isinstance(train, WeightedRows):
+        warn_caller(
+            "the training rows have weights and the held-out rows have none. If both come from the same distribution, the model is chosen "
+            "by the wrong one: give validation_weights= (ones if the held-out rows need none)."
+        )
+    return train, held_out
 
 
 def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed: int, what: str) -> Source:
@@ -109,17 +123,18 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
     return ArrayRows(spec, x, context, all_rows, batch_size, seed)
 
 
-def _weighted(train: Source, weights: Any, batch_size: int | None) -> Source:
-    if type(train) is not ArrayRows:
+def _weighted(source: Source, weights: Any, batch_size: int | None, what: str) -> Source:
+    if type(source) is not ArrayRows:
         raise ConfigError(
-            "weights= is for arrays, tensors and data frames: give a DataLoader a torch.utils.data.WeightedRandomSampler, and other "
+            "weights are for arrays, tensors and data frames: give a DataLoader a torch.utils.data.WeightedRandomSampler, and other "
             "data sets as such a loader."
         )
-    found = row_weights(weights, len(train.rows))
+    found = row_weights(weights, len(source.rows), what)
     if found is None:
-        return train
+        return source
     rows = found.nonzero()[:, 0]
-    return WeightedRows(train.spec, train.x, train.context, rows, batch_size, train.seed, found)
+    worth = effective_rows(found) / len(rows)
+    return WeightedRows(source.spec, source.x, source.context, rows, batch_size, source.seed, found, worth)
 
 
 def _open_dataset(spec: InputSpec, data: Any, batch_size: int | None, seed: int, what: str) -> Source:

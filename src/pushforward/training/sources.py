@@ -146,11 +146,17 @@ class Rows(Source):
     def __init__(self, spec: InputSpec, rows: Tensor, batch_size: int | None, seed: int) -> None:
         self.spec = spec
         self.rows = rows
-        self.batch_size = max(1, min(default_batch_size(len(rows)) if batch_size is None else batch_size, len(rows)))
+        count = self.reads
+        self.batch_size = max(1, min(default_batch_size(count) if batch_size is None else batch_size, count))
         self.seed = seed
-        self.steps = len(rows) / self.batch_size
+        self.steps = count / self.batch_size
         self.description = f"{type(self).__name__} of {len(rows)} rows"
         self._orders: dict[int, Tensor] = {}
+
+    @property
+    def reads(self) -> int:
+        """Number of rows that a pass reads."""
+        return len(self.rows)
 
     def reseeded(self, seed: int) -> Self:
         """The same rows in another order."""
@@ -168,7 +174,7 @@ class Rows(Source):
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """Equal batches of the endless shuffled stream."""
-        count, size = len(self.rows), self.batch_size
+        count, size = self.reads, self.batch_size
         for step in itertools.count(start.step):
             epoch, offset = divmod(step * size, count)
             chosen = self._order(epoch)[offset : offset + size]
@@ -207,7 +213,7 @@ class Rows(Source):
         if epoch not in self._orders:
             shuffler = generator(self.seed, Purpose.SHUFFLE, epoch)
             self._orders = {k: order for k, order in self._orders.items() if k == epoch - 1}
-            self._orders[epoch] = self.rows[self._choose(len(self.rows), shuffler)]
+            self._orders[epoch] = self.rows[self._choose(self.reads, shuffler)]
         return self._orders[epoch]
 
     def _choose(self, count: int, shuffler: torch.Generator) -> Tensor:

@@ -24,6 +24,7 @@ from pushforward.transforms.elementwise.functions import Elementwise, Exp, Logit
 from pushforward.transforms.elementwise.gaussianize import Gaussianize
 from pushforward.transforms.elementwise.monotone import Monotone
 from pushforward.transforms.elementwise.normalization import ActNorm, BatchNorm, Standardize
+from pushforward.transforms.elementwise.probit import Probit
 from pushforward.transforms.embed_context import EmbedContext
 from pushforward.transforms.embeddings.conformal import (
     ConformalEmbedding,
@@ -153,6 +154,7 @@ __all__ = [
     "Permutation",
     "PiecewiseOrthogonal",
     "Planar",
+    "Probit",
     "QRLinear",
     "QuadraticSplineTransformer",
     "Radial",

@@ -20,7 +20,7 @@ from pushforward.numerics.checks import check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, outside
 
-__all__ = ["Elementwise", "Exp", "Logit", "Sigmoid", "SoftTail", "Softplus", "Tanh"]
+__all__ = ["Elementwise", "Exp", "Logit", "Sigmoid", "SoftTail", "Softplus", "Tanh", "inside_unit"]
 
 POSITIVE = Support(0.0, math.inf)
 
@@ -92,11 +92,11 @@ class Sigmoid(Elementwise):
 
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Sigmoid of x, strictly inside (0, 1)."""
-        return _inside_unit(torch.sigmoid(x)), F.logsigmoid(x) + F.logsigmoid(-x)
+        return inside_unit(torch.sigmoid(x)), F.logsigmoid(x) + F.logsigmoid(-x)
 
     def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log z - log(1 - z)."""
-        z = _inside_unit(z)
+        z = inside_unit(z)
         return torch.log(z) - torch.log1p(-z), torch.log(z) + torch.log1p(-z)
 
 
@@ -136,7 +136,7 @@ class Logit(Elementwise):
 
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logit of alpha + (1 - 2 alpha) x."""
-        y = _inside_unit(self.alpha + (1 - 2 * self.alpha) * x.clamp(0, 1))
+        y = inside_unit(self.alpha + (1 - 2 * self.alpha) * x.clamp(0, 1))
         log_y, log_rest = torch.log(y), torch.log1p(-y)
         return self._inside(log_y - log_rest), math.log1p(-2 * self.alpha) - log_y - log_rest
 
@@ -276,7 +276,8 @@ class SoftTail(Elementwise):
 _MAX_ARGUMENT = math.asinh(1e30)
 
 
-def _inside_unit(p: Tensor) -> Tensor:
+def inside_unit(p: Tensor) -> Tensor:
+    """Probabilities moved strictly inside (0, 1)."""
     # Numbers near 0 are much denser than numbers near 1, which are eps apart. The factor 1024 keeps the gradient 1 / p finite
     # in float32.
     limits = torch.finfo(p.dtype)
