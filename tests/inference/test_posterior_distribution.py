@@ -117,6 +117,9 @@ def test_it_is_the_posterior(npe):
     assert draws.shape == (4, 5, 2)
     assert found.sample().shape == (2,)
     assert found.sample((0,)).shape == (0, 2)
+    assert found.log_prob(torch.zeros(0, 2)).shape == npe.log_prob(torch.zeros(0, 2), OBSERVED).shape == (0,)
+    with torch.no_grad():
+        assert torch.equal(found.log_prob([0.0, 0.0]), found.log_prob(torch.zeros(2)))
     torch.manual_seed(3)
     assert torch.equal(draws, found.sample((4, 5)))
     assert not torch.equal(draws, found.sample((4, 5)))

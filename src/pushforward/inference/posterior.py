@@ -126,8 +126,11 @@ class SimulationPosterior(ABC):
             InputError: for a wrong shape.
         """
         rows = self._parameters(theta)
+        observed = self._observation(x, rows=len(rows))
+        if not len(rows):
+            return torch.zeros(0)
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
-            return self._log_prob(rows, self._observation(x, rows=len(rows)))
+            return self._log_prob(rows, observed)
 
     @final
     def map(self, x: Any, *, starts: int = 10, seed: int = 0) -> Tensor:
