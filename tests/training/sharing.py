@@ -140,8 +140,10 @@ def main() -> None:
     torch.set_num_threads(1)
     loader = DataLoader(TensorDataset(rows(200)), batch_size=25, shuffle=True, generator=torch.Generator())
     held_out = rows(90, seed=1)
+    weighted = {"weights": torch.linspace(0, 2, 200)}
     cases: dict[str, Callable[[], Any]] = {
         "array": lambda: both_ways(lambda d: fitted(rows(200), distributed=d)),
+        "weights": lambda: both_ways(lambda d: fitted(rows(200), **weighted, distributed=d)),
         "microbatches": lambda: both_ways(lambda d: fitted(rows(200), microbatches=3, distributed=d)),
         "dataset": lambda: both_ways(lambda d: fitted(Items(), validation=held_out, distributed=d)),
         "loader": lambda: both_ways(lambda d: fitted(loader, validation=held_out, distributed=d)),

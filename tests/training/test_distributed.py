@@ -50,14 +50,15 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 @needs_fork
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
-    found = run(tmp_path, "array")["array"]
-    check_equal(found["one"], found["two"])
+    found = run(tmp_path, "array", "weights")
+    for kind in ("array", "weights"):
+        check_equal(found[kind]["one"], found[kind]["two"])
 
 
 @needs_fork
 @pytest.mark.slow
 def test_the_same_for_other_data_and_after_interruptions(tmp_path):
-    same = ("array", "microbatches", "dataset", "loader", "no held-out rows")
+    same = ("array", "weights", "microbatches", "dataset", "loader", "no held-out rows")
     found = run(tmp_path, *same, "resumed", "interrupted", "noise", "time")
     for kind in same:
         check_equal(found[kind]["one"], found[kind]["two"])
