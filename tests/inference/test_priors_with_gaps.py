@@ -54,7 +54,7 @@ def test_draws_lie_within_the_prior_and_the_density_is_normalized(trained):
     """The flow knows nothing of the gap: some of its own draws lie in it."""
     x = torch.tensor([1.2])
     raw = trained.draw(5000, trained._observation(x), torch.Generator().manual_seed(1))
-    assert float(trained.prior.contains(raw).float().mean()) < 0.99
+    assert not bool(trained.prior.contains(raw).all())
     draws = trained.sample(5000, x, seed=0)
     assert draws.shape == (5000, 2)
     assert bool(trained.prior.contains(draws).all())

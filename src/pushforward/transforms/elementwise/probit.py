@@ -22,9 +22,9 @@ _LARGEST = 1e18
 class Probit(Elementwise):
     """z = Phi^{-1}(x), with Phi the distribution function of the standard normal distribution, data in [0, 1] to the reals.
 
-    log dz/dx = z^2 / 2 + log(2 pi) / 2. Uniform x becomes standard normal z, so a flow with a normal base that is the identity has the
-    uniform density, and a density that does not vanish at a bound has the tails of a normal distribution. After
-    :class:`~pushforward.transforms.Logit` it has those of a logistic distribution, which splines on a normal base can only approach.
+    log dz/dx = z^2 / 2 + log(2 pi) / 2. Uniform x becomes standard normal z, so a flow that is the identity, with a normal base, has the
+    uniform density. A density that does not vanish at a bound gets the tails of a normal distribution. After
+    :class:`~pushforward.transforms.Logit` it has those of a logistic distribution, which splines on a normal base only approach.
 
     0 and 1 are replaced by the nearest numbers inside (0, 1). Numbers near 1 are 6e-8 apart in float32, so ``decode`` reaches z of
     at most 5.2 there, and about -12.7 at the other end.
