@@ -27,7 +27,7 @@ class Probit(Elementwise):
     :class:`~pushforward.transforms.Logit` it has those of a logistic distribution, which splines on a normal base only approach.
 
     0 and 1 are replaced by the nearest numbers inside (0, 1). Numbers near 1 are 6e-8 apart in float32, so ``decode`` reaches z of
-    at most 5.2 there, and about -12.7 at the other end.
+    at most 5.2 there, and -12.4 at the other end.
 
     Args:
         features: event shape.
