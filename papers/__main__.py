@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from papers.measurements import SHARED, measurements_file
-from papers.report import Report, index, longer_run, markdown, page, read_reports
+from papers.report import Report, index, longer_run, markdown, page, read_reports, shorter_run
 from papers.reproduction import Budget, checked
 from papers.run import reproduce, reproductions
 from pushforward.errors import ConfigError, PushforwardError, StorageError
@@ -117,7 +117,7 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
             f"{out} has no finished report with this budget: run a reproduction first, or go on with it."
         )
     for report in reports:
-        (folder / f"{report.name}.md").write_text(page(report, longer_run(folder, report)))
+        (folder / f"{report.name}.md").write_text(page(report, longer_run(folder, report), shorter_run(folder, report)))
     target.write_text(index(reports, "" if same_folder else f"{folder.name}/"))
     return target
 

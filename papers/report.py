@@ -17,7 +17,17 @@ from papers.reproduction import BUDGETS, Budget, Finding, Reproduction
 from papers.summaries import section
 from pushforward.errors import StorageError
 
-__all__ = ["Report", "headline_table", "index", "longer_run", "markdown", "page", "read_reports", "verdict"]
+__all__ = [
+    "Report",
+    "headline_table",
+    "index",
+    "longer_run",
+    "markdown",
+    "page",
+    "read_reports",
+    "shorter_run",
+    "verdict",
+]
 
 
 @dataclass(frozen=True)
@@ -145,10 +155,10 @@ def _duration(report: Report) -> str:
     return ("its last part took " if report.budget in ("long", "full") else "") + f"{report.seconds:.0f} s"
 
 
-def page(report: Report, longer: Report | None = None) -> str:
-    """The page of one report, and of a longer run that is not finished; their pictures are in the folder of the page.
+def page(report: Report, longer: Report | None = None, shorter: Report | None = None) -> str:
+    """The page of one report, of a longer run that is not finished, and of a shorter one; pictures are in the folder of the page.
 
-    A picture that both have is that of the longer run, which replaced the other one.
+    A picture that several have is that of the longest run, which replaced the others.
     """
     later = () if longer is None else longer.pictures
     parts = [
@@ -167,6 +177,12 @@ def page(report: Report, longer: Report | None = None) -> str:
             f"`{longer.command}`, {longer.day}; {longer.machine}. `{longer.unfinished}` comes next. The claims that it has so far:\n",
             markdown(longer) + "\n",
             *(_picture(name) for name in later),
+        ]
+    if shorter is not None:
+        parts += [
+            "## A shorter run\n",
+            f"`{shorter.command}`, {shorter.day}, {_duration(shorter)}; {shorter.machine}.\n",
+            markdown(shorter) + "\n",
         ]
     return "\n".join(parts)
 
@@ -251,6 +267,16 @@ def longer_run(folder: Path, report: Report) -> Report | None:
     files = [folder / f"{report.name}-{each}.json" for each in BUDGETS[BUDGETS.index(report.budget) + 1 :][::-1]]
     found = [Report.read(file) for file in files if file.exists()]
     return next((each for each in found if each.findings), None)
+
+
+def shorter_run(folder: Path, report: Report) -> Report | None:
+    """The report of the longest shorter run that headlines of the paper rest on too; None without one."""
+    if not any(headline.earlier for headline in headlines_of(report.name)):
+        return None
+    files = [
+        folder / f"{report.name}-{each}.json" for each in BUDGETS[1 : BUDGETS.index(report.budget)][::-1]
+    ]  # not of smoke
+    return next((Report.read(file) for file in files if file.exists()), None)
 
 
 def _has_headlines(report: Report) -> bool:

@@ -28,7 +28,7 @@ from papers.flows.against_time import (
 from papers.flows.glow_setting import PEERS
 from papers.flows.image_peers import PeerDensity, lipschitz_bound, peer_model
 from papers.flows.timed_training import Contender, Limit, Pictures, train_for
-from papers.headlines import HELD, Headline
+from papers.headlines import HELD, PARTLY, Headline
 from papers.report import Report
 from papers.reproduction import Finding
 from pushforward.errors import KindError, StorageError
@@ -473,3 +473,17 @@ def test_evidence_of_long_runs_is_asked_of_long_runs_only():
     assert "no claim that begins with 'two'" in headline.contradiction(report("long", ("one", True)))
     assert "1 of 2" in headline.contradiction(report("long", ("one", True), ("two", False)))
     assert headline.contradiction(report("long", ("one", True), ("two", True))) == ""
+
+
+def test_a_shorter_run_can_be_evidence_too():
+    headline = Headline("toy", "", PARTLY, "", ("one",), earlier=("one",))
+
+    def report(budget, claim: str, confirmed: bool) -> Report:
+        return Report("toy", "Toy", budget, (Finding(claim, "", "", confirmed, 0.0),), (), 0.0, "", "", "")
+
+    long = report("long", "one", False)
+    assert "0 of 1" in headline.contradiction(long)
+    assert headline.contradiction(long, report("quick", "one", True)) == ""
+    assert "0 of 2" in headline.contradiction(long, report("quick", "one", False))
+    assert "0 of 1" in headline.contradiction(long, report("quick", "two", True))
+    assert "0 of 1" in Headline("toy", "", PARTLY, "", ("one",)).contradiction(long, report("quick", "one", True))
