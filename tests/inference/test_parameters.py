@@ -98,3 +98,25 @@ def test_wrong_values_are_refused():
         space.flatten({"mu": torch.zeros(4, 3)})
     with pytest.raises(InputError, match="2 coordinates"):
         space.unflatten(torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "log_density", "log_evidence"),
+    [
+        (
+            inference.interval(0, 1, 2),
+            lambda v: (-0.5 * v.log() - 0.5 * torch.log1p(-v)).sum(-1),  # Beta(1/2, 1/2), Jeffreys' prior of a share
+            2 * math.log(math.pi),
+        ),
+        (inference.interval(0, 1), lambda v: -0.9 * v.log(), math.log(10)),  # Beta(1/10, 1)
+    ],
+    ids=["beta of a half", "beta of a tenth"],
+)
+def test_densities_that_are_infinite_at_a_bound_are_fitted(constraint, log_density, log_evidence):
+    """No draw reaches the bound, where the density is +inf, and the mass beside it is found."""
+    fit = inference.fit_to_target(
+        None, lambda values: log_density(values["v"]), parameters=inference.Parameters(v=constraint), max_steps=200,
+        progress="silent",
+    )  # fmt: skip
+    assert fit.log_evidence == pytest.approx(log_evidence, abs=0.01)
+    assert fit.weights.reliable

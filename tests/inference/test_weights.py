@@ -131,3 +131,10 @@ def test_equal_weights_of_many_draws_are_a_bounded_tail():
 def test_weights_that_are_none_are_refused(ratios):
     with pytest.raises(InputError, match="use other draws"):
         pareto_smooth(ratios)
+
+
+def test_weights_that_differ_by_rounding_are_fitted():
+    """Log-ratios of 0 but for some draws in a narrow peak, and numbers of 1e-15 beside it: differences of weights round to 0."""
+    z = np.random.default_rng(0).standard_normal(1000)
+    k_hat = pareto_smooth(3 * np.exp(-(((z - 2.8) / 0.1) ** 2)))[1]
+    assert k_hat > 0.7

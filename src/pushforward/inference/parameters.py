@@ -15,11 +15,8 @@ from pushforward.numerics.checks import check_integer
 from pushforward.transforms import (
     Affine,
     Blocks,
-    Chain,
-    Exp,
+    Bounds,
     Gaps,
-    Inverse,
-    Logit,
     PartialCorrelations,
     StickBreaking,
     Transform,
@@ -68,7 +65,10 @@ def real(shape: Size = ()) -> Constraint:
 
 
 def positive(shape: Size = (), *, low: float = 0.0) -> Constraint:
-    """Numbers above ``low``, through their logarithm.
+    """Numbers above ``low``, through the logarithm of their distance to it.
+
+    Raises:
+        ConfigError: unless ``low`` is finite.
 
     Example:
         >>> import torch
@@ -76,11 +76,13 @@ def positive(shape: Size = (), *, low: float = 0.0) -> Constraint:
         >>> bool(Parameters(sigma=positive()).transform().decode(torch.tensor([[-3.0]])) > 0)
         True
     """
-    return _elementwise("positive", shape, lambda count: _shifted(count, low, 1.0, Inverse(Exp(count))))
+    if not math.isfinite(low):
+        raise ConfigError(f"positive needs a finite bound; got low={low!r}: use real() for numbers without one.")
+    return _elementwise("positive", shape, lambda count: Bounds(count, (float(low),) * count, (None,) * count))
 
 
 def interval(low: float, high: float, shape: Size = ()) -> Constraint:
-    """Numbers between ``low`` and ``high``, through the logit of their position.
+    """Numbers between ``low`` and ``high``, through the normal quantile of their position (:class:`~pushforward.transforms.Bounds`).
 
     Raises:
         ConfigError: unless both are finite and low < high.
@@ -93,7 +95,9 @@ def interval(low: float, high: float, shape: Size = ()) -> Constraint:
     """
     if not (-math.inf < low < high < math.inf):
         raise ConfigError(f"an interval needs finite ends with low < high; got {low!r} and {high!r}.")
-    return _elementwise("interval", shape, lambda count: _shifted(count, low, high - low, Logit(count)))
+    return _elementwise(
+        "interval", shape, lambda count: Bounds(count, (float(low),) * count, (float(high),) * count, link="probit")
+    )
 
 
 def simplex(size: int) -> Constraint:
@@ -238,10 +242,3 @@ def _elementwise(name: str, shape: Size, build: Callable[[int], Transform]) -> C
         name, shape, count, lambda: build(count), lambda x: x.reshape((*x.shape[:-1], *shape)),
         lambda x: x.reshape((*x.shape[: x.dim() - len(shape)], count)),
     )  # fmt: skip
-
-
-def _shifted(count: int, low: float, width: float, transform: Transform) -> Transform:
-    """The transform of (x - low) / width."""
-    if low == 0 and width == 1:
-        return transform
-    return Chain(Affine(count, shift=-low / width, scale=1 / width), transform)

@@ -192,7 +192,7 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
     members = order[log_w[order] > cutoff]
     k_hat = np.inf
     if len(members) > 4:
-        excess = np.exp(log_w[members]) - np.exp(cutoff)
+        excess = np.exp(cutoff) * np.expm1(log_w[members] - cutoff)  # positive, however small the difference
         k_hat, sigma = fit_generalized_pareto(excess)
         if np.isfinite(k_hat):
             quantiles = (np.arange(len(members)) + 0.5) / len(members)

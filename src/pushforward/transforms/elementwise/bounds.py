@@ -12,6 +12,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.numerics import Noise, constant, sum_event
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 from pushforward.transforms.base import Step
 from pushforward.transforms.elementwise.functions import Elementwise
@@ -19,24 +20,32 @@ from pushforward.transforms.validation import vector_width
 
 __all__ = ["Bounds"]
 
+_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+_LARGEST = 1e18
+"""Largest absolute normal quantile of a contribution, whose square is a number of float32."""
+
 
 @register("transforms")
 class Bounds(Elementwise):
     """Columns between bounds to the reals, each by the function of its own bounds l and h.
 
     - both: z = log(x - l) - log(h - x), and log dz/dx = log(h - l) - log(x - l) - log(h - x);
+      with ``link="probit"`` z = Phi^{-1}((x - l) / (h - l)), and log dz/dx = z^2 / 2 + log(2 pi) / 2 - log(h - l);
     - l alone: z = log(x - l), and log dz/dx = -log(x - l);
     - h alone: z = -log(h - x), and log dz/dx = -log(h - x);
     - none: z = x.
 
     A row with a coordinate outside its bounds has the contribution -inf, and ``decode`` gives only rows inside. A coordinate
     on a bound counts as if its distance were the smallest positive number, so it is finite but extreme (|z| of 80 in float32
-    and of 701 in float64): give slightly wider bounds to data that reach theirs.
+    and of 701 in float64; 12.4 and 37.2 of normal quantiles): give slightly wider bounds to data that reach theirs.
 
     Args:
         features: width D of the rows.
         low: lower bound of each column, None where it has none.
         high: upper bound of each column, None where it has none.
+        link: function of columns with two bounds: "logit", or "probit", normal quantiles. After these a uniform column is
+            standard normal, and a density that does not vanish at a bound has the tails of a normal distribution, as the base
+            of most flows has; after logits those of a logistic one.
 
     Raises:
         ConfigError: unless there are D of each, finite or None, and each low is below its high.
@@ -51,8 +60,12 @@ class Bounds(Elementwise):
         tensor([-inf])
     """
 
-    def __init__(self, features: int, low: Sequence[float | None], high: Sequence[float | None]) -> None:
+    def __init__(
+        self, features: int, low: Sequence[float | None], high: Sequence[float | None], link: str = "logit"
+    ) -> None:
         super().__init__(features)
+        check_choice("link", link, ("logit", "probit"))
+        self.link = link
         width = vector_width(features, "Bounds")
         self.low, self.high = _checked("low", low, width), _checked("high", high, width)
         ends = [
@@ -91,7 +104,15 @@ class Bounds(Elementwise):
         right = torch.where(above, 1.0, (torch.where(above, 0.0, upper) - x).clamp(min=smallest))
         log_left, log_right = left.log(), right.log()
         width = torch.where(below | above, 1.0, upper - lower)
-        return torch.where(below & above, x, log_left - log_right), width.log() - log_left - log_right
+        z, log_slope = log_left - log_right, width.log() - log_left - log_right
+        if self.link == "probit":
+            both = ~(below | above)
+            nearer = torch.minimum(left, right) / width  # the tail from the nearer end, so that no digits are lost
+            quantile = torch.special.ndtri(torch.where(both, nearer.clamp(min=smallest), 0.5))
+            quantile = torch.where(left < right, quantile, -quantile)
+            z = torch.where(both, quantile, z)
+            log_slope = torch.where(both, 0.5 * quantile.square() + _HALF_LOG_2_PI - width.log(), log_slope)
+        return torch.where(below & above, x, z), log_slope
 
     def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The row with these logarithms, strictly inside its bounds."""
@@ -101,13 +122,19 @@ class Bounds(Elementwise):
         limit = math.log(torch.finfo(z.dtype).max / 1024)
         low, high = torch.where(below, 0.0, lower), torch.where(above, 0.0, upper)
         width = torch.where(both, high - low, 1.0)
-        share = torch.sigmoid(-z.abs())  # from the nearer end, so that no digits are lost
+        probit = self.link == "probit"
+        share = 0.5 * torch.erfc(z.abs() / math.sqrt(2)) if probit else torch.sigmoid(-z.abs())  # from the nearer end
         between = torch.where(z < 0, low + width * share, high - width * share)
         grown = torch.where(below, high - torch.exp(-z.clamp(min=-limit)), low + torch.exp(z.clamp(max=limit)))
         x = torch.where(both, between, grown)
         first, last = self._bounds(z, inside=True)
         x = torch.where(neither, z, torch.minimum(torch.maximum(x, first), last))
-        log_slope = torch.where(both, -width.log() - F.logsigmoid(z) - F.logsigmoid(-z), torch.where(below, z, -z))
+        inner = (
+            0.5 * z.clamp(-_LARGEST, _LARGEST).square() + _HALF_LOG_2_PI
+            if probit
+            else -F.logsigmoid(z) - F.logsigmoid(-z)
+        )
+        log_slope = torch.where(both, inner - width.log(), torch.where(below, z, -z))
         return x, torch.where(neither, 0.0, log_slope)
 
     def _bounds(self, x: Tensor, inside: bool = False) -> tuple[Tensor, Tensor]:
