@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from torch import nn
 
-from pushforward import registry
+from pushforward import distributions, models, registry, transforms
+from pushforward.detection.scores.latent_norm import LatentNorm
 from pushforward.errors import ConfigError, StorageError
 from pushforward.registry import build, describe, names, register, registered
+from pushforward.transforms.stochastic.discrete_likelihoods import BernoulliLikelihood
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +199,30 @@ def test_numbers_of_numpy_become_plain_numbers(leaf):
     assert described["arguments"] == {"size": 3, "scale": 0.5, "name": None, "seed": 0}
     assert type(described["arguments"]["size"]) is int
     assert type(described["arguments"]["scale"]) is float
+
+
+@pytest.mark.parametrize(
+    ("base", "package"),
+    [
+        (transforms.Affine, "transforms"),
+        (distributions.Normal, "distributions"),
+        (models.RealNVP, "models"),
+        (transforms.AffineTransformer, "transformers"),
+        (BernoulliLikelihood, "likelihoods"),
+        (LatentNorm, "scores"),
+        (nn.Linear, "networks"),
+    ],
+)
+def test_the_error_names_the_package_of_the_class(tree, base, package):
+    thing = object.__new__(type("Own", (base,), {}))
+    message = rf"is not registered, .* decorate it with @pushforward.registry.register\('{package}'\)"
+    with pytest.raises(ConfigError, match=message):
+        describe(thing)
+    outer = tree()
+    outer.first = None
+    outer.widths = thing  # as an argument of another
+    with pytest.raises(ConfigError, match="parts.Tree.widths is a Own, .*" + message):
+        describe(outer)
 
 
 def test_a_network_of_the_users_own(tree):

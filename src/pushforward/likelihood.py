@@ -189,10 +189,22 @@ def Extended(dim: int, ambient: int) -> Measure:
 
 
 _ROUNDING = 1e-6
+_FLOAT32 = 2.0**-23
+"""Largest relative distance of neighboring numbers in float32."""
 
 
 def _at_most(end: float, other: float) -> bool:
     return end <= other or (math.isfinite(other) and end <= other + _ROUNDING * abs(other))
+
+
+def reach(low: float, high: float) -> tuple[float, float]:
+    """The ends up to which a coordinate counts as inside: those of angles, -pi and pi, with the rounding of float32.
+
+    pi in float32 is more than pi in float64, and both are the same angle. All other ends are as they are.
+    """
+    if low == -math.pi and high == math.pi:
+        return low * (1 + _FLOAT32), high * (1 + _FLOAT32)
+    return low, high
 
 
 _NAMED = ("increasing", "simplex", "correlation")
@@ -242,11 +254,15 @@ class Support:
         return f"{box}, {self.within}" if self.within else box
 
     def contains(self, x: Tensor) -> Tensor:
-        """For each coordinate, whether it lies in the box, ends included, and not below the one before it if "increasing"."""
-        low, high = self.low, self.high
+        """For each coordinate, whether it lies in the box, ends included, and not below the one before it if "increasing".
+
+        Angles may exceed pi by the rounding of float32.
+        """
+        low, high = reach(self.low, self.high)
         if self.ends:
             dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-            low, high = (constant(column, dtype, x.device) for column in zip(*self.ends, strict=True))
+            ends = tuple(itertools.starmap(reach, self.ends))
+            low, high = (constant(column, dtype, x.device) for column in zip(*ends, strict=True))
         inside = (x >= low) & (x <= high)
         if self.within == "increasing":
             inside = inside & (torch.diff(x, dim=-1, prepend=x[..., :1]) >= 0)

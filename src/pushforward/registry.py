@@ -22,6 +22,15 @@ _CLASSES: dict[str, type] = {}
 _DEEPEST = 12
 _LONGEST = 100_000
 _SEEDS = 2**64
+_BASES = {
+    "pushforward.transforms.base.Transform": "transforms",
+    "pushforward.transforms.transformers.base.Transformer": "transformers",
+    "pushforward.transforms.stochastic.likelihoods.Likelihood": "likelihoods",
+    "pushforward.distributions.base.Distribution": "distributions",
+    "pushforward.models.base.Model": "models",
+    "pushforward.detection.scores.base.Statistic": "scores",
+}
+"""The packages of classes that are derived from these; the names, since the modules of the bases import this one."""
 _TYPES = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),)}
 
 
@@ -101,7 +110,7 @@ def describe(thing: Any) -> dict[str, Any]:
     if name is None:
         raise ConfigError(
             f"{cls.__module__}.{cls.__qualname__} is not registered, so a file cannot name it: decorate it with "
-            "@pushforward.registry.register('transforms') (or distributions, models)."
+            f"@pushforward.registry.register({_package(cls)!r})."
         )
     arguments = {}
     for key, parameter in inspect.signature(cls).parameters.items():
@@ -191,15 +200,21 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, where) for item in value]
     if type(value) in _CLASSES.values():
         return describe(value)
-    if isinstance(value, nn.Module):
+    if isinstance(value, nn.Module) or _package(type(value)) != "networks":
         raise ConfigError(
             f"{where} is a {type(value).__name__}, and this class is not registered, so a file cannot name it: decorate it with "
-            "@pushforward.registry.register('networks')."
+            f"@pushforward.registry.register({_package(type(value))!r})."
         )
     raise ConfigError(
         f"{where} is a {type(value).__name__}, which a model file cannot store: give numbers, text, lists of these, or objects of "
         "registered classes."
     )
+
+
+def _package(cls: type) -> str:
+    """The package under which to register a class; "networks" for one that is derived from none of pushforward's bases."""
+    bases = (f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__)
+    return next((_BASES[base] for base in bases if base in _BASES), "networks")
 
 
 def _restore(value: Any, largest: int, depth: int) -> Any:

@@ -35,6 +35,29 @@ def picture():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(20, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
 
+def rgb():
+    return convolutions(3)
+
+def gray():
+    return convolutions(1)
+
+def strict():
+    return Strict()
+
+def convolutions(channels):
+    torch.manual_seed(0)
+    first = torch.nn.Conv2d(channels, 6, 3)
+    return torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(24, 3))
+
+class Strict(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = rgb()
+
+    def forward(self, x):
+        assert x.shape[1] == 3
+        return self.net(x)
+
 constant = 3
 """
 
@@ -160,6 +183,82 @@ def test_images_reach_the_network_from_0_to_1_and_others_are_refused(folder, cap
     assert found["p_value"].to_pylist() == guard(x[[601, 600]]).p_value.tolist()
     assert main([*words, str(folder / "sixteen.npy"), "-o", str(folder / "x.csv")]) == 1
     assert "images that are not of 8 bits" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def pictures(folder) -> Path:
+    """Guards of networks of gray and of RGB images, and folders of pictures."""
+    import my_networks_of_a_test  # pyright: ignore
+
+    rng, path = np.random.default_rng(0), folder / "channels"
+    gray, color = (rng.integers(0, 256, (300, *shape), dtype=np.uint8) for shape in ((8, 8), (8, 8, 3)))
+    for name, images in (("gray", gray[..., None]), ("rgb", color), ("strict", color)):
+        x = torch.from_numpy(np.moveaxis(images, 3, 1).copy()).float() / 255
+        guard = pf.NetworkGuard(getattr(my_networks_of_a_test, name)().eval(), 0.05, task="classify")
+        path.mkdir(exist_ok=True)
+        guard.fit(x[:100], calibration=x[100:]).save(path / f"{name}.safetensors")
+    alike = np.repeat(gray[..., None], 3, -1)
+    kinds = {"only gray": list(gray[:5]), "only rgb": list(color[:5]), "alike": list(alike[:5])}
+    kinds |= {
+        "gray and alike": [*gray[:3], *alike[3:5]],
+        "one in color": [*gray[:4], color[4]],
+        "small": list(gray[:5, :2]),
+    }
+    for name, images in kinds.items():
+        (path / name).mkdir()
+        for k, image in enumerate(images):
+            Image.fromarray(image).save(path / name / f"{k}.png")
+    np.save(path / "gray.npy", gray[:5])
+    np.save(path / "alike.npy", alike[:5])
+    np.save(path / "rgb.npy", color[:5])
+    return path
+
+
+@pytest.mark.parametrize("network", ["gray", "rgb", "strict"])
+def test_gray_pictures_in_all_forms_have_one_score(pictures, network):
+    """One channel or three equal ones, for a network of one or of three channels, in parts of two."""
+    words = ["--network", f"my_networks_of_a_test:{network}", "-o", str(pictures / "out.parquet"), "--rows", "2"]
+    found = []
+    for source in ("only gray", "alike", "gray and alike", "gray.npy", "alike.npy"):
+        assert main(["score", str(pictures / f"{network}.safetensors"), str(pictures / source), *words]) == 0
+        found.append(pq.read_table(pictures / "out.parquet")["anomaly_score"].to_pylist())
+    assert len(found[0]) == 5
+    assert all(scores == found[0] for scores in found)
+
+
+@pytest.mark.parametrize(("source", "words"), [
+    ("only rgb", "0.png of {} has colors"), ("one in color", "4.png of {} has colors"),
+    ("rgb.npy", "image 0 (counted from 0) of {} has colors"),
+])  # fmt: skip
+def test_a_picture_with_colors_for_a_network_of_gray_ones_is_named(pictures, capsys, source, words):
+    network = ["--network", "my_networks_of_a_test:gray", "--rows", "2"]
+    for command in ("score", "report"):
+        output = ["-o", str(pictures / "out.html" if command == "report" else pictures / "out.csv")]
+        guard = str(pictures / "gray.safetensors")
+        assert main([command, guard, str(pictures / source), *network, *output]) == 1
+        sentence = words.format(pictures / source) + ", and the network reads gray images: convert it to gray"
+        assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_pictures_of_a_size_that_the_network_cannot_read(pictures, capsys):
+    words = ["score", str(pictures / "rgb.safetensors"), str(pictures / "small"), "-o", str(pictures / "out.csv")]
+    assert main([*words, "--network", "my_networks_of_a_test:rgb"]) == 1
+    assert "the network cannot read a batch of shape (5, 1, 2, 8)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("network", ["gray", "rgb"])
+def test_every_command_brings_pictures_to_the_channels_of_the_network(pictures, capsys, network):
+    guard, other = (
+        str(pictures / f"{network}.safetensors"),
+        str(pictures / {"gray": "alike", "rgb": "only gray"}[network]),
+    )
+    given = ["--network", f"my_networks_of_a_test:{network}"]
+    assert main(["report", guard, other, *given, "-o", str(pictures / "report.html")]) == 0
+    files = ["alike.npy", "gray.npy"] if network == "gray" else ["gray.npy", "rgb.npy"]
+    normal, odd = (str(pictures / name) for name in files)
+    assert main(["evaluate", guard, normal, "--anomalies", odd, *given]) == 0
+    assert main(["diff", guard, guard, other, *given]) == 0
+    assert main(["export", guard, "-o", str(pictures / f"{network}.pt2"), "--example", other, *given]) == 0
 
 
 @pytest.mark.parametrize("command", ["recalibrate", "update", "serve"])

@@ -115,6 +115,12 @@ def test_random_features():
     assert torch.equal(RandomFeatures((3, 8, 10), outputs=5, seed=1)(images), values)  # weights come from the seed
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.equal(RandomFeatures((3, 8, 10), outputs=5, seed=2)(images), values)
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = RandomFeatures((3, 8, 10), outputs=5, seed=1)(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(other, values)  # and not from the default type
     x = images.double().requires_grad_()
     features.double()(x).sum().backward()
     assert x.grad.abs().sum() > 0

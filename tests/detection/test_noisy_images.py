@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pushforward.detection import auroc
+from pushforward.detection import auroc, noisy_images
 from pushforward.detection.noisy_images import NoisyImages, small
 from pushforward.detection.smoothing import NoisyFunction, Smoothing
 from pushforward.errors import StorageError
@@ -28,6 +28,26 @@ def rows(images: torch.Tensor) -> np.ndarray:
 @pytest.fixture(scope="module")
 def base() -> NoisyImages:
     return NoisyImages.fit(digits()[:1200], SIGMA, steps=300)
+
+
+def test_the_noise_of_the_training_does_not_depend_on_the_default_type(monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def seen(images, *, noise, **options):
+        raise Seen(noise(3, torch.Generator().manual_seed(0)))
+
+    monkeypatch.setattr(noisy_images, "fit_transformations", seen)
+    found = []
+    try:
+        for dtype in (torch.float64, torch.float32):
+            torch.set_default_dtype(dtype)
+            with pytest.raises(Seen) as caught:
+                NoisyImages.fit(digits()[:200], SIGMA, steps=1)
+            found.append(caught.value.args[0])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found)
 
 
 def test_it_sees_how_an_image_stands_under_noise(base):

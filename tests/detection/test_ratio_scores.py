@@ -41,6 +41,15 @@ class TestMutate:
         assert stats.kstest((all_new.flatten().numpy() + 0.5) / 256, "uniform").pvalue > 0.01
         assert torch.equal(mutate(x, 1.0, torch.Generator().manual_seed(0)), all_new)
 
+    def test_the_default_type_changes_nothing(self):
+        x = torch.zeros(1000, dtype=torch.uint8)
+        torch.set_default_dtype(torch.float64)
+        try:
+            found = mutate(x, 0.3, torch.Generator().manual_seed(0))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert torch.equal(found, mutate(x, 0.3, torch.Generator().manual_seed(0)))
+
     def test_errors_of_arguments(self):
         x = torch.zeros(2, 2, dtype=torch.uint8)
         for rate, levels in ((1.5, 4), (math.nan, 4), (0.1, 0), (0.1, 257)):

@@ -45,6 +45,13 @@ def textures(n: int, seed: int, contrast: float = 30.0) -> torch.Tensor:
     return (127 + contrast * torch.randn(n, 1, 8, 8, generator=g)).round().clamp(0, 255).to(torch.uint8)
 
 
+@pytest.fixture
+def double_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="module")
 def cup_score() -> TransformationScore:
     return fit_transformations(cups(300, 0), steps=50)
@@ -158,6 +165,15 @@ def test_shifts_change_images_within_the_range(shift, shape):
         assert not torch.equal(y, x)
 
 
+@pytest.mark.parametrize("shift", SHIFTS, ids=lambda shift: shift.__name__.strip("_"))
+def test_shifts_do_not_depend_on_the_default_type(shift, double_by_default):
+    x = 2 * torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float32) - 1
+    found = shift(x, torch.Generator().manual_seed(1))
+    torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, shift(x, torch.Generator().manual_seed(1)))
+
+
 class TestSurpriseSum:
     def test_the_tail_of_an_exponential_distribution(self):
         """-log P(s >= v) of an exponential variable is v / mean, inside and far beyond the reference."""
@@ -226,6 +242,10 @@ class TestGuardOfImages:
         alone = auroc(pixels(normal).numpy(), pixels(other).numpy())
         assert 0.7 < alone < 0.999
         assert auroc(score(normal).numpy(), score(other).numpy()) > alone - 0.03
+
+    def test_it_is_fitted_where_the_default_type_is_float64(self, double_by_default):
+        guard = pf.Guard(0.1, max_steps=2, random_state=0).fit(cups(100, 0))
+        assert np.isfinite(guard.anomaly_score(cups(3, 1))).all()
 
     def test_colors_and_odd_sizes(self):
         x = torch.randint(256, (120, 3, 10, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -7,6 +7,7 @@ from scipy import stats
 from torch import Size
 
 from pushforward.distributions import Uniform
+from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 
 
@@ -40,3 +41,11 @@ def test_the_gradient_is_zero_and_connected():
     z = torch.tensor([[0.5, 0.5], [0.5, 1.5]], requires_grad=True)
     (gradient,) = torch.autograd.grad(Uniform(2).log_prob(z).sum(), z)
     assert torch.equal(gradient, torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [("a", "b"), (0.0, None), (math.nan, 1.0), (0.0, math.inf), (1.0, 1.0), (True, 2.0)]
+)
+def test_ends_are_finite_numbers_in_order(low, high):
+    with pytest.raises(ConfigError, match=r"(low|high) must be a number|low < high"):
+        Uniform(2, low, high)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import collections
 import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pushforward as pf
 from pushforward.cli import main
 from pushforward.detection.network import Embedder
 from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.estimators import ShiftedGuard
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -170,7 +175,13 @@ def test_photographs_of_every_form() -> None:
         ([np.zeros(9, np.uint8)], "is no picture"),
         ([Image.fromarray(np.full((9, 9), 30_000, np.uint16))], "more than 8 bits"),
         ([], "no inputs"),
-        ("a.png", "a list of inputs"),
+        (iter(()), "no inputs"),
+        ("a.png", "this is one input, of type str: give a list of inputs"),
+        (Path("a.png"), "this is one input, of type PosixPath: give a list of inputs"),
+        (np.array("a.png"), "this is one input, of type ndarray: give a list"),
+        (Image.new("RGB", (9, 9)), "this is one input, of type Image: give a list"),
+        ({"a.png", "b.png"}, "the order of a set is not defined.*: give a list"),
+        (pd.DataFrame({"path": ["a.png", "b.png"]}), r"a table of texts, of shape \(2, 1\).*: give one column of it"),
     ],
     ids=[
         "path",
@@ -183,12 +194,97 @@ def test_photographs_of_every_form() -> None:
         "vector",
         "16 bits",
         "empty",
+        "empty iterator",
         "text",
+        "one path",
+        "one text of NumPy",
+        "one picture of Pillow",
+        "set",
+        "table of paths",
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(guard, data, match) -> None:
     with pytest.raises(InputError, match=match):
         guard.predict(data)
+
+
+FORMS = {
+    "tuple": tuple,
+    "deque": collections.deque,
+    "texts": np.array,
+    "objects": lambda paths: np.array([Path(path) for path in paths], dtype=object),
+    "pandas": lambda paths: pd.Series(paths, index=np.random.default_rng(0).permutation(len(paths))),
+    "polars": pl.Series,
+    "pyarrow": pa.array,
+    "generator": lambda paths: (path for path in paths),
+    "keys": lambda paths: dict.fromkeys(paths).keys(),
+    "iterable": lambda paths: Stream(paths),
+}
+
+
+class Stream(IterableDataset):
+    """A stream of paths with labels."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+
+    def __iter__(self):
+        return iter([(path, 0) for path in self.paths])
+
+
+@pytest.fixture(scope="module")
+def paths(noise, tmp_path_factory) -> list[str]:
+    folder, found = tmp_path_factory.mktemp("pictures"), []
+    for k in np.random.default_rng(0).permutation(len(noise)):
+        found.append(str(folder / f"{k}.png"))
+        Image.fromarray(noise[k]).save(found[-1])
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_paths_that_are_not_in_a_list(form, paths) -> None:
+    embed = Embedder(network(), pf.data.Photographs(16), batch_size=16)
+    as_form = FORMS[form]
+    np.testing.assert_array_equal(embed(as_form(paths)), embed(paths))
+    guard = pf.Guard(0.1, embed=embed, random_state=0).fit(paths)
+    again = pf.Guard(0.1, embed=embed, random_state=0).fit(as_form(paths))
+    for method in ("p_value", "anomaly_score", "score_samples", "predict"):
+        np.testing.assert_array_equal(getattr(again, method)(as_form(paths)), getattr(guard, method)(paths))
+    labels = [k < 5 for k in range(len(paths))]
+    assert again.evaluate(as_form(paths), labels).to_json() == guard.evaluate(paths, labels).to_json()
+    if form not in ("deque", "iterable"):  # their pictures are not shown
+        found, wanted = (g.report(x).to_html() for g, x in ((again, as_form(paths)), (guard, paths)))
+        assert found.count("<img") == wanted.count("<img") > 0
+
+
+def test_a_generator_is_read_once_and_its_rows_are_counted(paths) -> None:
+    embed = Embedder(network(), pf.data.Photographs(16))
+    groups = np.arange(len(paths)) // 2
+    options = {"embed": embed, "random_state": 0, "density": True, "max_steps": 2}
+    guard = pf.Guard(0.2, **options).fit((path for path in paths), groups=groups)
+    same = pf.Guard(0.2, **options).fit(paths, groups=groups)
+    found, wanted = guard.assess(path for path in paths), same.assess(paths)
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values)
+    shifted = ShiftedGuard(guard, (path for path in paths), shifted=(path for path in paths[::2]))
+    np.testing.assert_array_equal(
+        shifted.p_value(path for path in paths), ShiftedGuard(same, paths, shifted=paths[::2]).p_value(paths)
+    )
+    guard.recalibrate((path for path in paths), groups=groups)
+    same.recalibrate(paths, groups=groups)
+    np.testing.assert_array_equal(guard.p_value(paths), same.p_value(paths))
+
+
+def test_loaders_give_batches_and_not_inputs() -> None:
+    class Loader:
+        """Of another library."""
+
+        batch_size = 5
+
+        def __iter__(self):
+            return iter(torch.zeros(4, 5, 3, 20, 20, dtype=torch.uint8))
+
+    assert len(Embedder(network(), pf.data.Photographs(16))(Loader())) == 20
 
 
 def test_wrong_options() -> None:

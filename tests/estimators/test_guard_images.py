@@ -205,11 +205,64 @@ def test_lists_of_pictures_are_the_same_images(colored):
     )
     a, b = (Guard(alpha=0.2, max_steps=2, random_state=0).fit(x) for x in (images, pictures))
     assert np.array_equal(a.score_samples(images), b.score_samples(images))
-    with pytest.raises(InputError, match="sizes unequal"):
+    with pytest.raises(
+        InputError, match="image 60 is 5 wide and 5 high, and image 0 is 5 wide and 6 high: resize them"
+    ):
         Guard(alpha=0.2).fit([*images, images[0][1:]])
     for paths in ("photographs", ["a.png"] * 100, [Path("a.png")] * 100):
         with pytest.raises(InputError, match=r"pf\.io\.read_images"):
             Guard(alpha=0.2).fit(paths)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, Image.fromarray, np.ndarray.tolist])
+def test_the_first_image_of_another_size_is_named(colored, kind):
+    image = np.zeros((6, 5, 3), np.uint8)
+    for other, words in ((image[1:], "5 wide and 5 high"), (image[:, 2:], "3 wide and 6 high")):
+        with pytest.raises(
+            InputError, match=f"image 2 is {words}, and image 0 is 5 wide and 6 high: resize them to one size"
+        ):
+            colored.anomaly_score([kind(x) for x in (image, image, other, image[3:])])
+    with pytest.raises(InputError, match="image 1 is 5 wide and 5 high, and image 0 is 5 wide and 6 high: resize"):
+        colored.anomaly_score((image, Image.fromarray(image[1:])))
+
+
+def test_images_of_one_size_and_different_shapes(colored):
+    image = np.zeros((6, 5, 3), np.uint8)
+    for other in (image[..., 0], np.moveaxis(image, 2, 0)):
+        with pytest.raises(InputError, match=r"image 1 has \(.*\), and image 0 has \(6, 5, 3\): give all of them gray"):
+            colored.anomaly_score([image, other])
+
+
+def test_one_image_is_not_a_stack(colored, guard, clothes):
+    image = np.zeros((6, 5, 3), np.uint8)
+    assert colored.anomaly_score([image]) == colored.anomaly_score(image[None])
+    for one in (image, torch.from_numpy(image)):
+        with pytest.raises(
+            InputError, match=r"\(6, 5, 3\) is one image: give \(1, 6, 5, 3\), or put the image in a list"
+        ):
+            colored.anomaly_score(one)
+    with pytest.raises(InputError, match=r"is one color image or three gray ones: give \(1, 3, 6, 5\)"):
+        colored.anomaly_score(np.moveaxis(image, 2, 0))
+    for shape in ((40, 50, 3), (6, 5, 4)):
+        with pytest.raises(InputError, match="is one image: give"):
+            colored.anomaly_score(np.zeros(shape, np.uint8))
+    with pytest.raises(InputError, match=r"\(28, 28, 1\) is one image: give \(1, 28, 28, 1\)"):
+        guard.anomaly_score(clothes[0][..., None])
+    for picture in (Image.fromarray(image), Image.fromarray(image[..., 0])):
+        for method in (colored.anomaly_score, Guard(alpha=0.2).fit):
+            with pytest.raises(InputError, match="this is one picture, of type Image: give a list of pictures"):
+                method(picture)
+
+
+def test_a_narrow_image_is_not_a_stack():
+    """The width of the images is a number of channels too."""
+    images = np.random.default_rng(0).integers(100, 140, size=(200, 6, 3, 3)).astype(np.uint8)
+    narrow = Guard(alpha=0.1, max_steps=3, random_state=0).fit(images)
+    assert len(narrow.predict(images[:5, ..., 0])) == 5
+    with pytest.raises(InputError, match=r"\(6, 3, 3\) is one image"):
+        narrow.predict(images[0])
+    with pytest.raises(InputError, match=r"got \(3, 7, 3\)"):
+        narrow.predict(np.zeros((5, 7, 3), np.uint8))
 
 
 def test_gray_images_for_a_guard_of_colored_ones(colored):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
 import warnings
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -650,3 +652,53 @@ def test_one_logit_for_two_classes():
     assert guard(x[800:]).alarm.float().mean() < 0.12
     assert guard(30 * torch.ones(5, 4)).alarm.all()
     np.testing.assert_array_equal(guard(x[:9]).prediction, (net(x[:9])[:, 0] > 0).long())
+
+
+def test_streams_do_not_keep_their_inputs():
+    """Batches of a generator are freed while the next ones are scored, and so are training rows that are set aside."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    alive: list[weakref.ref[Tensor]] = []
+
+    def batches(count: int, labels: bool = False):
+        for _ in range(count):
+            gc.collect()
+            assert sum(ref() is not None for ref in alive) <= 2
+            x = torch.randn(30, 4)
+            alive.append(weakref.ref(x))
+            y = torch.arange(30) % 2
+            yield (x, y) if labels else x
+            del x
+
+    guard = pf.NetworkGuard(net, 0.05, score="Mahalanobis")
+    guard.fit(batches(10, True), calibration="train")
+    alive.clear()
+    assert len(guard.p_value(batches(10))) == 300
+    alive.clear()
+    assert 0 <= guard.evaluate(batches(10, True)).auroc.value <= 1
+
+
+def test_a_file_for_the_module_in_a_wrapper_says_so(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    x = torch.randn(300, 4)
+    pf.NetworkGuard(net, 0.05, score="Mahalanobis").fit((x[:100], torch.arange(100) % 3), calibration=x[100:]).save(
+        tmp_path / "guard.safetensors"
+    )
+    with pytest.raises(StorageError, match=r"module in this DataParallel: pass net\.module"):
+        pf.NetworkGuard.load(tmp_path / "guard.safetensors", nn.DataParallel(net))
+
+
+def test_recalibration_counts_in_its_own_autocast():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    x = torch.randn(600, 4)
+    guard = pf.NetworkGuard(net, 0.05, score="Mahalanobis").fit(
+        (x[:100], torch.arange(100) % 3), calibration=x[100:300]
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        guard.recalibrate(x[300:])
+        assert guard.autocast_ == "bfloat16"
+        guard.p_value(x[:10])
+    with pytest.warns(PushforwardWarning, match="is called without torch.autocast"):
+        guard.p_value(x[:10])

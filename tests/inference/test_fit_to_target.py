@@ -154,7 +154,52 @@ def test_a_mode_far_away_is_found_and_reported():
         )
     assert not fit.reliable
     assert fit.dropped_modes[0].location.tolist() == pytest.approx([12, 12], abs=1e-3)
-    assert fit.dropped_modes[0].mass == pytest.approx(1, abs=0.1)  # as large as the part that the flow covers
+    assert fit.dropped_modes[0].mass == pytest.approx(0.5, abs=0.05)  # as large as the part that the flow covers
+
+
+def test_masses_of_modes_are_parts_of_the_whole_target():
+    """The flow starts at the mode of a tenth of the mass, so its evidence lacks the other nine tenths."""
+    shares = torch.tensor([0.1, 0.9]).log()
+
+    def two(x):
+        each = [-0.5 * (x - 6).square().sum(-1), -0.5 * (x + 6).square().sum(-1)]
+        return torch.logsumexp(torch.stack(each) + shares.to(x)[:, None], 0)
+
+    with pytest.warns(PushforwardWarning, match=r"at \(-6, -6\) with about 90% of the mass"):
+        fit = inference.fit_to_target(2, two, max_steps=50, seed=0, starts=[[6.0, 6.0]], **QUIET)
+    found, missed = sorted(fit.modes, key=lambda mode: mode.dropped)
+    assert (found.dropped, missed.dropped) == (False, True)
+    assert found.mass == pytest.approx(0.1, abs=0.01)
+    assert missed.mass == pytest.approx(0.9, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.*lower bound")
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: pf.models.NSF(2, circular=True, hidden=(8,)), r"of this NSF lie in \(-3.14159, 3.14159\)"),
+        (
+            lambda: pf.models.Flow(
+                pf.transforms.Chain(pf.transforms.Bounds(2, (0, 0), (None, None)), *small().chain), small().base
+            ),
+            r"of this Flow lie in \(0, inf\).*parameters=",
+        ),
+        (
+            lambda: pf.models.Flow(pf.transforms.Bounds(2, (None, 0.0), (None, 1.0)), pf.distributions.Normal(2)),
+            r"the reals or \(0, 1\), by coordinate",
+        ),
+        (
+            lambda: pf.models.Flow(pf.transforms.Affine(2), pf.distributions.Uniform(2)),
+            r"a part that its base on \(0, 1\) leaves",
+        ),
+        (lambda: pf.models.Flow(pf.transforms.Reverse(2), pf.distributions.Uniform(2)), r"lie in \(0, 1\)"),
+        (lambda: pf.models.Flow(pf.transforms.Sigmoid(2), pf.distributions.Normal(2)), "exact density"),
+    ],
+    ids=["circular", "positive", "columns", "affine to a box", "box", "gap"],
+)
+def test_flows_that_are_not_on_the_reals_are_refused(model, message):
+    with pytest.raises(ConfigError, match=message):
+        inference.fit_to_target(model(), lambda v: -0.5 * v.square().sum(-1), max_steps=2, **QUIET)
 
 
 def test_a_bad_fit_warns_with_its_k_hat():

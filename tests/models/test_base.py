@@ -310,6 +310,115 @@ def test_a_transform_of_ones_own_with_a_wrong_result_is_named(result, message):
         model.log_prob(torch.zeros(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda x: (2 * x, x.sum(-1)), r"must return Step\(z, contribution\); got a tuple"),
+        (
+            lambda x: transforms.Step(2 * x, torch.full_like(x, math.log(2))),
+            r"contribution of shape \(2, 2\).* shape \(2,\)",
+        ),
+    ],
+    ids=["tuple", "terms"],
+)
+def test_every_method_names_such_a_transform(result, message):
+    model = Flow(transforms.Chain(_Double(result), transforms.Affine(2)), distributions.Normal(2))
+    for call in (model.evaluate, lambda x: model.sample_and_log_prob(len(x), seed=0)):
+        with pytest.raises(ConfigError, match="_Double.encode .*" + message):
+            call(torch.zeros(2, 2))
+
+
+def test_a_wrong_decode_of_ones_own_is_named():
+    class Wider(_Double):
+        def decode(self, z, context=None, *, noise=None):
+            return torch.cat([z, z], -1)
+
+    model = Flow(Wider(lambda x: transforms.Step(2 * x[..., :2], x.new_zeros(len(x)))), distributions.Normal(2))
+    with pytest.raises(ConfigError, match=r"Wider.decode returned an x of shape \(3, 4\).* the shape \(3, 2\)"):
+        model.sample_and_log_prob(3, seed=0)
+
+
+class _Base(distributions.Distribution):
+    """A standard normal whose log-density a test changes."""
+
+    def __init__(self, result) -> None:
+        super().__init__(2)
+        self.result = result
+
+    def log_prob(self, z, context=None):
+        return self.result(-0.5 * z.square() - 0.5 * math.log(2 * math.pi))
+
+    def sample(self, batch, context=None, *, generator=None):
+        return torch.randn((*batch, 2), generator=generator, **self.like(generator))
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda terms: terms.sum(), r"of shape \(\) for noise of shape \(2, 2\)"),
+        (lambda terms: terms, r"of shape \(2, 2\)"),
+        (lambda terms: terms.sum(-1, keepdim=True), r"of shape \(2, 1\)"),
+        (lambda terms: float(terms.sum()), "of type float"),
+    ],
+    ids=["scalar", "terms", "column", "float"],
+)
+def test_a_base_of_ones_own_with_a_wrong_log_density_is_named(result, message):
+    model = Flow(transforms.Affine(2), _Base(result))
+    for call in (model.log_prob, model.evaluate, model, lambda x: model.sample_and_log_prob(len(x), seed=0)):
+        with pytest.raises(ConfigError, match=rf"_Base.log_prob returned .*{message}.*the shape \(2,\)"):
+            call(torch.zeros(2, 2))
+    right = Flow(transforms.Affine(2), _Base(lambda terms: terms.sum(-1)))
+    x = torch.randn(3, 2)
+    torch.testing.assert_close(torch.vmap(right.log_prob)(x), right.log_prob(x))
+
+
+class TestGradientsOfSamples:
+    """A base or a transform that chooses a category passes no gradient, so none of a part of the path is given."""
+
+    BASES = (
+        lambda: distributions.GaussianMixture(2),
+        lambda: distributions.MADEMixture(2, hidden=(8,)),
+        lambda: Ensemble(RealNVP(2, hidden=(8,)), RealNVP(2, hidden=(8,))),
+        lambda: distributions.Product(distributions.Normal(1), distributions.GaussianMixture(1)),
+    )
+
+    @pytest.mark.parametrize("make", BASES, ids=["mixture", "MADE", "ensemble", "product"])
+    def test_a_base_that_chooses(self, make):
+        model = Flow(RealNVP(2, hidden=(8,)).chain, make())
+        name = type(model.base).__name__
+        with pytest.raises(KindError, match=rf"samples of {name} carry no gradient: call sample\(\) instead"):
+            model.rsample(3)
+        x, log_q = model.sample_and_log_prob(3, seed=0)
+        assert not x.requires_grad
+        assert not log_q.requires_grad
+        torch.testing.assert_close(log_q, model.log_prob(x).detach(), rtol=1e-4, atol=1e-5)
+        assert torch.equal(x, model.sample(3, seed=0))
+        assert model.log_prob(x).requires_grad
+        assert model.rsample(noise=torch.randn(3, 2)).requires_grad  # given noise, the base chooses nothing
+
+    def test_a_transform_that_chooses(self):
+        part = transforms.Abs(2, hidden=(8,))
+        model = Flow(transforms.Chain(part, transforms.Inverse(transforms.Softplus(2))), distributions.Normal(2))
+        for noise in (None, torch.rand(3, 2)):
+            with pytest.raises(KindError, match="samples of Abs carry no gradient"):
+                model.rsample(() if noise is not None else 3, noise=noise)
+
+
+def test_initialize_refuses_infinite_rows_by_their_index():
+    model, rows = RealNVP(2, hidden=(8,)), torch.randn(20, 2)
+    rows[4, 1] = -math.inf
+    with pytest.raises(InputError, match=r"RealNVP got -inf at index \(4, 1\) \(row 4\): training rows must be finite"):
+        model.initialize(rows)
+    with pytest.raises(InputError, match="NaN at index"):
+        model.initialize(torch.full((2, 2), math.nan))
+
+
+@pytest.mark.parametrize("generator", [3, "0"])
+def test_a_generator_is_one_of_torch(generator):
+    with pytest.raises(ConfigError, match=r"generator must be a torch.Generator; got .* as seed="):
+        RealNVP(2, hidden=(8,)).sample(3, generator=generator)
+
+
 def test_parts_of_another_kind_are_refused_with_what_to_write():
     part, base = transforms.Affine(2), distributions.Normal(2)
     for wrong, message in (

@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, con
 
 from pushforward import distributions, transforms
 from pushforward.errors import InputError, KindError, PushforwardError
-from pushforward.models import Flow
+from pushforward.models import NSF, Flow
 from pushforward.models.torch_distribution import ModelDistribution
 from pushforward.transforms.base import Step, Transform
 
@@ -103,7 +103,7 @@ def test_rsample_is_refused_if_the_base_is_discrete():
     distribution = Flow(Shift(2), distributions.GaussianMixture(2)).distribution()
     assert not distribution.has_rsample
     assert distribution.sample((3,)).shape == (3, 2)
-    with pytest.raises(KindError, match=r"call sample\(\)"):
+    with pytest.raises(KindError, match=r"GaussianMixture carry no gradient: call sample\(\)"):
         distribution.rsample((3,))
 
 
@@ -121,6 +121,12 @@ def test_log_prob_has_the_errors_of_the_model():
         (lambda: Flow(transforms.Logit(2), distributions.Normal(2)), [0.2, 0.8], [0.2, 1.5]),
         (lambda: Flow(transforms.Inverse(transforms.Exp(2)), distributions.Normal(2)), [0.2, 8.0], [-0.2, 8.0]),
         (lambda: Flow(transforms.Reverse(2), distributions.VonMises(2)), [0.2, -3.0], [0.2, 3.5]),
+        (
+            lambda: Flow(transforms.Bounds(2, (None, None), (1.0, None)), distributions.Normal(2)),
+            [1.0, 8.0],
+            [1.1, 0.0],
+        ),
+        (lambda: Flow(transforms.Bounds(2, (None, None), (1.0, 1.0)), distributions.Normal(2)), [1.0, 1.0], [1.1, 0.0]),
     ],
 )
 def test_support(model, inside, outside):
@@ -142,6 +148,35 @@ def test_supports_are_torch_constraints_that_map_to_the_reals():
     x = torch.distributions.biject_to(distribution.support)(torch.tensor([-1.0, 2.0]))
     assert bool(distribution.support.check(x))
     assert distribution.support.base_constraint.upper_bound == 1.0
+
+
+def test_an_end_of_a_half_line_is_inside_and_maps_to_the_reals():
+    model = Flow(transforms.Bounds(2, (None, None), (1.0, 1.0)), distributions.Normal(2)).double()
+    distribution, x = model.distribution(), torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    assert bool(distribution.support.check(x).all())
+    assert torch.equal(distribution.log_prob(x), model.log_prob(x))
+    for to in (torch.distributions.biject_to, torch.distributions.transform_to):
+        assert bool((to(distribution.support)(torch.tensor([-1.0, 2.0])) < 1).all())
+
+
+def test_angles_of_float32_are_inside():
+    """pi in float32 is more than pi in float64."""
+    angles = torch.tensor([[math.pi, -math.pi]]).double()
+    for make in (
+        lambda: Flow(transforms.Reverse(2), distributions.VonMises(2)),
+        lambda: Flow(transforms.Reverse(2), distributions.Uniform(2, -math.pi, math.pi)),
+        lambda: NSF(2, circular=True, layers=1, hidden=(8,)),
+        lambda: NSF(2, circular=(1,), layers=1, hidden=(8,)),
+        lambda: NSF(2, circular=True, layer="autoregressive", layers=1, hidden=(8,)),
+    ):
+        model = make().double().eval()
+        found = model.log_prob(angles)
+        torch.testing.assert_close(found, model.log_prob(angles.clamp(-math.pi, math.pi)), rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.distribution().log_prob(angles), found)
+        outside = torch.tensor([[0.0, math.pi + 1e-6]], dtype=torch.float64)
+        assert model.log_prob(outside) == -math.inf
+    unit = Flow(transforms.Reverse(2), distributions.Uniform(2)).double()  # no other support is wider than it says
+    assert unit.log_prob(torch.tensor([[0.5, 1 + 1e-9]], dtype=torch.float64)) == -math.inf
 
 
 def test_expand():

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
+import torch
 
 from pushforward.errors import ConfigError
 from pushforward.training.budget import Budget, evaluation_interval, make_budget, make_schedule, seconds
@@ -63,6 +65,14 @@ def test_schedules():
     assert [cosine(0.0), cosine(0.5), cosine(1.0)] == pytest.approx([1.0, 0.5, 0.0])
     assert make_schedule(None)(0.7) == 1.0
     assert make_schedule(lambda spent: 1 - spent)(0.25) == 0.75
+    assert make_schedule(lambda spent: torch.tensor(1 - spent))(0.25) == 0.75
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, None, "1", (1.0,)], ids=repr)
+def test_a_schedule_returns_factors(value):
+    message = rf"schedule must return a finite number of at least 0; got {re.escape(repr(value))} at u = 0.25\."
+    with pytest.raises(ConfigError, match=message):
+        make_schedule(lambda spent: value)(0.25)
 
 
 @pytest.mark.parametrize(("steps_per_pass", "interval"), [(None, 500), (3, 25), (333.4, 333), (1e6, 1000)])

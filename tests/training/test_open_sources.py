@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -54,6 +55,32 @@ def test_items_with_a_label_serve_a_model_without_context():
 
     train, _ = open_sources(SPEC, Labeled(numbered(8)), None, None, 4, 0)
     assert train.spec.cast(*train.read(torch.tensor([3, 1])))[0].flatten().tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, pd.DataFrame, lambda x: x.tolist()])
+def test_a_pair_of_arrays_serves_a_model_without_context(kind):
+    """As a TensorDataset(x, y) does: the second part is ignored, in held-out rows too."""
+    x = np.arange(8.0)[:, None]
+    for y in (kind(x + 1), np.arange(8), np.array(["a"] * 8), kind(x[:, [0, 0]])):
+        train, held = open_sources(SPEC, (kind(x), y), None, (kind(x[:3]), y[:3]), 4, 0)
+        for source, count in ((train, 8), (held, 3)):
+            (_, context), *_ = source.ordered()
+            assert context is None
+            assert torch.cat([part for part, _ in source.ordered()]).flatten().tolist() == list(range(count))
+    train, held = open_sources(SPEC, (x, x), None, 0.25, 4, 0)
+    assert (len(train.rows), len(held.rows)) == (6, 2)
+
+
+def test_a_pair_of_rows_is_two_rows():
+    two = InputSpec("Model", (3,), 0, torch.float32, torch.device("cpu"))
+    rows = (np.arange(3.0), np.ones(3))
+    train, held = open_sources(two, rows, None, rows, 4, 0)
+    assert len(train.rows) == len(held.rows) == 2
+    with pytest.raises(InputError, match=r"got \(4, 2\)"):
+        open_sources(two, (np.zeros((4, 2)), np.zeros(4)), None, None, 4, 0)
+    for options in ((np.zeros((4, 3)), np.zeros(3)), None), (np.zeros((4, 3)), (np.zeros((4, 3)), np.zeros((5, 1)))):
+        with pytest.raises(InputError, match=r"pair \(x, y\) with 4 rows of x, and y has the shape"):
+            open_sources(two, options[0], None, options[1], 4, 0)
 
 
 class Stream(IterableDataset):

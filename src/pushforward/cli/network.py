@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from collections.abc import Iterator
@@ -117,7 +118,8 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
     """Parts of a file: a table to write, and the inputs of the network.
 
     Images are given to the network in [0, 1], ``(n, channels, height, width)``, and tables as matrices, of the type of its weights. Columns
-    are found by name if the guard was fitted on a table with names.
+    are found by name if the guard was fitted on a table with names. Gray images get three equal channels, and images whose three
+    channels are equal get one, if the network cannot read them as they are.
 
     Args:
         source: the file.
@@ -126,13 +128,13 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
         guard: of the network.
 
     Raises:
-        InputError: for a table with columns that are not numbers, or images that are not of 8 bits.
+        InputError: for a table with columns that are not numbers, images that are not of 8 bits, or colors for a network of gray images.
     """
     from pushforward.cli.parts import column_types, numbered
     from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
-        yield from numbered(_named_batches(source, rows, guard.reader_.dtype))
+        yield from numbered(_named_batches(source, rows, guard))
     else:
         for chunk in stream_table(source, rows=rows, types=column_types(guard), empty=True, integers=True, **options):
             yield chunk, matrix_of(chunk, source, guard)
@@ -156,7 +158,7 @@ def example_inputs(source: str, options: dict[str, Any], guard: Any) -> Any:
     from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
-        return next(_image_batches(source, 2, guard.reader_.dtype))
+        return next(_image_batches(source, 2, guard))
     for chunk in stream_table(source, rows=2, **options):
         if chunk.num_rows:
             return matrix_of(chunk, source, guard)
@@ -191,7 +193,7 @@ def labeled_batches(
                 raise InputError(f"--label {label}: only a Parquet file of images has columns, and {source} is none.")
             labels = _labels(read_table(source, [label]).column(0), label)
         first = 0
-        for x in _image_batches(source, rows, guard.reader_.dtype):
+        for x in _image_batches(source, rows, guard):
             yield x, None if labels is None else labels[first : first + len(x)]
             first += len(x)
         return
@@ -231,28 +233,62 @@ def _labels(column: Any, name: str) -> Any:
         raise InputError(f"column {name!r} must have the number of each row's class: {error}") from None
 
 
-def _image_batches(source: str, rows: int, dtype: Any) -> Iterator[Any]:
-    """Images in [0, 1], of the type of the network's weights.
+def _image_batches(source: str, rows: int, guard: Any) -> Iterator[Any]:
+    """Images in [0, 1], of the type of the network's weights, with as many channels as it reads.
 
     Raises:
-        InputError: for images of other integers than 8 bits, whose largest value is not known from their numbers.
+        InputError: for images of other integers than 8 bits, whose largest value is not known from their numbers, or for colors if the
+            network reads gray images.
     """
-    return (x for _, x in _named_batches(source, rows, dtype))
+    return (x for _, x in _named_batches(source, rows, guard))
 
 
-def _named_batches(source: str, rows: int, dtype: Any) -> Iterator[tuple[list[str] | None, Any]]:
+def _named_batches(source: str, rows: int, guard: Any) -> Iterator[tuple[list[str] | None, Any]]:
     """The batches of :func:`_image_batches`, each with the names of its files, or None without image files."""
     import torch
 
     from pushforward.io.images import named_images
 
+    channels, first = None, 0
     for names, part in named_images(source, rows):
         if part.dtype != torch.uint8:
             raise InputError(
                 f"{source} has images that are not of 8 bits, and a network is given pixels from 0 to 1: store them as integers from 0 to 255 "
                 "(uint8)."
             )
-        yield names, (part.float() / 255).to(dtype or torch.float32)
+        x = (part.float() / 255).to(guard.reader_.dtype or torch.float32)
+        channels = _channels_read(guard, x[:2]) if channels is None else channels
+        if channels < x.shape[1] and (colored := (part != part[:, :1]).flatten(1).any(1)).any():
+            k = colored.tolist().index(True)
+            name = f"image {first + k} (counted from 0)" if names is None else names[k]
+            raise InputError(
+                f"{name} of {source} has colors, and the network reads gray images: convert it to gray, or leave it out."
+            )
+        yield names, _with_channels(x, channels)
+        first += len(part)
+
+
+def _channels_read(guard: Any, x: Any) -> int:
+    """The number of channels with which a network reads images: their own, else three of gray images and one of others.
+
+    The guard of a network does not know it, so the network is called. If it reads neither, the guard says why.
+    """
+    own: int = x.shape[1]
+    reader = copy.copy(guard.reader_)  # these few images must not show a new reader what the network is
+    for channels in (own, {1: 3, 3: 1}.get(own, own)):
+        try:
+            reader.read(_with_channels(x, channels))
+        except Exception:  # the code of the user's network
+            continue
+        return channels
+    return own
+
+
+def _with_channels(x: Any, channels: int) -> Any:
+    """Images with three equal channels of gray ones, or with the first channel of others."""
+    if x.shape[1] == channels:
+        return x
+    return x.repeat(1, channels, 1, 1) if channels > 1 else x[:, :1].contiguous()
 
 
 def matrix_of(chunk: Any, source: str, guard: Any) -> Any:

@@ -92,7 +92,7 @@ class NoisyImages:
         mixture = ProjectedMixture.fit(_rows(rest, top), sigma, directions=directions, components=components, seed=seed)
 
         def noise(n: int, source: torch.Generator) -> Tensor:
-            return small(sigma * torch.randn(n, *shape, generator=source))
+            return small(sigma * torch.randn(n, *shape, generator=source, dtype=torch.float32))
 
         def eight_bits(x: Tensor) -> Tensor:
             return (small(x.float() / top) * 255.0).round().to(torch.uint8)

@@ -54,9 +54,10 @@ class RandomFeatures(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for size in widths:
-                layers += [nn.Conv2d(channels, check_integer("widths", size), 4, stride=2, padding=1), nn.ReLU()]
+                size = check_integer("widths", size)
+                layers += [nn.Conv2d(channels, size, 4, stride=2, padding=1, dtype=torch.float32), nn.ReLU()]
                 channels, height, width = size, height // 2, width // 2
-            layers += [nn.Flatten(), nn.Linear(channels * height * width, outputs)]
+            layers += [nn.Flatten(), nn.Linear(channels * height * width, outputs, dtype=torch.float32)]
         self.body = nn.Sequential(*layers).requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ Noise = Callable[[int, torch.Generator], Tensor]
 
 def _two_parts(x: Tensor, generator: torch.Generator) -> Tensor:
     """Two images, joined along a random line."""
-    angle, offset = 2 * math.pi * _uniform(len(x), generator), _uniform(len(x), generator) - 0.5
-    down, across = torch.linspace(-1, 1, x.shape[2])[:, None], torch.linspace(-1, 1, x.shape[3])
-    side = (across * angle.cos() + down * angle.sin()) > 0.5 * offset
+    angle, offset = 2 * math.pi * _uniform(x, generator), _uniform(x, generator) - 0.5
+    down, across = (torch.linspace(-1, 1, side, dtype=x.dtype) for side in x.shape[2:])
+    side = (across * angle.cos() + down[:, None] * angle.sin()) > 0.5 * offset
     return torch.where(side, x, _others(x, generator))
 
 
@@ -45,7 +45,7 @@ def _blocks(x: Tensor, generator: torch.Generator) -> Tensor:
     half = n // 2
     quarters = x[:half].reshape(half, channels, 2, height // 2, 2, width // 2).permute(0, 2, 4, 1, 3, 5)
     quarters = quarters.reshape(half, 4, channels, height // 2, width // 2)
-    order = torch.rand(half, 4, generator=generator).argsort(1)
+    order = torch.rand(half, 4, generator=generator, dtype=x.dtype).argsort(1)
     quarters = quarters[torch.arange(half)[:, None], order].reshape(half, 2, 2, channels, height // 2, width // 2)
     shuffled = quarters.permute(0, 3, 1, 4, 2, 5).reshape(half, channels, height, width)
     down, right = (_integer(side // 4, side - side // 4, generator) for side in (height, width))
@@ -55,16 +55,15 @@ def _blocks(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def _mixture(x: Tensor, generator: torch.Generator) -> Tensor:
     """Means of two images, with a weight of 0.3 to 0.7."""
-    part = 0.3 + 0.4 * _uniform(len(x), generator)
+    part = 0.3 + 0.4 * _uniform(x, generator)
     return part * x + (1 - part) * _others(x, generator)
 
 
 def _stretched(x: Tensor, generator: torch.Generator) -> Tensor:
     """Stretched and sheared: each side by a factor of 0.7 to 1.4."""
-    n = len(x)
-    across, down = (torch.exp(math.log(0.7) + math.log(2.0) * _uniform(n, generator)).flatten() for _ in range(2))
-    shear, right, low = ((_uniform(n, generator) - 0.5).flatten() for _ in range(3))
-    zero = torch.zeros(n)
+    across, down = (torch.exp(math.log(0.7) + math.log(2.0) * _uniform(x, generator)).flatten() for _ in range(2))
+    shear, right, low = ((_uniform(x, generator) - 0.5).flatten() for _ in range(3))
+    zero = torch.zeros_like(down)
     rows = (torch.stack((across, 0.8 * shear, 0.3 * right), 1), torch.stack((zero, down, 0.3 * low), 1))
     grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
@@ -80,8 +79,8 @@ def _sharpness(x: Tensor, generator: torch.Generator) -> Tensor:
     """Half of the images blurred, the others with noise."""
     half = len(x) // 2
     blurred = F.avg_pool2d(x[:half], 3, 1, 1, count_include_pad=False)
-    scale = 0.05 + 0.3 * torch.randn(len(x) - half, 1, 1, 1, generator=generator).abs()
-    noisy = x[half:] + scale * torch.randn(x[half:].shape, generator=generator)
+    scale = 0.05 + 0.3 * torch.randn(len(x) - half, 1, 1, 1, generator=generator, dtype=x.dtype).abs()
+    noisy = x[half:] + scale * torch.randn(x[half:].shape, generator=generator, dtype=x.dtype)
     return torch.cat((blurred, noisy.clamp(-1.0, 1.0)))
 
 
@@ -200,8 +199,9 @@ def _others(x: Tensor, generator: torch.Generator) -> Tensor:
     return x[torch.randperm(len(x), generator=generator)]
 
 
-def _uniform(n: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, 1, 1, 1, generator=generator)
+def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
+    """A number from 0 to 1 for each image, in the type of the images."""
+    return torch.rand(len(x), 1, 1, 1, generator=generator, dtype=x.dtype)
 
 
 def _integer(low: int, high: int, generator: torch.Generator) -> int:

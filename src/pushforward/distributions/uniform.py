@@ -9,8 +9,9 @@ from torch import Size, Tensor
 
 from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError
-from pushforward.likelihood import Support
+from pushforward.likelihood import Support, reach
 from pushforward.numerics import sum_event
+from pushforward.numerics.checks import check_number
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, check_event
 
@@ -38,7 +39,9 @@ class Uniform(Distribution):
     """
 
     def __init__(self, features: int | Shape, low: float = 0.0, high: float = 1.0) -> None:
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        check_number("low", low, -math.inf, math.inf)
+        check_number("high", high, -math.inf, math.inf)
+        if not low < high:
             raise ConfigError(f"low and high must be finite, with low < high; got {low!r} and {high!r}.")
         super().__init__(features)
         self.features, self.low, self.high = features, low, high
@@ -51,7 +54,8 @@ class Uniform(Distribution):
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
-        outside = (z < self.low) | (z > self.high)
+        low, high = reach(self.low, self.high)
+        outside = (z < low) | (z > high)
         # 0 * z keeps NaN, and keeps z in the graph with gradient 0.
         each = 0.0 * z.clamp(self.low, self.high) - math.log(self.high - self.low)
         return torch.where(outside, -math.inf, each)

@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
-from pushforward.likelihood import CIRCLE
+from pushforward.likelihood import CIRCLE, reach
 from pushforward.numerics import sum_event
 from pushforward.numerics.checks import check_number
 from pushforward.registry import register
@@ -60,7 +60,8 @@ class VonMises(Distribution):
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
         kappa = self._kappa(z.dtype, z.device)
-        outside = (z < -math.pi) | (z > math.pi)
+        low, high = reach(-math.pi, math.pi)
+        outside = (z < low) | (z > high)
         angle = z.clamp(-math.pi, math.pi)
         if self.trainable:
             angle = angle - self.loc

@@ -14,6 +14,7 @@ from pushforward.display import card
 from pushforward.errors import warn_caller
 from pushforward.estimators.evaluating import evaluate_guard
 from pushforward.estimators.feature_names import check_names
+from pushforward.estimators.guard_inputs import listed
 from pushforward.estimators.validation import require_fitted
 from pushforward.report.evaluation import Evaluation
 
@@ -100,7 +101,7 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
             >>> found.detected.count, found.detected.of, round(found.detected.interval[0], 3)
             (12, 12, 0.735)
         """
-        return evaluate_guard(self, X, y, anomaly)
+        return evaluate_guard(self, listed(self, X), y, anomaly)
 
     def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
         """A monitor of a stream of inputs, which detects drift and a growing fraction of anomalies.

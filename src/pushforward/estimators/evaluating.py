@@ -90,12 +90,18 @@ def evaluate_network(guard: NetworkGuard, data: Any, y: Any = None, anomaly: Any
     Raises:
         InputError: for inputs that do not fit the network, or labels that do not fit them.
     """
-    answers = [(guard(inputs), labels) for inputs, labels in guard._batches(data, "the data")]
-    scores, alarm = (np.concatenate([getattr(out, name).numpy() for out, _ in answers]) for name in ("score", "alarm"))
+    scores, alarm, found = [], [], []
+    for inputs, labels in guard._batches(data, "the data"):
+        out = guard(inputs)  # what it knows of the inputs is not kept
+        scores.append(out.score.numpy())
+        alarm.append(out.alarm.numpy())
+        found.append(None if labels is None else labels.detach().cpu().numpy())
+    scores, alarm = np.concatenate(scores), np.concatenate(alarm)
     if y is None:
-        if any(labels is None for _, labels in answers):
+        known_labels = [labels for labels in found if labels is not None]
+        if len(known_labels) < len(found):
             raise InputError("y is missing: say for each input whether it is an anomaly.")
-        y = np.concatenate([labels.detach().cpu().numpy() for _, labels in answers if labels is not None])
+        y = np.concatenate(known_labels)
     odd, known = anomalous_rows(y, anomaly)
     if len(odd) != len(scores):
         raise InputError(f"y must have one label for each of the {len(scores)} inputs; got {len(odd)}.")

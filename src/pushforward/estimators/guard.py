@@ -46,7 +46,7 @@ from pushforward.estimators.dependent_rows import (
 )
 from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
-from pushforward.estimators.guard_inputs import read_rows
+from pushforward.estimators.guard_inputs import listed, read_rows
 from pushforward.estimators.guard_options import check_image_options, check_options, fit_score
 from pushforward.estimators.lone_instants import warn_of_lone_instants
 from pushforward.estimators.recalibration import CalibrationRecord
@@ -300,7 +300,7 @@ class Guard(ConformalDetector):
         options = self.get_params()
         check_options(options)
         check_one_of(groups, time)
-        start = clock.monotonic()
+        start, X = clock.monotonic(), listed(self, X)
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         apart = column_apart(groups, X) + column_apart(time, X)
         rows, seed = read_rows(self, X, True, apart), seed_from(self.random_state)
@@ -389,6 +389,7 @@ class Guard(ConformalDetector):
             rows like the 300 rows of the last recalibration (sensor 2), and no longer rows like the training rows
         """
         require_fitted(self)
+        X = listed(self, X)
         rows, times, chosen = self._read(X), self.calibration_.times + 1, self.calibration_.chosen
         check_same_kind(chosen, groups, True)
         labels = None if groups is None else labels_of("groups", X, groups)
@@ -441,6 +442,7 @@ class Guard(ConformalDetector):
             )
         check_one_of(groups, time)
         check_same_kind(self.calibration_.chosen, groups, time)
+        X = listed(self, X)
         rows, needed, times = self._read(X), self._rows_needed(), self.calibration_.times + 1
         labels = None if groups is None else labels_of("groups", X, groups)
         units, noun = (len(rows), "rows") if labels is None else (len(np.unique(labels)), "groups")
@@ -479,6 +481,7 @@ class Guard(ConformalDetector):
 
     def assess(self, X: Any) -> dict[str, np.ndarray]:
         """All results: ``log_prob`` (with a density), ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
+        X = listed(self, X)
         score = self.anomaly_score(X)
         log_prob = {"log_prob": self.log_prob(X)} if self.score_.has_density else {}
         return log_prob | {

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from pushforward.data import as_images, as_table, is_frame
-from pushforward.data.images import is_picture
+from pushforward.data.images import CHANNELS, is_picture, pixels_of
 from pushforward.detection.network import Embedder
 from pushforward.errors import ConfigError, InputError
 from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.validation import check_array
 
 if TYPE_CHECKING:
+    from pushforward.estimators.conformal_detector import ConformalDetector
     from pushforward.estimators.guard import Guard
 
-__all__ = ["channels_of", "read_rows", "with_its_channels"]
+__all__ = ["channels_of", "listed", "read_rows", "with_its_channels"]
 
 
 def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) -> Any:
@@ -43,8 +45,10 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
             "a path is no data: read images with pf.io.read_images(path) and tables with pf.io.read_table(path), or use embed= with "
             "pf.data.Photographs, which reads paths."
         )
+    elif is_picture(X):
+        raise InputError(f"this is one picture, of type {type(X).__name__}: give a list of pictures, also of one.")
     if _is_stack(X) if reset else guard.reads_images:
-        images = as_images(X)
+        images = _images(X)
         if reset:
             _set_features(guard, math.prod(images.shape[1:]), None)
         else:
@@ -70,12 +74,60 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
     return matrix
 
 
+def listed(guard: ConformalDetector, X: Any) -> Any:
+    """X as it can be read more than once: a list of what the embedder of a guard takes one by one, such as from a generator.
+
+    Raises:
+        InputError: for one input that is not in a list, or a set.
+    """
+    embed = getattr(guard, "embed", None)
+    return embed.listed(X) if isinstance(embed, Embedder) else X
+
+
 def _is_stack(X: Any) -> bool:
     """Whether X is a stack of images: an array of three or four dimensions, or a list of pictures or arrays of two or three."""
     if isinstance(X, (list, tuple)):
         first = X[0] if X else None
         return is_picture(first) or (not is_frame(first) and len(getattr(first, "shape", ())) in (2, 3))
     return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
+
+
+def _images(X: Any) -> Tensor:
+    """X by `as_images`; of a list of images of different sizes, an error names the first that differs."""
+    try:
+        return as_images(X)
+    except InputError:
+        if isinstance(X, (list, tuple)):
+            _check_one_size(X)
+        raise
+
+
+def _check_one_size(images: Sequence[Any]) -> None:
+    """Refuse images of different sizes or shapes.
+
+    Raises:
+        InputError: naming the first that differs.
+    """
+    try:
+        shapes = [
+            pixels_of(x, f"image {k}").shape if is_picture(x) else tuple(np.shape(x)) for k, x in enumerate(images)
+        ]
+    except ValueError:  # a list whose rows have different lengths
+        return
+    if any(len(shape) not in (2, 3) for shape in shapes):
+        return
+    sizes = [shape[:2] if len(shape) == 2 or shape[2] in CHANNELS else shape[1:] for shape in shapes]
+    if other := next((k for k, size in enumerate(sizes) if size != sizes[0]), 0):
+        raise InputError(
+            f"images must have one size: image {other} is {sizes[other][1]} wide and {sizes[other][0]} high, and image 0 is "
+            f"{sizes[0][1]} wide and {sizes[0][0]} high: resize them to one size."
+        ) from None
+    other = next((k for k, shape in enumerate(shapes) if shape != shapes[0]), 0)
+    if other and not all(map(is_picture, images)):
+        raise InputError(
+            f"images must have one shape: image {other} has {shapes[other]}, and image 0 has {shapes[0]}: give all of them gray, or all "
+            "in color with the channels at the same place."
+        ) from None
 
 
 def channels_of(guard: Guard) -> int | None:
@@ -94,14 +146,16 @@ def with_its_channels(guard: Guard, images: Tensor, given: Any) -> Tensor:
         given: what the user gave.
 
     Raises:
-        InputError: for colors where the guard reads gray images, and for an array that is one color image or three gray ones.
+        InputError: for colors where the guard reads gray images, and for an array that is one image, or may be one.
     """
-    channels = channels_of(guard)
+    channels, shape = channels_of(guard), tuple(getattr(given, "shape", ()))
+    if _is_one_image(shape, _shape(guard)):
+        raise InputError(f"an array of shape {shape} is one image: give {(1, *shape)}, or put the image in a list.")
     if images.shape[1] == 1 and channels == 3:
-        if len(getattr(given, "shape", ())) == 3 and tuple(given.shape) == _shape(guard):
+        if shape == _shape(guard):
             raise InputError(
-                f"an array of shape {tuple(given.shape)} is one color image or three gray ones: give {(1, *given.shape)} for one color image, "
-                f"or {(3, 1, *given.shape[1:])} for three gray ones."
+                f"an array of shape {shape} is one color image or three gray ones: give {(1, *shape)} for one color image, "
+                f"or {(3, 1, *shape[1:])} for three gray ones."
             )
         return images.expand(-1, 3, -1, -1)
     if images.shape[1] == 3 and channels == 1:
@@ -112,6 +166,13 @@ def with_its_channels(guard: Guard, images: Tensor, given: Any) -> Tensor:
             "pf.io.read_images(path, gray=True) names a file that has colors."
         )
     return images
+
+
+def _is_one_image(shape: tuple[int, ...], trained: tuple[int, ...] | None) -> bool:
+    """Whether an array of this shape is one image with channels last, and not ``(n, height, width)`` like the training images."""
+    if trained is None or len(shape) != 3 or shape[2] not in CHANNELS or shape[1:] == trained[1:]:
+        return False
+    return shape[2] != trained[2] or shape[:2] == trained[1:]
 
 
 def _shape(guard: Guard) -> tuple[int, ...] | None:

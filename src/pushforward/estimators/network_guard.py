@@ -208,6 +208,7 @@ class NetworkGuard:
             )
         warn_of_training_mode(self.net)
         fitted, shared = copy.copy(self), {id(net): net for part in self.score_.scores for net in part.networks()}
+        fitted.autocast_ = autocast_type(self.reader_.device)
         fitted.reader_, fitted.score_ = copy.copy(self.reader_), copy.deepcopy(self.score_, shared)
         labeled, inputs = Labeled(), []
         with outside_inference():
@@ -226,7 +227,7 @@ class NetworkGuard:
         self._set_names(names_of(first[0] if isinstance(first, tuple) and first else first))
         fitted = gather(
             self.reader_, self._batches(train, "the training data"), self._score_of, self.task,
-            size=self.reservoir, seed=self.seed, spare=0.2 if spare else 0.0,
+            size=self.reservoir, seed=self.seed, spare=0.2 if spare else 0.0, keep_inputs=self.smoothing_ is not None,
         )  # fmt: skip
         self._set(fitted)
         fitted.score.fit(fitted.gathered)
@@ -685,8 +686,12 @@ class NetworkGuard:
 
     def _stream(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
         self._require_fitted()
-        found = [self(inputs) for inputs, _ in self._batches(data, "the data")]
-        return tuple(torch.cat([getattr(out, name) for out in found]).numpy() for name in ("score", "p_value"))  # pyright: ignore
+        scores, p_values = [], []
+        for inputs, _ in self._batches(data, "the data"):
+            out = self(inputs)  # what it knows of the inputs is not kept
+            scores.append(out.score)
+            p_values.append(out.p_value)
+        return torch.cat(scores).numpy(), torch.cat(p_values).numpy()
 
     def _reasons(self, reading: Reading, columns: Tensor, alarm: Tensor) -> tuple[str, ...]:
         return self.examples_.reasons(reading, self._surprise(columns, reading), self.score_.names, alarm)

@@ -13,6 +13,8 @@ from pushforward import io
 from pushforward.detection.network import Reading
 from pushforward.detection.network.digest import same_weights
 from pushforward.detection.network.examples import Examples
+from pushforward.detection.network.head import Head
+from pushforward.detection.network.padding import Padding
 from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.errors import ConfigError, StorageError
 from pushforward.numerics.checks import check_integer
@@ -38,11 +40,11 @@ def write_network_guard(guard: NetworkGuard, path: str | os.PathLike[str]) -> No
         },
         "read": guard.read is not None,
         "reader": {
-            "head": guard.reader_.head,
-            "head_is_output": guard.reader_.head_is_output,
+            **({"head": None} if (head := guard.reader_.found) is None else head.to_json()),
             "transposes": guard.reader_.transposes,
-            "head_call": guard.reader_.head_call,
             "copies": sorted(guard.reader_.copies),
+            "channels_last": sorted(guard.reader_.channels_last),
+            "padding": guard.reader_.padding.to_json(),
         },
         "digest": guard.digest_,
         "autocast": guard.autocast_,
@@ -69,6 +71,9 @@ def read_network_guard(
     if header.get("read") and read is None:
         raise ConfigError(f"{name} belongs to a guard with a reading function: pass read=.")
     if isinstance(net, nn.Module) and not same_weights(net, header.get("digest")):
+        inner = getattr(net, "module", None)
+        if isinstance(inner, nn.Module) and same_weights(inner, header.get("digest")):
+            raise StorageError(f"{name} was fitted to the module in this {type(net).__name__}: pass net.module.")
         raise StorageError(
             f"{name} was fitted to another network: the weights of this one differ (another training, another "
             "precision, or a fine-tuned copy), so its calibration does not hold; fit a guard to this network."
@@ -81,13 +86,14 @@ def read_network_guard(
         guard._set_names(_names(header.get("columns")))
         reader = header["reader"]
         guard.reader_.restore(
-            reader["head"], reader["head_is_output"], guard.classes_ > 1, transposes=reader.get("transposes", False),
-            head_call=reader.get("head_call", -1), copies=reader.get("copies", ()),
+            Head.from_json(reader), guard.classes_ > 1, transposes=reader.get("transposes", False),
+            copies=reader.get("copies", ()), channels_last=reader.get("channels_last", ()),
+            padding=Padding.from_json(reader.get("padding")),
         )  # fmt: skip
         guard.digest_, guard.autocast_ = header["digest"], _autocast(header.get("autocast"))
-        head = guard.reader_.head_module
+        weights = guard.reader_.weight_and_bias()
         if not 1 <= guard.classes_ <= _MOST_CLASSES or (
-            head is not None and guard.classes_ not in (1, head.out_features)
+            weights is not None and guard.classes_ not in (1, len(weights[1]))
         ):
             raise StorageError(f"it has {guard.classes_} classes.")
         scores, classes = tensors.pop("calibration"), tensors.pop("calibration classes")

@@ -15,6 +15,7 @@ from pushforward.detection.table_score import TableScore
 from pushforward.errors import InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard_facts import guard_facts, infinite_scores, promise_sentence
+from pushforward.estimators.guard_inputs import listed
 from pushforward.estimators.reported_rows import Kept, ReportOptions, rows_of
 from pushforward.report import Collected, Report, Subject, assemble
 from pushforward.report.text import visible
@@ -48,6 +49,7 @@ def parts_in_memory(guard: Guard, X: Any) -> Iterable[Any]:
     """
     if guard.embed is None:
         return row_parts(guard._read(X))
+    X = listed(guard, X)
     if isinstance(X, (list, tuple)) or hasattr(X, "shape"):
         return row_parts(X, _EMBEDDED)
     return [X]

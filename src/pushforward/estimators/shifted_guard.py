@@ -17,6 +17,7 @@ from pushforward.detection.conformal.weighted import WeightedCalibrator
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators.guard import Guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, guard_from
+from pushforward.estimators.guard_inputs import listed
 from pushforward.estimators.validation import require_fitted
 
 __all__ = ["ShiftedGuard"]
@@ -83,6 +84,7 @@ class ShiftedGuard:
         require_fitted(guard)
         if (weights is None) == (shifted is None):
             raise ConfigError("give either weights, the likelihood ratios, or shifted, rows to estimate them from.")
+        X = listed(guard, X)
         self.guard, self.exact = guard, weights is not None
         self._weights: Callable[[Any], ArrayLike] | None = None
         if weights is None:
@@ -128,6 +130,7 @@ class ShiftedGuard:
             ConfigError: if the weights are needed and absent.
             InputError: as for :class:`~pushforward.Guard`.
         """
+        X = listed(self.guard, X)
         if weights is None:
             if self._weights is None:
                 raise ConfigError("the calibration weights were given as an array: give the weights of these rows too.")

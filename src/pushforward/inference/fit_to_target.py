@@ -19,7 +19,7 @@ from pushforward.inference.result import TargetFit, check_modes, warn
 from pushforward.inference.reverse_kl import NoiseSource, TargetLoss, TargetRun, lower_bound
 from pushforward.inference.targets import LogDensity, Target
 from pushforward.inference.weights import ImportanceWeights
-from pushforward.likelihood import REAL
+from pushforward.likelihood import REAL, Kind
 from pushforward.models import NSF, Flow
 from pushforward.models.base import Model
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, is_integer
@@ -106,7 +106,8 @@ def fit_to_target(
         :class:`~pushforward.inference.TargetFit`.
 
     Raises:
-        ConfigError: for a value that an option does not take, or a model without exact density or samples.
+        ConfigError: for a value that an option does not take, or a model without exact density or samples, or whose data
+            are not all reals, such as angles.
         InputError: for a log-density with a wrong shape, without gradient, or that is -inf or NaN everywhere.
         TrainingError: if the loss is not finite; the model gets its best weights again.
 
@@ -278,9 +279,19 @@ def _flow(model: Any, log_density: Any, parameters: Parameters | None) -> tuple[
         )
     if len(model.shape) != 1 or model.context_features:
         raise ConfigError(f"fit_to_target needs a flow of vectors without a context; got {model!r:.200}.")
-    if not (model.chain.bijective and model.base.has_rsample):
+    if not (model.chain.bijective and model.kind is Kind.EXACT and model.base.has_rsample):
         raise ConfigError(
             f"fit_to_target needs a flow with an exact density and samples with gradients, such as MAF or NSF; {type(model).__name__} has not."
+        )
+    domain, image, base = model.chain.domain, model.chain.codomain, model.base.support
+    box = base if domain is None else domain
+    part = image is not None and not base.covers(image)  # the base has mass on a part of what the chain reaches
+    if box != REAL or part or model.measure.name != "Lebesgue":
+        where = str(box) if box != REAL else f"a part that its base on {base} leaves" if part else str(model.measure)
+        raise ConfigError(
+            f"fit_to_target needs a flow on all reals, and the data of this {type(model).__name__} lie in {where}, so it would "
+            "miss the rest of the target: give a flow on the reals, such as NSF(features), and state the constraints of the "
+            "parameters with parameters=, as pf.inference.Parameters(x=pf.inference.interval(0.0, 1.0))."
         )
     if width is not None and width != model.shape[0]:
         raise ConfigError(f"the flow has {model.shape[0]} coordinates and the log-density {width}.")

@@ -39,8 +39,9 @@ class FoundMode:
 
     Attributes:
         location: ``(D,)``, in the coordinates of the flow's samples.
-        mass: fraction of the target's mass, by the Laplace approximation.
-        deficit: log of the normalized target minus log of the flow's density at the maximum, nats.
+        mass: fraction of the target's mass, by the Laplace approximation. The whole is the evidence, which lacks what the
+            flow lacks, and the masses of the modes that the flow lacks.
+        deficit: log of the target, normalized by the evidence, minus log of the flow's density at the maximum, nats.
         dropped: whether the flow lacks the mode: the deficit is above 4 nats and the mass above 1 %.
 
     Example:
@@ -223,13 +224,15 @@ def check_modes(
         ):  # it grows without bound from these points: the fit is there, and its weights say how good it is
             others = []
         modes += [mode for mode in others if not any(_near(mode, other) for other in known)]
+    locations = [mode.location[None].to(unconstrained.device) for mode in modes]
+    with torch.no_grad():
+        log_q = [float(flow.log_prob(location.to(flow.dtype))) for location in locations]
+    deficits = [mode.log_density - log_evidence - value for mode, value in zip(modes, log_q, strict=True)]
+    lacking = [mode.log_mass for mode, deficit in zip(modes, deficits, strict=True) if deficit > _DROPPED_NATS]
+    total = torch.tensor([log_evidence, *lacking], dtype=torch.float64).logsumexp(0)
     found = []
-    for mode in modes:
-        location = mode.location[None].to(unconstrained.device)
-        with torch.no_grad():
-            log_q = float(flow.log_prob(location.to(flow.dtype)))
-        deficit = mode.log_density - log_evidence - log_q
-        mass = float(torch.tensor(mode.log_mass - log_evidence).exp())
+    for mode, location, deficit in zip(modes, locations, deficits, strict=True):
+        mass = float((mode.log_mass - total).exp())
         dropped = deficit > _DROPPED_NATS and mass > _DROPPED_MASS
         found.append(FoundMode(target.constrain(location)[0].detach(), min(mass, 1.0), deficit, dropped))
     return found

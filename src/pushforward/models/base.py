@@ -16,9 +16,9 @@ from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind, LogLik, Measure, join, require_log_prob
 from pushforward.models.precision import check_float64, floating_type
 from pushforward.models.row_parts import row_parts
-from pushforward.models.sampling import check_sample_shape, seeded_generator
+from pushforward.models.sampling import check_rsample, check_sample_shape, seeded_generator
 from pushforward.models.torch_distribution import ModelDistribution
-from pushforward.models.validation import check_data, check_model_context, check_no_nan, check_shape
+from pushforward.models.validation import check_data, check_finite, check_model_context, check_no_nan, check_shape
 from pushforward.numerics import Noise, RowNoise, RunningMean, cast_finite, is_eager, may_check_values, split_infinite
 from pushforward.numerics.checks import check_integer
 from pushforward.transforms.base import Shape, Step, Transform
@@ -314,7 +314,7 @@ class Model(nn.Module, ABC):
                 *base.shape)``; a context broadcasts to its batch.
         """
         with torch.no_grad():
-            return self.rsample(sample_shape, context, seed=seed, generator=generator, noise=noise)
+            return self._draw(sample_shape, context, seed, generator, noise)
 
     @final
     def rsample(
@@ -326,9 +326,15 @@ class Model(nn.Module, ABC):
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """The same as :meth:`sample`, with gradients to the parameters and the context if the base allows them."""
-        z, context, generator = self._base_sample(sample_shape, context, seed, generator, noise)
-        return self.chain.decode(z, context, noise=generator)
+        """The same as :meth:`sample`, with gradients to the parameters and the context.
+
+        Raises:
+            KindError: if the base or a transform draws a category, a sign or an order, as
+                :class:`~pushforward.distributions.GaussianMixture` does: no gradient passes through such a draw. With
+                ``noise`` the base draws nothing, so any base will do.
+        """
+        check_rsample(self.chain if noise is not None else [self.base, *self.chain])
+        return self._draw(sample_shape, context, seed, generator, noise)
 
     @final
     def sample_and_log_prob(
@@ -341,13 +347,21 @@ class Model(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Samples with gradients and their log-density, in one pass if the transforms allow it (variational inference).
 
+        Both are without gradient where :meth:`rsample` raises an error, because that of such samples would lack the part
+        of the draw. :meth:`log_prob` of the samples has a gradient at fixed samples.
+
         Raises:
             KindError: if :meth:`log_prob` raises it.
         """
         require_log_prob(self.kind, self.measure)
-        z, context, generator = self._base_sample(sample_shape, context, seed, generator, None)
-        x, contribution = self.chain.decode_with_contribution(z, context, noise=generator)
-        return x, self.base.log_prob(z, context) + contribution
+        carries = all(part.has_rsample for part in [self.base, *self.chain])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and carries):
+            z, context, generator = self._base_sample(sample_shape, context, seed, generator, None)
+            x, contribution = self.chain.decode_with_contribution(z, context, noise=generator)
+            batch = z.shape[: z.dim() - len(self.base.shape)]
+            if is_eager() and (contribution.shape != batch or x.shape != (*batch, *self.shape)):
+                self._refuse_decode(z, context, generator)
+            return x, self._base_log_prob(z, context) + contribution
 
     @final
     def distribution(self, context: Tensor | None = None) -> torch.distributions.Distribution:
@@ -362,8 +376,13 @@ class Model(nn.Module, ABC):
         """Set data-dependent state from training rows; ``pf.fit`` calls it once.
 
         This state is the standardization of data and context, the scaling of actnorms, and stored rows.
+
+        Raises:
+            InputError: for a wrong shape or type, NaN, or an infinite value.
         """
         with torch.no_grad():
+            check_shape(x, self.shape, type(self).__name__)
+            check_finite(x, type(self).__name__)
             if self.context_features and context is not None and not self.context_initialized:
                 if not self.base.reads_raw_context:
                     rows = context.reshape(-1, self.context_features).double()
@@ -438,29 +457,46 @@ class Model(nn.Module, ABC):
         self, x: Tensor, context: Tensor | None, noise: Noise
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
         terms: dict[str, Tensor] = {}
-        total = Step(x, self.chain.zero_log_det(x))
+        total: Step | None = None
         for index, step in enumerate(self.chain.encode_steps(x, context, noise=noise)):
             terms[f"{index}.{type(self.chain[index]).__name__}"] = step.contribution
-            total = total.then(step)
-        terms["base"] = self.base.log_prob(total.z, context)
+            total = step if total is None else total.then(step)
+        total = Step(x, self.chain.zero_log_det(x)) if total is None else total
+        self._check_steps(total, x, context, noise)
+        terms["base"] = self._base_log_prob(total.z, context)
         return terms, total.residual, total.stderr
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         x, context, far = self._read(x, context)
-        chain, base = self.chain, self.base
-        step = chain.encode(x, context, noise=noise)
-        dims = x.dim() - len(self.shape)
-        if is_eager() and (step.contribution.shape != x.shape[:dims] or step.z.shape[dims:] != base.shape):
-            self._refuse_steps(x, context, noise)
-        found = step.contribution + base.log_prob(step.z, context)
+        step = self.chain.encode(x, context, noise=noise)
+        self._check_steps(step, x, context, noise)
+        found = step.contribution + self._base_log_prob(step.z, context)
         return found if far is None else far + found
 
-    def _refuse_steps(self, x: Tensor, context: Tensor | None, noise: Noise) -> None:
-        """Name the transform whose step has a wrong shape.
+    def _base_log_prob(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """Log-density of the base at z, ``(*batch, *base.shape)``.
 
         Raises:
-            ConfigError: if there is one.
+            ConfigError: if it is not one number for each row.
         """
+        found, batch = self.base.log_prob(z, context), z.shape[: z.dim() - len(self.base.shape)]
+        if is_eager() and getattr(found, "shape", None) != batch:
+            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"type {type(found).__name__}"
+            raise ConfigError(
+                f"{type(self.base).__name__}.log_prob returned a log-density of {what} for noise of shape "
+                f"{tuple(z.shape)}; it must be a tensor of the shape {tuple(batch)}."
+            )
+        return found
+
+    def _check_steps(self, total: Step, x: Tensor, context: Tensor | None, noise: Noise) -> None:
+        """Refuse a result of the chain with a wrong shape, which broadcasting would accept without a word.
+
+        Raises:
+            ConfigError: naming the transform whose step has it.
+        """
+        dims = x.dim() - len(self.shape)
+        if not is_eager() or (total.contribution.shape == x.shape[:dims] and total.z.shape[dims:] == self.base.shape):
+            return
         batch = x.shape[: x.dim() - len(self.shape)]
         for part, step in zip(self.chain, self.chain.encode_steps(x, context, noise=noise), strict=True):
             if step.z.shape != (*batch, *part.out_shape):
@@ -472,6 +508,28 @@ class Model(nn.Module, ABC):
             raise ConfigError(
                 f"{type(part).__name__}.encode returned a {name} of shape {tuple(found)} for data of shape "
                 f"{tuple(x.shape)}; it must have the shape {tuple(wanted)}."
+            )
+
+    def _refuse_decode(self, z: Tensor, context: Tensor | None, noise: Noise) -> None:
+        """Name the transform whose ``decode_with_contribution`` gave a wrong shape.
+
+        Raises:
+            ConfigError: if there is one.
+        """
+        batch = z.shape[: z.dim() - len(self.base.shape)]
+        for part in reversed(list(self.chain)):
+            x, contribution = part.decode_with_contribution(z, context, noise=noise)
+            own = type(part).decode_with_contribution is not Transform.decode_with_contribution
+            if x.shape != (*batch, *part.in_shape):
+                call, name, found, wanted = "decode", "an x", x.shape, (*batch, *part.in_shape)
+            elif contribution.shape != batch:
+                call, name, found, wanted = "encode", "a contribution", contribution.shape, batch
+            else:
+                z = x
+                continue
+            raise ConfigError(
+                f"{type(part).__name__}.{'decode_with_contribution' if own else call} returned {name} of shape "
+                f"{tuple(found)} for noise of shape {tuple(z.shape)}; it must have the shape {tuple(wanted)}."
             )
 
     @final
@@ -525,6 +583,17 @@ class Model(nn.Module, ABC):
                 return x, context, None
         x, far = split_infinite(cast_finite(given, x.dtype), len(self.shape))
         return x, context, far
+
+    def _draw(
+        self,
+        sample_shape: int | tuple[int, ...],
+        context: Tensor | None,
+        seed: int | None,
+        generator: torch.Generator | None,
+        noise: Tensor | None,
+    ) -> Tensor:
+        z, context, generator = self._base_sample(sample_shape, context, seed, generator, noise)
+        return self.chain.decode(z, context, noise=generator)
 
     def _base_sample(
         self,

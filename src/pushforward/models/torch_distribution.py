@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from pushforward.errors import InputError, KindError
+from pushforward.errors import InputError
 from pushforward.likelihood import REAL, Support
 from pushforward.models.pyro_distribution import pyro_class
 from pushforward.models.sampling import check_sample_shape
 from pushforward.models.validation import check_data
+from pushforward.transforms.adapters import LessOrEqual
 from pushforward.transforms.base import check_context
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class ModelDistribution(Distribution):
             InputError: for a wrong shape or NaN, or, with ``validate_args``, a value outside the support.
         """
         check_data(value, self.model.shape, type(self.model).__name__)
-        if self._validate_args and not self.support.check(value).all():
+        if self._validate_args and not self._data_support.contains(value).all():
             raise InputError(
                 f"a value is outside {self._data_support}, the support of this model: pass validate_args=False to get "
                 "its log-density, -inf."
@@ -106,8 +107,7 @@ class ModelDistribution(Distribution):
 
     def sample(self, sample_shape: int | tuple[int, ...] = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``(*sample_shape, *batch_shape, *event_shape)``, without gradient."""
-        with torch.no_grad():
-            return self._draw(sample_shape)
+        return self._draw(self.model.sample, sample_shape)
 
     def rsample(self, sample_shape: int | tuple[int, ...] = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The same as :meth:`sample`, with gradients to the weights and the context.
@@ -115,11 +115,7 @@ class ModelDistribution(Distribution):
         Raises:
             KindError: unless :attr:`has_rsample`.
         """
-        if not self.has_rsample:
-            parts = [self.model.base, *self.model.chain]
-            name = next(type(part).__name__ for part in parts if not part.has_rsample)
-            raise KindError(f"samples of {name} carry no gradient: call sample() instead.")
-        return self._draw(sample_shape)
+        return self._draw(self.model.rsample, sample_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ModelDistribution:
         """The same distribution with a larger batch shape; nothing is copied.
@@ -140,11 +136,11 @@ class ModelDistribution(Distribution):
         new._validate_args = self._validate_args
         return new
 
-    def _draw(self, sample_shape: int | tuple[int, ...]) -> Tensor:
+    def _draw(self, draw: Callable[..., Tensor], sample_shape: int | tuple[int, ...]) -> Tensor:
         shape = check_sample_shape(sample_shape)
         if not self.model.context_features:
-            return self.model.rsample(shape + self.batch_shape)
-        return self.model.rsample(shape, self.context)
+            return draw(shape + self.batch_shape)
+        return draw(shape, self.context)
 
     def __repr__(self) -> str:
         batch, event = tuple(self.batch_shape), tuple(self.event_shape)
@@ -160,5 +156,5 @@ def _constraint(support: Support) -> constraints.Constraint:
     if math.isinf(support.high):
         return constraints.greater_than_eq(support.low)
     if math.isinf(support.low):
-        return constraints.less_than(support.high)
+        return LessOrEqual(support.high)
     return constraints.interval(support.low, support.high)

@@ -11,6 +11,7 @@ from pushforward.transforms.base import Shape, check_context, check_event
 
 __all__ = [
     "check_data",
+    "check_finite",
     "check_model_context",
     "check_no_nan",
     "check_shape",
@@ -55,6 +56,21 @@ def check_no_nan(x: Tensor, owner: str) -> None:
         raise InputError(
             f"{owner} got NaN at index {tuple(index)} (row {index[0]}): fill or drop missing values, or use pf.Guard, "
             "which models them."
+        )
+
+
+def check_finite(x: Tensor, owner: str) -> None:
+    """Refuse NaN and infinite values.
+
+    Raises:
+        InputError: with the index of the first one.
+    """
+    check_no_nan(x, owner)
+    if x.is_floating_point() and torch.isinf(x).any():
+        index = torch.isinf(x).nonzero()[0].tolist()
+        raise InputError(
+            f"{owner} got {x[tuple(index)].item()} at index {tuple(index)} (row {index[0]}): training rows must be finite, so "
+            "leave such rows out."
         )
 
 

@@ -111,9 +111,27 @@ def is_duration(value: Any) -> bool:
 
 
 def make_schedule(schedule: str | Schedule | None) -> Schedule:
-    """The schedule as a function: "cosine" falls from 1 to 0 over half a period, None is constant."""
+    """The schedule as a function: "cosine" falls from 1 to 0 over half a period, None is constant.
+
+    A function that is given is called in each step, and raises a ConfigError for a factor that is no finite number of at least 0.
+    """
     if schedule is None:
         return lambda used: 1.0
     if isinstance(schedule, str):
         return lambda used: 0.5 * (1.0 + math.cos(math.pi * used))
-    return schedule
+    return lambda used: _factor(schedule(used), used)
+
+
+def _factor(value: Any, used: float) -> float:
+    """What a schedule returned, as a float.
+
+    Raises:
+        ConfigError: unless it is a finite number of at least 0.
+    """
+    try:
+        factor = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 0 <= factor < math.inf:
+        raise ConfigError(f"schedule must return a finite number of at least 0; got {value!r:.80} at u = {used:.4g}.")
+    return factor

@@ -44,7 +44,7 @@ class TrainingConfig:
         learning_rate: learning rate at the start. Not used with an optimizer function.
         weight_decay: weight decay of parameters with two or more dimensions. Not used with an optimizer function.
         schedule: how the learning rate changes: "cosine" (it falls to 0 at the end of the budget), None (constant), or
-            a function from the used fraction of the budget, in [0, 1], to a factor.
+            a function from the used fraction u of the budget, in [0, 1], to a factor of at least 0.
         gradient_clip: largest norm of the gradient. None does not clip.
         ema: decay of the exponential moving average of the weights. The average is what is evaluated and kept; it
             covers about the last 1 / (1 - ema) steps. It generalizes better than the last weights, most of all with few

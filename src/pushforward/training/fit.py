@@ -14,6 +14,7 @@ from pushforward.training.border_warning import warn_of_border
 from pushforward.training.budget import Budget, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
+from pushforward.training.dependent_columns import warn_of_dependent_columns
 from pushforward.training.distributed import Processes, join
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.lattice_warning import warn_of_lattice
@@ -53,15 +54,15 @@ def fit(
 
     A density of a column of integers, or of other values on a lattice, is a spike at each value. Where an array has such a
     column and the chain has no dequantization, ``fit`` warns and says what to do; so it does if one value fills a twentieth of
-    a column, as in a constant one or one with many zeros. It also warns of values on a bound of
-    :class:`~pushforward.transforms.Bounds` and its like.
+    a column, as in a constant one or one with many zeros, or if columns are equal or linearly dependent. It also warns of values
+    on a bound of :class:`~pushforward.transforms.Bounds` and its like.
 
     Args:
         model: any :class:`~pushforward.models.base.Model`.
         data: training rows ``(n, *shape)``: an array, tensor, data frame or list of numbers, or a tuple (x, context) of
             them if the model takes a context; a map-style ``Dataset`` with items x or (x, context); or a ``DataLoader``
             or ``IterableDataset`` of them, for data larger than memory. If the model takes no context, the second part
-            of an item is ignored. All batches have the same size: the last batch of a pass takes rows from the next
+            of a tuple or an item is ignored. All batches have the same size: the last batch of a pass takes rows from the next
             pass.
         context: context of array data, ``(n, width)``, or one context for all rows.
         weights: of the rows of array data, ``(n,)``, numbers of at least 0, such as importance weights or those of a survey; None
@@ -115,6 +116,7 @@ def fit(
     if isinstance(train, ArrayRows):
         sample = train.read(train.spread(_EXAMINED_ROWS))[0]
         warn_of_lattice(model, sample)
+        warn_of_dependent_columns(model, sample)
         warn_of_border(model, sample)
     plan = make_plan(config, train.steps)
     if not config.distributed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -37,8 +38,8 @@ def open_sources(
 
     Args:
         spec: what the model reads.
-        data: array, tensor, data frame or list, or a pair (x, context) of them; map-style or iterable ``Dataset``;
-            ``DataLoader``; or a source.
+        data: array, tensor, data frame or list, or a pair (x, context) of them, whose second part a model without a context
+            ignores; map-style or iterable ``Dataset``; ``DataLoader``; or a source.
         context: context of array data.
         validation: fraction to hold out, or held-out rows of the same kinds, or a pair (x, context) of arrays, or None.
         batch_size: rows in a training batch; None for the default.
@@ -50,8 +51,8 @@ def open_sources(
         ConfigError: for a fraction outside [0, 1), a fraction of data that cannot be split, or weights of other data.
         InputError: for data that the model cannot read, or weights that are not one number of at least 0 for each row.
     """
-    if isinstance(data, tuple) and len(data) == 2 and spec.context and context is None:
-        data, context = data
+    if isinstance(data, tuple) and len(data) == 2 and context is None:
+        data, context = data if spec.context else (_ignoring_context(spec, data, "training data"), None)
     train = _open(spec, data, context, batch_size, seed, "training data")
     if weights is not None:
         train = _weighted(train, weights, batch_size, "rows")
@@ -69,7 +70,9 @@ def open_sources(
         raise ConfigError(
             "a DataLoader with persistent workers has one pass at a time, so it cannot be data and validation: give validation its own."
         )
-    x, held_context = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
+    x, held_context = validation, None
+    if isinstance(validation, tuple) and len(validation) == 2:
+        x, held_context = validation if spec.context else (_ignoring_context(spec, validation, "validation data"), None)
     held_out = _open(spec, x, held_context, batch_size or BATCH_SIZE, seed, "validation data")
     if validation_weights is not None:
         held_out = _weighted(held_out, validation_weights, batch_size or BATCH_SIZE, "held-out rows")
@@ -121,6 +124,30 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
     if spec.device.type != x.device.type and _fits(spec, x):
         x, context = spec.cast(x, context)
     return ArrayRows(spec, x, context, all_rows, batch_size, seed)
+
+
+def _ignoring_context(spec: InputSpec, pair: tuple[Any, Any], what: str) -> Any:
+    """x of a pair (x, y) of arrays, for a model that takes no context; the pair itself if it is two rows.
+
+    Raises:
+        InputError: if y has another number of rows.
+    """
+    first, second = map(_shape, pair)
+    if len(first) != len(spec.shape) + 1:
+        return pair
+    if second[:1] != first[:1]:
+        raise InputError(
+            f"the {what} are a pair (x, y) with {first[0]} rows of x, and y has the shape {second}: give each row its y, or x "
+            f"alone, since {spec.model_name} takes no context."
+        )
+    return pair[0]
+
+
+def _shape(part: Any) -> tuple[int, ...]:
+    try:
+        return tuple(np.shape(part))
+    except ValueError:  # rows of unequal length
+        return ()
 
 
 def _weighted(source: Source, weights: Any, batch_size: int | None, what: str) -> Source:

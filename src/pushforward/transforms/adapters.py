@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Size, Tensor
 from torch import distributions as td
-from torch.distributions import constraints, transform_to
+from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
 
 from pushforward.errors import ConfigError, KindError
@@ -15,7 +15,22 @@ from pushforward.likelihood import REAL, Support
 from pushforward.numerics import Noise, sum_event
 from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context
 
-__all__ = ["AsTorchTransform", "TorchTransform", "from_torch", "to_torch"]
+__all__ = ["AsTorchTransform", "LessOrEqual", "TorchTransform", "from_torch", "to_torch"]
+
+
+class LessOrEqual(constraints.less_than):
+    """Numbers up to an end, which is one of them; torch has :data:`~torch.distributions.constraints.less_than` alone."""
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each number meets it."""
+        return value <= self.upper_bound
+
+
+@biject_to.register(LessOrEqual)
+@transform_to.register(LessOrEqual)
+def _reach_at_most(constraint: LessOrEqual) -> td.Transform:
+    return transform_to(constraints.less_than(constraint.upper_bound))
+
 
 _INVERSE = type(td.ExpTransform().inv)
 _SEVERAL = (td.CatTransform, td.StackTransform)
@@ -268,7 +283,7 @@ def _constraint(box: Support | None, dims: int) -> Constraint:
     elif math.isinf(box.high):
         one = constraints.greater_than_eq(box.low)
     elif math.isinf(box.low):
-        one = constraints.less_than(box.high)
+        one = LessOrEqual(box.high)
     else:
         one = constraints.interval(box.low, box.high)
     return constraints.independent(one, dims)

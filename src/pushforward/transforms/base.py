@@ -23,6 +23,7 @@ __all__ = [
     "check_event",
     "outside",
     "refuse_batch_statistics",
+    "require_step",
     "within",
 ]
 
@@ -149,7 +150,7 @@ class Transform(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """x = decode(z), and the contribution of ``encode(x)``. Override it if one pass gives both."""
         x = self.decode(z, context, noise=noise)
-        return x, self.encode(x, context, noise=noise).contribution
+        return x, require_step(self.encode(x, context, noise=noise), self).contribution
 
     def invert_with_graph(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Step]:
         """x = decode(z) as a leaf that requires a gradient, and ``encode(x)`` with its graph; reversible chains use it.
@@ -207,7 +208,7 @@ class Transform(nn.Module, ABC):
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set what depends on data (scaling, actnorm) from many training rows, and return their z."""
-        return self.encode(x, context, noise=noise).z
+        return require_step(self.encode(x, context, noise=noise), self).z
 
     def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set statistics that depend on the current weights (batch norm) from training rows, and return their z."""
@@ -238,6 +239,19 @@ class Transform(nn.Module, ABC):
     def zero_log_det(self, x: Tensor) -> Tensor:
         """A contribution of 0 for each row of x."""
         return x.new_zeros(self.batch_shape(x))
+
+
+def require_step(step: Step, part: Transform) -> Step:
+    """What ``encode`` of a transform returned.
+
+    Raises:
+        ConfigError: if it is no :class:`Step`, as of a transform of one's own that returns a pair.
+    """
+    if not isinstance(step, Step):
+        raise ConfigError(
+            f"{type(part).__name__}.encode must return Step(z, contribution); got a {type(step).__name__}."
+        )
+    return step
 
 
 def check_event(x: Tensor, shape: Shape, owner: str) -> None:

@@ -15,7 +15,7 @@ from pushforward.errors import ConfigError, KindWarning
 from pushforward.likelihood import Kind, Measure, Support, join
 from pushforward.numerics import Noise, is_eager
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Step, Transform, check_event
+from pushforward.transforms.base import Shape, Step, Transform, check_event, require_step
 from pushforward.transforms.reversible import encode_reversibly, require_reversible
 
 __all__ = ["Chain", "check_support"]
@@ -214,11 +214,7 @@ class Chain(Transform):
     def encode_steps(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Iterator[Step]:
         """The step of each part, in order; each part reads the z of the step before it."""
         for part in self:
-            step = part.encode(x, context, noise=noise)
-            if not isinstance(step, Step):
-                raise ConfigError(
-                    f"{type(part).__name__}.encode must return Step(z, contribution); got a {type(step).__name__}."
-                )
+            step = require_step(part.encode(x, context, noise=noise), part)
             yield step
             x = step.z
 

@@ -16,11 +16,19 @@ from torch import Tensor, nn
 from pushforward.detection import auroc
 from pushforward.detection import network as scores
 from pushforward.detection.network import Combined, Gathered, NetworkReader, Reading
+from pushforward.detection.network.scores import flow as flow_module
 from pushforward.detection.network.scores.disagreement import mutual_information
 from pushforward.detection.network.scores.gaussian import relative_distance, relative_form, whitening
 from pushforward.detection.network.scores.openmax import fit_weibull
 from pushforward.detection.network.scores.temperature import fit_temperature
 from pushforward.errors import ConfigError, InputError
+
+
+@pytest.fixture
+def double_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +322,31 @@ def test_dropout_masks_do_not_depend_on_the_batch(setting):
     alone = torch.cat([score(reader.read(row[None])) for row in new])
     assert torch.allclose(together, alone, atol=1e-6)
     assert together.max() > 1e-3
+
+
+def test_dropout_masks_do_not_depend_on_the_default_type(setting, double_by_default):
+    net, _, _, _, new = setting
+    found = scores.MCDropout(5)(NetworkReader(net).read(new))
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, scores.MCDropout(5)(NetworkReader(net).read(new)))
+
+
+def test_held_out_rows_do_not_depend_on_the_default_type(setting, double_by_default, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def seen(flow, rows, *, validation, **options):
+        raise Seen(len(rows), rows.sum(), validation.sum())
+
+    monkeypatch.setattr(flow_module, "fit", seen)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        torch.set_default_dtype(dtype)
+        grams = score_of(scores.GramMatrices(powers=2), setting)
+        with pytest.raises(Seen) as caught:
+            scores.FeatureFlow(conditional=False).fit(setting[1])
+        found.append((grams.tolist(), caught.value.args))
+    assert found[0] == found[1]
 
 
 def test_an_ensemble_of_equal_networks_agrees(setting):

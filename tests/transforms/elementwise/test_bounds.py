@@ -66,6 +66,41 @@ def test_rows_on_a_bound_are_finite_and_outside_have_no_density(dtype, most):
     assert torch.equal(outside, torch.full_like(outside, -math.inf))
 
 
+@pytest.mark.parametrize("link", ["logit", "probit"])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        (torch.float32, 1e8, 1e8 + 16),  # between which float32 has one number
+        (torch.float32, 1e8, 1e8 + 40),
+        (torch.float32, -1e8 - 16, -1e8),
+        (torch.float32, 1 - 2**-22, 1.0),
+        (torch.float32, 0.0, 1e-34),
+        (torch.float64, 1e8, 1e8 + 4),
+        (torch.float64, 1.0, 1 + 2**-51),
+    ],
+)
+def test_close_bounds_are_kept(dtype, low, high, link):
+    transform = Bounds(2, (low, None), (high, None), link=link)
+    z = torch.linspace(-30, 30, 41, dtype=dtype)[:, None].repeat(1, 2)
+    x = transform.decode(z)[:, 0].double()
+    assert (x > low).all()
+    assert (x < high).all()
+    assert torch.isfinite(transform.encode(x[:, None].repeat(1, 2).to(dtype)).contribution).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e8, 1e8 + 4), (-1e8 - 4, -1e8), (1.0, 1 + 1e-9), (0.0, 1e-40), (1e39, None), (None, -1e39)]
+)
+def test_bounds_without_a_number_between_them_are_refused(low, high):
+    transform = Bounds(2, (None, low), (None, high))
+    for call in (transform.decode, transform.encode):
+        with pytest.raises(ConfigError, match=r"no number of torch.float32 lies between the bounds of column 1, "):
+            call(torch.zeros(3, 2))
+    x = transform.decode(torch.linspace(-5, 5, 11, dtype=torch.float64)[:, None].repeat(1, 2))[:, 1]
+    assert (x >= -math.inf if low is None else x > low).all()
+    assert (x <= math.inf if high is None else x < high).all()
+
+
 def test_another_link_is_refused():
     with pytest.raises(ConfigError, match="link must be"):
         Bounds(1, (0.0,), (1.0,), link="cloglog")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from pushforward.data.images import is_picture
 from pushforward.detection.network.digest import digest
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import length, plain_tensor
@@ -93,12 +95,15 @@ class Embedder:
 
         Args:
             data: a list of inputs; an array or a tensor of them; a dictionary of tensors; a ``Dataset``; or a ``DataLoader``.
-                Labels of data sets and loaders are ignored.
+                Labels of data sets and loaders are ignored. With ``prepare`` also a column of a data frame, an array of texts, a
+                generator, or anything else that gives inputs one by one and in an order.
 
         Raises:
-            InputError: for no inputs, or features that are not numbers.
+            InputError: for no inputs, one that is not in a list, a set, or features that are not numbers.
         """
-        parts = [self._features(part, count) for part, count in self._batches(data)]
+        parts = [self._features(part, count) for part, count in self._batches(self.listed(data))]
+        if not parts:
+            raise InputError("there are no inputs to embed: give at least one.")
         if len({part.shape[1] for part in parts}) > 1:
             raise InputError(
                 "the network returned different numbers of features for different batches: give inputs of one size, or a prepare= that makes them so."
@@ -114,15 +119,45 @@ class Embedder:
         norm = np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-30)
         return np.concatenate([rows / norm, np.log(norm)], axis=1)
 
+    def listed(self, data: Any) -> Any:
+        """Data that give inputs one by one as a list, since a generator can be read only once; other data as they are.
+
+        Without ``prepare`` all data stay as they are.
+
+        Raises:
+            InputError: for one input that is not in a list, a set, or a table of texts.
+        """
+        alone = isinstance(data, np.ndarray) and not data.ndim
+        if alone or isinstance(data, (str, bytes, bytearray, os.PathLike)) or is_picture(data):
+            raise InputError(f"this is one input, of type {type(data).__name__}: give a list of inputs, also of one.")
+        if isinstance(data, (set, frozenset)):
+            raise InputError(
+                "the order of a set is not defined, and each row has a place: give a list, such as sorted(paths)."
+            )
+        if self.prepare is None or isinstance(data, (Sequence, Mapping, Tensor, Dataset, DataLoader)):
+            return data
+        if hasattr(data, "batch_size"):  # another loader
+            return data
+        if hasattr(data, "__array__") and hasattr(data, "shape"):
+            array = np.asarray(data)
+            if array.ndim > 1 and array.size and isinstance(array.flat[0], (str, os.PathLike)):
+                raise InputError(
+                    f"a table of texts, of shape {array.shape}, is no list of inputs: give one column of it."
+                )
+            if array.ndim > 1 or (isinstance(data, np.ndarray) and array.dtype.kind not in "OUST"):
+                return data
+        plain = getattr(data, "to_pylist", None)  # of pyarrow, whose scalars are no texts
+        if plain is not None:
+            return plain()
+        return list(data) if hasattr(data, "__iter__") else data
+
     def _batches(self, data: Any) -> Iterator[tuple[Any, int]]:
         """What the network takes, and the number of inputs in it."""
-        if isinstance(data, (str, bytes)):
-            raise InputError("give a list of inputs; this is one.")
         if isinstance(data, Sequence) and not isinstance(data, (Dataset, DataLoader)):
             if not data:
                 raise InputError("there are no inputs to embed.")
             for start in range(0, len(data), self.batch_size):
-                some = list(data[start : start + self.batch_size])
+                some = [data[k] for k in range(start, min(start + self.batch_size, len(data)))]
                 yield self._prepared(some), len(some)
         elif isinstance(data, np.ndarray) and self.prepare is None and not isinstance(self.net, nn.Module):
             if not data.ndim or not len(data):
@@ -130,13 +165,15 @@ class Embedder:
             for start in range(0, len(data), self.batch_size):
                 yield (some := data[start : start + self.batch_size]), len(some)
         elif isinstance(data, Dataset) and self.prepare is not None:
+            whole: Any = data
             kept: list[Any] = []
-            for k in range(len(data)):  # pyright: ignore[reportArgumentType]
-                item: Any = data[k]
+            for item in whole if isinstance(data, IterableDataset) else (whole[k] for k in range(len(whole))):
                 kept.append(item[0] if isinstance(item, tuple) else item)
-                if len(kept) == self.batch_size or k + 1 == len(data):  # pyright: ignore[reportArgumentType]
+                if len(kept) == self.batch_size:
                     yield self._prepared(kept), len(kept)
                     kept = []
+            if kept:
+                yield self._prepared(kept), len(kept)
         else:
             for inputs, _ in batches(data, self.batch_size, "the data to embed", self._dtype, self.net):
                 ready = self.prepare is None or isinstance(inputs, Mapping)

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from pushforward.detection.network.batch_effect import warn_of_batch_effect
 from pushforward.detection.network.combined import Combined
+from pushforward.detection.network.default import SCORES
 from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reader import NetworkReader
-from pushforward.detection.network.reading import Reading, class_labels, length
+from pushforward.detection.network.reading import Reading, class_labels, first_tensor, length
 from pushforward.detection.network.streaming import Gathered, check_finite, check_labels
 from pushforward.errors import InputError, warn_caller
+
+_FEW_FEATURES = 3
 
 __all__ = ["FittedNetwork", "gather", "held_out_columns", "read_for"]
 
@@ -54,6 +57,7 @@ def gather(
     size: int,
     seed: int,
     spare: float = 0.0,
+    keep_inputs: bool = False,
 ) -> FittedNetwork:
     """Pass once over the training data.
 
@@ -65,13 +69,14 @@ def gather(
         size: of the reservoir.
         seed: of the reservoir and of the rows that are set aside.
         spare: fraction of rows that are set aside.
+        keep_inputs: whether to keep the inputs of these rows also where the score does not run the network again.
 
     Raises:
         InputError: for no rows, labels out of range, or features that are not finite.
         ConfigError: if the score needs what the network lacks.
     """
     found: FittedNetwork | None = None
-    generator, first = torch.Generator().manual_seed(seed), 0
+    generator, first, lengths = torch.Generator().manual_seed(seed), 0, _SequenceLengths(reader)
     for inputs, labels in stream:
         if length(inputs) == 0:
             continue
@@ -81,9 +86,13 @@ def gather(
         check_finite(reading, "the training data", first)
         labels = _classes(reading, class_labels(labels), found.classes, first)
         first += len(reading)
+        lengths.look(inputs)
         if spare:
-            aside = torch.rand(len(reading), generator=generator) < spare
-            found.spare.append(reading.rows(aside))
+            aside = torch.rand(len(reading), generator=generator, dtype=torch.float32) < spare
+            kept = reading.rows(aside)
+            if _reads_once(found.score):
+                kept.output, kept.inputs = None, kept.inputs if keep_inputs else None
+            found.spare.append(kept)
             reading, labels = reading.rows(~aside), labels[~aside]
             if len(reading) == 0:
                 continue
@@ -95,6 +104,34 @@ def gather(
     if found is None:
         raise InputError("the training data gave no row: give at least one.")
     return found
+
+
+def _reads_once(score: Combined) -> bool:
+    """Whether all parts are scores of this library that need neither the inputs nor the output of a reading."""
+    return all(
+        SCORES.get(type(part).__name__) is type(part) and part.cost == "one forward pass" for part in score.scores
+    )
+
+
+class _SequenceLengths:
+    """Warns of batches of sequences of several lengths whose padding is not known."""
+
+    def __init__(self, reader: NetworkReader) -> None:
+        self.reader, self.steps, self.warned = reader, 0, False
+
+    def look(self, inputs: Any) -> None:
+        """See the next batch, which was read just before."""
+        tensor = first_tensor(inputs)
+        if self.warned or not self.reader.averages or tensor is None or tensor.dim() < 2 or len(tensor) < 2:
+            return
+        self.warned = self.steps not in (0, tensor.shape[1])
+        self.steps = tensor.shape[1]
+        if self.warned:
+            warn_caller(
+                "the batches have sequences of several lengths, and no input was found that says which positions are padding. Layers are averaged "
+                "over all positions, so if shorter sequences are padded, scores and alarms depend on the batch that an input comes in: give the "
+                "network the mask as an input called attention_mask, or leave these layers out with layers=[]."
+            )
 
 
 def _begin(
@@ -128,7 +165,9 @@ def _begin(
     warn_of_batch_effect(reader, inputs, reading)
     if classifies:
         _warn_of_other_outputs(reader, reading)
-    elif task == "auto" and labels is not None:
+    else:
+        _warn_of_missing_head(reader, reading)
+    if not classifies and task == "auto" and labels is not None:
         _warn_of_classes(labels, reading)
     score = make(classes > 1)
     for part in score.scores:
@@ -156,6 +195,22 @@ def _warn_of_classes(labels: Tensor, reading: Reading) -> None:
         warn_caller(
             f"{_given(labels)}, so the network is guarded as a regression, without its classes: give integers of the shape (n,), such as "
             f"labels.{'argmax(1)' if marks else 'long()'}, or pass task='embed'.",
+        )
+
+
+def _warn_of_missing_head(reader: NetworkReader, reading: Reading) -> None:
+    """Warn if a network's few outputs are its features, because its last linear layer was not found."""
+    if reader.head is not None or reader.features is not None or reader.function is not None or reading.logits is None:
+        return
+    width = reading.features.shape[1]
+    if (
+        width <= _FEW_FEATURES
+        and reading.features.shape == reading.logits.shape
+        and torch.equal(reading.features, reading.logits)
+    ):
+        warn_caller(
+            f"the last linear layer of the network was not found, so the features are its {width} output{'s' * (width > 1)}, which "
+            "show little of an input: name a module whose output is the features with features=."
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pushforward.detection.network.closed_parts import closed_parts, outer_part
 from pushforward.detection.network.hooks import Hook, hooked
-from pushforward.detection.network.reading import padding_mask, pool, run
+from pushforward.detection.network.reading import pool, run
 
 __all__ = ["Call", "changed_later", "channels_first", "choose_layers", "padded", "trace"]
 
@@ -31,12 +31,24 @@ _KEEPS = (
 )  # fmt: skip
 
 
+_IMAGES = (
+    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Conv3d,
+    nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.GroupNorm,
+)  # fmt: skip
+
+
 class Call(NamedTuple):
-    """One call of a module: its name, the module, and the tensor that it returned."""
+    """One call of a module: its name, the module, the tensor that it returned, and whether that is an image with its channels last."""
 
     name: str
     module: nn.Module
     output: Tensor
+    last: bool = False
+
+    @property
+    def ordered(self) -> Tensor:
+        """The output with its channels first."""
+        return self.output.movedim(-1, 1) if self.last else self.output
 
 
 def channels_first(net: nn.Module) -> frozenset[str]:
@@ -59,14 +71,22 @@ def channels_first(net: nn.Module) -> frozenset[str]:
     return frozenset(found)
 
 
-def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
+def trace(net: nn.Module, inputs: Any, mask: Tensor | None = None) -> tuple[list[Call], Any]:
     """The calls of all modules on one batch, in the order in which they end, and what the network returned.
 
-    Modules in compiled and scripted parts are left out.
+    Modules in compiled and scripted parts are left out. Outputs ``(n, height, width, channels)`` are those of a linear layer or a layer
+    normalization, and all others of their shape.
+
+    Args:
+        net: the network.
+        inputs: a batch.
+        mask: of its padding.
     """
     calls: list[Call] = []
-    mask, first = padding_mask(inputs), channels_first(net)
-    shapes: set[tuple[int, ...]] = set()  # of outputs with channels first
+    first = channels_first(net)
+    shapes: set[tuple[int, ...]] = set()  # of outputs of three dimensions with channels first
+    images: set[tuple[int, ...]] = set()  # of four and more dimensions with channels first
+    last: set[tuple[int, ...]] = set()  # and with channels last
 
     def record(name: str) -> Hook:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -78,6 +98,11 @@ def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
                 tensor = tensor.transpose(1, 2)
             elif isinstance(tensor, Tensor) and tuple(tensor.shape) in shapes and not isinstance(module, nn.Linear):
                 return  # it may be such an output too, as that of an activation which is called anywhere
+            if isinstance(tensor, Tensor) and tensor.dim() >= 4:
+                if isinstance(module, _IMAGES):
+                    images.add(tuple(tensor.shape))
+                elif _has_channels_last(module, tensor):
+                    last.add(tuple(tensor.shape))
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() >= 2:
                 calls.append(Call(name, module, tensor))
 
@@ -86,7 +111,15 @@ def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
     closed = closed_parts(net)
     modules = [(name, module) for name, module in net.named_modules() if outer_part(name, closed) is None]
     with hooked([(module, record(name)) for name, module in modules]):
-        return calls, run(net, inputs)
+        output = run(net, inputs)
+    return [call._replace(last=tuple(call.output.shape) in last - images) for call in calls], output
+
+
+def _has_channels_last(module: nn.Module, output: Tensor) -> bool:
+    """Whether an output of four or more dimensions is that of a layer whose channels are the last of them."""
+    if isinstance(module, nn.Linear):
+        return True
+    return type(module) is nn.LayerNorm and tuple(module.normalized_shape) == (output.shape[-1],)
 
 
 def changed_later(net: nn.Module, inputs: Any, names: Collection[str]) -> frozenset[str]:
@@ -128,14 +161,13 @@ def choose_layers(calls: list[Call], head: str | None, features: Tensor | None, 
     end = names.index(head) if head is not None and head in names else len(calls)
     kept: list[Call] = []
     for record in calls[:end]:
-        shape = tuple(record.output.shape[1:])
+        output = record.ordered
+        shape = tuple(output.shape[1:])
         width = shape[-1] if len(shape) == 2 else shape[0]
         plain = isinstance(record.module, (nn.Flatten, nn.Identity))
         if not record.name or names.count(record.name) > 1 or width > _WIDEST or plain:
             continue
-        if features is not None and (
-            len(record.output) != len(features) or _equal(pool(record.output, mask), features)
-        ):
+        if features is not None and (len(output) != len(features) or _equal(pool(output, mask), features)):
             continue
         if kept and _equal(kept[-1].output, record.output):
             kept.pop()

@@ -18,16 +18,17 @@ from pushforward.detection.network.closed_parts import (
     outer_part,
     with_linear_layer,
 )
+from pushforward.detection.network.head import Head, find_head
 from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.layers import changed_later, channels_first, choose_layers, padded, trace
 from pushforward.detection.network.modes import evaluation
+from pushforward.detection.network.padding import Padding, find_padding
 from pushforward.detection.network.reading import (
     Reading,
     find_logits,
     floating_type,
     length,
     move,
-    padding_mask,
     plain_tensor,
     pool,
     run,
@@ -40,9 +41,10 @@ __all__ = ["NetworkReader"]
 class NetworkReader:
     """Read a network by hooks that exist only during the call: the network, its mode and its weights stay as they are.
 
-    The first batch shows where the parts are: the last linear layer is the :class:`~torch.nn.Linear` whose output is what the
-    network returns (or of which that is the softmax or the log-softmax), and the inner layers are the last ones at each
-    resolution.
+    The first batch shows where the parts are: the last linear layer is the :class:`~torch.nn.Linear` whose output is what the network
+    returns, up to its shape, to a function such as the softmax or the sigmoid, or to factors and shifts of its columns; the inner layers
+    are the last ones at each resolution; and the padding of sequences is what a mask, lengths or a token say that does not change what
+    the network returns.
 
     Args:
         net: any module.
@@ -53,10 +55,12 @@ class NetworkReader:
 
     Attributes:
         classifies: whether the network's output are logits; None until known.
-        head: name of the last linear layer, or None.
-        head_call: which of its calls in a forward pass makes the logits, counted from the last one, -1.
+        found: the last linear layer, or None.
         layers: names of the inner layers.
         copies: names among the layers and ``features`` whose output a later module changes in place, so that it is copied.
+        channels_last: names among the layers, ``features`` and the last linear layer whose output is ``(n, height, width, channels)``.
+        padding: what says where sequences are padded.
+        averages: whether the last batch had values that were averaged over all positions ``(n, T, D)``.
 
     Raises:
         ConfigError: for a network that hooks cannot read, or a name that it does not have.
@@ -96,11 +100,10 @@ class NetworkReader:
                     raise ConfigError(
                         f"the network has no module {name!r}; its modules are {', '.join(list(modules)[1:9])}, ..."
                     )
-        self.head: str | None = None
-        self.head_call, self.copies = -1, frozenset[str]()
-        self.ready = False
+        self.found: Head | None = None
+        self.copies, self.channels_last, self.padding = frozenset[str](), frozenset[str](), Padding()
+        self.ready, self.averages = False, False
         self.classifies: bool | None = None
-        self.head_is_output = True
 
     @staticmethod
     def _check_hooks(net: Any) -> None:
@@ -149,6 +152,11 @@ class NetworkReader:
         return floating_type(self.net)
 
     @property
+    def head(self) -> str | None:
+        """The name of the last linear layer, or None."""
+        return None if self.found is None else self.found.name
+
+    @property
     def head_module(self) -> nn.Linear | None:
         """The last linear layer."""
         if self.head is None or not isinstance(self.net, nn.Module):
@@ -157,23 +165,23 @@ class NetworkReader:
         return module
 
     def weight_and_bias(self) -> tuple[Tensor, Tensor] | None:
-        """Weight ``(C, D)`` and bias ``(C,)`` of the last linear layer, float64, not part of any graph."""
+        """Weight ``(C, D)`` and bias ``(C,)`` that give the logits from the features, float64, not part of any graph."""
         head = self.head_module
-        if head is None:
+        if head is None or self.found is None:
             return None
         weight = head.weight.detach().double()
         bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().double()
-        return weight, bias
+        return self.found.weights(weight, bias)
 
     def restore(
         self,
-        head: str | None,
-        head_is_output: bool,
+        found: Head | None,
         classifies: bool,
         *,
         transposes: bool = True,
-        head_call: int = -1,
         copies: Sequence[str] = (),
+        channels_last: Sequence[str] = (),
+        padding: Padding | None = None,
     ) -> None:
         """Set what the first batch showed, from a file; ``layers`` are given to the constructor.
 
@@ -183,43 +191,43 @@ class NetworkReader:
             ConfigError: if the network has no such linear layer.
         """
         modules = dict(self.net.named_modules()) if isinstance(self.net, nn.Module) else {}
-        if head is not None:
-            self._check_open(head)
-        if head is not None and not isinstance(modules.get(head), nn.Linear):
-            raise ConfigError(f"the network has no linear layer {str(head)[:80]!r}.")
-        self.head, self.head_is_output, self.classifies, self.ready = head, bool(head_is_output), classifies, True
-        self.transposes, self.head_call = bool(transposes), min(-1, int(head_call))
-        self.copies = frozenset(map(str, copies))
+        if found is not None:
+            self._check_open(found.name)
+            module = modules.get(found.name)
+            if not isinstance(module, nn.Linear):
+                raise ConfigError(f"the network has no linear layer {found.name[:80]!r}.")
+            if any(not -1 <= place < module.out_features for place in found.columns):
+                raise ConfigError(
+                    f"the linear layer {found.name[:80]!r} has other columns: load the guard with the network that it was fitted to."
+                )
+        self.found, self.classifies, self.ready = found, classifies, True
+        self.transposes, self.copies = bool(transposes), frozenset(map(str, copies))
+        self.channels_last, self.padding = frozenset(map(str, channels_last)), padding or Padding()
 
     def _discover(self, inputs: Any) -> None:
         """Find the last linear layer and the inner layers with one batch."""
         assert isinstance(self.net, nn.Module)
         check_arguments(self.net, inputs)
-        calls, output = trace(self.net, inputs)
+        self.padding = find_padding(self.net, inputs, self._logits_of)
+        mask = self.padding.mask(inputs)
+        calls, output = trace(self.net, inputs, mask)
         logits = find_logits(output, self.logits)
         assert logits is not None
-        linear = [c for c in calls if isinstance(c.module, nn.Linear) and c.output.shape[-1:] == logits.shape[-1:]]
-        for exact in (
-            lambda c: c.output.shape == logits.shape and torch.equal(c.output, logits),
-            _normalized_to(logits),
-        ):
-            found = [c for c in linear if exact(c)]
-            if found:
-                self.head_is_output = torch.equal(found[-1].output, logits)
-                self.head = found[-1].name
-                own = [c is found[-1] for c in linear if c.name == self.head]
-                self.head_call = own.index(True) - len(own)
-                break
-        else:
-            if linear and _picked(linear[-1].output, logits, padding_mask(inputs)):
-                self.head, self.head_is_output = linear[-1].name, True
+        self.found = find_head(calls, logits, mask)
+        self.channels_last = frozenset(call.name for call in calls if call.last)
         self._check_parts()
         if self.automatic:
             features = None if self.head is None else self._from_hooks(inputs, False).features
-            self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
-        named = self._named if not self.automatic else frozenset(() if self.features is None else (self.features,))
-        self.copies = changed_later(self.net, inputs, named)
+            self.layers = choose_layers(calls, self.head, features, mask)
+        read = self._named if not self.automatic else frozenset(() if self.features is None else (self.features,))
+        self.copies = changed_later(self.net, inputs, read)
+        self.channels_last &= self._named | {self.head or ""}
         self.ready = True  # last, since another thread may ask
+
+    def _logits_of(self, inputs: Any) -> Tensor:
+        logits = find_logits(run(self.net, inputs), self.logits)
+        assert logits is not None
+        return pool(logits, None)
 
     def _check_parts(self) -> None:
         """Refuse a network whose last linear layer may be in a part that hooks cannot read, and name compiled parts."""
@@ -295,26 +303,34 @@ class NetworkReader:
         names = self._named
         first = self._channels_first if names else frozenset()
         hooks: list[tuple[nn.Module, Hook]] = [
-            (self.net.get_submodule(name), _keeps(seen, name, name in first, name in self.copies)) for name in names
+            (
+                self.net.get_submodule(name),
+                _keeps(seen, name, name in first, name in self.copies, name in self.channels_last),
+            )
+            for name in names
         ]
         head = self.head_module
         if head is not None:
             hooks.append((head, _keeps_both(heads)))
         with hooked(hooks):
             output = run(self.net, inputs)
-        if head is not None and len(heads) < -self.head_call:
+        found = self.found
+        if found is not None and len(heads) < -found.call:
             self._check_open(self.head or "")
             often = "did not run" if not heads else f"ran {len(heads)} times, and on the first batch more often,"
             raise InputError(
                 f"the last linear layer {self.head!r} {often} on this batch in the thread of the call: guard a network that runs it for "
                 "every batch, or pass read=."
             )
-        head_input, head_output = heads[self.head_call] if head is not None else (None, None)
+        head_input, head_output = heads[found.call] if found is not None else (None, None)
         logits = find_logits(output, self.logits)
         assert logits is not None
-        mask = padding_mask(inputs)
-        if head_output is not None and not self.head_is_output:
+        mask = self.padding.mask(inputs)
+        if found is not None and head_output is not None and not found.is_output:
             logits = head_output
+        if self.head in self.channels_last and head_input is not None:
+            logits = logits.movedim(-1, 1) if logits.dim() == head_input.dim() else logits
+            head_input = head_input.movedim(-1, 1)
         logits = _plain(pool(logits, mask))
         missing = [name for name in names if name not in seen]
         if missing:
@@ -322,6 +338,8 @@ class NetworkReader:
             raise InputError(
                 f"the layer {missing[0]!r} returned no tensor with one row per input on this batch: leave it out of layers=."
             )
+        positions = [*seen.values(), *([] if head_input is None else [head_input])]
+        self.averages = mask is None and any(values.dim() == 3 for values in positions)
         layers = {name: _plain(pool(seen[name], mask)) for name in self.layers}
         if self.features is not None:
             features = _plain(pool(seen[self.features], mask))
@@ -356,14 +374,16 @@ def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
         return padded(values, mask)
     if mask is None or values.dim() != 3 or mask.shape != values.shape[:2]:
         return values
-    return torch.where(mask.unsqueeze(2), values, 0)
+    return torch.where(mask.unsqueeze(2).to(values.device), values, 0)
 
 
-def _keeps(seen: dict[str, Tensor], name: str, channels_first: bool, copies: bool) -> Hook:
+def _keeps(seen: dict[str, Tensor], name: str, channels_first: bool, copies: bool, channels_last: bool) -> Hook:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         tensor = find_logits(output, None) if not isinstance(output, Tensor) else output
         if isinstance(tensor, Tensor):
             tensor = tensor.clone() if copies else tensor
+            if channels_last and tensor.dim() >= 4:
+                tensor = tensor.movedim(-1, 1)
             seen[name] = tensor.transpose(1, 2) if channels_first and tensor.dim() == 3 else tensor
 
     return hook
@@ -374,25 +394,3 @@ def _keeps_both(heads: list[tuple[Tensor, Tensor]]) -> Hook:
         heads.append((args[0] if args else kwargs["input"], output))
 
     return hook
-
-
-def _picked(values: Tensor, logits: Tensor, mask: Tensor | None) -> bool:
-    """Whether the network returns one position, or the mean over positions, of the outputs ``(n, ..., C)`` of a layer."""
-    if values.dim() <= 2 or logits.dim() != 2 or len(values) != len(logits):
-        return False
-    positions = values.flatten(1, -2)
-    if (positions == logits.unsqueeze(1)).all(-1).any(1).all():
-        return True
-    return values.dim() == 3 and torch.allclose(pool(values, mask).float(), logits.float(), atol=1e-4)
-
-
-def _normalized_to(output: Tensor) -> Callable[[Any], bool]:
-    """Whether the softmax or the log-softmax of a layer's output is what the network returns."""
-
-    def check(record: Any) -> bool:
-        if record.output.shape != output.shape or output.shape[-1] < 2:
-            return False
-        value = record.output.float()
-        return any(torch.allclose(f(value, -1), output.float(), atol=1e-5) for f in (torch.softmax, torch.log_softmax))
-
-    return check

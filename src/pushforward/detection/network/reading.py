@@ -26,14 +26,10 @@ __all__ = [
     "floating_type",
     "length",
     "move",
-    "padding_mask",
     "plain_tensor",
     "pool",
     "run",
 ]
-
-_KEEP_MASKS = ("attention_mask",)
-_DROP_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
 
 
 @dataclass
@@ -299,18 +295,6 @@ def _part(output: Any, key: str | int) -> Any:
     )
 
 
-def padding_mask(inputs: Any) -> Tensor | None:
-    """Which positions of a sequence count, ``(n, T)`` bool, from the mask in a dictionary of inputs; None without one."""
-    if not isinstance(inputs, Mapping):
-        return None
-    for names, keep in ((_KEEP_MASKS, True), (_DROP_MASKS, False)):
-        for name in names:
-            mask = inputs.get(name)
-            if isinstance(mask, Tensor) and mask.dim() == 2:
-                return mask.bool() if keep else ~mask.bool()
-    return None
-
-
 def pool(values: Tensor, mask: Tensor | None) -> Tensor:
     """One row of features per input: the mean over positions.
 
@@ -326,6 +310,7 @@ def pool(values: Tensor, mask: Tensor | None) -> Tensor:
         return values.unsqueeze(1) if values.dim() == 1 else values
     if values.dim() == 3:
         if mask is not None and mask.shape == values.shape[:2]:
+            mask = mask.to(values.device)
             weight = mask.to(values.dtype).unsqueeze(2)
             return torch.where(mask.unsqueeze(2), values, 0).sum(1) / weight.sum(1).clamp(min=1)
         return values.mean(1)

@@ -48,7 +48,7 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
         1 if images.dtype is torch.bool else torch.iinfo(images.dtype).max
     ):
         raise ConfigError(f"{images.dtype} cannot represent {levels} levels: use another dtype or fewer levels.")
-    hit = torch.rand(images.shape, generator=generator, device=images.device) < rate
+    hit = torch.rand(images.shape, generator=generator, device=images.device, dtype=torch.float32) < rate
     drawn = torch.randint(levels, images.shape, generator=generator, device=images.device)
     return torch.where(hit, drawn.to(images.dtype), images)
 

@@ -48,7 +48,8 @@ class Bounds(Elementwise):
             of most flows has; after logits those of a logistic one.
 
     Raises:
-        ConfigError: unless there are D of each, finite or None, and each low is below its high.
+        ConfigError: unless there are D of each, finite or None, and each low is below its high; in a call, if the type of the
+            rows has no number between two bounds, as float32 has none between 1e8 and 1e8 + 4.
 
     Example:
         >>> import torch
@@ -81,6 +82,10 @@ class Bounds(Elementwise):
                 raise ConfigError(f"the bounds of column {column} are too far apart: leave one of them open.")
         self.domain = Support.joined([(Support(a, b), 1) for a, b in ends])
         self._ends = tuple(a for a, _ in ends), tuple(b for _, b in ends)
+        widths = [(b - a, (b - a) / max(abs(a), abs(b))) for a, b in ends if math.isfinite(b - a)]
+        self._narrowest = min((width for width, _ in widths), default=math.inf)
+        self._finest = min((share for _, share in widths), default=math.inf)
+        self._farthest = max((abs(end) for pair in ends for end in pair if math.isfinite(end)), default=0.0)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """z and the sum of log dz/dx; -inf for rows with a coordinate outside its bounds."""
@@ -140,11 +145,47 @@ class Bounds(Elementwise):
     def _bounds(self, x: Tensor, inside: bool = False) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds in the type of ``x``, or the numbers next to them inside; infinite where they are open."""
         low, high = self._ends
-        if inside:
-            limits = torch.finfo(x.dtype)
-            low = tuple(a + max(abs(a) * limits.eps, limits.tiny * 1024) if math.isfinite(a) else a for a in low)
-            high = tuple(b - max(abs(b) * limits.eps, limits.tiny * 1024) if math.isfinite(b) else b for b in high)
+        limits = torch.finfo(x.dtype)
+        tight = self._finest < 8 * limits.eps or self._narrowest < 8192 * limits.tiny or self._farthest > limits.max
+        if inside or tight:
+            columns = [_between(a, b, limits) for a, b in zip(low, high, strict=True)]
+            if tight:
+                self._require_numbers(columns, x.dtype)
+            if inside:
+                low, high = tuple(first for first, _ in columns), tuple(last for _, last in columns)
         return constant(low, x.dtype, x.device), constant(high, x.dtype, x.device)
+
+    def _require_numbers(self, columns: list[tuple[float, float]], dtype: torch.dtype) -> None:
+        """Refuse bounds that have no number of a type between them.
+
+        Raises:
+            ConfigError: naming the column.
+        """
+        largest = torch.finfo(dtype).max
+        for column, (first, last) in enumerate(columns):
+            if first > last or largest < first < math.inf or -math.inf < last < -largest:
+                low, high = (ends[column] for ends in self._ends)
+                raise ConfigError(
+                    f"no number of {dtype} lies between the bounds of column {column}, {low!r} and {high!r}: subtract an offset "
+                    "from the column and its bounds, or use float64, as model.double() does."
+                )
+
+
+def _between(low: float, high: float, limits: torch.finfo) -> tuple[float, float]:
+    """The first and the last number of a type that lie between two bounds, a bit inside where there is room."""
+    left, right = (max(abs(end) * limits.eps, limits.tiny * 1024) for end in (low, high))
+    if math.isfinite(high - low) and high - low < 4 * (left + right):
+        return -_below(-low, limits), _below(high, limits)
+    return low + left if math.isfinite(low) else low, high - right if math.isfinite(high) else high
+
+
+def _below(end: float, limits: torch.finfo) -> float:
+    """The number of a type next below an end that is rounded to the type."""
+    if end == 0:
+        return -limits.tiny
+    fraction, exponent = math.frexp(end)
+    step = limits.eps / 2  # of the fractions, which are from 1/2 to 1
+    return math.ldexp(step * (round(fraction / step) - 1), exponent)
 
 
 def _checked(name: str, values: Sequence[float | None], width: int) -> tuple[float | None, ...]:

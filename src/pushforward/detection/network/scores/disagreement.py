@@ -112,8 +112,8 @@ def _mask(generator: torch.Generator, seed: int) -> Hook:
         if not isinstance(layer, (nn.Dropout, nn.AlphaDropout)):  # these drop whole channels
             shape[1:] = [1] * len(shape[1:])
         source = torch.Generator().manual_seed(mix(seed, call)) if output.dim() == 3 else generator
-        kept = torch.rand(shape, generator=source).to(output.device) >= layer.p
-        return output * (kept / max(1 - layer.p, 1e-12)).to(output.dtype)
+        kept = torch.rand(shape, generator=source, dtype=torch.float32).to(output.device) >= layer.p
+        return output * (kept.float() / max(1 - layer.p, 1e-12)).to(output.dtype)
 
     return hook
 

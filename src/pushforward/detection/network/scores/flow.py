@@ -117,7 +117,8 @@ class FeatureFlow(NetworkScore):
         flow = self.build(width, gathered.classes)
         coordinates = self._coordinates(rows)[0].float()
         context = self._context(labels)
-        kept = torch.rand(len(rows), generator=torch.Generator().manual_seed(self.seed)) >= 0.1
+        generator = torch.Generator().manual_seed(self.seed)
+        kept = torch.rand(len(rows), generator=generator, dtype=torch.float32) >= 0.1
 
         def part(mask: Tensor) -> Tensor | tuple[Tensor, Tensor]:
             return coordinates[mask] if context is None else (coordinates[mask], context[mask])

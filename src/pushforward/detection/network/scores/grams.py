@@ -72,7 +72,8 @@ class GramMatrices(NetworkScore):
 
     def _learn(self, gathered: Gathered) -> None:
         rows, labels = gathered.sample[f"grams {self.powers}"], gathered.sample["labels"]
-        held = torch.rand(len(rows), generator=torch.Generator().manual_seed(gathered.seed)) < self.held_out
+        generator = torch.Generator().manual_seed(gathered.seed)
+        held = torch.rand(len(rows), generator=generator, dtype=torch.float32) < self.held_out
         least, most = [], []
         for k in range(gathered.classes):
             own = rows[(labels == k) & ~held]
