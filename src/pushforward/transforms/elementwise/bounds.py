@@ -16,13 +16,10 @@ from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 from pushforward.transforms.base import Step
 from pushforward.transforms.elementwise.functions import Elementwise
+from pushforward.transforms.elementwise.probit import HALF_LOG_2_PI, LARGEST
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Bounds"]
-
-_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
-_LARGEST = 1e18
-"""Largest absolute normal quantile of a contribution, whose square is a number of float32."""
 
 
 @register("transforms")
@@ -116,7 +113,7 @@ class Bounds(Elementwise):
             quantile = torch.special.ndtri(torch.where(both, nearer.clamp(min=smallest), 0.5))
             quantile = torch.where(left < right, quantile, -quantile)
             z = torch.where(both, quantile, z)
-            log_slope = torch.where(both, 0.5 * quantile.square() + _HALF_LOG_2_PI - width.log(), log_slope)
+            log_slope = torch.where(both, 0.5 * quantile.square() + HALF_LOG_2_PI - width.log(), log_slope)
         return torch.where(below & above, x, z), log_slope
 
     def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,9 +132,7 @@ class Bounds(Elementwise):
         first, last = self._bounds(z, inside=True)
         x = torch.where(neither, z, torch.minimum(torch.maximum(x, first), last))
         inner = (
-            0.5 * z.clamp(-_LARGEST, _LARGEST).square() + _HALF_LOG_2_PI
-            if probit
-            else -F.logsigmoid(z) - F.logsigmoid(-z)
+            0.5 * z.clamp(-LARGEST, LARGEST).square() + HALF_LOG_2_PI if probit else -F.logsigmoid(z) - F.logsigmoid(-z)
         )
         log_slope = torch.where(both, inner - width.log(), torch.where(below, z, -z))
         return x, torch.where(neither, 0.0, log_slope)
@@ -172,7 +167,7 @@ class Bounds(Elementwise):
 
 
 def _between(low: float, high: float, limits: torch.finfo) -> tuple[float, float]:
-    """The first and the last number of a type that lie between two bounds, a bit inside where there is room."""
+    """The first and the last number of a type between two bounds: a rounding inside of them, or the next numbers if they are close."""
     left, right = (max(abs(end) * limits.eps, limits.tiny * 1024) for end in (low, high))
     if math.isfinite(high - low) and high - low < 4 * (left + right):
         return -_below(-low, limits), _below(high, limits)

@@ -11,10 +11,10 @@ from pushforward.likelihood import UNIT
 from pushforward.registry import register
 from pushforward.transforms.elementwise.functions import Elementwise, inside_unit
 
-__all__ = ["Probit"]
+__all__ = ["HALF_LOG_2_PI", "LARGEST", "Probit"]
 
-_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
-_LARGEST = 1e18
+HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+LARGEST = 1e18
 """Largest absolute z of a contribution, whose square is a number of float32."""
 
 
@@ -44,9 +44,9 @@ class Probit(Elementwise):
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The quantile of the standard normal distribution at x."""
         z = torch.special.ndtri(inside_unit(x))
-        return z, 0.5 * z.square() + _HALF_LOG_2_PI
+        return z, 0.5 * z.square() + HALF_LOG_2_PI
 
     def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The distribution function of the standard normal distribution, strictly inside (0, 1)."""
-        bounded = z.clamp(-_LARGEST, _LARGEST)
-        return inside_unit(0.5 * torch.erfc(-z / math.sqrt(2))), 0.5 * bounded.square() + _HALF_LOG_2_PI
+        bounded = z.clamp(-LARGEST, LARGEST)
+        return inside_unit(0.5 * torch.erfc(-z / math.sqrt(2))), 0.5 * bounded.square() + HALF_LOG_2_PI
