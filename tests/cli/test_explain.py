@@ -78,3 +78,11 @@ def test_what_is_refused(folder: Path, capsys) -> None:
     assert "--force" in capsys.readouterr().err
     assert main(["explain", guard, table, "--top", "0"]) == 2
     assert main(["explain", table, table]) == 1
+
+
+def test_names_with_a_line_end_stay_in_one_line(tmp_path: Path, capsys) -> None:
+    rows = {"heat\nin": np.random.default_rng(0).normal(size=200), "city": ["Oslo", "Bern"] * 100}
+    Guard(alpha=0.05, effort="fast", random_state=0).fit(rows).save(tmp_path / "g")
+    pd.DataFrame({"heat\nin": [90.5], "city": ["Oslo"]}).to_csv(tmp_path / "new.csv", index=False)
+    assert main(["explain", str(tmp_path / "g"), str(tmp_path / "new.csv")]) == 0
+    assert "\n  heat\\nin is 90.5; given the other columns, " in capsys.readouterr().out

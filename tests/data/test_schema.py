@@ -607,6 +607,15 @@ def test_a_header_that_differs_by_case_or_spaces_gives_a_hint(names, hint):
     assert str(error.value).endswith(f"which the fitted table had{'; it has ' + hint if hint else ''}.")
 
 
+def test_a_header_that_looks_the_same_is_said_to_have_other_characters():
+    one, two = "Gr\u00f6\u00dfe", "Gro\u0308\u00dfe"  # as of Linux and of macOS
+    schema = Schema.infer({one: [1.0, 2.5], "k": [0.5, 0.25]})
+    with pytest.raises(
+        SchemaError, match=f"lacks the column '{one}'.*it has '{two}', which looks the same and has other Unicode"
+    ):
+        schema.encode({two: [1.0], "k": [0.5]})
+
+
 @pytest.mark.parametrize("flag", [True, False])
 def test_flags_as_text_with_spaces_and_words_for_missing(flag):
     column = Schema.infer({"c": [True, False, None]}).columns[0]

@@ -1,5 +1,6 @@
 """Tables as people have them: instants, identifiers, strict columns."""
 
+import datetime
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ import pushforward as pf
 from pushforward.data.calendar import calendar_columns, periods_of
 from pushforward.detection import realized_interval
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, SchemaError, SchemaWarning
+from pushforward.estimators.dependent_rows import labels_of
 
 
 def shop(n: int, seed: int, first_day: int = 0, days: int = 60) -> pd.DataFrame:
@@ -173,6 +175,24 @@ def test_a_time_as_text_is_in_the_order_of_time() -> None:
         pf.Guard(alpha=0.05, effort="fast").fit(table, time=np.asarray(iso.strftime("%d/%m/%Y"), dtype=object))
 
 
+def test_instants_as_text_are_in_the_order_of_time_whatever_their_zones() -> None:
+    seconds = 3600 * np.random.default_rng(0).permutation(200)
+    zones = [datetime.timezone(datetime.timedelta(hours=(k % 5) - 2)) for k in range(200)]
+    text = [datetime.datetime.fromtimestamp(int(s), zone).isoformat() for s, zone in zip(seconds, zones, strict=True)]
+    labels = labels_of("time", np.zeros((200, 1)), np.array(text, dtype=object))
+    np.testing.assert_array_equal(np.argsort(labels), np.argsort(seconds))
+
+
+@pytest.mark.parametrize("text", [["2026-1-9", "2026-1-10"], ["2026-Jan-05", "2026-Feb-05"], ["2026Q1", "2026 Q2"]])
+def test_text_whose_order_is_not_that_of_time_is_refused(text: list[str]) -> None:
+    with pytest.raises(
+        InputError, match=f"time has text such as '{text[1]}', whose order is not that of time: give instants"
+    ):
+        labels_of("time", np.zeros((2, 1)), np.array(text, dtype=object))
+    quarters = labels_of("time", np.zeros((2, 1)), np.array(["2026Q1", "2025Q4"], dtype=object))
+    assert np.argsort(quarters).tolist() == [1, 0]
+
+
 def test_a_value_that_only_calibration_rows_have_is_no_news_while_fitting() -> None:
     table = shop(400, 4).drop(columns="when")
     last = np.arange(400)
@@ -260,3 +280,17 @@ def test_the_promise_is_kept_with_instants_categories_and_missing_cells() -> Non
         rates.append(int((guard.predict(table.iloc[1500:]) == -1).sum()))
     low, high = realized_interval(375, 1500, 0.1, level=0.999)
     assert all(low <= rate / 1500 <= high for rate in rates)
+
+
+def test_rows_of_the_time_that_calibrated_are_not_called_later(tmp_path) -> None:
+    rows = shop(600, 5).sort_values("when", ignore_index=True)
+    latest = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows, time="when")
+    latest.save(tmp_path / "g")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        latest.predict(rows[-100:])  # the rows that calibrated
+        pf.Guard.load(tmp_path / "g").predict(rows[-100:])
+    with pytest.warns(
+        SchemaWarning, match=r"'when': rows are after the normal rows that are known \(the last is 2024-02-29"
+    ):
+        latest.predict(shop(50, 6, first_day=75))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 import pushforward as pf
-from pushforward.errors import SchemaError, SchemaWarning
+from pushforward.errors import InputError, SchemaError, SchemaWarning
 
 pd = pytest.importorskip("pandas")
 X = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=["width", "height", "mass"])
@@ -46,3 +46,13 @@ def test_further_columns_and_arrays_are_read(guard) -> None:
     with pytest.warns(SchemaWarning, match="matched by position"):
         np.testing.assert_array_equal(found, guard.predict(X.to_numpy()))
     np.testing.assert_array_equal(guard.predict({name: X[name] for name in ["mass", "height", "width"]}), found)
+
+
+def test_text_under_column_numbers_is_not_said_to_need_a_data_frame() -> None:
+    frame = pd.DataFrame({0: np.arange(60.0), 1: ["a", "b", "c"] * 20})  # as read_csv(..., header=None) makes it
+    with pytest.raises(
+        InputError, match=r"names of the columns are not text, such as 0, .* X\.columns = \[str\(name\)"
+    ):
+        pf.Guard(alpha=0.1, effort="fast").fit(frame)
+    frame.columns = [str(name) for name in frame.columns]
+    assert pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(frame).p_value(frame).shape == (60,)

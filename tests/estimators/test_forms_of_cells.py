@@ -49,6 +49,20 @@ def test_numbers_of_other_forms_are_not_called_identifiers(cell, words) -> None:
             fit(rows, ignore="auto")
 
 
+@pytest.mark.parametrize(
+    ("cell", "other", "words"),
+    [
+        ("{0}.{1:02d}", "-", r"380 of these cells are numbers, and others are not, such as '-'\. Leave those empty to have numbers"),
+        ("2026-01-01T{2:02d}:{3:02d}", "NaT", r"380 of these cells are dates, and others are not, such as 'NaT'\. Leave those empty"),
+    ],
+    ids=["number", "date"],
+)  # fmt: skip
+def test_cells_that_are_no_numbers_among_numbers_are_named(cell: str, other: str, words: str) -> None:
+    amounts = [other if k % 20 == 7 else cell.format(k, k % 97, k // 60, k % 60) for k in range(N)]
+    with pytest.raises(SchemaError, match=f"'amount' has 381 different texts in 400 rows, .*: {words}"):
+        fit(table(amount=amounts))
+
+
 def test_codes_of_digits_have_no_form() -> None:
     assert number_form(pa.array([f"{k:05d}" for k in range(50)])) == ("", "")
     assert number_form(pa.array(["a", "b", None])) == ("", "")

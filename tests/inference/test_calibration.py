@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import beta, kstest
+from torch import distributions as td
 
 from pushforward import inference
 from pushforward.errors import ConfigError, InputError, PushforwardWarning
+from pushforward.inference import SimulationPosterior
+from pushforward.inference.data_scale import DataScale
 
 from .closed_form import Exact, simulations, simulator
 
@@ -49,6 +53,33 @@ def test_p_values_are_uniform_for_the_right_posterior():
     values = [calibration(Exact(), 60, seed).p_values for seed in range(60)]
     for name in ("coverage", "TARP"):
         assert kstest([value[name] for value in values], "uniform").pvalue > 1e-3
+
+
+class Bound(Exact):
+    """The posterior of data that say nothing, which is the prior; most of its draws lie at a bound, where float32 makes them equal."""
+
+    method: ClassVar[str] = "a bound in tests"
+
+    def __init__(self, prior):
+        SimulationPosterior.__init__(self, inference.Prior(prior), [torch.nn.Identity()], DataScale(1), (1,))
+
+    def _sample(self, count, x, generator):
+        return self.prior.sample(count, seed=int(torch.randint(2**31, (), generator=generator)))
+
+    def _log_prob(self, theta, x):
+        return self.prior.log_prob(theta)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [td.Beta(torch.tensor([0.05]), torch.tensor([0.05])), td.Gamma(torch.tensor([0.02]), torch.tensor([1.0]))],
+    ids=["beta", "gamma"],
+)
+def test_the_right_posterior_passes_where_draws_at_a_bound_are_equal(prior):
+    torch.manual_seed(0)
+    theta = prior.sample((200,))  # some of them on the bound itself
+    found = inference.calibrate(Bound(prior), theta, torch.randn(200, 1), draws=100, seed=7)
+    assert min(found.p_values.values()) > 0.01
 
 
 def test_too_wide_posteriors_cover_too_much():

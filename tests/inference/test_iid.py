@@ -74,6 +74,51 @@ def test_counts_are_averaged_over_their_cells_and_parts_add_up(monkeypatch):
     assert post.sample(10, heads[None].T, seed=0).shape == (10, 1)
 
 
+def two_columns(theta):
+    """Two data of a parameter, the second in other units."""
+    noise = torch.randn(len(theta), 2)
+    return torch.cat((theta + noise[:, :1], 10 * (theta + noise[:, 1:])), 1)
+
+
+def test_several_observations_of_several_numbers_are_checked():
+    torch.manual_seed(0)
+    prior = td.Normal(torch.zeros(1), 1.0)
+    single = inference.NLE(prior).fit(simulator=two_columns, simulations=500, max_steps=30, **QUIET)
+    post = inference.iid(single, 3)
+    theta = prior.sample((30,))
+    x = torch.stack([two_columns(theta) for _ in range(3)], 1)
+    torch.testing.assert_close(post.scale(x[0].flatten()[None])[0], post._observation(x[0]))
+    assert torch.equal(post._observation(x[:1]), post._observation(x[0]))
+
+    def several(theta):
+        return torch.stack([two_columns(theta) for _ in range(3)], 1)
+
+    made, p_value = inference.posterior_predictive(post, several, x[0], draws=40)
+    assert made.shape == (40, 3, 2)
+    assert 0 < p_value <= 1
+    _, p_value = inference.local_c2st(post, theta[:20], x[:20], x[0], permutations=1)
+    assert 0 < p_value <= 1
+    with pytest.raises(InputError, match="the local test needs at least 20 pairs"):
+        inference.local_c2st(post, theta[:5], x[:5], x[0])
+
+
+def test_the_network_reads_equal_observations_once(monkeypatch):
+    prior = td.Gamma(torch.tensor([2.0]), torch.tensor([0.5]))
+    torch.manual_seed(0)
+    theta = prior.sample((500,))
+    single = inference.NLE(prior).fit(theta, torch.poisson(theta), max_steps=20, **QUIET)
+    x = torch.tensor([1.0, 3.0, 3.0, 1.0, 0.0, 3.0])
+    post = inference.iid(single, 6)
+    asked = []
+    inner = single._log_likelihood
+    monkeypatch.setattr(single, "_log_likelihood", lambda theta, x: asked.append(len(theta)) or inner(theta, x))
+    with torch.no_grad():
+        found = post._log_likelihood(theta[:5], post._observation(x))
+        each = sum(inner(theta[:5], single._observation([value])) for value in x.tolist())
+    torch.testing.assert_close(found, each, atol=1e-4, rtol=1e-4)
+    assert asked == [15]
+
+
 def test_what_iid_refuses(nle, tmp_path):
     with pytest.raises(ConfigError, match=r"NPEPosterior. NPE reads several observations as one datum"):
         prior = td.Normal(torch.zeros(1), 1.0)

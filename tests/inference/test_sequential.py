@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 import pytest
 import torch
 from torch import distributions as td
 
 from pushforward import inference
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.networks import SetSummary
 
-from .closed_form import PRIOR, simulations
+from .closed_form import PRIOR, Exact, simulations, simulator
 
 QUIET = {"progress": "silent"}
 BOX = td.Uniform(-10 * torch.ones(2), 10 * torch.ones(2))
@@ -70,3 +73,24 @@ def test_what_cannot_work_is_said_before_the_first_run():
         inference.sequential(inference.NPE(PRIOR), simulator, torch.full((2,), torch.nan), **QUIET)
     with pytest.raises(ConfigError, match="sequential trains once in each round"):
         inference.sequential(inference.NPE(PRIOR), simulator, torch.zeros(2), checkpoint="file", **QUIET)
+
+
+def test_a_truncation_that_cut_the_posterior_off_is_said(monkeypatch):
+    """The first round gives a wrong posterior or the right one, and the second the right one."""
+    found = []
+
+    def fit(self, theta, x, **options):
+        found.append(Exact(shift=self.shift if not found else 0.0))
+        return found[-1]
+
+    monkeypatch.setattr(sys.modules[inference.sequential.__module__], "NPEPosterior", Exact)
+    monkeypatch.setattr(inference.NPE, "fit", fit)
+    method, x = inference.NPE(PRIOR), torch.tensor([0.5, -0.5])
+    method.shift = 4.0
+    with pytest.warns(PushforwardWarning, match=r"\d+ % of the draws of the last posterior lie outside the regions"):
+        inference.sequential(method, simulator, x, rounds=2, simulations=50, **QUIET)
+    found.clear()
+    method.shift = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inference.sequential(method, simulator, x, rounds=2, simulations=50, **QUIET)

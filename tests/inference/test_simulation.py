@@ -387,6 +387,101 @@ def test_a_prior_that_a_file_cannot_store_says_so(tmp_path):
         post.save(tmp_path / "post.safetensors")
 
 
+class Silent(td.Distribution):
+    """A distribution that does not say where its draws lie."""
+
+    arg_constraints = {}
+
+    def __init__(self):
+        super().__init__(torch.Size(), torch.Size((2,)), validate_args=False)
+
+    def sample(self, sample_shape=()):
+        return torch.randn(*sample_shape, 2)
+
+    def log_prob(self, value):
+        return -0.5 * value.square().sum(-1) - math.log(2 * math.pi)
+
+
+def test_a_prior_of_your_own_must_say_where_its_draws_lie():
+    with pytest.raises(
+        ConfigError, match="the prior Silent does not say where its draws lie: give it an attribute support"
+    ):
+        inference.Prior(Silent())
+    Silent.support = td.constraints.real_vector
+    assert inference.Prior(Silent()).features == 2
+
+
+def test_priors_of_pyro_are_stored_as_those_of_torch():
+    dist = pytest.importorskip("pyro.distributions")
+    joint = inference.Prior([dist.Uniform(torch.zeros(2), 1.0), dist.Normal(torch.zeros(2), 2.0).to_event(1)])
+    again = inference.Prior.build(joint.describe())
+    theta = joint.sample(20, seed=0)
+    assert torch.equal(again.log_prob(theta), joint.log_prob(theta))
+
+    class Uniform(td.Uniform):
+        """Another with the name of one that is stored."""
+
+    with pytest.raises(ConfigError, match=r"the class .*test_simulation\.Uniform; it stores Uniform, .* of torch"):
+        inference.Prior(Uniform(torch.zeros(2), 1.0)).describe()
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 12345.678])
+def test_a_constant_column_does_not_move_an_observation_in_float32(value):
+    constant = torch.full((1000, 1), value, dtype=torch.float64)
+    scale = DataScale.of(constant)  # alone, because the rounding of a mean depends on how rows lie in memory
+    assert float(scale(torch.tensor([[value]])).abs()) < 1e-3 * value
+    sums = torch.rand(1000, 50, dtype=torch.float64)
+    sums = (sums / sums.sum(1, keepdim=True)).sum(1, keepdim=True)  # 1, but for rounding
+    assert float(DataScale.of(sums)(torch.tensor([[1.0000001]])).abs()) < 1e-3
+    small = 1e6 + 1e-4 * torch.randn(1000, 1, dtype=torch.float64)  # not constant
+    assert float(DataScale.of(small)(small).std()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_ratios_and_draws_do_not_depend_on_the_default_dtype():
+    theta, x = simulations(200)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for method in ("nle", "nre"):
+            post = inference.infer(PRIOR, theta, x, method=method, max_steps=5, **QUIET)
+            assert post.sample(5, X, seed=0).dtype is torch.float32
+            assert post.sample_batched(5, X[None], seed=0).dtype is torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("method", ["npe", "nle", "nre"])
+def test_one_observation_may_be_a_batch_of_one(method):
+    post = inference.infer(PRIOR, *simulations(200), method=method, max_steps=5, **QUIET)
+    for count in (1, 3):
+        theta = torch.linspace(-1, 1, 2 * count).reshape(count, 2)
+        torch.testing.assert_close(post.log_prob(theta, X[None]), post.log_prob(theta, X))
+
+
+@pytest.mark.parametrize("method", ["npe", "nle"])
+def test_an_observation_far_from_all_simulations_is_said(method):
+    post = inference.infer(PRIOR, *simulations(200), method=method, max_steps=5, **QUIET)
+    with pytest.warns(
+        PushforwardWarning, match=r"has -1000 at position 1, .* standard deviations .*: no simulation is like it"
+    ):
+        post.sample(3, torch.tensor([0.0, -1000.0]), seed=0)
+    with pytest.raises(
+        InputError, match=r"has 1e\+300 at position 0, and float32 cannot hold its distance to the simulations"
+    ):
+        post.sample(3, np.array([1e300, 0.0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        post.sample(3, torch.tensor([5.0, -5.0]), seed=0)
+
+
+def test_too_few_simulations_are_not_called_infinite():
+    theta, x = simulations(25)
+    with pytest.raises(InputError, match="there are 5 simulations; at least 20 are needed"):
+        inference.NPE(PRIOR).fit(theta[:5], x[:5])
+    x[:7] = math.nan
+    with pytest.raises(InputError, match="only 18 of 25 simulations are finite; at least 20 are needed"):
+        inference.NPE(PRIOR).fit(theta, x)
+
+
 def test_scales_of_very_small_positive_data_keep_their_differences():
     x = 1e-33 * torch.tensor([1.0, 10.0, 1e3, 1e5] * 10, dtype=torch.float64)[:, None]
     scaled = DataScale.of(x)(x)

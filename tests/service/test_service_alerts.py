@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import socket
 import threading
 import time
@@ -15,10 +16,13 @@ from service_helpers import NORMAL, STRANGE
 from sqlalchemy import select, update
 
 from pushforward.errors import ConfigError, StorageError
+from pushforward.service import ServiceSettings
 from pushforward.service import alerting as sending
 from pushforward.service.alert_rules import ModelFacts, Receiver, Rule, check_rule, read_alert_file
 from pushforward.service.alerting import Alerting
+from pushforward.service.core import Service
 from pushforward.service.drift import _row
+from pushforward.service.server import prepare
 from pushforward.service.store import Store, tables
 from pushforward.service.store.eventlog import Event, append_events, event_ids
 
@@ -454,3 +458,54 @@ def test_the_body_of_an_answer_is_not_waited_for(two_receivers, hook):
     thread.start()
     thread.join(3.0)
     assert taken == [2]
+
+
+def test_messages_stay_in_order_when_the_clock_is_set_back(store, tmp_path, hook):
+    alerting = Alerting(
+        store, *read_alert_file(write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"\nminutes = 5'))
+    )
+    add(store, 1, 1)
+    now = time.time()
+    alerting.check([MODEL], now)  # firing
+    with store.write() as connection:
+        connection.execute(tables.events.delete())
+    alerting.check([MODEL], now - 3600)  # resolved, by a clock that was an hour ahead
+    alerting.deliver(now + 1)
+    assert [json.loads(body)["status"] for _, body in hook.got] == ["firing", "resolved"]
+    alerting.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('[receiver]\nname = "a"\nurl = "http://h/"', r"begin it with the line \[\[receiver\]\]"),
+        ('receiver = "a"', r"\[\[receiver\]\]"),
+        ("rule = [1]", r"\[\[rule\]\]"),
+        ('[[receiver]]\nname = "a"\nurl = "http://[::1"', "cannot be read"),
+        ('[[receiver]]\nname = "a"\nurl = "http://h:99999/"', "cannot be read"),
+        (
+            '[[receiver]]\nname = "ops"\nurl = "http://h/"\n[[rule]]\nname = "a"\nkind = "alarm"\nreceivers = "ops"',
+            "a list of names as receivers",
+        ),
+    ],
+)
+def test_slips_in_an_alert_file_are_named(tmp_path, text, word):
+    file = tmp_path / "alerts.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=word):
+        read_alert_file(file)
+
+
+def test_a_rule_of_a_model_that_is_not_served_is_a_warning(guard_file, tmp_path, hook, caplog):
+    file = write_file(tmp_path, hook, 'name = "typo"\nkind = "alarm"\nmodel = "ordrs"')
+    settings = ServiceSettings(
+        (("orders", str(guard_file)),), store=f"sqlite:///{tmp_path / 's.sqlite'}", alert_file=str(file)
+    )
+    prepare(settings)
+    logger = logging.getLogger("pushforward.service")
+    logger.addHandler(caplog.handler)
+    try:
+        Service(settings).store.close()
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "'typo' is for the model 'ordrs', which is not served" in caplog.text

@@ -25,9 +25,9 @@ from service_helpers import NORMAL, STRANGE, Server, rows_like_training
 
 from pushforward import Guard
 from pushforward.cli import main
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.service import ServiceSettings
-from pushforward.service.server import serve
+from pushforward.service.server import prepare, serve
 from pushforward.service.store import Store
 from pushforward.service.store.audit import verify
 
@@ -443,3 +443,14 @@ def test_a_port_that_is_taken_leaves_the_store_as_it_is(guard_file, tmp_path):
         with pytest.raises(StorageError, match=r"cannot listen on 127\.0\.0\.1:.*in use"):
             serve(settings)
     assert not (tmp_path / "store.sqlite").exists()
+
+
+def test_a_second_service_does_not_take_the_store_of_the_first(start, guard_file, number_guard_file, tmp_path):
+    first = start(guard_file)
+    store = f"sqlite:///{tmp_path / 'pushforward-events.sqlite'}"  # the default, as of two services in one folder
+    with pytest.raises(ConfigError, match="a store of its own"):
+        prepare(ServiceSettings((("numbers", str(number_guard_file)),), store=store))
+    answer = first.client.post("/score", json={"rows": [NORMAL]})
+    assert (answer.status_code, answer.json()["model_name"]) == (200, "orders")
+    first.stop()
+    prepare(ServiceSettings((("numbers", str(number_guard_file)),), store=store))

@@ -23,6 +23,7 @@ from pushforward.service.access import Access, host_name, is_foreign
 from pushforward.service.batching import Batcher
 from pushforward.service.drift import ALPHA, Drift, bound
 from pushforward.service.inputs import Inputs
+from pushforward.service.metrics import Metrics
 from pushforward.service.recorder import Recorder
 from pushforward.service.refusal import Refusal
 from pushforward.service.store import Store, tables
@@ -557,3 +558,17 @@ def test_gauges_of_a_worker_that_was_killed_are_forgotten(tmp_path, monkeypatch)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     _forget_dead()
     assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_the_metrics_say_when_a_version_was_unloaded():
+    metrics, one, two = (
+        Metrics(),
+        SimpleNamespace(key=("m", "1"), digest="a" * 64),
+        SimpleNamespace(key=("m", "2"), digest="b" * 64),
+    )
+    metrics.loaded([one, two])
+    metrics.loaded([two])
+    lines = metrics.text().decode().splitlines()
+    found = {line[-3:] for line in lines if line.startswith("pushforward_model_info{") and 'model_version="1"' in line}
+    assert found == {"0.0"}
+    assert any(line.endswith("1.0") for line in lines if line.startswith("pushforward_model_info{"))

@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 from service_helpers import NORMAL, limit_pages
+from sqlalchemy.event import listen
 
 from pushforward.service import ServiceSettings
 from pushforward.service.app import create_app
@@ -68,3 +69,36 @@ def test_every_operation_of_the_description_has_its_own_id(server):
     ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
     assert len(ids) == len(set(ids)) > 20
     assert not any("head" in methods for methods in paths.values())
+
+
+def test_a_store_that_does_not_answer_delays_no_score(guard_file, tmp_path):
+    settings = ServiceSettings((("orders", str(guard_file)),), store=f"sqlite:///{tmp_path / 's.sqlite'}")
+    prepare(settings)
+
+    async def body():
+        gate = create_app(settings)
+        service = gate.app.state.service
+        await service.start()
+        try:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://localhost") as client:
+                assert (await client.post("/score", json=[NORMAL])).status_code == 200
+                listen(service.store.engine, "checkout", lambda *_: time.sleep(2))
+                start = time.monotonic()
+                slow = [asyncio.create_task(client.get(f"/events/{'0' * 32}")) for _ in range(2)]
+                slow.append(asyncio.create_task(client.post("/v2/repository/index")))
+                await asyncio.sleep(0.1)
+                assert (await client.post("/score", json=[NORMAL])).status_code == 200
+                assert time.monotonic() - start < 1.8
+                assert [answer.status_code for answer in await asyncio.gather(*slow)] == [404, 404, 200]
+                # Also a large body, which is read in a thread, while every thread of the event loop waits for the store.
+                waiting = [asyncio.create_task(asyncio.to_thread(time.sleep, 4)) for _ in range(40)]
+                await asyncio.sleep(0.1)
+                async with asyncio.timeout(3.5):
+                    answer = await client.post("/score", json=[NORMAL] * 2000)
+                assert answer.status_code == 200
+                for task in waiting:
+                    task.cancel()
+        finally:
+            await service.stop()
+
+    asyncio.run(body())

@@ -187,6 +187,9 @@ def test_metrics(server):
         ("GET", "/events", {"params": {"limit": 10**9}}, 422),
         ("GET", "/events", {"params": {"since": "nan"}}, 422),
         ("GET", "/events/xyz", {}, 422),
+        ("GET", "/events", {"params": {"text": "a\0b"}}, 400),
+        ("GET", "/v2/models/a%00b", {}, 400),
+        ("POST", "/feedback", {"json": {"id": "0" * 32, "label": "normal", "note": "a\0b"}}, 422),
     ],
 )
 def test_refusals_are_one_sentence(server, method, path, options, status):
@@ -356,3 +359,14 @@ def test_a_quiet_service_gives_reasons_for_each_alarm_and_no_columns_without_a_p
         reasons = server.client.get(f"/events/{each}").json()["reasons"]
         assert reasons[0][0] == "ratio"
         assert all(nats >= 0.05 for _, nats in reasons)
+
+
+def test_a_body_that_is_not_scored_is_short(server):
+    def parts():
+        for _ in range(2000):
+            yield b"x" * 1000
+
+    for path in ("/feedback", "/login"):
+        for content in (b"x" * 100_000, parts()):
+            answer = server.client.post(path, content=content, headers={"content-type": "application/json"})
+            assert (answer.status_code, "65536 bytes" in answer.text) == (413, True), answer.text

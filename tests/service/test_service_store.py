@@ -32,6 +32,7 @@ from pushforward.service.store.eventlog import (
 )
 from pushforward.service.store.modelbook import (
     activate,
+    check_others,
     entries,
     forget_worker,
     generation,
@@ -115,6 +116,12 @@ def test_no_error_and_no_repr_shows_the_password():
     with pytest.raises(StorageError) as error, store.read():
         pass
     assert "secretword" not in str(error.value)
+    assert "secretword" not in repr(Store("postgresql://user@127.0.0.1:1/none?password=secretword&sslmode=require"))
+
+
+def test_a_store_in_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(StorageError, match=r"absent/s\.sqlite cannot be made: its folder does not exist"):
+        Store(f"sqlite:///{tmp_path / 'absent' / 's.sqlite'}").migrate()
 
 
 def test_events_come_back_as_they_went_in(store):
@@ -474,3 +481,48 @@ def test_the_export_does_not_replace_the_store(tmp_path, capsys):
         assert main(["audit", f"sqlite:///{path}", "--export", str(tmp_path / name)]) == 1
         assert "--force" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def test_a_wrong_clock_does_not_make_young_events_old(store):
+    batches = [some_events(1) for _ in range(4)]
+    for batch in batches:
+        append_events(store, batch)
+    now, column = time.time(), tables.audit.c
+    with store.write() as connection:  # old, young, at a start before the clock was set, and while it was a year ahead
+        for seq, when in ((1, now - 9000), (2, now - 60), (3, 10.0), (4, now + 3e7)):
+            connection.execute(update(tables.audit).where(column.seq == seq).values(time=when))
+    assert delete_old(store, now - 3600) == 1
+    with store.read() as connection:
+        assert {event["id"] for event in find_events(connection)} == {batch[0].id for batch in batches[1:]}
+    with store.write() as connection:
+        connection.execute(update(tables.audit).where(column.seq == 2).values(time=now - 8000))
+    assert delete_old(store, now - 3600) == 2
+    with store.read() as connection:
+        assert [event["id"] for event in find_events(connection)] == [batches[3][0].id]
+
+
+def test_events_are_found_by_any_letters_of_their_reasons(store):
+    [event] = some_events(1)
+    append_events(store, [event._replace(reasons=json.dumps([["Größe", 1.5], ['a "b"', 0.5], ["国", 0.2]]))])
+    with store.read() as connection:
+        for text_, count in (("Größe", 1), ("röß", 1), ("国", 1), ('"b"', 1), ("Große", 0)):
+            assert len(find_events(connection, text=text_)) == count, text_
+
+
+def test_a_running_service_keeps_its_models(store, guard_file, other_guard_file):
+    register(store, "orders", guard_file)
+    check_others(store, ["other"])
+    report_worker(store, "here", 1)
+    check_others(store, ["orders", "other"])  # nothing would end
+    with pytest.raises(ConfigError, match=r"running service with the model 'orders'.*--store"):
+        check_others(store, ["other"], wait=0.3)
+    forget_worker(store, "here")
+    check_others(store, ["other"], wait=0.3)
+    register(store, "other", other_guard_file)
+    models = Models(store, ["other"], 100)  # a process answers by no model that it was not given
+    models.refresh()
+    assert [model.name for model in models.all()] == ["other"]
+    unload(store, "other")
+    models.refresh()
+    with pytest.raises(Refusal, match="there is no model"):
+        models.find()

@@ -38,8 +38,11 @@ def _run(arguments: list[str], debug: bool) -> int:
     from pushforward.cli.resuming import Interrupted, stopped
     from pushforward.errors import PushforwardError, PushforwardWarning
 
+    said: set[str] = set()  # the parts of a table may all have the same thing to say
+
     def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
-        if debug or issubclass(category, PushforwardWarning):
+        if (debug or issubclass(category, PushforwardWarning)) and str(message) not in said:
+            said.add(str(message))
             _say(f"warning: {message}")
 
     with warnings.catch_warnings():

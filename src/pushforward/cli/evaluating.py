@@ -80,17 +80,20 @@ def _evaluated(
     """The evaluation of a guard on files, whose rows are scored in parts."""
     import numpy as np
 
+    from pushforward.data.schema import counted_from
     from pushforward.estimators import NetworkGuard
     from pushforward.estimators.evaluating import anomalous_rows, evaluate_answers
 
     scores, alarms, labels = [], [], []
     for source, odd in sources:
+        before = len(labels)
         for part, given in _labeled(guard, source, rows, options, label):
             if isinstance(guard, NetworkGuard):
                 out = guard(part)
                 score, alarm = out.score.numpy(), out.alarm.numpy()
             else:
-                score = guard.anomaly_score(part)
+                with counted_from(len(labels) - before):
+                    score = guard.anomaly_score(part)
                 alarm = guard._decide(-score) < 0
             scores.append(score)
             alarms.append(alarm)

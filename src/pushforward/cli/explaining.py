@@ -15,6 +15,9 @@ from pushforward.cli.files import Decimal, Delimiter, Encoding, Force, Format, O
 
 __all__ = ["explain"]
 
+_LONGEST = 10_000
+"""Characters of a sentence at most."""
+
 
 @app.command(epilog="Example: `pushforward explain guard.safetensors new.csv --top 3`")
 def explain(
@@ -88,12 +91,14 @@ def _explained(
 
     import numpy as np
 
+    from pushforward.data.schema import counted_from
     from pushforward.errors import SchemaWarning
     from pushforward.io import stream_table
 
     first = 0
     for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), empty=True, **options):
-        found = guard.assess(chunk) if chunk.num_rows else {"alarm": np.empty(0, dtype=bool)}
+        with counted_from(first):
+            found = guard.assess(chunk) if chunk.num_rows else {"alarm": np.empty(0, dtype=bool)}
         positions = np.arange(chunk.num_rows) if every else np.flatnonzero(found["alarm"])
         results = {name: values[positions] for name, values in found.items()}
         with warnings.catch_warnings():
@@ -105,6 +110,7 @@ def _explained(
 def _print(parts: Iterator[Any], top: int, *, as_json: bool, quiet: bool) -> None:
     """Print sentences, or one JSON object for each row."""
     from pushforward.detection.explanation.reason import plain
+    from pushforward.report.text import visible
 
     seen = found = 0
     for first, size, positions, results, explanation in parts:
@@ -118,7 +124,7 @@ def _print(parts: Iterator[Any], top: int, *, as_json: bool, quiet: bool) -> Non
                 continue
             print(f"row {row} (p = {p_value:.2g}):")
             for text in explanation.sentences(i, top):
-                print(f"  {text}")
+                print(f"  {visible(text, _LONGEST)}")
         seen, found = first + size, found + len(positions)
         sys.stdout.flush()
     if not (as_json or quiet):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pushforward.data.schema import counted_from
 from pushforward.errors import SchemaError
 
 __all__ = [
@@ -112,8 +113,12 @@ def _no_scores(guard: Any, part: Part) -> dict[str, Any]:
 
 def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The tables of the parts, each with its new columns."""
+    first = 0
     for part in parts:
-        yield part[0], scores_of(guard, part)
+        with counted_from(first):
+            scores = scores_of(guard, part)
+        yield part[0], scores
+        first += part[0].num_rows
 
 
 def score_part_of_table(
@@ -132,7 +137,7 @@ def score_part_of_table(
     """
     from pushforward.estimators import NetworkGuard
 
-    types = column_types(guard) | dict(integers or {})
+    types, first = column_types(guard) | dict(integers or {}), 0
     for chunk in table.read(part, part_rows(guard, rows), types, empty=True):
         if chunk.num_rows == 0:
             result = scores_of(guard, (chunk, None))
@@ -141,7 +146,9 @@ def score_part_of_table(
 
             result = network_scores(guard, matrix_of(chunk, name, guard))
         else:
-            result = guard.assess(chunk)
+            with counted_from(first):
+                result = guard.assess(chunk)
+        first += chunk.num_rows
         yield with_scores(chunk, result, prefix, name), int(result["alarm"].sum())
 
 

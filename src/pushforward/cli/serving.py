@@ -138,7 +138,7 @@ def audit(
         }
         if export is not None:
             facts["events exported"] = export_events(opened, export)
-        pairs(str(opened.url.render_as_string(hide_password=True)), facts)
+        pairs(opened.shown, facts)
         if report.key:
             typer.echo(f"  public key of the signatures: {report.key}")  # on one line, to be copied
         for problem in report.problems:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from pushforward.cli.parts import Part, scored_here, scores_of
+from pushforward.data.schema import counted_from
 from pushforward.errors import PushforwardError, PushforwardWarning, StorageError
 
 __all__ = [
@@ -143,6 +144,7 @@ class _Workers:
         results: dict[int, dict[str, Any]] = {}
         numbered = enumerate(parts)
         last: Exception | None = None
+        first = 0
         for turn in itertools.count():
             for number, part in itertools.islice(numbered, _WAITING * self.count - len(tables)):
                 if isinstance(part, Exception):
@@ -154,7 +156,11 @@ class _Workers:
                 break
             while turn not in results:
                 self._receive(results)
-            yield tables.pop(turn), self._opened(results.pop(turn))
+            table = tables.pop(turn)
+            with counted_from(first):
+                scores = self._opened(results.pop(turn))
+            yield table, scores
+            first += len(table)
         if last is not None:
             raise last
 

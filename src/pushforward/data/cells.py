@@ -21,11 +21,13 @@ __all__ = [
     "codes_of",
     "flag_cells",
     "number_cells",
+    "parse_times",
     "seconds_to_time",
     "spellings",
     "text_of",
     "time_kind",
     "time_type",
+    "times_of_day",
 ]
 
 TIMES = ("timestamp", "timestamp_utc", "date", "time", "duration")
@@ -34,7 +36,9 @@ _ZONE = r":\S*(Z|z|[+-]\d\d:?\d\d|[+-]\d\d)\s*$"
 """The end of an instant with a zone."""
 _READ_AS_TEXT = (*INSTANTS, "time")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_FIRST = 1000  # cells that are looked at before all others
 _FLAGS = ("false", "true", "False", "True", "FALSE", "TRUE", "0", "1", "0.0", "1.0")
+_TIME_OF_DAY = r"^\s*([01]?[0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?\s*$"
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
 
@@ -74,7 +78,7 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
         return Cells(np.full(len(column), np.nan))
     if is_text(kind):
         text = pc.cast(column, pa.large_string())
-        values, bad, other = _parse_times(text, time) if time in _READ_AS_TEXT else (*parse_numbers(text), 0)
+        values, bad, other = parse_times(text, time) if time in _READ_AS_TEXT else (*parse_numbers(text), 0)
         return Cells(values, bad if bad.any() else None, text=text, other_zone=other)
     if pa.types.is_temporal(kind):
         found = time_kind(kind)
@@ -189,6 +193,23 @@ def time_type(time: str) -> Any:
     }[time]
 
 
+def times_of_day(name: str, text: Any) -> Any:
+    """Text cells as times of day, where all that are not missing are some with seconds, such as 9:05:00 or 23:59:59.125; else None.
+
+    Args:
+        name: of the column.
+        text: pyarrow array or chunked array of strings.
+    """
+    pc = compute()
+    for part in (text.slice(0, _FIRST), text):  # most other text ends it at once
+        if not pc.all(pc.match_substring_regex(cleaned(part), _TIME_OF_DAY), min_count=0).as_py():
+            return None
+    text = cleaned(text)
+    if text.null_count == len(text):
+        return None
+    return seconds_to_time(name, parse_times(text, "time")[0], "time")
+
+
 def seconds_to_time(name: str, seconds: np.ndarray, time: str) -> Any:
     """Convert seconds back to instants, NaN to null.
 
@@ -222,7 +243,7 @@ def _seconds(column: Any, kind: Any) -> np.ndarray:
     return to_numpy(pc.cast(ticks, pa.float64(), safe=False)) / unit
 
 
-def _parse_times(text: Any, time: str) -> tuple[np.ndarray, np.ndarray, int]:
+def parse_times(text: Any, time: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Parse instants or times of day written in ISO 8601 as seconds, and mark those that are not; each distinct text is parsed once.
 
     The last result is the number of instants that have a zone in a column without, or none in a column of UTC.
@@ -262,7 +283,8 @@ def _parse_time_of_day(value: str) -> float:
     try:
         if ":" not in value:
             return float(value)
-        time = datetime.time.fromisoformat(value.strip())
+        value = value.strip()
+        time = datetime.time.fromisoformat(value if value[1:2] != ":" else f"0{value}")
     except ValueError:
         return np.inf
     if time.tzinfo is not None:

@@ -22,7 +22,7 @@ from pushforward.data.cells import (
     time_kind,
 )
 from pushforward.data.lattice import MAX_CELLS, detect_lattice, integer_lattice
-from pushforward.data.text import date_order, number_form
+from pushforward.data.text import date_order, number_form, other_cell
 from pushforward.errors import InputError, SchemaError, StorageError
 
 __all__ = ["CODED", "KINDS", "MAX_CATEGORIES", "Column"]
@@ -290,6 +290,12 @@ def _advice(text: Any) -> str:
         return (
             f"its cells, such as {compute().drop_null(text)[0].as_py()[:30]!r}, seem to be dates. {how} to have them read "
             "as instants (pandas.to_datetime converts them), or set the column aside with ignore=, on the command line --drop."
+        )
+    if found := other_cell(text):
+        what, count, example = found
+        return (
+            f"{count} of these cells are {what}, and others are not, such as {example[:30]!r}. Leave those empty to have {what}, or set the column "
+            "aside with ignore=, on the command line --drop."
         )
     return "drop it or name it in ignore=, on the command line --drop (or convert it, if these are numbers or dates)."
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageEr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Problem", "Schema", "absent_columns", "present_columns", "similar_name"]
+__all__ = ["CellError", "Problem", "Schema", "absent_columns", "counted_from", "present_columns", "similar_name"]
 
 _MAX_COLUMNS = 100_000
 _EXAMPLES = 3
@@ -46,6 +48,37 @@ _SENTENCES = {
     "unnamed": "the fitted table had column names and this one has none: its columns are matched by position.",
     "named": "the fitted table had no column names and this one has some: its columns are matched by position.",
 }
+
+
+class CellError(SchemaError):
+    """A cell that does not fit its column.
+
+    Args:
+        column: its name.
+        row: of the cell, counted from 0.
+        what: is wrong, and what to do.
+    """
+
+    def __init__(self, column: str, row: int, what: str) -> None:
+        super().__init__(column, row, what)
+        self.column, self.row, self.what = column, row, what
+
+    def __str__(self) -> str:
+        return f"column {self.column!r}, row {self.row} (counted from 0): {self.what}"
+
+
+@contextmanager
+def counted_from(first: int) -> Iterator[None]:
+    """Count the row of a :class:`CellError` from the start of a table of which the rows that are read in the ``with`` block are a part.
+
+    Args:
+        first: number of the rows before them.
+    """
+    try:
+        yield
+    except CellError as error:
+        error.row += first
+        raise
 
 
 @dataclass(frozen=True)
@@ -238,14 +271,13 @@ class Schema:
     def pyarrow_types(self) -> dict[str, pa.DataType]:
         """The types with which :func:`~pushforward.io.stream_table` reads a text file against this schema.
 
-        Number columns are float64, times of day time64. Everything else is text, which :meth:`encode` reads. Empty for a schema
-        without names.
+        Number columns are float64. Everything else is text, which :meth:`encode` reads. Empty for a schema without names.
         """
         import pyarrow as pa
 
         if self.positional:
             return {}
-        types = {"numeric": pa.float64(), "integer": pa.float64(), "time": pa.time64("us")}
+        types = {"numeric": pa.float64(), "integer": pa.float64()}
         return {column.name: types.get(column.time or column.kind, pa.string()) for column in self.columns}
 
     def to_json(self) -> dict[str, Any]:
@@ -314,10 +346,11 @@ def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.n
                 f"column {column.name!r} has bytes that are not UTF-8 text: decode them with their own encoding, or drop the column."
             ) from None
         if kind == "text" and strict:
-            row = first_row + int(mask.argmax())
-            raise SchemaError(
-                f"column {column.name!r}, row {row} (counted from 0): {examples[0][:60]!r} is not a "
-                f"{column.time.split('_')[0] or 'number'}, as the cells of the fitted column are: {_CORRECT[column.time]}."
+            raise CellError(
+                column.name,
+                first_row + int(mask.argmax()),
+                f"{examples[0][:60]!r} is not a {column.time.split('_')[0] or 'number'}, as the cells of the fitted column are: "
+                f"{_CORRECT[column.time]}.",
             )
         problems.append(Problem(kind, column.name, int(mask.sum()), examples, counted))
         values = np.where(mask, np.inf, values)
@@ -351,9 +384,17 @@ def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
     similar = next(filter(None, (similar_name(name, present) for name in absent)), None)
-    spaces = similar is not None and similar != similar.strip() and similar.strip() in absent
-    hint = "" if similar is None else f"; it has {similar!r}" + (", with spaces: rename the columns" if spaces else "")
+    hint = "" if similar is None else f"; it has {similar!r}"
+    if similar is not None and similar != similar.strip() and similar.strip() in absent:
+        hint += ", with spaces: rename the columns"
+    elif similar is not None and any(_looks(similar) == _looks(name) for name in absent):
+        hint += ", which looks the same and has other Unicode characters: rename the columns, as with unicodedata.normalize('NFC', name)"
     return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."
+
+
+def _looks(name: str) -> str:
+    """A name as it is seen: without spaces around it, and an accented letter is one character, whichever way it is written."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def present_columns(wanted: str, present: list[str], most: int = 20) -> str:
@@ -366,6 +407,6 @@ def present_columns(wanted: str, present: list[str], most: int = 20) -> str:
 
 def similar_name(name: str, present: list[str]) -> str | None:
     """The name that differs by spaces around it and by case alone, or else the most similar one; None without any."""
-    alike = [other for other in present if other.strip().casefold() == name.strip().casefold()]
+    alike = [other for other in present if _looks(other).casefold() == _looks(name).casefold()]
     found = alike or difflib.get_close_matches(name, present, n=1, cutoff=0.7)
     return found[0] if found else None

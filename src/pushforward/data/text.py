@@ -8,7 +8,16 @@ import numpy as np
 
 from pushforward.data.arrow import compute, to_numpy
 
-__all__ = ["MISSING_WORDS", "WITH_SIGNS", "cleaned", "date_order", "decimal_commas", "number_form", "parse_numbers"]
+__all__ = [
+    "MISSING_WORDS",
+    "WITH_SIGNS",
+    "cleaned",
+    "date_order",
+    "decimal_commas",
+    "number_form",
+    "other_cell",
+    "parse_numbers",
+]
 
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")
 """Cells that mean a missing number or flag. In a column of text only the empty cell is missing."""
@@ -79,6 +88,22 @@ def number_form(text: Any) -> tuple[str, str]:
         return "", ""
     form = "comma" if (found & comma).sum() >= _MOSTLY * found.sum() else "signs"
     return form, present[int((found & comma if form == "comma" else found).argmax())].as_py()[:30]
+
+
+def other_cell(text: Any) -> tuple[str, int, str] | None:
+    """Whether at least half of the text cells are "numbers", or "dates", and others are not: which, how many are, and the first that is not.
+
+    Args:
+        text: pyarrow array or chunked array of strings.
+    """
+    pc = compute()
+    present = pc.drop_null(text)
+    dates = to_numpy(pc.match_substring_regex(present, _DATES["year"])).astype(bool)
+    for what, fits in (("numbers", ~parse_numbers(present)[1]), ("dates", dates)):
+        count = int(fits.sum())
+        if len(fits) / 2 <= count < len(fits):
+            return what, count, present[int((~fits).argmax())].as_py()
+    return None
 
 
 _NAN = r"(?i)^[+-]?nan(\([^)]*\))?$"

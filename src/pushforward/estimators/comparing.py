@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pushforward.data import as_table, is_frame
+from pushforward.data.schema import counted_from
 from pushforward.detection import false_alarm_distribution
 from pushforward.errors import ConfigError, InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
@@ -89,7 +90,8 @@ def compare_parts(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SchemaWarning)
         for part in parts:
-            one, other = (side.answer(part) for side in sides)
+            with counted_from(found.rows):
+                one, other = (side.answer(part) for side in sides)
 
             def content(k: int, one: _Answer = one, other: _Answer = other) -> Any:
                 return one.content(k), other.content(k)

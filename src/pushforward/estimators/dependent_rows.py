@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from pushforward.data import Schema, as_table, is_frame
 from pushforward.data.arrow import compute, is_text, value_type
+from pushforward.data.cells import parse_times
 from pushforward.data.column import CODED
 from pushforward.data.text import date_order, parse_numbers
 from pushforward.errors import ConfigError, InputError, warn_caller
@@ -75,7 +76,7 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
 
 
 def _in_order(text: Any) -> Any:
-    """Times that are text: as they are if their order is that of time (the year or the hour is first), and numbers as numbers.
+    """Times that are text: instants as seconds, numbers as numbers, and other text as it is if its order is that of time, such as "2026Q1".
 
     Raises:
         InputError: for dates that begin with the day or the month, and for other text.
@@ -91,7 +92,13 @@ def _in_order(text: Any) -> Any:
     numbers, unreadable = parse_numbers(text)
     if not unreadable.any():
         return pa.array(numbers)
-    ordered = compute().match_substring_regex(text, _ORDERED)
+    seconds, unreadable, _ = parse_times(text, "timestamp")
+    if not unreadable.any():  # instants, also with zones, by which text is not ordered
+        return pa.array(seconds)
+    # Text of one form is in the order of time: "2026-1-9" is after "2026-1-10", and "2026-Feb" before "2026-Jan".
+    pc = compute()
+    form = pc.replace_substring_regex(text, "[0-9]", "0")
+    ordered = pc.and_(pc.match_substring_regex(text, _ORDERED), pc.equal(form, form[0]))
     if (row := ordered.index(False).as_py()) >= 0:
         other = text[row].as_py()
         raise InputError(

@@ -336,6 +336,8 @@ class Guard(ConformalDetector):
             warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
             warnings.filterwarnings("ignore", message=".* are (after|before) the normal rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
+            if isinstance(self.score_, TableScore):
+                self.score_ = self.score_.reaching(take(rows, calibration))
         # The score of a table is a mean of -log tail probabilities, so the mean excess of normal rows is near 1.
         excess = 0.6 if isinstance(self.score_, TableScore) else 0.0
         kept, trimmed = (scores, 0) if schema is None else trim(scores, self.max_contamination, excess)

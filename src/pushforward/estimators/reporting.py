@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.data import Problem
+from pushforward.data.schema import counted_from
 from pushforward.detection.table_score import TableScore
 from pushforward.errors import InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
@@ -77,7 +78,8 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         warnings.simplefilter("ignore", SchemaWarning)  # the report says it
         for part in parts:
             rows = guard._read(part)
-            encoded, more = reader.encode(rows)
+            with counted_from(collected.rows):
+                encoded, more = reader.encode(rows)
             problems = Problem.merge([*problems, *more])
             if isinstance(guard.score_, TableScore):
                 outside |= dict.fromkeys(guard.score_.features.outside(encoded))

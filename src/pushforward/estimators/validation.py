@@ -78,6 +78,12 @@ def _one_sentence(error: Exception, X: Any) -> str:
         return f"X must be a table, and {os.fspath(X)[:80]!r} is text: read the file first, with pushforward.io.read_table(path)."
     if isinstance(X, Sequence) and len(X) and isinstance(X[0], Mapping):
         return "X is a list of dictionaries, one a row: make it a data frame, pandas.DataFrame(X)."
+    names: Any = getattr(X, "columns", ())
+    if "could not convert string" in str(error) and len(names) and not isinstance(names[0], str):
+        return (
+            f"the names of the columns are not text, such as {names[0]!r}, so X is read as an array of numbers, and it has text: name the "
+            "columns, X.columns = [str(name) for name in X.columns]."
+        )
     if isinstance(X, (torch.utils.data.Dataset, torch.utils.data.DataLoader, Iterator)):
         return f"X is a {type(X).__name__}: give its rows as one array or tensor, such as torch.stack(list_of_rows)."
     if named := _columns_without_numbers(X):

@@ -58,7 +58,7 @@ def infer(
         simulator: function of parameters that returns data, in place of theta and x.
         simulations: number of runs of the simulator.
         members: number of networks of each method. With 1,000 simulations three gained up to two nats of held-out
-            log-likelihood over one, at three times the cost.
+            log-likelihood over one, at three times the cost. NRE has one, whatever the number.
         config: options of the runs; the options below replace its values.
         options: fields of :class:`TrainingConfig`.
 

@@ -117,13 +117,13 @@ def calibrate(
     ranks, density, tarp = [], [], []
     for index, (truth, data) in enumerate(zip(theta, x, strict=True)):
         samples = posterior.sample(draws, data, seed=seed + index)
-        ranks.append(_rank((samples < truth).sum(0), draws, generator))
+        ranks.append(_rank(samples < truth, samples == truth, generator))
         with torch.no_grad():
             scores = _unnormalized(posterior, torch.cat((samples, truth[None])), data)
-        density.append(_rank((scores[:-1] > scores[-1]).sum()[None], draws, generator))
+        density.append(_rank(scores[:-1, None] > scores[-1], scores[:-1, None] == scores[-1], generator))
         point = low + spread * torch.rand(len(low), generator=generator)
-        distances = ((samples - point) / spread).norm(dim=1)
-        tarp.append(_rank((distances < ((truth - point) / spread).norm()).sum()[None], draws, generator))
+        distances = ((torch.cat((samples, truth[None])) - point) / spread).norm(dim=1, keepdim=True)
+        tarp.append(_rank(distances[:-1] < distances[-1], distances[:-1] == distances[-1], generator))
         reporter.tick(index + 1, (index + 1) / len(theta), time.monotonic() - started)
     reporter.end(None)
     all_ranks = torch.stack(ranks).numpy()
@@ -214,6 +214,8 @@ class ConformalRegion:
 def finite_pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
     """Parameters ``(n, D)`` and data ``(n, *shape)`` of the simulations that are finite, with a warning about the others.
 
+    Parameters on the edge of the prior are moved inside, as draws of posteriors are.
+
     Raises:
         ConfigError: for something that is no posterior.
         InputError: for parameters of another shape, or another number of them than of data.
@@ -227,7 +229,7 @@ def finite_pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Te
             f"{int((~finite).sum())} of {len(x)} simulations contain NaN or infinity and are left out; the first is row {row}. The "
             "result is for finite simulations."
         )
-    return theta[finite], x[finite]
+    return posterior.prior.settle(theta[finite]), x[finite]
 
 
 def _pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, Tensor]:
@@ -260,6 +262,11 @@ def _unnormalized(posterior: SimulationPosterior, theta: Tensor, x: Tensor) -> T
     return posterior.log_prob(theta, x)
 
 
-def _rank(below: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """The rank in (0, 1), uniform within its cell, so that a right posterior gives a continuous uniform distribution."""
-    return (below.double() + torch.rand(below.shape, generator=generator, dtype=torch.float64)) / (draws + 1)
+def _rank(below: Tensor, equal: Tensor, generator: torch.Generator) -> Tensor:
+    """Ranks in (0, 1) of numbers among draws that are below or equal, ``(draws, k)`` to ``(k,)``.
+
+    They are uniform within their cell, and among the draws that float32 cannot tell from the number, as many are that lie at a
+    bound. So a right posterior gives a continuous uniform distribution.
+    """
+    place = torch.rand(below.shape[1:], generator=generator, dtype=torch.float64)
+    return (below.sum(0) + place * (1 + equal.sum(0))) / (len(below) + 1)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 __all__ = ["DataScale"]
 
 _RANGE, _KURTOSIS = 50.0, 15.0
+_ROUNDING = 1e-12
+"""Range of a column, relative to its largest number, that is no more than what sums in float64 lose by rounding."""
 
 
 class DataScale(nn.Module):
@@ -15,7 +17,8 @@ class DataScale(nn.Module):
 
     Positive columns whose 99 % quantile is more than 50 times their median, or whose median is more than 50 times their
     1 % quantile, become logarithms. Other columns with a kurtosis above 15 become asinh of the robustly standardized value.
-    The rest stays as it is. Then every column has mean 0 and variance 1.
+    The rest stays as it is. Then every column has mean 0 and variance 1; one that is constant but for rounding keeps its units,
+    so that an observation in float32 is not far away.
 
     The function does not depend on the parameters, so it does not change a posterior.
 
@@ -47,30 +50,35 @@ class DataScale(nn.Module):
                 does not depend on their order.
         """
         if set_width is not None and x.shape[1] % set_width == 0:
-            each = cls.of(x.reshape(-1, set_width))
-            result = cls(x.shape[1])
-            for name, buffer in each.named_buffers():
-                getattr(result, name).copy_(buffer.repeat(x.shape[1] // set_width))
-            return result
+            return cls.of(x.reshape(-1, set_width)).repeated(x.shape[1] // set_width)
         result = cls(x.shape[1])
         rows = x.double()
         if len(rows) > 20_000:
             rows = rows[torch.arange(20_000) * len(rows) // 20_000]
         low, middle, high = torch.quantile(rows, torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64), dim=0)
         quarter = torch.quantile(rows, torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
-        deviation = rows - rows.mean(0)
+        least, most = rows.aminmax(dim=0)
+        constant = most - least <= _ROUNDING * torch.maximum(least.abs(), most.abs())
+        deviation = torch.where(constant, 0.0, rows - rows.mean(0))
         variance = deviation.square().mean(0)
         kurtosis = deviation.pow(4).mean(0) / variance.clamp(min=1e-300).square()
         wide = (high > _RANGE * middle) | (middle > _RANGE * low)
         result.logarithm.copy_((rows > 0).all(0) & wide)
         result.tail.copy_(~result.logarithm & (kurtosis > _KURTOSIS))
         result.center.copy_(middle)
-        iqr = (quarter[1] - quarter[0]) / 1.349
+        iqr = torch.where(constant, 0.0, (quarter[1] - quarter[0]) / 1.349)
         result.spread.copy_(torch.where(iqr > 0, iqr, torch.where(variance > 0, variance.sqrt(), 1.0)))
         shaped = result._shape(rows)
-        spread = shaped.std(0, correction=0)
+        spread = torch.where(constant, 0.0, shaped.std(0, correction=0))
         result.mean.copy_(shaped.mean(0))
         result.scale.copy_(torch.where(spread > 0, spread, 1.0))
+        return result
+
+    def repeated(self, times: int) -> DataScale:
+        """The scaling of so many rows, one after the other."""
+        result = DataScale(times * len(self.mean))
+        for name, buffer in self.named_buffers():
+            getattr(result, name).copy_(buffer.repeat(times))
         return result
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -14,15 +14,18 @@ from pushforward.errors import ConfigError
 from pushforward.inference.identity import start_at_identity
 from pushforward.inference.modes import Mode, box_points, find_modes, laplace_draws, mixture_log_prob
 from pushforward.inference.parameters import Parameters
-from pushforward.inference.proposal import weighted_draws
+from pushforward.inference.proposal import mixture_log_density, weighted_draws
 from pushforward.inference.result import TargetFit, check_modes, warn
 from pushforward.inference.reverse_kl import NoiseSource, TargetLoss, TargetRun, lower_bound
+from pushforward.inference.short_chains import LACKS_NATS, missing_part
 from pushforward.inference.targets import LogDensity, Target
 from pushforward.inference.weights import ImportanceWeights
 from pushforward.likelihood import REAL, Kind
 from pushforward.models import NSF, Flow
 from pushforward.models.base import Model
+from pushforward.numerics import logmeanexp
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, is_integer
+from pushforward.training.budget import seconds as duration
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import move_to_device, train_run
 from pushforward.training.progress import make_reporter
@@ -34,7 +37,15 @@ from pushforward.transforms import Chain, Whiten
 __all__ = ["default_flow", "fit_to_target"]
 
 _STEPS, _BATCH, _HELD_OUT, _EVALUATE_EVERY, _RATE = 1_000, 512, 2_048, 100, 3e-3
-_START_ROWS = 4_096
+_START_ROWS, _BOUND_ROWS = 4_096, 512
+_WARM_STEPS = 200
+"""Most steps that fit the points of short chains before those that minimize the divergence, and at most a fifth of all."""
+_MANY_LEAVE = 0.25
+"""Part of short chains that leaves the Laplace approximation, from which on the flow starts where they come to."""
+_FARTHEST = 10.0
+"""Interquartile ranges from the median beyond which a point of short chains is an outlier."""
+_TIME_OF_CHAINS = 0.1
+"""Part of ``max_time`` after which short chains end, before training and after it."""
 
 
 def default_flow(features: int) -> Flow:
@@ -78,7 +89,9 @@ def fit_to_target(
     gradients and flows together match HMC). If draws fall outside the support of p, where log p is -inf, it also maximizes the
     part of q inside, see :class:`~pushforward.inference.reverse_kl.TargetLoss`. A tenth of the noise has heavier tails, so that the tails of q are fitted too.
     Training stops when the weights of 2,048 draws have an effective sample size of 99 % and a k-hat of at most 0.5. Then draws of q, a tenth of them with a wider base so that the tails are covered, get importance weights. From these follow
-    k-hat, the effective sample size and the evidence, and the modes of p are compared with q. A bad result gives a warning.
+    k-hat, the effective sample size and the evidence, and the modes of p are compared with q. Short Hamiltonian chains of p from draws of q look
+    for parts of p that q lacks. A bad result gives a warning. Where many such chains leave the Laplace approximation, as on a banana, training
+    starts with the moments of the points that they come to.
 
     Args:
         model: a flow with an exact density and exact samples, such as ``pf.models.NSF(5)``, on the unconstrained reals; or
@@ -112,7 +125,7 @@ def fit_to_target(
         TrainingError: if the loss is not finite; the model gets its best weights again.
 
     Warns:
-        PushforwardWarning: for a k-hat above its threshold, dropped modes, points at which the density is NaN or raises an
+        PushforwardWarning: for a k-hat above its threshold, dropped modes, a part of p that q lacks, points at which the density is NaN or raises an
             error after training began (they count as outside the support), and draws outside the support.
 
     Example:
@@ -142,14 +155,18 @@ def fit_to_target(
     move_to_device(flow, config.device)
     device = next(t.device for t in (*flow.parameters(), *flow.buffers()))
     target = Target(log_density, flow.shape[0], parameters)
-    search = _Search(target, starts, restarts, spread, config.seed, device)
+    seconds = None if config.max_time is None else _TIME_OF_CHAINS * duration(config.max_time)
+    search = _Search(target, starts, restarts, spread, config.seed, device, seconds)
     assert config.batch_size is not None
     group = importance_samples if objective == "importance-weighted" else 1
     batch = -(-config.batch_size // group) * group
     rows = search.even_rows if objective == "fab" else search.rows
     loss = TargetLoss(flow, target, objective, group, gradient, rows)
     wide = objective == "reverse-kl" and loss.path and flow.base.support == REAL
-    train = NoiseSource(flow, target, rows, batch, 0, config.seed, wide)
+    warm = min(_WARM_STEPS, (config.max_steps or 5 * _WARM_STEPS) // 5)
+    train = NoiseSource(
+        flow, target, rows, batch, 0, config.seed, wide, None if objective == "fab" else search.warm_rows, warm
+    )
     held_out = NoiseSource(flow, target, rows, batch, _HELD_OUT, config.seed)
     run = TargetRun(flow, train, held_out, config, make_plan(config, None), make_reporter(config.progress))
     run.target = target
@@ -163,8 +180,9 @@ def fit_to_target(
     settings = {"objective": objective, "gradient": gradient, "importance_samples": group}
     training = train_run(run, strategy, settings)
     return measure_fit(
-        flow, target, training, search.modes, draws=draws, restarts=restarts, spread=spread, seed=config.seed
-    )
+        flow, target, training, search.modes, draws=draws, restarts=restarts, spread=spread, seed=config.seed,
+        seconds=seconds,
+    )  # fmt: skip
 
 
 def measure_fit(
@@ -177,8 +195,9 @@ def measure_fit(
     restarts: int,
     spread: float,
     seed: int,
+    seconds: float | None = None,
 ) -> TargetFit:
-    """Draw from a flow, weight the draws, look for modes that it lacks, and warn about what is wrong."""
+    """Draw from a flow, weight the draws, look for modes and other parts that it lacks, and warn about what is wrong."""
     target.tolerate_errors()
     device = next(t.device for t in (*flow.parameters(), *flow.buffers()))
     found = weighted_draws(flow, target, draws, torch.Generator(device).manual_seed(mix(seed, 101)))
@@ -190,12 +209,18 @@ def measure_fit(
         flow, target, unconstrained[: found.own], modes, weights.log_evidence, restarts=restarts, spread=spread,
         generator=torch.Generator().manual_seed(mix(seed, 102)),
     )  # fmt: skip
+    share, _ = missing_part(
+        target, unconstrained[: found.own], lambda u: mixture_log_density(flow, u), weights.log_evidence,
+        torch.Generator(device).manual_seed(mix(seed, 105)), seconds=seconds,
+    )  # fmt: skip
+    heavy = weights.log_ratios - weights.log_evidence > LACKS_NATS  # draws with such weights show that part
+    missing = max(0.0, share - float(weights.log_weights[heavy].exp().sum()))
     model = flow
     if target.parameters is not None:
         transform = target.parameters.transform().to(device, flow.dtype)
         model = Flow(Chain(transform, *flow.chain), flow.base).eval()
     fit = TargetFit(
-        model, flow, weights, own, constrained, unconstrained, modes_found, training, target, target.parameters
+        model, flow, weights, own, constrained, unconstrained, modes_found, missing, training, target, target.parameters
     )
     warn(fit)
     return fit
@@ -205,9 +230,12 @@ class _Search:
     """Starting points, the modes that they reach, and rows near the mass of the target; computed on first use."""
 
     def __init__(
-        self, target: Target, starts: Any, restarts: int, spread: float, seed: int, device: torch.device
-    ) -> None:
+        self, target: Target, starts: Any, restarts: int, spread: float, seed: int, device: torch.device,
+        seconds: float | None,
+    ) -> None:  # fmt: skip
         self.target, self.spread, self.device = target, spread, device
+        self.seed, self.seconds = seed, seconds
+        self._moved = False
         self.generator = torch.Generator().manual_seed(mix(seed, 103))
         width = target.features
         if starts is None:
@@ -239,8 +267,30 @@ class _Search:
             candidates = [(start_modes, 1.0), (start_modes[:1], 1.0), (start_modes, 0.3), ([broad], 1.0)]
             scores = [self._bound(modes, inflate) for modes, inflate in candidates]
             modes, inflate = candidates[max(range(len(scores)), key=scores.__getitem__)]
-            self._rows = laplace_draws(modes, _START_ROWS, self.generator, inflate=inflate).to(self.device)
+            rows = laplace_draws(modes, _START_ROWS, self.generator, inflate=inflate).to(self.device)
+            self._rows = self._follow(
+                rows, lambda u: mixture_log_prob(modes, u.cpu(), inflate=inflate).to(u.device), len(modes) > 1
+            )
         return self._rows
+
+    def _follow(self, rows: Tensor, log_prob: Callable[[Tensor], Tensor], several: bool) -> Tensor:
+        """The rows, or where short chains of the target come to from them, if many leave the normal mixture.
+
+        The flow starts with the mean and the covariance of these rows. Those of a bent or long-tailed target differ much from the
+        curvature at its mode, in whose units the flow might not reach the tails.
+        """
+        with torch.no_grad():
+            ratios = self.target(rows[:_BOUND_ROWS]) - log_prob(rows[:_BOUND_ROWS])
+            evidence = float(logmeanexp(ratios, 0))
+        generator = torch.Generator(self.device).manual_seed(mix(self.seed, 106))
+        share, path = missing_part(self.target, rows, log_prob, evidence, generator, seconds=self.seconds)
+        self._moved = share > _MANY_LEAVE or several
+        return _without_outliers(path.flatten(0, 1)) if self._moved else rows
+
+    def warm_rows(self) -> Tensor | None:
+        """The rows that the first steps fit: those of short chains, if the flow starts there."""
+        rows = self.rows()
+        return rows if self._moved else None
 
     def even_rows(self) -> Tensor:
         """Rows around all modes that were found, each with the same mass, so that a flow starts wider than its target."""
@@ -258,9 +308,15 @@ class _Search:
 
     @torch.no_grad()
     def _bound(self, modes: list[Mode], inflate: float) -> float:
-        """E[log p - log q] of a normal mixture by 512 draws, see :func:`lower_bound`."""
-        u = laplace_draws(modes, 512, self.generator, inflate=inflate)
+        """E[log p - log q] of a normal mixture by a few draws, see :func:`lower_bound`."""
+        u = laplace_draws(modes, _BOUND_ROWS, self.generator, inflate=inflate)
         return lower_bound(self.target(u.to(self.device)).cpu() - mixture_log_prob(modes, u, inflate=inflate))
+
+
+def _without_outliers(rows: Tensor) -> Tensor:
+    """The rows within some interquartile ranges of the median in every coordinate; few outliers of heavy tails would set the scale."""
+    low, middle, high = rows.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=rows.dtype, device=rows.device), dim=0)
+    return rows[((rows - middle).abs() <= _FARTHEST * (high - low)).all(1)]
 
 
 def _flow(model: Any, log_density: Any, parameters: Parameters | None) -> tuple[Model, Parameters | None]:

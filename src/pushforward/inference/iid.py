@@ -66,7 +66,8 @@ class IIDPosterior(LikelihoodPosterior):
     method: ClassVar[str] = "iid"
 
     def __init__(self, single: LikelihoodPosterior, count: int) -> None:
-        super().__init__(single.prior, single.networks, single.scale, (count, *single.x_shape), single.training)
+        scale = single.scale.repeated(count)
+        super().__init__(single.prior, single.networks, scale, (count, *single.x_shape), single.training)
         self.single, self.count, self.inputs = single, count, single.inputs
 
     def log_likelihood(self, theta: Any, x: Any) -> Tensor:
@@ -110,6 +111,8 @@ class IIDPosterior(LikelihoodPosterior):
 
     def _observation(self, x: Any, rows: int | None = None) -> Tensor:
         values = as_numbers(x, "the observations").cpu()
+        if values.shape == (1, *self.x_shape):
+            values = values[0]
         if values.dim() == 1 and self.x_shape == (len(values), 1):
             values = values[:, None]
         if tuple(values.shape) != self.x_shape:
@@ -127,13 +130,20 @@ class IIDPosterior(LikelihoodPosterior):
         return self._sum(self.single._rough_log_likelihood, theta, x)
 
     def _sum(self, log_likelihood: Any, theta: Tensor, x: Tensor) -> Tensor:
-        """The sum over the observations, a part of them at a time, so that memory does not grow with their number."""
-        rows = x.view(self.count, -1)
+        """The sum over the observations, a part of them at a time, so that memory does not grow with their number.
+
+        The networks read equal observations, such as counts, once.
+        """
+        rows, times = x.view(self.count, -1), torch.ones(self.count)
+        different, repeats = rows.unique(dim=0, return_counts=True)
+        if len(different) < self.count:
+            rows, times = different, repeats
         size = max(1, _ROWS_AT_ONCE // max(1, len(theta)))
         total = theta.new_zeros(len(theta))
-        for part in rows.split(size):
+        for part, some in zip(rows.split(size), times.split(size), strict=True):
             pairs = theta.repeat(len(part), 1), part.repeat_interleave(len(theta), 0)
-            total = total + log_likelihood(*pairs).view(len(part), -1).sum(0)
+            values = log_likelihood(*pairs).view(len(part), -1)
+            total = total + (some.to(values)[:, None] * values).sum(0)
         return total
 
 

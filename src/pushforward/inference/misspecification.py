@@ -173,6 +173,10 @@ def local_c2st(
     Returns:
         The statistic and its p-value.
 
+    Raises:
+        ConfigError: for something that is no posterior.
+        InputError: for fewer than 20 finite simulations, or data of another shape.
+
     Example:
         >>> import torch, pushforward as pf
         >>> _ = torch.manual_seed(0)
@@ -188,6 +192,8 @@ def local_c2st(
 
     check_integer("permutations", permutations, 1)
     theta, x = finite_pairs(posterior, theta, x)
+    if len(theta) < 20:
+        raise InputError(f"the local test needs at least 20 pairs of theta and x that are finite; got {len(theta)}.")
     fakes = torch.stack([posterior.sample(1, row, seed=seed + i)[0] for i, row in enumerate(x)])
     context = posterior.scale(x.flatten(1).double())
     mean, spread = theta.mean(0), theta.std(0).clamp(min=1e-12)

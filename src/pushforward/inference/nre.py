@@ -77,7 +77,9 @@ class NRE(SimulationMethod["NREPosterior"]):
         u = ((u - center) / spread).float()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = MLP(self.prior.features + data.width, 1, self.hidden, residual=True)
+            network = MLP(
+                self.prior.features + data.width, 1, self.hidden, residual=True
+            ).float()  # whatever the default
             result = self._train(network, u, x, validation, config)
         return NREPosterior(
             self.prior, [network], data.scale, data.x_shape, [result], center=center.tolist(), spread=spread.tolist()

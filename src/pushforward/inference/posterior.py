@@ -25,6 +25,8 @@ from pushforward.training.result import FitResult
 
 __all__ = ["SimulationPosterior", "check_finite_rows", "check_posterior", "load_posterior"]
 
+_FARTHEST = 100.0
+"""Deviations of scaled data from their mean that no simulation has, because heavy tails are scaled to light ones."""
 _MAP_DRAWS = 1000
 """Draws from the best of which the search for the maximum starts."""
 
@@ -89,7 +91,7 @@ class SimulationPosterior(ABC):
         if count == 0:
             return torch.zeros(0, self.features)
         with torch.no_grad():
-            return self.prior.clamp(self._sample(count, observed, seeded_generator(seed)))
+            return self._draws(count, observed, seeded_generator(seed))
 
     @final
     def sample_batched(self, count: int, x: Any, *, seed: int | None = None) -> Tensor:
@@ -105,9 +107,11 @@ class SimulationPosterior(ABC):
         if count == 0 or len(rows) == 0:
             return torch.zeros(len(rows), count, self.features)
         with torch.no_grad():
-            return torch.stack(
-                [self.prior.clamp(self._sample(count, self._observation(row), generator)) for row in rows]
-            )
+            return torch.stack([self._draws(count, self._observation(row), generator) for row in rows])
+
+    def _draws(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws given one scaled observation, within the prior; float32 whatever the default."""
+        return self.prior.clamp(self._sample(count, x, generator).float())
 
     @final
     def log_prob(self, theta: Any, x: Any) -> Tensor:
@@ -265,7 +269,7 @@ class SimulationPosterior(ABC):
     def _observation(self, x: Any, rows: int | None = None) -> Tensor:
         """An observation, flat and scaled: ``(width,)``, or ``(rows, width)``."""
         value = as_numbers(x, "an observation").cpu()
-        if value.shape == (1, *self.x_shape) and rows is None:
+        if value.shape == (1, *self.x_shape):
             value = value[0]
         if value.dim() == 0 and self.x_shape == (1,):
             value = value[None]
@@ -283,13 +287,26 @@ class SimulationPosterior(ABC):
                 "the observation contains NaN or infinity, which no simulation that was trained on has: give finite numbers."
             )
         flat = value.double().reshape(-1, math.prod(self.x_shape))
-        if bool((below := self.scale.logarithm & (flat <= 0)).any()):
+        below = self.scale.logarithm & (flat <= 0)
+        if bool(below.any()):
             row, column = below.nonzero()[0].tolist()
             warn_caller(
                 f"the observation has {float(flat[row, column]):g} at position {column}, where all simulations are positive and "
                 "are read as logarithms: no simulation is like it, and the posterior means nothing there."
             )
-        return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())
+        scaled = self.scale(flat)
+        if not bool(torch.isfinite(scaled).all()):
+            raise InputError(
+                f"the observation has {_largest(scaled, flat)}, and float32 cannot hold its distance to the simulations: compare the "
+                "observation with them."
+            )
+        far = scaled.abs().masked_fill(below, 0.0)
+        if len(far) and float(far.max()) > _FARTHEST:
+            warn_caller(
+                f"the observation has {_largest(far, flat)}, {float(far.max()):.2g} standard deviations from the mean of the simulations: "
+                "no simulation is like it, and the posterior means nothing there."
+            )
+        return scaled if many else scaled[0]
 
     def __repr__(self) -> str:
         counts = [
@@ -400,6 +417,12 @@ def _same(one: Prior, other: Prior) -> bool:
     """Whether two priors have the same density at draws of both."""
     draws = torch.cat([prior.sample(100, seed=0) for prior in (one, other)])
     return torch.allclose(one.log_prob(draws), other.log_prob(draws), rtol=1e-4, atol=1e-4)
+
+
+def _largest(scaled: Tensor, x: Tensor) -> str:
+    """The number of the observations whose scaled value is largest, and its position."""
+    index = int(scaled.abs().argmax())
+    return f"{float(x.flatten()[index]):g} at position {index % x.shape[1]}"
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -229,9 +229,10 @@ class Prior:
             while isinstance(base, td.Independent | _Proportions):
                 base = base.base_dist
             name = type(base).__name__
-            if name not in _FAMILIES or type(base) is not _FAMILIES[name][0]:
+            if name not in _FAMILIES or not _is_of(base, _FAMILIES[name][0]):
+                shown = f"{type(base).__module__}.{name}" if name in _FAMILIES else name
                 raise ConfigError(
-                    f"a file cannot store a prior of the class {name}; it stores {', '.join(_FAMILIES)}. Save with "
+                    f"a file cannot store a prior of the class {shown}; it stores {', '.join(_FAMILIES)} of torch. Save with "
                     "save(path, prior=False) and give the prior when loading."
                 )
             values = {key: getattr(base, key) for key in _FAMILIES[name][1]}
@@ -261,6 +262,12 @@ class Prior:
             return cls(parts)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise StorageError(f"the file contains no valid prior: {str(error)[:200]}") from error
+
+
+def _is_of(item: td.Distribution, family: type[td.Distribution]) -> bool:
+    """Whether this is a distribution of a family of torch, or Pyro's wrapper of it, which has the same arguments."""
+    own = type(item)
+    return own is family or (isinstance(item, family) and own.__module__.startswith("pyro.distributions."))
 
 
 def _as_vector(item: Any) -> td.Distribution:
@@ -328,7 +335,14 @@ def _bounds(part: td.Distribution) -> tuple[Any, Any]:
         return -math.pi, math.pi
     if type(part) is td.TransformedDistribution:
         return _transformed_bounds(part)
-    return _interval(part.support, type(part).__name__)
+    try:
+        support = part.support
+    except NotImplementedError:
+        raise ConfigError(
+            f"the prior {type(part).__name__} does not say where its draws lie: give it an attribute support, such as "
+            "constraints.real_vector, or constraints.independent(constraints.interval(low, high), 1), of torch.distributions."
+        ) from None
+    return _interval(support, type(part).__name__)
 
 
 def _interval(support: Any, name: str) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from pushforward.inference.targets import Target
 from pushforward.likelihood import REAL
 from pushforward.models.base import Model
 
-__all__ = ["WeightedDraws", "weighted_draws", "widen"]
+__all__ = ["WeightedDraws", "mixture_log_density", "weighted_draws", "widen"]
 
 _SHARE, _DF = 0.1, 5
 _PART = 4096
@@ -75,6 +75,16 @@ def weighted_draws(flow: Model, target: Target, count: int, generator: torch.Gen
         ratios.append(value - mixture)
         own_ratios.append(value - base)
     return WeightedDraws(torch.cat(points), torch.cat(ratios), own, torch.cat(own_ratios)[:own])
+
+
+@torch.no_grad()
+def mixture_log_density(flow: Model, x: Tensor) -> Tensor:
+    """Log-density of the mixture of :func:`weighted_draws`, ``(n, D)`` to ``(n,)``, float64."""
+    z, contribution = flow.chain.encode(x.to(flow.dtype))[:2]
+    base = flow.base.log_prob(z).double()
+    if flow.base.support == REAL:
+        base = torch.logaddexp(base + math.log(1 - _SHARE), _student(z.double()) + math.log(_SHARE))
+    return base + contribution.double()
 
 
 def widen(z: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,6 +25,8 @@ _DROPPED_NATS = 4.0
 """A mode is dropped if the flow's density there is below exp(-4), 2 %, of the normalized target's."""
 _DROPPED_MASS = 0.01
 """Modes with a smaller fraction of the mass than this are not reported."""
+_MISSING = 0.02
+"""A flow lacks a part of the target if a larger share of short chains leaves it."""
 _FEWEST_STEPS = 30
 """A coordinate whose deviation is less than this times the spacing of numbers at its mean is rounded too coarsely."""
 _NEARLY_ALL = 0.99
@@ -62,12 +64,12 @@ class TargetFit:
     """A flow q that was fitted to an unnormalized log-density p, with importance weights of its draws.
 
     k-hat, the effective sample size and the error of the evidence come from draws of q, so they tell how much p and q differ
-    where q has draws. They cannot see a part of p that no draw reaches: such a fit may be called reliable while the evidence
-    lacks the mass of that part, and means and deviations are those of the rest. Neal's funnel in ten dimensions is an example,
-    whose narrow neck and wide mouth q does not reach: k-hat 0.54, log evidence -0.21 +- 0.01, and the truth is 0. Restarts find
-    modes that q lacks, but no neck and no long tail. Where it matters, compare two fits that differ (another ``seed``, more
-    ``max_steps``, a wider model or ``objective="importance-weighted"``): log evidences that differ by more than their errors show
-    that a part is missing, and the larger is usually closer. A better parametrization or ``neutra(fit)`` may find what all miss.
+    where q has draws. They cannot see a part of p that no draw reaches: then the evidence lacks the mass of that part, and means
+    and deviations are those of the rest. Two searches look for such parts: restarts find separate modes, and short Hamiltonian
+    chains of p that start at draws of q find tails and necks that are connected with them (:attr:`missing`). Both find much and
+    prove nothing. Where it matters, compare two fits that differ (another ``seed``, more ``max_steps``, a wider model or
+    ``objective="importance-weighted"``): log evidences that differ by more than their errors show that a part is missing, and the
+    larger is usually closer. A better parametrization or ``neutra(fit)`` may find what all miss.
 
     Attributes:
         model: q, a density of the constrained coordinates; ``pf.save(fit.model, path)`` stores it.
@@ -77,6 +79,9 @@ class TargetFit:
         draws: flat constrained coordinates ``(n, D)``, float64. The last tenth are draws of q with a wider base.
         unconstrained: the same draws on the reals.
         modes: local maxima of p that several starts reached, and whether q has mass there.
+        missing: share of 256 short chains of p, from draws of q, that end where q, with a tenth of it wider, has less than
+            5 % of the density that it should have, less the part of the weights of such draws. The chains are too short to
+            reach all of p, so the part that no draw shows is often larger.
         training: result of the training run.
         target: the log-density.
         parameters: names and constraints; None if there are none.
@@ -95,6 +100,7 @@ class TargetFit:
     draws: Tensor = field(repr=False)
     unconstrained: Tensor = field(repr=False)
     modes: list[FoundMode]
+    missing: float
     training: FitResult
     target: Target
     parameters: Parameters | None = None
@@ -126,11 +132,12 @@ class TargetFit:
 
     @property
     def reliable(self) -> bool:
-        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`), no mode is dropped, and numbers are fine enough.
+        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`), no mode is dropped, at most 2 % of the short
+        chains leave q (:attr:`missing`), and numbers are fine enough.
 
-        It finds most bad fits, and is no proof: a part of p that no draw of q reaches does not show in the weights.
+        It finds most bad fits, and is no proof: a part of p that no draw of q and no chain reaches shows nowhere.
         """
-        return self.weights.reliable and not self.dropped_modes and not self.unresolved
+        return self.weights.reliable and not self.dropped_modes and self.missing <= _MISSING and not self.unresolved
 
     @property
     def unresolved(self) -> list[str]:
@@ -175,9 +182,10 @@ class TargetFit:
     def __repr__(self) -> str:
         verdict = "reliable" if self.reliable else "not reliable"
         dropped = f", {len(self.dropped_modes)} modes dropped" if self.dropped_modes else ""
+        missing = f", {self.missing:.0%} of short chains leave it" if self.missing > _MISSING else ""
         return (
             f"TargetFit({verdict}: k-hat {self.k_hat:.2f}, ESS {self.ess:.0f} of {len(self.draws)}, log evidence "
-            f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}{dropped}, {self.training.seconds:.1f} s)"
+            f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}{dropped}{missing}, {self.training.seconds:.1f} s)"
         )
 
     def _repr_html_(self) -> str:
@@ -187,6 +195,7 @@ class TargetFit:
             ("k-hat", f"{self.k_hat:.2f}"),
             ("effective sample size", f"{self.ess:.0f} of {len(self.draws)} draws"),
             ("log evidence", f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f} nats"),
+            ("short chains that leave it", f"{self.missing:.1%}"),
             ("time", f"{self.training.seconds:.1f} s"),
         ]
         rows = [
@@ -275,6 +284,13 @@ def warn(fit: TargetFit) -> None:
             f"the flow has almost no mass at {len(fit.dropped_modes)} of {len(fit.modes)} modes of the target; the largest "
             f"is at ({where}{', ...' if len(worst.location) > 4 else ''}) with about {worst.mass:.0%} of the mass. Try "
             'objective="fab", more starting points (restarts=) or a wider start (spread=).'
+        )
+    elif fit.missing > _MISSING and fit.weights.reliable:
+        warn_caller(
+            f"the flow lacks a part of the target that its importance weights do not show: {fit.missing:.0%} of short chains of the "
+            "target from its draws end where it has almost no mass, as in a long tail or a narrow neck. The evidence is too "
+            "small, and deviations too. Try more steps (max_steps=), a larger flow, "
+            'objective="importance-weighted", a parametrization with less correlation, or pf.inference.neutra(fit).'
         )
     target = fit.target
     if target.nan_count or target.error_count:

@@ -25,6 +25,8 @@ from pushforward.training.sources import Batch, Position, Source
 
 __all__ = ["NoiseSource", "TargetLoss", "TargetRun", "lower_bound"]
 
+ROWS = 2
+"""Context of rows of the target in a batch; other contexts are whether noise is that of the base."""
 _PROBES = 16
 _CONVERGED_ESS, _CONVERGED_K_HAT, _PROOF = 0.99, 0.5, 10_000
 _FEW_INSIDE = 0.2
@@ -44,24 +46,38 @@ class NoiseSource(Source):
         held_out: draws for evaluation.
         seed: of the noise.
         wide: stretch a tenth of the training noise, see :func:`~pushforward.inference.proposal.widen`.
+        warm_rows: function that returns rows that the first ``warm_steps`` steps fit by maximum likelihood; None for none.
+        warm_steps: number of these steps.
     """
 
     steps = None
 
     def __init__(
         self, model: Model, target: Target, start: Callable[[], Tensor], batch_size: int, held_out: int, seed: int,
-        wide: bool = False,
+        wide: bool = False, warm_rows: Callable[[], Tensor | None] | None = None, warm_steps: int = 0,
     ) -> None:  # fmt: skip
         self.spec = _TargetSpec.of(model)
         self.base: Distribution = model.base
         self.target, self.start = target, start
         self.batch_size, self.held_out, self.seed, self.wide = batch_size, held_out, seed, wide
+        self.warm_rows, self.warm_steps = warm_rows, warm_steps
         self.description = f"noise of {type(self.base).__name__} for a log-density on {target.features} coordinates"
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """Noise that depends on the seed and the step alone; with wide noise the context marks the rows that are not."""
+        """Noise that depends on the seed and the step alone; with wide noise the context marks the rows that are not.
+
+        Batches of the first steps may be rows of the target, which a context :data:`ROWS` marks.
+        """
         self.target.tolerate_errors()  # the first evaluation has shown that the function is right
+        rows = self.warm_rows() if self.warm_rows is not None and start.step < self.warm_steps else None
         for step in itertools.count(start.step):
+            if rows is not None and step < self.warm_steps:
+                source = generator(self.seed, Purpose.SHUFFLE, step, device=self.spec.device)
+                chosen = torch.randint(len(rows), (self.batch_size,), generator=source, device=self.spec.device)
+                yield Batch(
+                    rows[chosen].to(self.spec.device, self.spec.dtype), chosen.new_full(chosen.shape, ROWS), 0, step
+                )
+                continue
             z, own = self._draw(self.batch_size, Purpose.SHUFFLE, step), None
             if self.wide:
                 wide = widen(z, generator(self.seed, Purpose.LOADING, step, device=self.spec.device))
@@ -137,13 +153,16 @@ class TargetLoss:
         """The loss of a batch of noise, a scalar.
 
         Args:
-            z: the noise.
-            context: which rows are noise of the base, ``(n,)``; the others are wider. None if all are.
+            z: the noise, or rows of the target.
+            context: which rows are noise of the base, ``(n,)``; the others are wider. None if all are. :data:`ROWS`
+                everywhere marks rows of the target, whose loss is the mean of -log q.
             generator: of the random numbers.
 
         Raises:
             InputError: if p is 0 or not defined at every draw and at every row of the start.
         """
+        if context is not None and context.dtype != torch.bool:
+            return -self.model.log_prob(z).mean()
         if self.path:
             x = self.model.rsample(noise=z)
             fixed = {name: parameter.detach() for name, parameter in self.model.named_parameters()}

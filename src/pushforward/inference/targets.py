@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ POINT_ERRORS = (ValueError, ArithmeticError, torch.linalg.LinAlgError)  # pyrigh
 """Errors that one point may cause: distributions with a scale of 0, an overflow, a matrix without Cholesky factor."""
 _A_BATCH = 8
 """Fewer points, such as those of a line search, may all be outside."""
+_COUNTS = ("_tolerant", "nan_count", "error_count", "first_error", "infinite_count", "evaluations")
 
 
 class Target:
@@ -91,6 +93,17 @@ class Target:
         An error at the start says what is wrong with the function; later one draw that is too far away must not end a training.
         """
         self._tolerant = True
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Tolerate errors at points that are only tried, and count none of them."""
+        before = {name: getattr(self, name) for name in _COUNTS}
+        self._tolerant = True
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
 
     def constrain(self, u: Tensor) -> Tensor:
         """Unconstrained points to the flat constrained coordinates."""

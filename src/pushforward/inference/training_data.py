@@ -133,7 +133,10 @@ def finite_simulations(
         )
     finite = torch.isfinite(x.flatten(1)).all(1) & torch.isfinite(theta).all(1)
     if int(finite.sum()) < least:
-        raise InputError(f"only {int(finite.sum())} of {len(x)} simulations are finite; at least {least} are needed.")
+        found = f"there are {len(x)} simulations"
+        if not bool(finite.all()):
+            found = f"only {int(finite.sum())} of {len(x)} simulations are finite"
+        raise InputError(f"{found}; at least {least} are needed.")
     if not bool(finite.all()):
         what = failed or f"{int((~finite).sum())} of {len(x)} simulations contain NaN or infinity"
         warn_caller(

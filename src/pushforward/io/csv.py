@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pushforward.data.arrow import beyond_int64, compute
+from pushforward.data.cells import times_of_day
 from pushforward.data.schema import present_columns
 from pushforward.data.text import MISSING_WORDS
 from pushforward.errors import InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
@@ -77,7 +78,7 @@ def read_delimited(file: TextSource, columns: Sequence[str] | None) -> pa.Table:
         if any(pa.types.is_binary(kind) for kind in table.schema.types):
             raise InputError(not_text(file))
         _check_end(file, table)
-        return _finished(table)
+        return _with_times(_finished(table))
 
 
 def check_delimited(
@@ -318,6 +319,16 @@ def _finished(table: pa.Table) -> pa.Table:
         elif pa.types.is_timestamp(field.type):
             # float64 seconds are exact to a microsecond, and are not if they are computed from nanoseconds.
             table = table.set_column(i, field.name, pc.cast(cells, pa.timestamp("us", field.type.tz), safe=False))
+    return table
+
+
+def _with_times(table: pa.Table) -> pa.Table:
+    """Text columns of times of day as such; pyarrow reads only those without fractions of a second."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) and (cells := times_of_day(field.name, table.column(i))) is not None:
+            table = table.set_column(i, field.name, cells)
     return table
 
 

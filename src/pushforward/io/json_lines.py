@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pushforward.data.arrow import beyond_int64, compute
+from pushforward.data.cells import times_of_day
 from pushforward.data.schema import absent_columns
 from pushforward.data.text import MISSING_WORDS
 from pushforward.errors import InputError, SchemaError
@@ -38,9 +39,9 @@ def read_json(file: InputFile) -> pa.Table:
 
 
 def typed_instants(table: pa.Table, names: Collection[str]) -> pa.Table:
-    """Make dates and instants of the columns of text among ``names`` that have nothing else, with the types that CSV gives.
+    """Make dates, instants and times of day of the columns of text among ``names`` that have nothing else, with the types that CSV gives.
 
-    A column is one of dates, of instants without a time zone, or of instants that all have one, which are then in UTC.
+    A column is one of times of day, of dates, of instants without a time zone, or of instants that all have one, which are then in UTC.
     """
     import pyarrow as pa
 
@@ -48,6 +49,9 @@ def typed_instants(table: pa.Table, names: Collection[str]) -> pa.Table:
     kinds = [pa.date32(), *(pa.timestamp(unit, zone) for zone in (None, "UTC") for unit in ("us", "ns"))]
     for i, field in enumerate(table.schema):
         if field.name not in names or not pa.types.is_string(field.type):
+            continue
+        if (times := times_of_day(field.name, table.column(i))) is not None:
+            table = table.set_column(i, field.name, times)
             continue
         text = pc.utf8_trim_whitespace(table.column(i))
         absent = pc.is_in(text, value_set=pa.array(MISSING_WORDS, text.type))

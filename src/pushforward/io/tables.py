@@ -56,7 +56,7 @@ def read_table(
     integer, true/false, date, time of day, timestamp, number, else text. An empty cell is missing. In a column of numbers
     NA, NaN, null, None and ? are missing too. A column in which a number has a leading zero is text, as postal codes are.
     A blank line is not a row. JSON Lines has one object in each line; a key that a row lacks is a missing cell, and text that is
-    a date or an instant in all rows is read as in CSV.
+    a date, an instant or a time of day in all rows is read as in CSV.
 
     A folder is one table: all its files, in sub-folders too, must have one format. A sub-folder named ``key=value`` adds
     the column "key" (Hive partitions). Files and folders whose names begin with "." or "_" are ignored.
@@ -123,8 +123,8 @@ def stream_table(
         columns: as for :func:`read_table`.
         types: types of columns by name, as :meth:`Schema.pyarrow_types` gives them, for formats of text. In CSV and TSV
             every other column is text, because no type that the first rows suggest is certain to fit the last one. In JSON
-            Lines the columns are the keys of the first megabyte, and those of ``types`` that a later row has; dates and
-            instants are text.
+            Lines the columns are the keys of the first megabyte, and those of ``types`` that a later row has; dates, instants
+            and times of day are text.
         format: as for :func:`read_table`.
         encoding: as for :func:`read_table`.
         delimiter: as for :func:`read_table`.

@@ -127,6 +127,10 @@ def read_alert_file(path: str | Path) -> tuple[list[Receiver], list[Rule]]:
         raise ConfigError(f"the alert file {path} is not TOML: {error}") from None
     if set(content) - {"receiver", "rule"}:
         raise ConfigError(f"the alert file {path} must consist of [[receiver]] and [[rule]] tables.")
+    for key in content:
+        found = content[key]
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise ConfigError(f"each {key} of the alert file {path} must be a table: begin it with the line [[{key}]].")
     receivers = [_receiver(item, file) for item in content.get("receiver", [])]
     names = [receiver.name for receiver in receivers]
     if len(set(names)) < len(names):
@@ -141,7 +145,12 @@ def _receiver(item: dict[str, Any], file: Path) -> Receiver:
     name, url = item.get("name"), item.get("url")
     if not isinstance(name, str) or not 0 < len(name) <= 64 or not isinstance(url, str):
         raise ConfigError(f"a receiver of {file} needs a name and a url.")
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  a port that is none raises here
+    except ValueError as error:  # the URL may have a secret, so it is not shown
+        raise ConfigError(f"the url of the receiver {name!r} of {file} cannot be read: {error}.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"the url of the receiver {name!r} of {file} must begin with http:// or https://.")
     if set(item) - {"name", "url", "secret_file"}:
         raise ConfigError(f"the receiver {name!r} of {file} has an unknown key; it may have name, url and secret_file.")
@@ -168,6 +177,8 @@ def _rule(item: dict[str, Any], receivers: list[str], file: Path) -> Rule:
     good = all(type(n) in (int, float) and math.isfinite(n) and n > 0 for n in numbers) and rule.probability < 1
     texts = all(isinstance(t, str) and len(t) <= 64 for t in (rule.name, rule.severity, rule.model or ""))
     of = f"the rule {str(rule.name)[:64]!r} of {file}"
+    if not isinstance(item.get("receivers", []), list):
+        raise ConfigError(f'{of} must have a list of names as receivers, such as receivers = ["operators"].')
     if rule.kind not in KINDS:
         raise ConfigError(f"{of} has the kind {str(rule.kind)[:64]!r}; it must be one of {', '.join(KINDS)}.")
     if not good:

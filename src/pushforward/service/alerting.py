@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import httpx
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from pushforward.service.alert_rules import Firing, ModelFacts, Receiver, Rule, check_rule
 from pushforward.service.store import Store, tables
@@ -142,9 +142,13 @@ class Alerting:
             if (None if present is None else tuple(present)) != before:
                 return
             self.store.upsert(connection, tables.alerts, row, ("fingerprint",))
+            open_ = tables.deliveries.c
             for name in self._told(connection, row, receivers):
                 body = json.dumps(payload(name, row, self.url))
-                new = {"id": uuid.uuid4().hex, "receiver": name, "body": body, "time": row["notified"],
+                # Messages are sent in the order of their times, also where the clock was set back since the last one.
+                mine = (open_.receiver == name) & open_.done.is_(None)
+                latest = connection.execute(select(func.max(open_.time)).where(mine)).scalar() or 0.0
+                new = {"id": uuid.uuid4().hex, "receiver": name, "body": body, "time": max(row["notified"], latest + 1e-3),
                        "next_try": row["notified"], "tries": 0, "done": None, "error": None}  # fmt: skip
                 connection.execute(tables.deliveries.insert().values(new))
 

@@ -127,8 +127,7 @@ class Service:
         """
         async with self._refreshing:
             if await asyncio.to_thread(self.models.refresh):
-                for model in self.models.all():
-                    self.metrics.info.labels(*model.key, model.digest[:12]).set(1)
+                self.metrics.loaded(self.models.all())
             await asyncio.to_thread(report_worker, self.store, self.id, self.models.generation)
 
     async def wait_for_workers(self, seconds: float = 10) -> bool:

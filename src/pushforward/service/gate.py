@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,6 +32,8 @@ _READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 _ADMIN = ("/v2/repository/models/", "/api/audit", "/api/monitor", "/api/activate")
 _MEMBERS = 1000
 """Parts of a gzip body at most."""
+_SHORT_BODY = 64 * 1024
+"""Bytes of a body that is not scored."""
 _ANSWER_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -109,6 +112,8 @@ class Gate:
 
         self.scoring += scores
         self.metrics.in_progress.inc()
+        if not scores:
+            receive = _short(receive)
         try:
             self._check(scope)
             handler = self.direct(scope)
@@ -158,6 +163,8 @@ class Gate:
         if self._hosts is not None and host_name(host) not in self._hosts:
             raise Refusal(403, "this Host is not served: use localhost, or start the service with --allowed-host.")
         path, method = scope["path"], scope["method"]
+        if "\0" in path or b"%00" in scope["query_string"]:  # PostgreSQL has no such texts
+            raise Refusal(400, "the URL has the character NUL: leave it out.")
         if method not in ("GET", "HEAD", "OPTIONS"):
             origin, site = (_text(found.get(name)) for name in (b"origin", b"sec-fetch-site"))
             if is_foreign(origin, site, host):
@@ -184,6 +191,23 @@ def _log_access(scope: Scope, status: int, seconds: float) -> None:
 def path_of_page(path: str) -> bool:
     """Whether a browser shows this path as a page."""
     return path == "/" or path.startswith("/event/")
+
+
+def _short(receive: Receive) -> Receive:
+    """The body of a request that does not score, with a small limit: it has no rows, and some of these routes need no token."""
+    size = 0
+
+    async def limited() -> MutableMapping[str, Any]:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > _SHORT_BODY:
+            # Refusals become 400 where FastAPI reads a body, but not errors of HTTP.
+            text = f"a body that is not scored may have {_SHORT_BODY} bytes: send less."
+            raise HTTPException(413, text, {"connection": "close"})
+        return message
+
+    return limited
 
 
 async def read_body(gate: Gate, scope: Scope, receive: Receive) -> bytes:

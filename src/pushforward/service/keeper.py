@@ -42,6 +42,13 @@ class Keeper:
     def __init__(self, settings: ServiceSettings, store: Store, holder: str, models: Models) -> None:
         self.settings, self.store, self.holder, self.models = settings, store, holder, models
         receivers, rules = ([], []) if settings.alert_file is None else read_alert_file(settings.alert_file)
+        names = [name for name, _ in settings.models]
+        for rule in rules:
+            if rule.model is not None and rule.model not in names:
+                _log.warning(
+                    "the alert rule %r is for the model %r, which is not served, so it never fires (served: %s).",
+                    rule.name, rule.model, ", ".join(names),
+                )  # fmt: skip
         self.alerting = Alerting(store, receivers, rules, settings.public_url or "")
         self._started = time.time()
         self.drift = Drift(store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,22 @@ class Metrics:
             f"{p}events_waiting", "Events that are not yet in the store.", registry=r, multiprocess_mode="livesum"
         )
         self.info = Gauge(
-            f"{p}model_info", "1 for each loaded version.", (*_MODEL, "digest"), registry=r, multiprocess_mode="max"
+            f"{p}model_info",
+            "1 for each loaded version, 0 after it was unloaded.",
+            (*_MODEL, "digest"),
+            registry=r,
+            multiprocess_mode="livemax",
         )
+        self._loaded: set[tuple[str, str, str]] = set()
+
+    def loaded(self, models: Iterable[ServedModel]) -> None:
+        """Say which versions are loaded now."""
+        present = {(*model.key, model.digest[:12]) for model in models}
+        for key in self._loaded - present:
+            self.info.labels(*key).set(0)
+        for key in present:
+            self.info.labels(*key).set(1)
+        self._loaded |= present
 
     def scored(self, model: ServedModel, found: Scores) -> None:
         """Count the rows of one batch."""

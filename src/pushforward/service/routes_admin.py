@@ -7,7 +7,7 @@ import logging
 from typing import Any, Literal
 
 from fastapi import FastAPI, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 
 from pushforward.errors import ConfigError, StorageError
@@ -16,7 +16,7 @@ from pushforward.service.refusal import Refusal
 from pushforward.service.settings import NAME
 from pushforward.service.store import audit
 from pushforward.service.store.eventlog import add_feedback, find_event, find_events
-from pushforward.service.store.modelbook import activate, entries, register, unload
+from pushforward.service.store.modelbook import Entry, activate, entries, register, unload
 
 __all__ = ["add"]
 
@@ -34,6 +34,13 @@ class Feedback(BaseModel):
     id: str = Field(pattern="^[0-9a-f]{32}$", description="The event.")
     label: Literal["anomaly", "normal", "unclear"]
     note: str | None = Field(None, max_length=1000)
+
+    @field_validator("note")
+    @classmethod
+    def _has_no_nul(cls, note: str | None) -> str | None:
+        if note is not None and "\0" in note:
+            raise ValueError("a note must not have the character NUL: leave it out")
+        return note
 
 
 def add(app: FastAPI) -> None:
@@ -63,8 +70,7 @@ def _add_repository(app: FastAPI) -> None:
         """All versions of all models."""
         service = _service(request)
         loaded = {model.key for model in service.models.all()}
-        with service.store.read() as connection:
-            known = entries(connection)
+        known = await asyncio.to_thread(_entries, service)  # a store that does not answer must not stop the scores
         return [
             {
                 "name": entry.name,
@@ -177,12 +183,20 @@ def _add_events(app: FastAPI) -> None:
     @app.get("/events/{identifier}")
     async def event(request: Request, identifier: str = _EVENT) -> dict[str, Any]:
         """One event with its feedback."""
-        service = _service(request)
-        with service.store.read() as connection:
-            found = find_event(connection, identifier)
+        found = await asyncio.to_thread(_find_one, _service(request), identifier)
         if found is None:
             raise Refusal(404, "there is no such event.")
         return found
+
+
+def _entries(service: Service) -> list[Entry]:
+    with service.store.read() as connection:
+        return entries(connection)
+
+
+def _find_one(service: Service, identifier: str) -> dict[str, Any] | None:
+    with service.store.read() as connection:
+        return find_event(connection, identifier)
 
 
 def _find(service: Service, **conditions: Any) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -22,6 +23,7 @@ from pushforward.service.settings import NAME
 __all__ = ["add", "direct"]
 
 _LARGE = 64 * 1024  # a body that is longer is read in a thread, so that it does not delay others
+_READERS = ThreadPoolExecutor(2, thread_name_prefix="read")  # of their own: the others may all wait for the store
 _NAME = Path(pattern=f"^{NAME.pattern}$", description="Name of the model.")
 _VERSION = Path(pattern="^[0-9]{1,9}$", description="Version of the model.")
 _JSON = "application/json"
@@ -50,7 +52,7 @@ async def _scored(
     body = await read_body(request.app.state.gate, request.scope, request.receive)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if len(body) > _LARGE:
-        inputs, options = await asyncio.to_thread(read, media, body)
+        inputs, options = await asyncio.get_running_loop().run_in_executor(_READERS, read, media, body)
     else:
         inputs, options = read(media, body)
     if reasons is not None:

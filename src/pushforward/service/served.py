@@ -158,7 +158,7 @@ class Models:
 
     Args:
         store: of the service.
-        names: of the models, the one first that answers requests that name none.
+        names: of the models, the one first that answers requests that name none; others of the store are not served.
         max_rows: largest number of rows in a request.
         public_key: file of the key with which every version must be signed; None accepts any.
     """
@@ -179,7 +179,7 @@ class Models:
             number = generation(self.store, connection)
             if number == self.generation:
                 return False
-            wanted = [entry for entry in entries(connection) if entry.loaded]
+            wanted = [entry for entry in entries(connection) if entry.loaded and entry.name in self.names]
             new = {entry for entry in wanted if (entry.name, entry.version) not in self._served}
             contents = {entry.digest: read_content(connection, entry.digest) for entry in new}
             signatures = read_signatures(self.store, connection) if self.public_key is not None else {}
@@ -195,8 +195,7 @@ class Models:
                     raise
                 _log.error("model %s, version %s, is left out: %s", entry.name, entry.version, error)
         found = {entry.name: entry.version for entry in wanted if entry.active}
-        order = [*self.names, *found]  # as the operator gave them, whatever was loaded last
-        active = {name: found[name] for name in order if name in found}
+        active = {name: found[name] for name in self.names if name in found}  # as the operator gave them
         self._log_changes(served, active)
         self._served, self._active, self.generation = served, active, number
         return True

@@ -20,7 +20,7 @@ from pushforward.service.alert_rules import read_alert_file
 from pushforward.service.app import create_app
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store
-from pushforward.service.store.modelbook import keep_only, keep_signed, register
+from pushforward.service.store.modelbook import check_others, keep_only, keep_signed, register
 
 __all__ = ["prepare", "serve"]
 
@@ -119,7 +119,7 @@ def prepare(settings: ServiceSettings) -> None:
 
     Raises:
         StorageError: if the store or a guard file cannot be used, such as one that is not signed with the key of the settings.
-        ConfigError: for a token file that cannot be understood.
+        ConfigError: for a token file that cannot be understood, or a store of a running service with other models.
     """
     Access(settings.token_file, b"")  # errors of the files are shown before anything starts
     for _, path in settings.models:
@@ -130,11 +130,13 @@ def prepare(settings: ServiceSettings) -> None:
     store = Store(settings.store)
     try:
         store.migrate()
+        names = [name for name, _ in settings.models]
+        check_others(store, names)
         for name, path in settings.models:
             entry = register(store, name, path, public_key=settings.public_key)
             if settings.public_key is not None:
                 keep_signed(store, entry, settings.public_key)
-        keep_only(store, [name for name, _ in settings.models])
+        keep_only(store, names)
     finally:
         store.close()
 

@@ -65,7 +65,12 @@ class Store:
             event.listen(self.engine, "begin", _begin_sqlite)
 
     def __repr__(self) -> str:
-        return f"Store({self.url.render_as_string(hide_password=True)})"
+        return f"Store({self.shown})"
+
+    @property
+    def shown(self) -> str:
+        """The URL without a password, which may be among its parameters too."""
+        return self.url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
 
     @property
     def path(self) -> Path | None:
@@ -106,6 +111,10 @@ class Store:
         from alembic.script import ScriptDirectory
         from alembic.util.exc import CommandError
 
+        if self.path is not None and not self.path.parent.is_dir():
+            raise StorageError(
+                f"the store {self.path} cannot be made: its folder does not exist. Make the folder first."
+            )
         script = ScriptDirectory(str(_MIGRATIONS))
         steps = {"fn": lambda revision, _: script._upgrade_revs("head", revision)}
         try:

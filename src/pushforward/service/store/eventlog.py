@@ -143,7 +143,7 @@ def find_events(
         conditions.append(
             column.id.contains(text, autoescape=True)
             | column.request.contains(text, autoescape=True)
-            | column.reasons.contains(text, autoescape=True)
+            | column.reasons.contains(json.dumps(text)[1:-1], autoescape=True)  # as it is stored
         )
     if label:
         said = tables.feedback.c
@@ -210,7 +210,13 @@ def delete_old(store: Store, before: float) -> int:
     with store.write() as connection:
         store.lock(connection, "chain")
         column = tables.audit.c
-        query = select(func.max(column.seq)).where(column.kind == "events", column.time < before)
+        # Entries may be dated too early or too late where the clock was wrong. All before a younger one stay, and a date in the
+        # future says nothing.
+        of_events = column.kind == "events"
+        young = select(func.min(column.seq)).where(of_events, column.time >= before, column.time <= time.time() + 60)
+        query = select(func.max(column.seq)).where(of_events, column.time < before)
+        if (first_young := connection.execute(young).scalar()) is not None:
+            query = query.where(column.seq < first_young)
         through = connection.execute(query).scalar()
         # A monitor repeats the events of its model that came after its last snapshot, so they stay until the next one.
         event, monitor = tables.events.c, tables.monitors.c

@@ -20,6 +20,7 @@ from pushforward.service.store.database import Store
 __all__ = [
     "Entry",
     "activate",
+    "check_others",
     "entries",
     "generation",
     "keep_signed",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _LARGEST_FILE = 512 * 2**20
+_ALIVE = 10.0  # seconds after its last report in which a process counts as running
 
 
 @dataclass(frozen=True)
@@ -211,10 +213,38 @@ def unload(store: Store, name: str, version: str | None = None) -> bool:
 
 def keep_only(store: Store, names: list[str]) -> None:
     """Unload every model that is not one of these names."""
-    with store.read() as connection:
-        others = {entry.name for entry in entries(connection) if entry.loaded} - set(names)
-    for name in sorted(others):
+    for name in _others(store, names):
         unload(store, name)
+
+
+def check_others(store: Store, names: list[str], wait: float = _ALIVE + 2) -> None:
+    """Check that no running service has models that :func:`keep_only` would take from it.
+
+    Args:
+        store: of the service.
+        names: of the models.
+        wait: seconds after which a process that was killed is forgotten.
+
+    Raises:
+        ConfigError: if one has.
+    """
+    end = time.monotonic() + wait
+    while others := _others(store, names):
+        with store.read() as connection:
+            if slowest_worker(connection) is None:
+                return
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"the store is used by a running service with the model {others[0]!r}, which would end there: give this service a "
+                "store of its own with --store, or stop the other one first."
+            )
+        time.sleep(0.2)
+
+
+def _others(store: Store, names: list[str]) -> list[str]:
+    """The loaded models that are not one of these names."""
+    with store.read() as connection:
+        return sorted({entry.name for entry in entries(connection) if entry.loaded} - set(names))
 
 
 def report_worker(store: Store, worker: str, number: int) -> None:
@@ -232,7 +262,7 @@ def forget_worker(store: Store, worker: str) -> None:
         connection.execute(tables.workers.delete().where(tables.workers.c.id == worker))
 
 
-def slowest_worker(connection: Connection, seconds: float = 10) -> int | None:
+def slowest_worker(connection: Connection, seconds: float = _ALIVE) -> int | None:
     """The smallest generation that a process reported in the last seconds."""
     now, column = time.time(), tables.workers.c
     alive = (column.seen > now - seconds) & (column.seen <= now + seconds)
