@@ -307,6 +307,19 @@ def test_samples_look_like_the_table(with_density: Guard) -> None:
     assert all(isinstance(v, int) for v in drawn["count"].to_pylist())
 
 
+def test_samples_have_the_decimals_of_the_table_and_the_range_of_integers() -> None:
+    """A flow in float32 gave 179.39999758 for 179.4, and ended in an error for integers beyond int64."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({
+        "height": rng.normal(180, 10, 300).round(1), "size": 40.25 + rng.integers(0, 20, 300) / 4, "key": rng.integers(2**63 - 10**5, 2**63 - 1, 300)
+    })  # fmt: skip
+    drawn = Guard(density=True, effort="fast", max_steps=20, random_state=0).fit(frame).sample(100, random_state=0)
+    height, size = drawn["height"].to_pylist(), drawn["size"].to_pylist()
+    assert height == [round(value, 1) for value in height]
+    assert size == [round(4 * value) / 4 for value in size]
+    assert all(isinstance(value, int) for value in drawn["key"].to_pylist())
+
+
 @pytest.mark.parametrize(
     "options",
     [{"alpha": 0}, {"alpha": 1.5}, {"alpha": "a"}, {"guarantee": "sure"}, {"delta": 0}, {"model": "glow"}, {"n_estimators": 0},

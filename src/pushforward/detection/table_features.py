@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ _COMPARED = (
 )  # quantiles; all later rows are like a quarter of the training rows, not like a rare end of them
 _ROUNDING = 1e-12  # relative difference of numbers that differ by the rounding of float64 arithmetic only
 _ROUNDING_OF_ZERO = 1e-15  # what rounding leaves of a difference of equal numbers near 1
+
+
+_MOST_DECIMALS = 9
+"""Decimals of a lattice up to which its points are rounded to them."""
 
 
 @dataclass(frozen=True)
@@ -244,13 +249,25 @@ class TableFeatures:
         return encoded
 
     def decodable(self, encoded: np.ndarray) -> np.ndarray:
-        """Whether each encoded row (of a sample) has only codes of categories and flags that exist, ``(n,)``."""
+        """Whether each encoded row (of a sample) has only codes of categories and flags, and integers, that exist, ``(n,)``."""
         fits = np.ones(len(encoded), dtype=bool)
         for i, column in enumerate(self.schema.columns):
             if column.kind in CODED:
                 code = np.nan_to_num(encoded[:, i])  # a missing cell can be decoded
                 fits &= (code >= 0) & (code < max(2, len(column.categories)))
+            elif column.kind == "integer":
+                fits &= np.abs(np.nan_to_num(encoded[:, i])) < 2.0**63
         return fits
+
+    def on_lattices(self, encoded: np.ndarray) -> np.ndarray:
+        """Encoded rows of a sample, whose numbers on a lattice are the nearest of its points, free of float32's rounding."""
+        encoded = encoded.copy()
+        for k, origin, step in self.lattices:
+            if k < len(self.kept):
+                values = origin + step * np.rint((encoded[:, self.kept[k]] - origin) / step)
+                digits = max(_decimals(origin), _decimals(step))
+                encoded[:, self.kept[k]] = values.round(digits) if digits <= _MOST_DECIMALS else values
+        return encoded
 
     def by_column(self, terms: np.ndarray) -> np.ndarray:
         """Add up the nats of the matrix coordinates, ``(n, n_features)``, by table column, ``(n, columns)``."""
@@ -394,3 +411,9 @@ def _number(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{str(value)[:80]} is not a finite number")
     return float(value)
+
+
+def _decimals(value: float) -> int:
+    """Decimals of the shortest text of a number."""
+    exponent = Decimal(repr(value)).normalize().as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0

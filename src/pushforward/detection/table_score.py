@@ -153,7 +153,7 @@ class TableScore(InputScore):
     def sample(self, count: int, seed: int) -> Any:
         """Draw rows from the density, a ``pyarrow.Table``.
 
-        The density of dequantized codes and flags has tails beyond the codes that exist; such rows are drawn again.
+        The density of dequantized codes, flags and integers has tails beyond those that exist; such rows are drawn again.
 
         Raises:
             ConfigError: if there is no density.
@@ -164,7 +164,7 @@ class TableScore(InputScore):
         accepted: list[np.ndarray] = []
         while sum(map(len, accepted)) < count:
             drawn = density.sample(max(count, 64), generator=generator).double().numpy()
-            rows = self.features.inverse_transform(drawn)
+            rows = self.features.on_lattices(self.features.inverse_transform(drawn))
             accepted.append(rows[np.isfinite(drawn).all(1) & self.features.decodable(rows)])
             if len(accepted) > 1000 and not sum(map(len, accepted)):
                 raise TrainingError("samples of the density have no valid codes; fit it longer or with more rows.")

@@ -42,7 +42,7 @@ _WARM_STEPS = 200
 """Most steps that fit the points of short chains before those that minimize the divergence, and at most a fifth of all."""
 _MANY_LEAVE = 0.25
 """Part of short chains that leaves the Laplace approximation, from which on the flow starts where they come to."""
-_FARTHEST = 10.0
+_FARTHEST = 50.0
 """Interquartile ranges from the median beyond which a point of short chains is an outlier."""
 _TIME_OF_CHAINS = 0.1
 """Part of ``max_time`` after which short chains end, before training and after it."""

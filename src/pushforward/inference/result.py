@@ -25,7 +25,7 @@ _DROPPED_NATS = 4.0
 """A mode is dropped if the flow's density there is below exp(-4), 2 %, of the normalized target's."""
 _DROPPED_MASS = 0.01
 """Modes with a smaller fraction of the mass than this are not reported."""
-_MISSING = 0.02
+_MISSING = 0.01
 """A flow lacks a part of the target if a larger share of short chains leaves it."""
 _FEWEST_STEPS = 30
 """A coordinate whose deviation is less than this times the spacing of numbers at its mean is rounded too coarsely."""
@@ -132,7 +132,7 @@ class TargetFit:
 
     @property
     def reliable(self) -> bool:
-        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`), no mode is dropped, at most 2 % of the short
+        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`), no mode is dropped, at most 1 % of the short
         chains leave q (:attr:`missing`), and numbers are fine enough.
 
         It finds most bad fits, and is no proof: a part of p that no draw of q and no chain reaches shows nowhere.
