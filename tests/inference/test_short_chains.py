@@ -12,7 +12,7 @@ import torch
 import pushforward as pf
 from pushforward import inference
 from pushforward.errors import PushforwardWarning
-from pushforward.inference.fit_to_target import measure_fit
+from pushforward.inference.fit_to_target import _Search, _without_outliers, measure_fit
 from pushforward.inference.short_chains import follow_target, missing_part
 from pushforward.inference.targets import Target
 from pushforward.transforms import Chain, Step, Transform
@@ -121,6 +121,25 @@ def test_chains_end_with_their_time_and_without_points_inside():
     share, path = missing_part(outside, points, lambda x: x.sum(1), 0.0, generator())
     assert share == 0.0
     assert path.shape[1] == 0
+
+
+def test_outliers_set_no_scale_and_most_rows_stay():
+    rows = torch.randn(400, 2, dtype=torch.float64, generator=generator())
+    far = torch.cat((rows, torch.tensor([[1e6, 0.0]], dtype=torch.float64)))
+    assert torch.equal(_without_outliers(far), rows)
+    number = torch.arange(400)
+    rarely_moved = torch.stack([(number // 96 == k).double() for k in range(3)], 1)  # no interquartile range
+    assert torch.equal(_without_outliers(rarely_moved), rarely_moved)
+
+
+def test_several_modes_whose_normal_approximations_are_outside_the_support():
+    """No chain can start there, so the flow starts at the approximation as before."""
+    target = Target(lambda v: torch.where(v[:, 0] > 1, -v[:, 0], -math.inf), 2)
+    search = _Search(target, None, 8, 6.0, 0, torch.device("cpu"), None)
+    rows = torch.zeros(300, 2, dtype=torch.float64)
+    kept = search._follow(rows, lambda u: -u.square().sum(1), several=True)
+    assert kept is rows
+    assert search._moved is False
 
 
 def two_modes(v):

@@ -284,7 +284,7 @@ class _Search:
             evidence = float(logmeanexp(ratios, 0))
         generator = torch.Generator(self.device).manual_seed(mix(self.seed, 106))
         share, path = missing_part(self.target, rows, log_prob, evidence, generator, seconds=self.seconds)
-        self._moved = share > _MANY_LEAVE or several
+        self._moved = path.shape[1] > 0 and (share > _MANY_LEAVE or several)
         return _without_outliers(path.flatten(0, 1)) if self._moved else rows
 
     def warm_rows(self) -> Tensor | None:
@@ -315,8 +315,10 @@ class _Search:
 
 def _without_outliers(rows: Tensor) -> Tensor:
     """The rows within some interquartile ranges of the median in every coordinate; few outliers of heavy tails would set the scale."""
-    low, middle, high = rows.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=rows.dtype, device=rows.device), dim=0)
-    return rows[((rows - middle).abs() <= _FARTHEST * (high - low)).all(1)]
+    ordered = rows.sort(0).values
+    low, middle, high = (ordered[part * (len(rows) - 1) // 4] for part in (1, 2, 3))
+    inside = ((rows - middle).abs() <= _FARTHEST * (high - low)).all(1)
+    return rows[inside] if 2 * int(inside.sum()) > len(rows) else rows
 
 
 def _flow(model: Any, log_density: Any, parameters: Parameters | None) -> tuple[Model, Parameters | None]:
