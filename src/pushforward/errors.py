@@ -82,18 +82,24 @@ class KindWarning(PushforwardWarning):
 
 
 class SchemaWarning(PushforwardWarning):
-    """A table differs from the training table in a way that is handled; the message says how."""
+    """A table differs from the training table in a way that is handled; the message says how.
+
+    Attributes:
+        problem: the :class:`~pushforward.data.Problem` that it is about; None for others.
+    """
+
+    problem: object = None
 
 
 _PACKAGE = str(Path(__file__).parent)
 
 
-def warn_caller(message: str, category: type[Warning] = PushforwardWarning) -> None:
+def warn_caller(message: str | Warning, category: type[Warning] = PushforwardWarning) -> None:
     """Give a warning that points at the line outside of this package which led to it.
 
     Args:
-        message: of the warning.
-        category: its class.
+        message: of the warning, or the warning itself.
+        category: its class, for a message.
 
     Example:
         >>> import warnings

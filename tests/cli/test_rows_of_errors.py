@@ -74,3 +74,31 @@ def test_also_by_workers(folder: Path, capsys, monkeypatch) -> None:
 def test_a_warning_of_many_parts_is_printed_once(folder: Path, capsys) -> None:
     assert main(["score", str(folder / "g"), str(folder / "more.csv"), "-o", str(folder / "out.csv"), *SMALL]) == 0
     assert capsys.readouterr().err.count("1 column that the fitted table did not have is ignored: 'more'") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["score", "-o", "out.csv"], ["explain", "-o", "out.csv"], ["explain", "-q"]], ids=" ".join
+)
+def test_warnings_of_parts_are_added_up(folder: Path, capsys, monkeypatch, words: list[str]) -> None:
+    monkeypatch.chdir(folder)
+    table = rows(500, 2)
+    cells = np.array(table["c"].to_pylist(), dtype=object)
+    cells[[3, 120, 121, 410, 411, 412]] = ["w", "x", "x", "w", "y", "z"]
+    pyarrow.csv.write_csv(table.set_column(2, "c", pa.array(cells)), "unseen.csv")
+    command, *rest = words
+    assert main([command, "g", "unseen.csv", *rest, *SMALL, "--force"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert said == [
+        "pushforward: warning: column 'c': 6 rows have a value that no row had at fit ('w', 'x', 'y'); this raises the anomaly score."
+    ]
+
+
+def test_warnings_of_parts_come_before_the_error_of_a_later_one(folder: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    table = pyarrow.csv.read_csv("bad.csv")
+    cells = np.array(table["c"].to_pylist(), dtype=object)
+    cells[[3, 120]] = "w"
+    pyarrow.csv.write_csv(table.set_column(table.column_names.index("c"), "c", pa.array(cells)), "both.csv")
+    assert main(["score", "g", "both.csv", "-o", "out.csv", *SMALL]) == 1
+    said = capsys.readouterr().err
+    assert 0 <= said.index("column 'c': 2 rows have a value") < said.index("row 432")

@@ -114,13 +114,14 @@ def test_a_wrong_row_late_in_a_pipe_comes_after_the_rows_before_it(folder, tmp_p
 
 
 @pytest.mark.usefixtures("fast_start")
-def test_warnings_come_once_for_each_part_in_order(folder, tmp_path, capsys):
+def test_warnings_of_parts_are_added_up(folder, tmp_path, capsys):
     said = []
     for count in ("1", "2"):
         words = ["score", str(folder / "g"), str(folder / "unseen.csv"), "-o", str(tmp_path / "s.csv"), "-q"]
         assert main([*words, *ROWS, "--workers", count]) == 0
         said.append(capsys.readouterr().err)
     assert said[0] == said[1]
+    assert said[0].count("rows have a value that no row had at fit") == 1
     assert "'w'" in said[0]
 
 

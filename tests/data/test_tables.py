@@ -213,3 +213,12 @@ def test_one_number_for_a_column_says_what_to_give():
         InputError, match=r"column 'a' must be one-dimensional; got shape \(\): for one row .* \{'a': \[1\.5\]\}"
     ):
         as_table({"a": 1.5})
+
+
+def test_instants_with_and_without_a_zone_cannot_be_compared():
+    with_zone, without = dt.datetime(2025, 1, 1, tzinfo=dt.UTC), dt.datetime(2025, 1, 2)
+    for cells in ([with_zone, without, without], [without, without, None, dt.date(2025, 1, 3), with_zone]):
+        with pytest.raises(InputError, match=r"'t' has instants .* and others without \(2 of 3\).*: give all"):
+            as_table({"t": np.array(cells, dtype=object)})
+    both = {"t": np.array([with_zone, pd.NaT, dt.date(2025, 1, 3)], dtype=object)}
+    assert as_table(both)["t"].to_pylist() == [with_zone, None, dt.datetime(2025, 1, 3, tzinfo=dt.UTC)]

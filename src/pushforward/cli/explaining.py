@@ -52,6 +52,7 @@ def explain(
     p-value of the value given the other columns, and its excess, the part of the anomaly score that is due to it.
     """  # fmt: skip
     from pushforward.cli.files import check_output, reading, report, written_format
+    from pushforward.cli.parts import one_warning_of_all_parts
     from pushforward.errors import ConfigError
     from pushforward.estimators import Guard
     from pushforward.io import TableWriter, read
@@ -70,10 +71,11 @@ def explain(
         raise ConfigError(f"{guard_file} is a guard of images: explain is for guards of tables.")
     parts = _explained(guard, table, rows, every, reading(format, encoding, delimiter, decimal))
     if as_json or sentences:
-        _print(parts, top, as_json=as_json, quiet=quiet)
+        with one_warning_of_all_parts():
+            _print(parts, top, as_json=as_json, quiet=quiet)
         return
     seen = found = 0
-    with TableWriter(output, chosen) as writer:
+    with one_warning_of_all_parts(), TableWriter(output, chosen) as writer:
         for first, size, positions, _, explanation in parts:
             part = explanation.to_table(top)
             row = part.column("row").to_numpy()

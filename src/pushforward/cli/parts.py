@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pushforward.data.schema import counted_from
+from pushforward.data.schema import Problem, counted_from
 from pushforward.errors import SchemaError
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "Part",
     "column_types",
     "numbered",
+    "one_warning_of_all_parts",
     "part_rows",
     "parts_of_input",
     "score_part_of_table",
@@ -109,6 +112,34 @@ def _no_scores(guard: Any, part: Part) -> dict[str, Any]:
         return prediction | numbers | {"reason": np.empty(0, np.str_)}
     guard.schema_.encode(read_rows(guard, part[0], reset=False))
     return ({"log_prob": np.empty(0)} if guard.score_.has_density else {}) | numbers
+
+
+@contextlib.contextmanager
+def one_warning_of_all_parts() -> Iterator[None]:
+    """Add up what the parts of a table say of a column, and say it once, at the end of the ``with`` block.
+
+    Each part must be read once in it. Other warnings come at once, each text once.
+    """
+    found: list[Problem] = []
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            problem = getattr(message, "problem", None)
+            if isinstance(problem, Problem):
+                found[:] = Problem.merge([*found, problem])
+            elif str(message) not in said:
+                said.add(str(message))
+                show(message, category, *rest)
+
+        warnings.showwarning = keep
+        try:
+            yield
+        finally:
+            warnings.showwarning = show
+            for problem in found:
+                warnings.warn(problem.as_warning(), stacklevel=2)
 
 
 def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[str, Any]]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward.cli.files import local
-from pushforward.cli.parts import column_types, score_part_of_table
+from pushforward.cli.parts import column_types, one_warning_of_all_parts, score_part_of_table
 from pushforward.cli.workers import GuardSource, WorkerError, caught_warnings, one_thread_only, sendable
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import PartedTable, TablePart, TableWriter, atomic_write, stream_table
@@ -212,21 +212,19 @@ def score_with_ray(
     plan = ScoringPlan(source, table, output, rows, prefix, options)
     todo = plan.missing()
     total, alarms = _counted(plan, set(range(len(plan.parts))) - set(todo), prefix)
-    said: set[str] = set()
     if todo:
         items = [{"part": list(plan.parts[number]), "file": str(plan.file(number).absolute())} for number in todo]
         integers = PartedTable(table, **options).integer_columns(column_types(guard))
         scorer = (source, table, rows, prefix, options, gpus > 0, integers)
-        for result in _run(items, scorer, address, workers, gpus):
-            new_rows, new_alarms, warned, error = pickle.loads(result["result"])
-            for message, category in warned:
-                if message not in said:
-                    warnings.warn(message, category, stacklevel=2)
-                said.add(message)
-            if error is not None:
-                raise error
-            total += new_rows
-            alarms += new_alarms
+        with one_warning_of_all_parts():
+            for result in _run(items, scorer, address, workers, gpus):
+                new_rows, new_alarms, warned, error = pickle.loads(result["result"])
+                for warning in warned:
+                    warnings.warn(warning, stacklevel=2)
+                if error is not None:
+                    raise error
+                total += new_rows
+                alarms += new_alarms
     found = {"rows": total, "alarms": alarms}
     plan.write(**found)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from pushforward.cli.parts import parts_of_input, scored_here, with_scores
+from pushforward.cli.parts import one_warning_of_all_parts, parts_of_input, scored_here, with_scores
 
 __all__ = ["score_file"]
 
@@ -46,7 +46,7 @@ def score_file(
 
     start, total, alarms = time.perf_counter(), 0, 0
     parts = parts_of_input(guard, table, rows, options)
-    with TableWriter(output, format) as writer:
+    with one_warning_of_all_parts(), TableWriter(output, format) as writer:
         scored = scored_by_workers(guard, parts, source, workers) if workers > 1 else scored_here(guard, parts)
         for chunk, result in scored:
             writer.write(with_scores(chunk, result, prefix, table))

@@ -197,8 +197,8 @@ class _Workers:
 
     @staticmethod
     def _opened(result: dict[str, Any]) -> dict[str, Any]:
-        for message, category in result["warnings"]:
-            warnings.warn(message, category, stacklevel=2)
+        for warning in result["warnings"]:
+            warnings.warn(warning, stacklevel=2)
         if "error" in result:
             raise result["error"]
         return result["scores"]
@@ -267,11 +267,11 @@ def _scored(guard: Any, part: Part) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def caught_warnings() -> Iterator[Callable[[], list[tuple[str, type[Warning]]]]]:
-    """Catch the warnings of this package in the ``with`` block; the function gives them, as texts and classes."""
+def caught_warnings() -> Iterator[Callable[[], list[PushforwardWarning]]]:
+    """Catch the warnings of this package in the ``with`` block; the function gives them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PushforwardWarning)
-        yield lambda: [(str(w.message), w.category) for w in caught if issubclass(w.category, PushforwardWarning)]
+        yield lambda: [w.message for w in caught if isinstance(w.message, PushforwardWarning)]
 
 
 def packed(part: Part) -> tuple[bool, Any]:

@@ -143,10 +143,12 @@ def object_column(name: str, values: np.ndarray) -> Any:
     import pyarrow as pa
 
     kinds = {type(value) for value in values}
-    if datetime.date in kinds and any(issubclass(kind, datetime.datetime) for kind in kinds):
-        instants = _instants(values)  # pyarrow would cut them to dates where a date comes first
-        if instants is not None:
-            return instants
+    if any(issubclass(kind, datetime.datetime) for kind in kinds):
+        _check_zones(name, values)
+        if datetime.date in kinds:
+            instants = _instants(values)  # pyarrow would cut them to dates where a date comes first
+            if instants is not None:
+                return instants
     try:
         column = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError, TypeError):
@@ -158,13 +160,24 @@ def object_column(name: str, values: np.ndarray) -> Any:
     return column
 
 
+def _check_zones(name: str, values: np.ndarray) -> None:
+    """pyarrow would read instants without a zone as UTC."""
+    instants = [value for value in values if isinstance(value, datetime.datetime) and not _is_missing(value)]
+    without = sum(value.tzinfo is None for value in instants)
+    if 0 < without < len(instants):
+        raise InputError(
+            f"column {name!r} has instants with a time zone and others without ({without} of {len(instants)}), which cannot be "
+            "compared: give all of them a zone, or none."
+        )
+
+
 def _instants(values: np.ndarray) -> Any:
-    """Dates and instants as instants, a date at its midnight; in UTC if all instants have a zone. None for other cells."""
+    """Dates and instants as instants, a date at its midnight; in UTC if the instants have a zone. None for other cells."""
     import pyarrow as pa
 
     present = [value for value in values if not _is_missing(value)]
     zones = [value.tzinfo for value in present if isinstance(value, datetime.datetime)]
-    if not zones or not all(isinstance(value, datetime.date) for value in present) or (None in zones and any(zones)):
+    if not zones or not all(isinstance(value, datetime.date) for value in present):
         return None
     zone = zones[0]
     utc = None if zone is None else datetime.UTC

@@ -9,7 +9,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,6 +117,12 @@ class Problem:
             ):
                 sentence = sentence.replace(many, one, 1)
         return sentence
+
+    def as_warning(self) -> SchemaWarning:
+        """A warning with this sentence, and this problem as its ``problem``."""
+        warning = SchemaWarning(str(self))
+        warning.problem = replace(self, counted=None)
+        return warning
 
     @staticmethod
     def merge(problems: Iterable[Problem]) -> list[Problem]:
@@ -246,7 +252,7 @@ class Schema:
             problems += more
         if warn:
             for problem in problems:
-                warn_caller(str(problem), SchemaWarning)
+                warn_caller(problem.as_warning())
         if values is not None and not any(column.kind in CODED for column in self.columns):
             return values, problems
         return _side_by_side(encoded), problems

@@ -19,7 +19,6 @@ from pushforward.errors import (
     InputError,
     PushforwardError,
     SchemaError,
-    SchemaWarning,
     StorageError,
     warn_caller,
 )
@@ -171,7 +170,7 @@ class CustomScore(InputScore):
         assert self.schema is not None
         encoded, problems = self.schema.encode(inputs, owner="Guard", warn=False)
         for problem in problems:
-            warn_caller(str(problem), SchemaWarning)
+            warn_caller(problem.as_warning())
         return encoded
 
     def _unsupported(self, method: str) -> ConfigError:

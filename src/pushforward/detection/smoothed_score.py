@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Self
@@ -18,7 +17,7 @@ from pushforward.detection.input_score import InputScore
 from pushforward.detection.noisy_images import NoisyImages
 from pushforward.detection.projected_mixture import ProjectedMixture
 from pushforward.detection.smoothing import Smoothing
-from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
+from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, StorageError, warn_caller
 from pushforward.numerics.checks import check_integer, check_positive
 
 __all__ = ["SmoothedScore", "fit_smoothed_score", "smoothing_options"]
@@ -97,7 +96,7 @@ class SmoothedScore(InputScore):
         encoded, problems = self.schema.encode(inputs, owner="Guard", warn=False)
         _require_numbers(encoded, self.schema)
         for problem in problems:
-            warnings.warn(str(problem), SchemaWarning, stacklevel=2)
+            warn_caller(problem.as_warning())
         with np.errstate(over="ignore"):
             scaled = encoded / self.scale
         if not isinstance(self.base, ProjectedMixture):
