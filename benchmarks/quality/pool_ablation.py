@@ -27,6 +27,7 @@ from benchmarks.quality.adbench import append, results, split, tables
 from pushforward.data import Schema
 from pushforward.detection import ConformalCalibrator, auroc
 from pushforward.detection.table import EFFORTS, pool_fit
+from pushforward.detection.table.ends import Ends, either
 from pushforward.detection.table.families import FAMILIES, Family
 from pushforward.detection.table.pool_fit import weigh
 from pushforward.detection.table.tail_scale import TailScale
@@ -87,6 +88,7 @@ VARIANTS: dict[str, Callable[[Keys, np.ndarray], np.ndarray]] = {
     "all weight to the robust half": half(lambda family: family.robust or family.statistics),
     "the best on mixes alone": lambda keys, areas: np.eye(len(keys))[np.argmax(areas)],
 }
+WITHOUT_ENDS = "without numbers beyond short ends"
 
 
 class Captured:
@@ -99,6 +101,7 @@ class Captured:
 
         def capture(coordinates: Any, spaces: Any, parts: Any, values: Any, reasons: Any, **options: Any) -> Any:
             self.coordinates, self.spaces, self.parts, self.values = coordinates, spaces, parts, values
+            self.ends: Ends | None = options["ends"]
             return original(coordinates, spaces, parts, values, reasons, **options)
 
         pool_fit._assemble = capture
@@ -112,8 +115,8 @@ class Captured:
         self.scales = [TailScale.fit(normal, logarithmic=FAMILIES[f].logarithmic(name))
                        for (f, name), (normal, _) in zip(self.keys, pairs, strict=True)]  # fmt: skip
 
-    def tails(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """-log tail probability of each statistic, and the cost of news, of rows."""
+    def tails(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """-log tail probability of each statistic, the score of numbers beyond short ends, and the cost of news, of rows."""
         matrix, news = self.features.impute(x)
         rows = self.coordinates(np.ascontiguousarray(matrix))
         found = {}
@@ -122,7 +125,8 @@ class Captured:
             placed = rows if space is None else self.spaces(space, rows)
             found[family] = self.parts[family].score(np.ascontiguousarray(placed), set(self.values[family].normal))
         columns = [scale(found[f][name]) for (f, name), scale in zip(self.keys, self.scales, strict=True)]
-        return np.stack(columns, axis=1), np.log(self.features.rows + 2) * news.sum(1)
+        beyond = np.zeros(len(rows)) if self.ends is None else self.ends.score(rows)
+        return np.stack(columns, axis=1), beyond, np.log(self.features.rows + 2) * news.sum(1)
 
 
 def run(data: Path, out: Path, seeds: int, rows: int) -> None:
@@ -135,13 +139,14 @@ def run(data: Path, out: Path, seeds: int, rows: int) -> None:
             start = time.process_time()
             train, test, anomalies = split(normal, anomalous, seed, rows)
             pool = Captured(train[np.random.default_rng(seed).permutation(len(train))[len(train) // 10 :]], seed)
-            (on_test, cost_test), (on_anomalies, cost_anomalies) = pool.tails(test), pool.tails(anomalies)
+            both = [pool.tails(x) for x in (test, anomalies)]
             record: dict[str, Any] = {"set": name, "seed": seed, "normal": len(normal)}
-            for variant, rule in VARIANTS.items():
-                weight = rule(pool.keys, pool.areas)
-                weight = weight / weight.sum()
-                record[variant] = auroc(on_test @ weight + cost_test, on_anomalies @ weight + cost_anomalies)
-            single = [auroc(on_test[:, k], on_anomalies[:, k]) for k in range(len(pool.keys))]
+            weight = {variant: rule(pool.keys, pool.areas) for variant, rule in VARIANTS.items()}
+            weight = {variant: each / each.sum() for variant, each in weight.items()}
+            for variant, w in weight.items():
+                record[variant] = auroc(*(either(tails @ w, beyond) + cost for tails, beyond, cost in both))
+            record[WITHOUT_ENDS] = auroc(*(tails @ weight["as it is"] + cost for tails, _, cost in both))
+            single = [auroc(*(tails[:, k] for tails, _, _ in both)) for k in range(len(pool.keys))]
             record["the best for each set, by its labels"] = max(single)
             append(out, record | {"cpu seconds": round(time.process_time() - start, 2)})
 
@@ -155,7 +160,7 @@ def print_tables(records: list[dict[str, Any]]) -> None:
         f"\n{len(sets)} sets, at least {seeds} seeds\n\n| variant | all | at least 1,000 normal rows | first half | second half |"
     )
     print("| --- | ---: | ---: | ---: | ---: |")
-    for variant in (*VARIANTS, "the best for each set, by its labels"):
+    for variant in (*VARIANTS, WITHOUT_ENDS, "the best for each set, by its labels"):
         value = {s: 100 * float(np.mean([r[variant] for r in records if r["set"] == s])) for s in sets}
         groups = (sets, [s for s in sets if s in large], sets[::2], sets[1::2])
         print(f"| {variant} | {' | '.join(f'{np.mean([value[s] for s in group]):.2f}' for group in groups)} |")

@@ -59,7 +59,7 @@ VARIANTS: dict[str, Callable[[Keys, np.ndarray], np.ndarray]] = {
 def measure(train: np.ndarray, normal: np.ndarray, odd: np.ndarray, seed: int) -> dict[str, float]:
     """AUROC of each variant and of kNN."""
     pool = Captured(train, 0)
-    (on_normal, cost_normal), (on_odd, cost_odd) = pool.tails(normal), pool.tails(odd)
+    (on_normal, _, cost_normal), (on_odd, _, cost_odd) = pool.tails(normal), pool.tails(odd)
     found = {}
     for name, rule in VARIANTS.items():
         weight = rule(pool.keys, pool.areas)

@@ -19,6 +19,7 @@ from pushforward.detection.batching import by_batches
 from pushforward.detection.explanation import Explanation
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_time
+from pushforward.detection.table.ends import either
 from pushforward.detection.table.growth import with_rows
 from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
@@ -262,12 +263,6 @@ class TableScore(InputScore):
         if self.density is None:
             raise ConfigError(NO_DENSITY)
         return self.density
-
-
-def either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """log(exp(a) + exp(b) - 1) of numbers of at least 0: the other one where one of them is 0."""
-    larger, smaller = np.maximum(a, b), np.minimum(a, b)
-    return larger + np.log1p(np.exp(smaller - larger) - np.exp(-larger))
 
 
 def fit_table_score(

@@ -18,7 +18,7 @@ from pushforward.errors import ConfigError
 from pushforward.graphs.numeric import Part
 from pushforward.graphs.table_features import CoordinatesGraph, ImputeGraph, SpacesGraph
 from pushforward.graphs.table_neighbors import NeighborsGraph
-from pushforward.graphs.table_statistics import LinearGraph, MixtureGraph, TailScaleGraph, TailsGraph
+from pushforward.graphs.table_statistics import EndsGraph, LinearGraph, MixtureGraph, TailScaleGraph, TailsGraph
 
 __all__ = ["LARGEST_GRAPH", "PoolGraph", "TableGraph"]
 
@@ -73,6 +73,7 @@ class PoolGraph(Part):
         self.scales = nn.ModuleList(TailScaleGraph(scale) for scale in pool.scales.values())
         self.keys = list(pool.scales)
         self.register_buffer("weights", torch.from_numpy(pool.weights))
+        self.ends = None if pool.ends is None else EndsGraph(pool.ends)
 
     def forward(self, matrix: Tensor) -> Tensor:
         """Score of rows of the feature matrix, nats, ``(n, w)`` to ``(n,)``."""
@@ -83,7 +84,8 @@ class PoolGraph(Part):
             for family, part in self.parts.items()
         }
         terms = [scale(found[family][name]) for (family, name), scale in zip(self.keys, self.scales, strict=True)]
-        return torch.stack(terms, 1) @ self.weights
+        total = torch.stack(terms, 1) @ self.weights
+        return total if self.ends is None else either(total, self.ends(rows))
 
 
 class TableGraph(Part):
@@ -107,6 +109,11 @@ class TableGraph(Part):
         matrix, usual, cost, far = self.impute(encoded)
         values = self.pool(matrix)
         if usual is not None:
-            larger, smaller = torch.maximum(values, usual), torch.minimum(values, usual)
-            values = larger + torch.log1p(torch.exp(smaller - larger) - torch.exp(-larger))
+            values = either(values, usual)
         return torch.where(far, torch.inf, cost + values)
+
+
+def either(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp(a) + exp(b) - 1) of numbers of at least 0."""
+    larger, smaller = torch.maximum(a, b), torch.minimum(a, b)
+    return larger + torch.log1p(torch.exp(smaller - larger) - torch.exp(-larger))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pushforward.detection.table.ends import COST, FARTHEST, SMALLEST, Ends
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.mixture import Mixture
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.tails import Tails
 from pushforward.graphs.numeric import Part, count_below, exact, log_sum_exp, tolerance
 
-__all__ = ["LinearGraph", "MixtureGraph", "TailScaleGraph", "TailsGraph"]
+__all__ = ["EndsGraph", "LinearGraph", "MixtureGraph", "TailScaleGraph", "TailsGraph"]
 
 _ROUNDING = 4e-9
 """Relative difference below which two values of a statistic are equal: distances have eight digits."""
@@ -101,6 +102,42 @@ class MixtureGraph(Part):
             beyond = (offset.square().sum(1) - z.square().sum(1)).clamp(min=0.0)
             value = value + beyond * self.precision
         return {"mixture": value}
+
+
+class EndsGraph(Part):
+    """:class:`~pushforward.detection.table.ends.Ends` as a module.
+
+    Args:
+        part: fitted.
+    """
+
+    def __init__(self, part: Ends) -> None:
+        super().__init__()
+        arrays = {
+            "ends": part.ends, "origin": part.origin, "slope": part.slope, "distances": part.distances, "nearest": part.nearest,
+            "short": part.short > 0, "positive": part.positive,
+        }  # fmt: skip
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.from_numpy(array.copy()))
+        constants = {
+            "smallest": SMALLEST, "farthest": FARTHEST, "level": part.level[0] - COST, "mean": part.mean[0], "inside": -1.0,
+            "nothing": 0.0,
+        }  # fmt: skip
+        for name, value in constants.items():
+            self.register_buffer(name, exact(float(value)))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """u of rows of coordinates ``(n, d)``, nats, ``(n,)``."""
+        under, over = rows < self.ends[0], rows > self.ends[1]
+        r = rows - self.origin
+        r = torch.where(self.positive, torch.maximum(r, self.nearest), r.abs())
+        distance = torch.maximum(r, self.smallest).log()
+        slope = torch.where(under, self.slope[0], self.slope[1])
+        size = slope * (distance - torch.where(under, self.distances[0], self.distances[1])).abs()
+        beyond = (under & self.short[0]) | (over & self.short[1])
+        excess = torch.where(beyond, torch.minimum(size, self.farthest), self.inside).amax(1)
+        u = torch.maximum(self.level + excess / self.mean, self.nothing)
+        return torch.where(excess >= 0, u, self.nothing)
 
 
 class TailScaleGraph(Part):

@@ -133,6 +133,8 @@ def text(value: Any, width: float = 0.0) -> str:
     if size >= 1e7 or 0 < max(abs(value), width / 10) < 1e-4:
         return f"{value:.4g}"
     digits = max(0, 2 - math.floor(math.log10(width))) if width > 0 else 6
+    if value != 0 and round(value, min(digits, 8)) == 0:
+        return f"{value:.2g}"  # a sensor that collapsed does not read 0
     return f"{value:.{min(digits, 8)}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
 
 

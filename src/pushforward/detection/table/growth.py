@@ -47,7 +47,8 @@ def with_rows(pool: Pool, matrix: np.ndarray, known: int, most: int, seed: int =
             lof = any(f == family and name == "lof" for f, name in pool.scales)
             parts[family] = Neighbors.fit(np.concatenate((part.reference[kept], placed)), lof=lof)
     reasons = _reasons(pool, matrix, known, generator) if new else pool.reasons
-    return Pool(pool.coordinates, pool.spaces, parts, pool.scales, pool.weights, reasons, pool.report)
+    ends = pool.ends.reaching(pool.coordinates(matrix)) if pool.ends is not None and new else pool.ends
+    return Pool(pool.coordinates, pool.spaces, parts, pool.scales, pool.weights, reasons, pool.report, ends)
 
 
 def _reasons(pool: Pool, matrix: np.ndarray, known: int, generator: np.random.Generator) -> Reasons:

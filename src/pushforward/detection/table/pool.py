@@ -12,6 +12,7 @@ from torch import Tensor
 from pushforward.detection.table.cell_report import CellReport, report_cells
 from pushforward.detection.table.cells import Cells
 from pushforward.detection.table.coordinates import Coordinates
+from pushforward.detection.table.ends import Ends, either
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.mixture import Mixture
@@ -24,12 +25,16 @@ from pushforward.errors import StorageError
 
 __all__ = ["Pool"]
 
+_ENDS = "ends"
 _BATCH = 512
 _BATCHES, _NUMBERS = 16, 1 << 21  # batches in memory at a time, at most, and numbers of a space
 
 
 class Pool:
-    """Anomaly score sum_k w_k t_k, t_k = -log tail probability of statistic k among training rows, in nats.
+    """Anomaly score p = sum_k w_k t_k, t_k = -log tail probability of statistic k among training rows, in nats.
+
+    A row with a number beyond the short end of a skewed column is as strange as its statistics or this number: its score is
+    log(exp(p) + exp(u) - 1) with u of :class:`~pushforward.detection.table.ends.Ends`.
 
     :func:`~pushforward.detection.table.pool_fit.fit_pool` fits one. The statistics are distances to neighbors and
     Gaussians of neighbors in four spaces, Mahalanobis distance and its relatives, tails of columns, and a Gaussian
@@ -43,6 +48,7 @@ class Pool:
         weights: of each statistic, in the order of ``scales``.
         reasons: training rows with which the cells of a row are compared.
         report: AUROC on mixes (or crosses) of every statistic, also those without weight, by "family name".
+        ends: of skewed columns; None if there are none, of few rows, and in files of earlier versions.
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -61,9 +67,11 @@ class Pool:
         weights: np.ndarray,
         reasons: Reasons,
         report: dict[str, float],
+        ends: Ends | None = None,
     ) -> None:
         self.coordinates, self.spaces, self.parts = coordinates, spaces, parts
         self.scales, self.weights, self.reasons, self.report = scales, weights, reasons, report
+        self.ends = ends
         self._reference: np.ndarray | None = None
         self._wanted: dict[str, set[str]] = {}
         for family, name in scales:
@@ -114,7 +122,9 @@ class Pool:
                 found[family] = {name: np.concatenate([value[name] for value in values]) for name in names}
         for weight, ((family, name), scale) in zip(self.weights, self.scales.items(), strict=True):
             total += weight * scale(found[family][name])
-        return total
+        if self.ends is None:
+            return total
+        return either(total, np.concatenate([self.ends.score(rows[each]) for each in batches]))
 
     def report_cells(
         self,
@@ -169,8 +179,11 @@ class Pool:
             tensors |= part.pack(f"{prefix}{family}.")
         for (family, name), scale in self.scales.items():
             tensors |= scale.pack(f"{prefix}scale.{family}.{name}.")
+        if self.ends is not None:
+            tensors |= self.ends.pack(f"{prefix}ends.")
         description = {
-            "parts": list(self.parts),
+            # Earlier versions refuse a part that they do not have.
+            "parts": [*self.parts, *([_ENDS] if self.ends is not None else [])],
             "weights": [[*key, float(w)] for key, w in zip(self.scales, self.weights, strict=True)],
             "report": self.report,
         }
@@ -189,6 +202,8 @@ class Pool:
             report = {str(name): float(area) for name, area in description["report"].items()}
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StorageError(f"its pool of statistics is not one that pushforward writes: {error!r}") from error
+        has_ends = _ENDS in families  # not in files of earlier versions
+        families = [family for family in families if family != _ENDS]
         if not weighted or not set(families) <= set(FAMILIES) or not {"linear"} <= set(families):
             raise StorageError("its pool has a family of statistics that this version of pushforward does not have.")
         if not all(f in families and n in FAMILIES[f].names and 0 < w <= 1 for (f, n), w in weighted.items()):
@@ -198,18 +213,20 @@ class Pool:
         parts = {family: FAMILIES[family].kind.unpack(tensors, f"{prefix}{family}.") for family in families}
         scales = {(f, n): TailScale.unpack(tensors, f"{prefix}scale.{f}.{n}.") for f, n in weighted}
         reasons = Reasons.unpack(tensors, f"{prefix}reasons.")
+        ends = Ends.unpack(tensors, f"{prefix}ends.") if has_ends else None
         width = len(coordinates.column)
         if (
             len(spaces.center) != width
             or len(reasons.slope) != width
             or len(reasons.group) != len(coordinates.kind)
             or any(_width(part) != width for part in parts.values())
+            or (ends is not None and len(ends.origin) != width)
         ):
             raise StorageError("the parts of its pool have different numbers of coordinates.")
         weight = np.array(list(weighted.values()))
         if not math.isclose(float(weight.sum()), 1.0, rel_tol=1e-6):
             raise StorageError("the weights of its pool do not add up to 1.")
-        return cls(coordinates, spaces, parts, scales, weight, reasons, report)
+        return cls(coordinates, spaces, parts, scales, weight, reasons, report, ends)
 
 
 def _width(part: Neighbors | Linear | Tails | Mixture) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pushforward.detection.table.conditional import calibrate, residuals
 from pushforward.detection.table.coordinates import Coordinates
+from pushforward.detection.table.ends import Ends
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.made_rows import draw_rows
@@ -216,7 +217,10 @@ def _fit(
         crossed = coordinates(crosses.rows)
         other = {n: _Values(v.normal, on_made(n, crosses, crossed, set(v.normal))) for n, v in values.items()}
         values = other if _best(other) >= _TOLD else values
-    return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0, robust=robust)
+    ends = Ends.fit(rows, coordinates.free, folds, extremes=store_rows)
+    return _assemble(
+        coordinates, spaces, parts, values, reasons, ends=ends, yardstick=len(mixes.rows) > 0, robust=robust
+    )
 
 
 def fit_pool_in_time(
@@ -277,7 +281,7 @@ def weigh(keys: Sequence[tuple[str, str]], areas: np.ndarray, *, robust: bool = 
 
     Half of the weight goes to the usual statistics of each family and half to its robust ones, six of each: the former see
     anomalies between small groups of rows, and the latter those that repeat among the training rows. A statistic that is in both halves has
-    the sum. Weights within a half are those of :func:`~pushforward.detection.table.yardstick.weights`.
+    the sum, and where a half has none all weight goes to the other. Weights within a half are those of :func:`~pushforward.detection.table.yardstick.weights`.
 
     Args:
         keys: family and name of each statistic.
@@ -288,7 +292,7 @@ def weigh(keys: Sequence[tuple[str, str]], areas: np.ndarray, *, robust: bool = 
     usual = np.array([name in FAMILIES[family].statistics for family, name in keys])
     robust_ones = np.array([name in (FAMILIES[family].robust or FAMILIES[family].statistics) for family, name in keys])
     one = robust or bool((usual == robust_ones).all())  # without neighbors both halves are the same
-    halves = [np.ones(len(keys), dtype=bool)] if one else [usual, robust_ones]
+    halves = [np.ones(len(keys), dtype=bool)] if one else [half for half in (usual, robust_ones) if half.any()]
     for half in halves:
         weight[half] += weights(areas[half], _WEIGHTED // len(halves)) / len(halves)
     return weight
@@ -301,6 +305,7 @@ def _assemble(
     values: dict[str, _Values],
     reasons: Reasons,
     *,
+    ends: Ends | None,
     yardstick: bool,
     robust: bool,
 ) -> Pool:
@@ -320,7 +325,7 @@ def _assemble(
     needed = {family for family, _ in kept} | set(_REASONS)
     parts = {family: part for family, part in parts.items() if family in needed}
     weight = np.array(list(kept.values()))
-    return Pool(coordinates, spaces, parts, scales, weight / weight.sum(), reasons, report)
+    return Pool(coordinates, spaces, parts, scales, weight / weight.sum(), reasons, report, ends)
 
 
 def _wanted(names: tuple[str, ...], rows: float) -> set[str]:
