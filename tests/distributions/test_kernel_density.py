@@ -92,6 +92,11 @@ def test_equal_rows_and_a_constant_column_stay_finite(count):
     assert (base.width >= 1e-3 * 0.99).all()
 
 
+def test_rounding_of_the_mean_is_no_deviation_of_a_constant():
+    for value in (0.1, 1 / 3, 7.7):
+        assert made(torch.full((1000, 1), value, dtype=torch.float64)).width >= 1e-3 * 0.99
+
+
 def test_far_away_it_falls_as_a_normal_does():
     base = made(rows(50)).float()
     far = base.log_prob(torch.tensor([[1e10, 0.0], [1e30, 0.0], [math.inf, 0.0]]))

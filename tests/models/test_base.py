@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pushforward import distributions, transforms
-from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.errors import ConfigError, InputError, KindError, PushforwardWarning
 from pushforward.likelihood import Kind
 from pushforward.models import MAF, NSF, Ensemble, Flow, RealNVP
 
@@ -219,6 +219,21 @@ class TestTraining:
         model = MAKERS[0]()
         x, c = torch.randn(10, 3), torch.full((10, 2), 7.0)
         model.initialize(x, c)
+        assert torch.isfinite(model.log_prob(x, c)).all()
+
+    @pytest.mark.parametrize("count", [1, 50, 333, 1000])
+    def test_a_constant_context_keeps_scale_1(self, count):
+        """Rounding of its mean is no deviation, so another value of it is not infinitely far away."""
+        for value in (0.1, 1 / 3, 7.7):
+            model = RealNVP(2, context=1).double()
+            model.initialize(torch.randn(count, 2).double(), torch.full((count, 1), value, dtype=torch.float64))
+            assert model.context_scale.tolist() == [1.0]
+
+    def test_a_context_below_the_range_of_the_type_is_constant(self):
+        model = RealNVP(2, context=1)
+        x, c = torch.randn(50, 2), 1e-60 * torch.randn(50, 1, dtype=torch.float64)
+        with pytest.warns(PushforwardWarning, match="vary by less"):
+            model.initialize(x, c)
         assert torch.isfinite(model.log_prob(x, c)).all()
 
     def test_the_loss_draws_from_its_generator_only(self):

@@ -140,3 +140,14 @@ def test_the_shape_and_the_place_in_an_error_are_those_of_the_data():
         open_sources(column, np.zeros(20), None, None, 4, 0)
     with pytest.raises(InputError, match="the context values have NaN in row 2"):
         open_sources(column, np.zeros((20, 1)), np.where(np.arange(20.0) == 2, np.nan, 0.0)[:, None], None, 4, 0)
+
+
+def test_sparse_tensors_are_refused_in_one_sentence():
+    with pytest.raises(InputError, match=r"sparse tensor.*to_dense\(\)"):
+        open_sources(SPEC, numbered(8).to_sparse(), None, None, 4, 0)
+
+
+def test_the_wrong_part_of_an_item_is_named():
+    loader = DataLoader([(torch.zeros(1), "a")] * 4, batch_size=2)
+    with pytest.raises(InputError, match=r"got (list|tuple)"):
+        next(open_sources(SPEC, loader, None, None, 4, 0)[0].ordered())

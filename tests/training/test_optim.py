@@ -32,6 +32,7 @@ KINDS = [
     functools.partial(torch.optim.Adagrad, lr=1e-2),
     functools.partial(torch.optim.NAdam, lr=1e-2),
     functools.partial(torch.optim.Rprop, lr=1e-2),
+    functools.partial(torch.optim.Adafactor, lr=1e-2),  # a pair of which one is None
 ]
 
 

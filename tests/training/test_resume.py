@@ -270,3 +270,16 @@ def test_a_loader_resumes_inside_a_pass(path):
     silent(part, loader(), checkpoint=path, callback=stop_at(9), **options)
     silent(other, loader(), checkpoint=path, **options)
     assert equal(weights(other), weights(whole))
+
+
+def test_persistent_workers_are_warned_of(path):
+    """They keep their random state, which no checkpoint has."""
+    options = {"validation": None, "max_steps": 2}
+
+    def loader(persistent):
+        return DataLoader(TensorDataset(X), batch_size=16, num_workers=1, persistent_workers=persistent)
+
+    with pytest.warns(pf.errors.PushforwardWarning, match="persistent_workers=False"):
+        silent(model(), loader(True), checkpoint=path, **options)
+    silent(model(), loader(True), **options)  # without a warning, which is an error here
+    silent(model(), loader(False), checkpoint=path, resume=False, **options)

@@ -88,7 +88,8 @@ class KernelDensity(Distribution):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
             rows = rows[order[: self.points].to(rows.device)]
         spread = rows.double().std(0, correction=0)
-        spread = torch.where(spread > 0, spread, 1.0)
+        varies = rows.amax(0) > rows.amin(0)  # rounding of the mean gives a constant coordinate a tiny deviation
+        spread = torch.where(varies & (spread > 0), spread, 1.0)
         h = self.bandwidth or _best_bandwidth((rows.double() / spread).flatten(1))
         self.rows.zero_()
         self.rows[: len(rows)] = rows

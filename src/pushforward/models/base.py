@@ -23,6 +23,7 @@ from pushforward.numerics import Noise, RowNoise, RunningMean, cast_finite, is_e
 from pushforward.numerics.checks import check_integer
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain, check_support
+from pushforward.transforms.elementwise.normalization import moments
 
 __all__ = ["Model"]
 
@@ -385,9 +386,9 @@ class Model(nn.Module, ABC):
             check_finite(x, type(self).__name__)
             if self.context_features and context is not None and not self.context_initialized:
                 if not self.base.reads_raw_context:
-                    rows = context.reshape(-1, self.context_features).double()
-                    spread = rows.std(0, correction=0)
-                    self.context_mean.copy_(rows.mean(0))
+                    width = (self.context_features,)
+                    mean, spread = moments(context, width, width)
+                    self.context_mean.copy_(mean)
                     self.context_scale.copy_(torch.where(spread > 0, spread, 1.0))
                 self.context_initialized.fill_(True)
             x, context, _ = self.prepare(x, context)

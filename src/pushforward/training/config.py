@@ -65,7 +65,7 @@ class TrainingConfig:
             rows.
         checkpoint: file to write the run to. If the process is killed at any moment, the same call resumes the run from
             this file and ends with the same weights as a run without interruption: bit by bit on the same machine, with
-            a budget of steps or passes.
+            a budget of steps or passes, and with a ``DataLoader`` unless its workers are persistent.
         checkpoint_every: steps (an integer) or time (text such as "60s") between two writes. The file is also written
             at the start and at the end.
         resume: "auto" resumes if the checkpoint file exists, True raises if it does not, False starts a new run.

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import torch
 
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import ConfigError, StorageError, warn_caller
 from pushforward.models.base import Model
 from pushforward.training.border_warning import warn_of_border
 from pushforward.training.budget import Budget, seconds
@@ -23,7 +23,7 @@ from pushforward.training.optim import pack_optimizer
 from pushforward.training.progress import make_reporter
 from pushforward.training.result import FitResult
 from pushforward.training.run import Plan, Run, make_plan
-from pushforward.training.sources import ArrayRows, Rows, Source
+from pushforward.training.sources import ArrayRows, LoaderRows, Rows, Source
 from pushforward.training.strategies import SingleModel, Strategy
 from pushforward.training.trainer import Trainer
 
@@ -175,6 +175,11 @@ def train_run(
     config, plan = run.config, run.plan
     if config.distributed and processes is None:
         raise ConfigError("distributed=True is for pf.fit, and this method trains in another way.")
+    if config.checkpoint is not None and isinstance(run.train, LoaderRows) and run.train.loader.persistent_workers:
+        warn_caller(
+            "the DataLoader has persistent workers, which keep their random state from pass to pass, so a resumed run reads other rows "
+            "than one without interruption: use persistent_workers=False if they have to be the same."
+        )
     checkpoint, resume = open_checkpoint(
         config,
         lambda: run_settings(config, run.model, run.train, run.held_out, plan, strategy.optimizer) | (settings or {}),

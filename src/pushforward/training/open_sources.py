@@ -175,6 +175,8 @@ def _open_dataset(spec: InputSpec, data: Any, batch_size: int | None, seed: int,
 
 def _tensor(data: Any, what: str) -> Tensor:
     if isinstance(data, Tensor):
+        if data.layout != torch.strided:
+            raise InputError(f"the {what} are a sparse tensor, which is not supported: pass a dense one, x.to_dense().")
         return data.detach()
     from pushforward.data import as_tensor_data
 

@@ -119,7 +119,9 @@ def _store(
         tensors[name] = value
     elif value is None or isinstance(value, bool | int | float | str):
         values[name] = value
-    elif isinstance(value, tuple | list) and all(isinstance(item, bool | int | float) for item in value):
+    elif isinstance(value, tuple | list) and all(
+        item is None or isinstance(item, bool | int | float) for item in value
+    ):
         values[name] = list(value)
     else:
         raise TrainingError(

@@ -304,7 +304,7 @@ class LoaderRows(Source):
     """Batches of a ``DataLoader``, for data larger than memory.
 
     Shuffling and random transforms are seeded for each pass and batch. A resumed run reads the current pass again up
-    to its position.
+    to its position. Persistent workers are seeded when they start, so what they read depends on the passes before.
 
     Args:
         spec: what the model reads.
@@ -407,8 +407,8 @@ def as_pair(item: Any) -> Pair:
     if not 1 <= len(parts) <= 2:
         raise InputError(f"a data set or loader must yield x or (x, context); got {len(parts)} parts.")
     tensors = [as_tensor(part) if isinstance(part, np.ndarray) else part for part in parts]
-    if not all(isinstance(part, Tensor) for part in tensors):
+    if wrong := [part for part in tensors if not isinstance(part, Tensor)]:
         raise InputError(
-            f"a data set or loader must yield tensors or arrays, x or (x, context); got {type(parts[0]).__name__}."
+            f"a data set or loader must yield tensors or arrays, x or (x, context); got {type(wrong[0]).__name__}."
         )
     return tensors[0], tensors[1] if len(tensors) == 2 else None

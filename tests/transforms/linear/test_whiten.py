@@ -72,6 +72,16 @@ def test_units_leave_constant_columns_and_similar_ones():
     torch.testing.assert_close(alike.initialize(rows()), plain.initialize(rows()), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("count", [333, 1000])
+def test_units_do_not_take_rounding_of_the_mean_for_a_deviation(count):
+    for value in (0.1, 1 / 3, 7.7):
+        x = torch.randn(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x[:, 0] = value
+        whiten = Whiten(3, units=True).double()
+        whiten.initialize(x)
+        assert whiten.unit.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_errors_of_invalid_arguments():
     with pytest.raises(InputError, match="one row"):
         Whiten(3).initialize(torch.zeros(0, 3))

@@ -431,6 +431,16 @@ def test_missing_cells_may_hold_nan():
     assert torch.isfinite(augment.encode(torch.tensor([[math.nan, 1.0]])).z).all()
 
 
+@pytest.mark.parametrize("count", [333, 1000, 5000])
+def test_missing_cells_of_a_constant_column_keep_scale_1(count):
+    """Rounding of the mean is no deviation."""
+    for value in (0.1, 0.3, 7.7):
+        augment = AugmentMissing(2, (0,), (1,)).double()
+        missing = (torch.arange(count) % 7 == 0).double()
+        augment.initialize(torch.stack((torch.full_like(missing, value), missing), 1))
+        assert augment.scale.tolist() == [1.0]
+
+
 def test_integers_of_numpy_are_integers():
     assert Slice(3, keep=np.int64(2)).out_shape == (2,)
     assert Slice(3, keep=tuple(np.array([0, 2]))).out_shape == (2,)

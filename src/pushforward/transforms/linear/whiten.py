@@ -109,7 +109,7 @@ class Whiten(Transform):
 def _units(rows: Tensor) -> Tensor:
     """Standard deviations of the coordinates of centered rows if they differ much, else 1; 1 for a constant coordinate."""
     deviation = rows.square().mean(0).sqrt()
-    varies = deviation > 0
+    varies = rows.amax(0) > rows.amin(0)  # rounding of the mean gives a constant coordinate a tiny deviation
     if not varies.any() or deviation[varies].max() <= _ALIKE * deviation[varies].min():
         return torch.ones_like(deviation)
     return torch.where(varies, deviation, 1.0)

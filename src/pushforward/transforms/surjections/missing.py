@@ -99,11 +99,14 @@ class AugmentMissing(Transform):
         if not self.initialized:
             seen = x.index_select(-1, self.indicator_index) <= 0.5
             observed = seen.double()
-            values = torch.where(seen, x.index_select(-1, self.column_index).double(), 0.0)
+            given = x.index_select(-1, self.column_index)
+            values = torch.where(seen, given.double(), 0.0)
             count = observed.sum(0).clamp_min(1)
             mean = (values * observed).sum(0) / count
             scale = (((values - mean).square() * observed).sum(0) / count).sqrt()
+            # Rounding of the mean gives a constant column a tiny deviation, so equality is tested directly.
+            varies = torch.where(seen, given, -math.inf).amax(0) > torch.where(seen, given, math.inf).amin(0)
             self.mean.copy_(mean)
-            self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+            self.scale.copy_(torch.where(varies & (scale > 0), scale, 1.0))
             self.initialized.fill_(True)
         return self.encode(x, context, noise=noise).z
