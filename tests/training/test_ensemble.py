@@ -181,7 +181,7 @@ def test_interrupted_members_resume_bitwise_equal(tmp_path, monkeypatch, stack, 
     monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(TrainingError, match=r"seeds? was"):
         fit_members(members(FAMILIES["realnvp"]), x, stack=stack, checkpoint=path, seeds=[5, 6, 7], **options)
-    found = fit_members(other, x, stack=stack, checkpoint=path, **options)
+    found = fit_members(other, x, stack=stack, checkpoint=path, resume=True, **options)
     for mine, theirs in zip(other, whole, strict=True):
         assert all(torch.equal(mine.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
     assert [(r.steps, r.best_step) for r in found] == [(r.steps, r.best_step) for r in expected]

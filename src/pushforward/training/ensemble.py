@@ -111,7 +111,8 @@ def fit_members(
     results = []
     for k, (model, seed) in enumerate(zip(models, seeds, strict=True)):
         path = None if config.checkpoint is None else f"{os.fspath(config.checkpoint)}.{k}"
-        options_of_k = dataclasses.replace(config, seed=seed, checkpoint=path)
+        resume = "auto" if k and config.resume is True else config.resume  # a killed run has not begun all models
+        options_of_k = dataclasses.replace(config, seed=seed, checkpoint=path, resume=resume)
         results.append(
             fit(
                 model,

@@ -57,10 +57,8 @@ def test_a_killed_run_resumes(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         deep_ensemble(dies, x, 2, checkpoint=tmp_path / "run", **OPTIONS)
-    steps = []
-    posterior = deep_ensemble(
-        make, x, 2, checkpoint=tmp_path / "run", callback=lambda event: steps.append(event.step), **OPTIONS
-    )
+    options, steps = OPTIONS | {"checkpoint": tmp_path / "run", "resume": True}, []
+    posterior = deep_ensemble(make, x, 2, callback=lambda event: steps.append(event.step), **options)
     assert steps == [0, 25, 30]  # the second member's alone
     assert torch.equal(posterior.log_likelihoods(x), deep_ensemble(make, x, 2, **OPTIONS).log_likelihoods(x))
 

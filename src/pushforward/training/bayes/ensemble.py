@@ -74,7 +74,8 @@ def deep_ensemble(
         checkpoint, log = (
             None if file is None else f"{os.fspath(file)}.{k}" for file in (config.checkpoint, config.log)
         )
-        member_config = dataclasses.replace(config, seed=seed, checkpoint=checkpoint, log=log)
+        resume = "auto" if k and config.resume is True else config.resume  # a killed run has not begun all members
+        member_config = dataclasses.replace(config, seed=seed, checkpoint=checkpoint, log=log, resume=resume)
         fit(model, train.reseeded(seed), validation=held_out, config=member_config)
         if posterior is None:
             posterior = Posterior(model, n_members, tuple(tensors_of(model)))
