@@ -12,7 +12,7 @@ from torch import nn
 import pushforward as pf
 from pushforward.errors import ConfigError, InputError
 from pushforward.graphs.graph import Promise
-from pushforward.graphs.network import NetworkGraph, named
+from pushforward.graphs.network import NetworkGraph, named, network_graph
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,20 @@ def test_files_give_the_answers_of_the_guard(rows, tmp_path, per_class):
         warnings.simplefilter("ignore")  # about the inside of torch.export
         found = torch.export.load(tmp_path / "g.pt2").module()(new)
     assert (found["p_value"] - expected.p_value).abs().max() <= 1.5 / ranks
+
+
+def test_small_differences_of_the_largest_softmax_count(rows):
+    x = rows[0]
+    net = nn.Linear(5, 3).eval()
+    with torch.no_grad():  # the largest softmax is within 1e-6 of 1
+        net.weight.copy_(torch.eye(3, 5) * torch.tensor([[1.0], [0.0], [0.0]]))
+        net.bias.copy_(torch.tensor([22.0, 0.0, 0.0]))
+    guard = pf.NetworkGuard(net, alpha=0.2, score="MaxSoftmax", task="classify").fit(x[:300], calibration=x[300:])
+    expected = guard(x)
+    assert expected.alarm.sum() > 50
+    assert float(expected.score.max()) < -1 + 1e-6
+    levels, scores = guard.levels_, {k: c.scores for k, c in guard.calibrators_.items()}
+    graph = network_graph(guard.reader_, guard.score_, 3, scores, levels, (x[:2],), ("x",), {})
+    found = graph.module(x)
+    assert torch.equal(found["alarm"], expected.alarm)
+    assert (found["p_value"] - expected.p_value).abs().max() < 0.01

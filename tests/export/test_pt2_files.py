@@ -160,3 +160,16 @@ def test_a_score_that_a_user_chose(tmp_path, kind):
     near = np.abs(expected - threshold) * (calibrator.n + 1) < 1.5
     assert not ((alarm != (expected <= threshold)) & ~near).any()
     assert np.abs(p - expected).max() <= 2 / (calibrator.n + 1)  # float32 networks
+
+
+def test_distances_in_small_units_are_compared_in_these_units(tmp_path):
+    x = 1e-9 * torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    score = Neighbors().fit(x[:200])
+    calibrator = ConformalCalibrator(score(x[200:400]))
+    export_score(score, calibrator, tmp_path / "score.pt2", x[:2], alpha=0.05)
+    new = torch.cat((x[400:], 3 * x[400:]))
+    expected = calibrator.p_value(score(new).numpy())
+    found = torch.export.load(tmp_path / "score.pt2").module()(new)
+    np.testing.assert_allclose(found["p_value"].numpy(), expected, atol=1e-9)
+    assert found["alarm"].tolist() == (expected <= calibrator.threshold(0.05)).tolist()
+    assert found["alarm"].sum() > 20

@@ -12,7 +12,7 @@ from pushforward.detection import ConformalCalibrator, Guarantee
 from pushforward.detection.scores import Score
 from pushforward.errors import ConfigError, InputError
 from pushforward.graphs.files import format_of, write_graph
-from pushforward.graphs.graph import OUTPUTS, Graph, Promise, promised
+from pushforward.graphs.graph import OUTPUTS, Graph, Promise, promised, unit_of
 from pushforward.graphs.scores import StatisticGraph
 
 __all__ = ["export_score"]
@@ -83,7 +83,7 @@ def export_score(
         "alarm at p-values up to": level,
         "calibration rows": calibrator.n,
     }
-    module = _Scored(graph, Promise(calibrator.scores, level, graph.rounding)).eval()
+    module = _Scored(graph, Promise(calibrator.scores, level, graph.rounding, unit=unit_of(calibrator.scores))).eval()
     if not len(example):
         raise InputError("example has no rows: give at least one row as the score reads it.")
     rows = torch.cat((example, example))[: max(2, len(example))]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pushforward.graphs.numeric import Part, count_below, infinite, tolerance
+from pushforward.graphs.numeric import Part, count_below, exact, infinite
 
-__all__ = ["OUTPUTS", "Graph", "Promise"]
+__all__ = ["OUTPUTS", "Graph", "Promise", "promised", "unique_names", "unit_of"]
 
 OUTPUTS = ("p_value", "alarm", "anomaly_score")
 """Names of the outputs of every graph; that of a network has those of the network before them."""
@@ -51,21 +51,35 @@ class Promise(Part):
         scores: of calibration, ascending.
         level: p-value at or below which there is an alarm; 0 for no alarms.
         rounding: relative difference of equal scores.
+        origin: from which a score is measured for this.
+        unit: a smaller score has the rounding of this one.
     """
 
-    def __init__(self, scores: np.ndarray, level: float, rounding: float) -> None:
+    def __init__(
+        self, scores: np.ndarray, level: float, rounding: float, *, origin: float = 0.0, unit: float = 1.0
+    ) -> None:
         super().__init__()
         self.count, self.rounding = len(scores), rounding
         self.most = round(level * (len(scores) + 1))  # calibration scores above that of an alarm, and itself
         self.register_buffer("scores", torch.from_numpy(np.array(scores, dtype=np.float64)))
+        self.register_buffer("origin", exact(origin))
+        self.register_buffer("least", exact(rounding * unit))
 
     def forward(self, score: Tensor) -> tuple[Tensor, Tensor]:
         """p-value and alarm of scores ``(n,)``; NaN, which the checks of a score refuse, counts as +inf."""
         score = torch.where(score != score, math.inf, score)
         finite = torch.where(infinite(score), 0.0, score)
-        lower = torch.where(infinite(score), score, finite - tolerance(finite, self.rounding))
+        equal = self.least + self.rounding * (finite - self.origin).abs()
+        lower = torch.where(infinite(score), score, finite - equal)
         rank = self.count + 1 - count_below(self.scores, lower)
         return rank.to(torch.float64) / (self.count + 1), rank <= self.most
+
+
+def unit_of(scores: np.ndarray, origin: float = 0.0) -> float:
+    """The unit in which calibration scores differ: 1, or their median distance from the origin where that is smaller."""
+    finite = scores[np.isfinite(scores)]
+    typical = float(np.median(np.abs(finite - origin))) if finite.size else 1.0
+    return min(1.0, max(typical, 1e-9 * abs(origin)))  # the digits that float64 has beside the origin
 
 
 def promised(score: Tensor, promise: Promise) -> dict[str, Tensor]:

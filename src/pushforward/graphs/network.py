@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.module import require_one_pass
 from pushforward.detection.network.reader import NetworkReader
+from pushforward.detection.network.scores import MaxSoftmax
 from pushforward.errors import ConfigError
-from pushforward.graphs.graph import OUTPUTS, Graph, Promise
+from pushforward.graphs.graph import OUTPUTS, Graph, Promise, unit_of
 
 __all__ = ["NetworkGraph", "network_graph"]
 
@@ -103,7 +104,12 @@ def network_graph(
         ConfigError: for a score that runs the network again, reads maps or is not of this library, or a network whose
             output is not of tensors.
     """
-    promises = {group: Promise(scores, levels[group], NetworkGraph.rounding) for group, scores in calibration.items()}
+    # a largest softmax is near 1, and 1 minus it has all its digits
+    origin = -1.0 if not score.needs_reference and isinstance(score.scores[0], MaxSoftmax) else 0.0
+    promises = {
+        group: Promise(scores, levels[group], NetworkGraph.rounding, origin=origin, unit=unit_of(scores, origin))
+        for group, scores in calibration.items()
+    }
     module = NetworkGraph(reader, score, classes, promises)
     with torch.no_grad():
         outputs = tuple(module(*example))
