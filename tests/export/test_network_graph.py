@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import pushforward as pf
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.graphs.graph import Promise
 from pushforward.graphs.network import NetworkGraph, named, network_graph
 
@@ -110,3 +111,64 @@ def test_small_differences_of_the_largest_softmax_count(rows):
     found = graph.module(x)
     assert torch.equal(found["alarm"], expected.alarm)
     assert (found["p_value"] - expected.p_value).abs().max() < 0.01
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        hidden = self.inner(x).relu()
+        return self.last(hidden) if float(hidden.sum()) > 0 else self.last(2 * hidden)
+
+
+def test_a_network_that_cannot_be_traced_is_an_error_and_keeps_no_hooks(rows, tmp_path):
+    x, y = rows
+    net = Branches().eval()
+    guard = pf.NetworkGuard(net, alpha=0.1).fit((x[:300], y[:300]), calibration=x[300:])
+    before = guard(x).score
+    with pytest.raises(ConfigError, match=r"torch\.export cannot trace this guard .* depend on values"):
+        guard.export(tmp_path / "g.pt2", x[:2])
+    assert not any(module._forward_hooks for module in net.modules())
+    assert torch.equal(guard(x).score, before)
+
+
+def test_a_guard_of_autocast_warns_outside_of_it(rows, tmp_path):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        guard = guard_of(rows, score="Energy")
+        guard.as_module()  # no warning
+    with pytest.warns(PushforwardWarning, match="called without torch.autocast"):
+        guard.as_module()
+    with pytest.warns(PushforwardWarning, match="called without torch.autocast"), pytest.raises(InputError):
+        guard.export(tmp_path / "g.pt2", rows[0][:0])
+
+
+class Named(nn.Module):
+    """The name of its input is that of an output of the guard, one of its outputs too, and another one is a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, alarm, logits=None):
+        hidden = self.inner(alarm).relu()
+        return {"logits": self.last(hidden), "alarm": hidden.sum(1), "weight": self.last.weight, "scale": hidden.mean()}
+
+
+def test_inputs_and_outputs_of_one_name_and_outputs_without_rows(rows, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x, y = rows
+    guard = pf.NetworkGuard(Named().eval(), alpha=0.1, score="Energy").fit((x[:300], y[:300]), calibration=x[300:])
+    guard.export(tmp_path / "g.onnx", x[:2])
+    session = onnxruntime.InferenceSession(tmp_path / "g.onnx")
+    assert [value.name for value in session.get_inputs()] == ["input.alarm"]
+    assert {value.name: value.shape for value in session.get_outputs()} == {
+        "logits": ["rows", 3], "output.alarm": ["rows"], "weight": [3, 8], "scale": [],
+        "p_value": ["rows"], "alarm": ["rows"], "anomaly_score": ["rows"],
+    }  # fmt: skip
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["alarm at p-values up to"]) == guard.levels_[None]
+    found = session.run(["p_value", "scale"], {"input.alarm": x.numpy()})
+    assert np.abs(found[0] - guard(x).p_value.numpy()).max() <= 1.5 / 601  # float32: one rank
+    assert found[1] == pytest.approx(guard(x).output["scale"].numpy())

@@ -76,6 +76,7 @@ def export_network_guard(
         "alpha": guard.alpha,
         "guarantee": guard.guarantee,
         **({"delta": guard.delta} if guard.guarantee == "pac" else {}),
+        "alarm at p-values up to": guard.levels_ if guard.per_class else guard.levels_[None],
         "per class": guard.per_class,
         "calibration rows": sum(c.n for c in guard.calibrators_.values()),
         "promised": guard.promised_,

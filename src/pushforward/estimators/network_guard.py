@@ -716,6 +716,7 @@ class NetworkGuard:
         if self.read is not None or not isinstance(self.net, nn.Module):
             raise ConfigError("a guard with read= cannot be exported: fit one that reads the module by hooks.")
         self._require_no_smoothing()
+        self._warn_of_autocast()
         calibration = {group: torch.from_numpy(c.scores.copy()) for group, c in self.calibrators_.items()}
         return GuardedNetwork(self.reader_, self.score_, self.classes_, calibration, self.levels_)
 
@@ -730,15 +731,17 @@ class NetworkGuard:
                 without this library.
             example: a batch of the network's inputs: a tensor, or a tuple of positional ones. All sizes but the number of rows
                 are those of the example.
-            inputs: names of the inputs; by default those of the parameters of ``net.forward``.
+            inputs: names of the inputs; by default those of the parameters of ``net.forward``. One that has the name of an output is called
+                ``input.NAME`` in ONNX.
 
         Raises:
-            ConfigError: for a score that runs the network again, reads maps, or is not of this library, for ``read=``, for
-                another ending of the name, or without the extra ``export`` for ONNX.
+            ConfigError: for a score that runs the network again, reads maps, or is not of this library, for ``read=``, for a network that
+                torch.export cannot trace, for another ending of the name, or without the extra ``export`` for ONNX.
             StorageError: if the file cannot be written.
         """
         self._require_fitted()
         self._require_no_smoothing()
+        self._warn_of_autocast()
         export_network_guard(self, path, example, None if inputs is None else tuple(inputs))
 
     def _require_no_smoothing(self) -> None:

@@ -14,7 +14,7 @@ from pushforward.detection.network.module import require_one_pass
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.scores import MaxSoftmax
 from pushforward.errors import ConfigError
-from pushforward.graphs.graph import OUTPUTS, Graph, Promise, unit_of
+from pushforward.graphs.graph import OUTPUTS, Graph, Promise, unique_names, unit_of
 
 __all__ = ["NetworkGraph", "network_graph"]
 
@@ -113,4 +113,4 @@ def network_graph(
     module = NetworkGraph(reader, score, classes, promises)
     with torch.no_grad():
         outputs = tuple(module(*example))
-    return Graph(module.eval(), example, tuple(inputs), outputs, dict(facts), part=0)
+    return Graph(module.eval(), example, unique_names(inputs, outputs), outputs, dict(facts), part=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ def finish(model: Any, graph: Graph) -> Any:
     outer = onnx.GraphProto(name="guard")
     domains = {entry.domain for entry in model.opset_import}
     entering = []
+    rows = {value.type.tensor_type.shape.dim[0].dim_param for value in core.input}
     for value, name in zip(core.input, graph.inputs, strict=True):
         given = onnx.ValueInfoProto()
         given.CopyFrom(value)
@@ -40,14 +41,14 @@ def finish(model: Any, graph: Graph) -> Any:
             if "ai.onnx.ml" not in domains:
                 model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
                 domains.add("ai.onnx.ml")
-        _set_rows(given)
+        _set_rows(given, rows)
         outer.input.append(given)
         entering.append(entered)
     for value, name in zip(core.output, graph.outputs, strict=True):
         leaving = onnx.ValueInfoProto()
         leaving.CopyFrom(value)
         leaving.name = name
-        _set_rows(leaving)
+        _set_rows(leaving, rows)
         outer.output.append(leaving)
     outer.initializer.extend(core.initializer)
     if graph.part:
@@ -99,9 +100,11 @@ def _each_name(graph: Any, new: Callable[[str], str]) -> None:
                 _each_name(attribute.g, new)
 
 
-def _set_rows(value: Any) -> None:
-    value.type.tensor_type.shape.dim[0].Clear()
-    value.type.tensor_type.shape.dim[0].dim_param = "rows"
+def _set_rows(value: Any, rows: Collection[str]) -> None:
+    """Name the number of rows, which has one of these names; an output of a network may have another first size, or none."""
+    sizes = value.type.tensor_type.shape.dim
+    if sizes and sizes[0].HasField("dim_param") and sizes[0].dim_param in rows:
+        sizes[0].dim_param = "rows"
 
 
 def _label_encoder(name: str, output: str, codes: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
+from pushforward.errors import ConfigError, PushforwardError
 from pushforward.graphs.graph import Graph
 from pushforward.io import atomic_write
 from pushforward.numerics import keeps_distribution_checks
@@ -23,7 +24,11 @@ METADATA = "pushforward.json"
 
 
 def program_of(graph: Graph) -> ExportedProgram:
-    """Trace a graph, with a dynamic number of rows."""
+    """Trace a graph, with a dynamic number of rows.
+
+    Raises:
+        ConfigError: for a network that torch.export cannot trace.
+    """
     rows: Any = Dim("rows", min=0) if graph.part else Dim.DYNAMIC
     shapes: Any = tuple({0: rows} for _ in graph.example)
     parameters = inspect.signature(graph.module.forward).parameters.values()
@@ -31,7 +36,16 @@ def program_of(graph: Graph) -> ExportedProgram:
         shapes = (shapes,)
     with torch.no_grad(), warnings.catch_warnings(), keeps_distribution_checks():
         warnings.simplefilter("ignore")  # about the inside of torch.export
-        return torch.export.export(graph.module, graph.example, dynamic_shapes=shapes)
+        try:
+            return torch.export.export(graph.module, graph.example, dynamic_shapes=shapes)
+        except PushforwardError:
+            raise
+        except Exception as error:  # torch.export raises many types
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise ConfigError(
+                f"torch.export cannot trace this guard ({type(error).__name__}: {reason[:300]}): a network must run the same operations for every "
+                "batch, without branches or loops that depend on values, and for any number of rows."
+            ) from error
 
 
 def write_pt2(graph: Graph, path: str | os.PathLike[str]) -> None:

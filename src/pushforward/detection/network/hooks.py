@@ -36,11 +36,13 @@ def hooked(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
     """
     handles: list[Any] = []
     if torch.compiler.is_compiling():  # a tracer runs one thread and knows no locks
-        for module, hook in hooks:
-            handles.append(module.register_forward_hook(hook, with_kwargs=True))
-        yield
-        for handle in handles:
-            handle.remove()
+        try:
+            for module, hook in hooks:
+                handles.append(module.register_forward_hook(hook, with_kwargs=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
         return
     thread = threading.get_ident()
     try:
