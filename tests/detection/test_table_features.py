@@ -124,6 +124,24 @@ def test_large_integers_of_a_small_range_are_no_constant(base: int, span: int, s
         assert "in every training row it is" in str(guard.explain({"a": np.zeros(1), "k": np.array([base + shift])}))
 
 
+def test_many_columns_that_were_constant_have_one_warning() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.concatenate((rng.normal(size=(300, 2)), np.zeros((300, 9))), axis=1)
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows)
+    new = rows[:4].copy()
+    new[1, 3:] = 1.0
+    with pytest.warns(SchemaWarning) as given:
+        assert guard.predict(new)[1] == -1
+    [warning] = given
+    assert str(warning.message).startswith(
+        "8 columns that had one value ('x3', 'x4', 'x5', ...): rows have another one"
+    )
+    new[1, 5:] = 0.0
+    with pytest.warns(SchemaWarning) as given:
+        guard.predict(new)
+    assert [str(w.message)[:13] for w in given] == ["column 'x3': ", "column 'x4': "]
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "same", "other"),
     [

@@ -19,6 +19,7 @@ from pushforward.transforms import AugmentMissing, Cast, Jitter, LatticeDequanti
 
 __all__ = ["TableFeatures"]
 
+_NAMED = 3  # columns that a warning names, at most
 _MARGIN = 0.05  # of the span of the training rows
 _COMPARED = (
     0.05,
@@ -227,15 +228,24 @@ class TableFeatures:
         return found
 
     def changed_constants(self, encoded: np.ndarray) -> list[str]:
-        """A sentence for each column that was constant and has another value now; new categories and missing cells are not counted."""
+        """A sentence for each column that was constant and has another value now, or one for all if they are more than three.
+
+        New categories and missing cells are not counted.
+        """
         found = []
         for i, value in self.constants:
             column, values = self.schema.columns[i], encoded[:, i]
             if np.any(np.isfinite(values) & ~(np.abs(values - value) <= constant_tolerance(column, value))):
-                found.append(
-                    f"column {column.name!r}: rows have another value than {column.text(value)}, and no row had one at fit; this raises the anomaly score."
-                )
-        return found
+                found.append((column, value))
+        if len(found) > _NAMED:
+            names = ", ".join(repr(column.name) for column, _ in found[:_NAMED])
+            return [
+                f"{len(found)} columns that had one value ({names}, ...): rows have another one, and no row had one at fit; this raises the anomaly score."
+            ]
+        return [
+            f"column {column.name!r}: rows have another value than {column.text(value)}, and no row had one at fit; this raises the anomaly score."
+            for column, value in found
+        ]
 
     def inverse_transform(self, matrix: np.ndarray) -> np.ndarray:
         """Encoded rows of a feature matrix (samples): ``(n, n_features)`` to ``(n, columns)``."""

@@ -333,7 +333,7 @@ class Guard(ConformalDetector):
                 warn_of_dependence(schema, encoded)
         with warnings.catch_warnings():
             # A value or an instant that only calibration rows have is no surprise in new data: it is part of what they calibrate.
-            warnings.filterwarnings("ignore", message="column .* no row had .*at fit", category=SchemaWarning)
+            warnings.filterwarnings("ignore", message=r"(\d+ )?columns? .* no row had .*at fit", category=SchemaWarning)
             warnings.filterwarnings("ignore", message=".* are (after|before) the normal rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
             if isinstance(self.score_, TableScore):
