@@ -55,10 +55,12 @@ def kept(keep: Callable[[str, str], bool]) -> Callable[[Keys, np.ndarray], np.nd
 
 
 def without(family: str) -> Callable[[Keys, np.ndarray], np.ndarray]:
+    """The usual weights without one family."""
     return kept(lambda f, name: f != family)
 
 
 def without_statistic(start: str) -> Callable[[Keys, np.ndarray], np.ndarray]:
+    """The usual weights without the statistics whose name begins so."""
     return kept(lambda f, name: not name.startswith(start))
 
 
@@ -244,6 +246,7 @@ def show_efforts(records: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    """Run or print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sub = parser.add_subparsers(dest="what", required=True)
     made = sub.add_parser("run")

@@ -104,6 +104,7 @@ def show(records: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    """Run or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("file", nargs="?", type=Path)

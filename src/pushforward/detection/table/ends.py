@@ -25,8 +25,8 @@ class Ends(Arrays):
     """u = -log P(a number is beyond a short end) + e / b - 2, at least 0, of such a row; 0 for all other rows.
 
     An end is short where the 5 % quantile of its side is nearer to the median than two thirds of the distance to that of the other
-    side, as the lower end of a positive, skewed column. What lies beyond is near in all spaces: where 0.1 is usual, 0.0001
-    is. At other ends distances see it, and a column that grows with time, such as a counter, has no short end.
+    side, as the lower end of a positive, skewed column. A number beyond it is near to all rows in every space, as 0.0001 is where
+    numbers are about 0.1. Distances see what is beyond other ends, and a column that grows with time, such as a counter, has no short end.
 
     e is the largest excess among the columns: abs(log(r / r_end)) in units of its mean in the tail (Hill 1975), with r the value in
     a column of positive numbers, and the distance from the median elsewhere. P and b are those of training rows that took no part.
