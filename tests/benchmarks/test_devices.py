@@ -60,6 +60,8 @@ class Card:
         }  # fmt: skip
         for name, value in given.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        # A build with CUDA would look for a real driver in the steps of an optimizer.
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda *_: False)
 
     def forget(self) -> None:
         self.peak = self.allocated

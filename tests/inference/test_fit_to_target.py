@@ -125,6 +125,7 @@ def test_parameters_and_conjugate_evidence():
     assert fit.resample(10)["rate"].shape == (10,)
 
 
+@pytest.mark.filterwarnings("ignore:the flow lacks")  # after five steps
 def test_the_model_is_a_density_of_the_constrained_values_and_is_saved(tmp_path):
     space = inference.Parameters(s=inference.positive(), p=inference.simplex(3), r=inference.correlation(2))
     fit = inference.fit_to_target(
@@ -431,6 +432,7 @@ def test_starting_points_outside_the_constraints_are_refused(constraint, start):
         )
 
 
+@pytest.mark.filterwarnings("ignore:the flow lacks")  # after twenty steps
 def test_a_parameter_that_float32_rounds_is_not_reliable():
     """Numbers near 2460000.5, a Julian date, are 0.25 apart in float32; in double precision the fit is right."""
     truth = td.Normal(torch.tensor(2460000.5, dtype=torch.float64), 0.1)

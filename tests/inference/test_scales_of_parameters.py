@@ -11,7 +11,7 @@ from scipy.stats import kstest
 from torch import distributions as td
 
 from pushforward import inference
-from pushforward.errors import ConfigError, PushforwardWarning
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.inference.tempering import temper
 
 QUIET = {"progress": "silent"}
@@ -143,6 +143,12 @@ def test_tempering_does_not_depend_on_units():
         assert len(found.points.unique(dim=0)) > 1990
         std = (found.points / unit).std(0)
         torch.testing.assert_close(std, torch.full_like(std, 0.1 / math.sqrt(1.01)), atol=0, rtol=0.1)
+
+
+def test_a_posterior_without_density_at_all_draws_of_the_prior_says_so():
+    points = torch.zeros(50, 1)
+    with pytest.raises(InputError, match=r"0 at all 50 draws of the prior .* check its units"):
+        temper(lambda v: v[:, 0], lambda v: torch.full((len(v),), -math.inf), points, torch.Generator())
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])

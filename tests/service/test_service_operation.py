@@ -307,10 +307,8 @@ def test_workers_share_one_truth(start, guard_file, other_guard_file, tmp_path):
 
 
 def _rows(folder, query: str) -> list[tuple]:
-    with sqlite3.connect(folder / "pushforward-events.sqlite") as connection:
-        found = connection.execute(query).fetchall()
-    connection.close()
-    return found
+    with contextlib.closing(sqlite3.connect(folder / "pushforward-events.sqlite")) as connection:
+        return connection.execute(query).fetchall()
 
 
 def killed_at_random(start, guard_file, url: str, times: int) -> None:

@@ -75,7 +75,8 @@ def temper(
     start, target = _values(log_start, points), _values(log_target, points)
     if not bool(torch.isfinite(target).any()):
         raise InputError(
-            "the target density is 0 at every starting point, so annealing cannot begin: give starting points inside its support (starts=)."
+            f"the density of this posterior is 0 at all {count:,} draws of the prior (or of the earlier round) from which its sampling begins: "
+            "the observation lies far from everything that was simulated, so check its units, or simulate with a wider prior."
         )
     while temperatures[-1] < 1.0:
         difference = target - start

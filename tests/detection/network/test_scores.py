@@ -412,10 +412,12 @@ def test_a_row_is_scored_by_itself(setting, name):
     assert together.dtype is torch.float64
     assert together.isfinite().all()
     alone = torch.cat([score(reader.read(row[None], maps=True)) for row in new])
-    assert torch.allclose(together, alone, rtol=1e-6, atol=1e-7)
+    # Networks of a score are in single precision; a sum of terms near 10 then has an error of some 1e-6.
+    close = {"rtol": 1e-6, "atol": 1e-5 if any(p.dtype is torch.float32 for p in score.parameters()) else 1e-7}
+    assert torch.allclose(together, alone, **close)
     rows = reader.read(new, maps=True)
     parts = torch.cat([score(rows.rows(torch.arange(len(new)) // 20 == k)) for k in range(3)])
-    assert torch.allclose(together, parts, rtol=1e-6, atol=1e-7)
+    assert torch.allclose(together, parts, **close)
 
 
 @pytest.mark.parametrize("name", ["Mahalanobis", "LayerMahalanobis", "Mixture", "Neighbors", "ViM", "Residual", "FeatureFlow", "DeepSVDD", "GramMatrices"])  # fmt: skip
