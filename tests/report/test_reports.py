@@ -177,6 +177,17 @@ def test_too_few_calibration_rows_are_a_failed_promise():
     assert "No row raised an alarm" in report.to_html()
 
 
+@pytest.mark.parametrize(
+    ("options", "expected", "mark"),
+    [({"guarantee": "pac"}, "10", "1.98%"), ({}, "25", "5%"), ({"max_contamination": 0.02}, "25 to 30", "5%")],
+)
+def test_the_number_of_alarms_that_is_expected_is_that_of_the_level(options, expected, mark):
+    x = np.random.default_rng(0).normal(size=(1500, 2))
+    page = pf.Guard(0.05, effort="fast", random_state=0, **options).fit(x[:1000]).report(x[1000:]).to_html()
+    assert f"about {expected} alarms are expected" in page
+    assert f">alarms at {mark}<" in page
+
+
 def test_wrong_rows_are_refused(table_guard):
     with pytest.raises(SchemaError, match="lacks the column"):
         table_guard.report({"temperature": [1.0]})

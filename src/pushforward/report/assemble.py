@@ -158,9 +158,12 @@ def _group(group: Group, distance: float, p_value: float) -> dict[str, Any]:
     n = group.counts.calibrator.n
     k = round(group.level * (n + 1))
     interval = list(group.alarm_interval(LEVEL)) if k else None
+    # Of rows like the calibration rows; the larger number if the scores that were left out are of such rows too.
+    expected = [group.counts.rows * (k + more) / (n + 1 + more) for more in (0, group.left_out)] if k else None
     return {
         "name": group.name, "rows": group.counts.rows, "alarms": group.alarms, "calibration_rows": n, "level": group.level,
-        "interval": interval, "p_value": alarm_tail(group), "uniform_distance": distance, "uniform_p_value": p_value,
+        "interval": interval, "expected": expected, "p_value": alarm_tail(group), "uniform_distance": distance,
+        "uniform_p_value": p_value,
     }  # fmt: skip
 
 

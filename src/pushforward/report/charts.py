@@ -98,13 +98,13 @@ def histogram_chart(found: Mapping[str, Any], rows: int) -> Markup:
     return chart.markup()
 
 
-def alarm_curve_chart(found: Mapping[str, Any], alpha: float) -> Markup:
-    """Fraction of rows at or below each p-value against that p-value, on logarithmic axes."""
+def alarm_curve_chart(found: Mapping[str, Any], level: float | None) -> Markup:
+    """Fraction of rows at or below each p-value against that p-value, on logarithmic axes, with a mark at the level of alarms."""
     levels = found["level"]
     positive = [v for name in ("fraction", "low") for v in found[name] if v and v > 0]
     smallest = 10.0 ** math.floor(math.log10(min([levels[0], *positive])) + 1e-9)
     smallest = max(smallest, levels[0] / 20)
-    at = min(range(len(levels)), key=lambda k: abs(math.log(levels[k] / alpha)))
+    at = min(range(len(levels)), key=lambda k: abs(math.log(levels[k] / (level or levels[0]))))
     label = (
         f"Fraction of rows with a p-value of at most each level, on logarithmic axes: {percent(found['fraction'][at])} at the "
         f"level {percent(levels[at])}. Rows like those that calibrated the guard follow the diagonal, inside the band."
@@ -118,13 +118,13 @@ def alarm_curve_chart(found: Mapping[str, Any], alpha: float) -> Markup:
     band += [(x(a), y(b)) for a, b in reversed(list(zip(levels, found["low"], strict=True)))]
     chart.add("polygon", "band", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in band))
     chart.line("promise", x(levels[0]), y(levels[0]), x(1), y(1))
-    if alpha >= levels[0]:
-        chart.line("mark", x(alpha), _TOP, x(alpha), chart.height - _BOTTOM)
-        right = alpha > 0.2
+    if level is not None and level >= levels[0] * (1 - 1e-9):
+        chart.line("mark", x(level), _TOP, x(level), chart.height - _BOTTOM)
+        right = level > 0.2
         chart.text(
-            x(alpha) + (-5 if right else 5),
+            x(level) + (-5 if right else 5),
             chart.height - _BOTTOM - 6,
-            f"alarms at {_tick(alpha)}",
+            f"alarms at {_tick(level)}",
             "end" if right else "start",
             "strong",
         )
@@ -221,4 +221,4 @@ def _inside(x: float, half: float, width: float) -> float:
 
 
 def _tick(value: float) -> str:
-    return f"{100 * value:g}%"
+    return f"{100 * value:.3g}%"

@@ -74,6 +74,7 @@ def _render(content: Mapping[str, Any], pictures: Mapping[str, bytes], limits: _
         limits=limits,
         picture=data_urls,
         drawn=_drawn(content),
+        expected=_expected(content["promise"]["groups"][0]["expected"]),
         failures=[check for check in content["checks"] if not check["passed"]],
         described=content["guard"].get("columns", [])[: limits.columns],
     )
@@ -90,11 +91,23 @@ def _drawn(content: Mapping[str, Any]) -> dict[str, Any]:
         "rate": charts.rate_chart(promise, single) if single else None,
         "along": charts.along_chart(along, promise["alpha"], content["noun"]) if rows >= _ORDERED and along else None,
         "histogram": charts.histogram_chart(p_values["histogram"], rows),
-        "curve": charts.alarm_curve_chart(p_values["curve"], promise["alpha"]),
+        "curve": charts.alarm_curve_chart(p_values["curve"], _alarm_level(promise)),
         "reasons": charts.bars_chart(first, content["reasons"]["alarms"], "First reasons of the alarms")
         if first
         else None,
     }
+
+
+def _alarm_level(promise: Mapping[str, Any]) -> float | None:
+    """The p-value at or below which there is an alarm: alpha, or a smaller one of each class that keeps "pac"."""
+    if promise["guarantee"] != "pac":
+        return promise["alpha"]
+    return promise["groups"][0]["level"] if len(promise["groups"]) == 1 else None
+
+
+def _expected(ends: Sequence[float] | None) -> str:
+    """A number of alarms, or two numbers between which it is."""
+    return " to ".join(dict.fromkeys(figure(round(end)) for end in ends or ()))
 
 
 def _prominence(column: Mapping[str, Any]) -> float:
