@@ -68,6 +68,12 @@ def test_cells_are_shown_in_the_units_of_the_data():
     assert usual(colors) == "red (66.7%), blue (33.3%)"
 
 
+def test_large_integers_of_a_narrow_range_keep_their_digits():
+    found = summary(2**53 - 20 + np.arange(20))
+    assert usual(found) == "9,007,199,254,740,972 to 9,007,199,254,740,991"
+    assert number_text(summary(np.array([0, 10**16])), 1e16) == "1e16"
+
+
 @pytest.mark.parametrize(
     ("value", "finding"),
     [(-1.0, "below every training row; the smallest is 0"), (100.5, "above every training row; the largest is 100"),

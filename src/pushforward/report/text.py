@@ -99,8 +99,10 @@ def number_text(summary: ColumnSummary, value: float) -> str:
 
 def _in_range(value: float, width: float) -> str:
     """A number with at least the decimals that tell values of a range of this width apart."""
-    if not (0 < width < math.inf and math.isfinite(value)) or value == int(value) or abs(value) < 1e3 * width:
+    if not (0 < width < math.inf and math.isfinite(value)) or abs(value) < 1e3 * width:
         return figure(value)
+    if value == int(value):
+        return f"{int(value):,}".replace("-", "−")
     return f"{value:,.{min(12, max(0, 2 - math.floor(math.log10(width))))}f}".replace("-", "−")
 
 
