@@ -94,6 +94,8 @@ def test_an_unknown_check_is_a_wrong_argument(capsys):
         (["-o", "x.html", "--json", "./x.html"], "give them different names"),
         (["-o", "normal.csv"], "would be replaced"),
         (["-o", "no/x.html"], "does not exist"),
+        (["-o", "x.json"], "let the name of x.json end in .html, and give --json FILE"),
+        (["-o", "x.pdf"], "let the name of x.pdf end in .html"),
         (["-o", "s3://bucket/x.html"], "not a local file"),
         (["--label", "c"], "--label is for the guard of a network"),
         (["--show-rows", "--hide-values"], "contradicts"),

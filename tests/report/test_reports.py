@@ -108,6 +108,8 @@ def test_markup_stays_text_and_the_page_needs_nothing_else(table_guard, tmp_path
     assert json.loads((tmp_path / "r.json").read_text()) == report.to_dict()
     with pytest.raises(StorageError):
         report.save(tmp_path / "no" / "r.html")
+    with pytest.raises(ConfigError, match=r"r\.pdf end in \.html, or, for its numbers, in \.json"):
+        report.save(tmp_path / "r.pdf")
     framed = Page(report._repr_html_())
     assert [tag for tag, _ in framed.elements] == ["iframe"]
     assert framed.elements[0][1]["srcdoc"] == text

@@ -83,6 +83,7 @@ def report(
     from pushforward.cli.network import load_guard
     from pushforward.estimators.reported_rows import ReportOptions
     from pushforward.report import CHECKS
+    from pushforward.report.document import check_page_name
 
     named = [name.strip() for item in fail_on or () for name in item.split(",") if name.strip()]
     unknown = [name for name in named if name != "any" and name not in CHECKS]
@@ -93,6 +94,8 @@ def report(
         raise ConfigError(f"-o and --json are both {output}: give them different names.")
     for name in outputs:
         check_output(name, [str(guard_file), table], force)
+    if output != "-":
+        check_page_name(output, "and give --json FILE for its numbers")
     guard = load_guard(guard_file, network, public_key)
     options = ReportOptions(
         title=title, name=source_name(table), file=guard_file.name, alarms=alarms, show_rows=show_rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pushforward.errors import ConfigError
@@ -12,6 +13,20 @@ from pushforward.io.atomic import atomic_write
 from pushforward.report.checks import CHECKS, Check
 
 __all__ = ["Report"]
+
+
+def check_page_name(path: str | os.PathLike[str], other: str) -> None:
+    """Refuse a name for a page that promises another format; a name without an ending promises none.
+
+    Args:
+        path: the name.
+        other: what else to do, the end of the sentence.
+
+    Raises:
+        ConfigError: for another ending than ``.html`` and ``.htm``.
+    """
+    if Path(path).suffix.lower() not in ("", ".html", ".htm"):
+        raise ConfigError(f"a report is a page in HTML: let the name of {os.fspath(path)} end in .html, {other}.")
 
 
 class Report:
@@ -78,9 +93,12 @@ class Report:
         """Write the page, or for a name that ends in ``.json`` the JSON, to a file, which is complete or absent.
 
         Raises:
+            ConfigError: for a name with another ending than ``.html``, ``.htm`` and ``.json``.
             StorageError: if the file cannot be written.
         """
         as_json = os.fspath(path).lower().endswith(".json")
+        if not as_json:
+            check_page_name(path, "or, for its numbers, in .json")
         text = self.to_json(indent=1) + "\n" if as_json else self.to_html()
         with atomic_write(path) as file:
             file.write(text.encode())
