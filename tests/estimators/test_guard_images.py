@@ -163,6 +163,22 @@ def test_images_of_8_bits_are_compared_with_a_range_of_more():
     assert (guard.anomaly_score(dark) == guard.anomaly_score(dark.astype(np.uint16))).all()
 
 
+def test_images_of_0_and_1_among_gray_levels_give_a_warning(guard, clothes):
+    assert guard.training_.columns[0].edges[0] > 1
+    for wrong in (clothes[:3] > 127, np.round(clothes[:3] / 255)):
+        with pytest.warns(PushforwardWarning, match="these images are 0 or 1, .* give the raw pixels, or 255"):
+            guard.predict(wrong)
+    guard.predict(np.zeros((2, 28, 28), np.uint8))  # black images are no other scale
+    masks = Guard(alpha=0.1, max_steps=3, random_state=0).fit(np.random.default_rng(0).random((200, 8, 8)) < 0.5)
+    assert (masks.predict(np.random.default_rng(1).random((20, 8, 8)) < 0.5) == 1).mean() > 0.5
+
+
+def test_fit_refuses_an_array_that_is_one_color_image():
+    image = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3)).astype(np.uint8)
+    with pytest.raises(InputError, match=r"\(64, 64, 3\) looks like one color image, .* as \(64, 64, 3, 1\)"):
+        Guard(alpha=0.2, max_steps=3).fit(image)
+
+
 def test_a_table_after_images_and_back():
     rng = np.random.default_rng(0)
     guard = Guard(alpha=0.1, max_steps=3, random_state=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pushforward.data import as_images, as_table, is_frame
 from pushforward.data.images import CHANNELS, is_picture, pixels_of
 from pushforward.detection.network import Embedder
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.validation import check_array
 
@@ -48,11 +48,13 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
     elif is_picture(X):
         raise InputError(f"this is one picture, of type {type(X).__name__}: give a list of pictures, also of one.")
     if _is_stack(X) if reset else guard.reads_images:
-        images = _images(X)
         if reset:
+            _check_many(tuple(getattr(X, "shape", ())))
+            images = _images(X)
             _set_features(guard, math.prod(images.shape[1:]), None)
         else:
-            images = with_its_channels(guard, images, X)
+            images = with_its_channels(guard, _images(X), X)
+            _warn_of_scale(guard, images)
         return images
     if is_frame(X):
         named = (guard.ignore or ()) if reset else (*getattr(guard, "feature_names_in_", ()), *guard.ignored_)
@@ -128,6 +130,31 @@ def _check_one_size(images: Sequence[Any]) -> None:
             f"images must have one shape: image {other} has {shapes[other]}, and image 0 has {shapes[0]}: give all of them gray, or all "
             "in color with the channels at the same place."
         ) from None
+
+
+def _check_many(shape: tuple[int, ...]) -> None:
+    """Refuse an array that looks like one color image, and would be read as gray images three or four pixels wide.
+
+    Raises:
+        InputError: for a shape ``(height, width, channels)``.
+    """
+    if len(shape) == 3 and shape[2] in (3, 4) and shape[1] > 4:
+        raise InputError(
+            f"an array of shape {shape} looks like one color image, and a guard is fitted on many: give (n, height, width, channels). "
+            f"Gray images of {shape[1]} x {shape[2]} pixels are given as {(*shape, 1)}."
+        )
+
+
+def _warn_of_scale(guard: Guard, images: Tensor) -> None:
+    """Warn of images of 0 and 1 only, such as masks and pixels that were divided by 255 and rounded, where no training image is so dark."""
+    training = getattr(guard, "training_", None)
+    columns = () if training is None else training.columns
+    darkest = float(columns[0].edges[0]) if columns else 0.0  # the smallest brightness, the mean of the pixels
+    if darkest > 1 and int(images.max()) == 1:
+        warn_caller(
+            f"all pixels of these images are 0 or 1, and the mean pixel of every training image is at least {darkest:.3g}: give the raw pixels, "
+            "or 255 * x for black and white."
+        )
 
 
 def channels_of(guard: Guard) -> int | None:
