@@ -125,7 +125,10 @@ def test_codes_of_texts_have_the_spellings_of_numbers_and_flags():
 
 def test_a_graph_that_would_be_too_large_says_what_to_do(mixed_guard, monkeypatch, tmp_path):
     monkeypatch.setattr(table_graph, "LARGEST_GRAPH", 1000)
-    with pytest.raises(ConfigError, match=r"neighbors are searched among \d+ rows of \d+ coordinates.*exportable=True"):
+    with pytest.raises(
+        ConfigError,
+        match=r"neighbors are searched among \d+ rows of \d+ coordinates.*exportable=True.*fit --exportable",
+    ):
         mixed_guard.export(tmp_path / "guard.pt2")
 
 

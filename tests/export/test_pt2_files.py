@@ -95,11 +95,14 @@ def test_scores_with_parts_that_no_graph_has_are_refused(tmp_path):
     score = DoSE(LikelihoodPath(flow)).fit(x[:100])
     calibrator = ConformalCalibrator(score(x[100:]))
     with pytest.raises(
-        ConfigError, match=r"LikelihoodPath of a model with dequantization.*hash of each row.*exportable=True"
+        ConfigError,
+        match=r"LikelihoodPath of a model with dequantization.*hash of each row.*exportable=True.*fit --exportable",
     ):
         export_score(score, calibrator, tmp_path / "score.pt2", x[:2], alpha=0.05)
     codes = DoSE(Log(CodeLength("png", "zlib"))).fit(x[:100])
-    with pytest.raises(ConfigError, match=r"code length of png and zlib.*compressor.*exportable=True"):
+    with pytest.raises(
+        ConfigError, match=r"code length of png and zlib.*compressor.*exportable=True.*fit --exportable"
+    ):
         export_score(codes, ConformalCalibrator(codes(x[100:])), tmp_path / "score.pt2", x[:2], alpha=0.05)
     with pytest.raises(ConfigError, match="needs a Score"):
         export_score(LikelihoodPath(flow), calibrator, tmp_path / "score.pt2", x[:2])

@@ -20,7 +20,7 @@ from pushforward.transforms.discrete.dequantize import LatticeDequantize, Unifor
 
 __all__ = ["ImageGraph", "StatisticGraph", "require_graph"]
 
-_REFIT = "fit the guard with Guard(exportable=True), which leaves it out."
+_REFIT = "fit the guard with Guard(exportable=True), on the command line fit --exportable, which leaves it out."
 
 
 class StatisticGraph(Part):
@@ -136,5 +136,5 @@ def require_graph(statistic: Statistic) -> None:
         if any(isinstance(part, dequantizes) for part in model.modules()):
             raise ConfigError(
                 f"{name} of a model with dequantization cannot be exported, because its noise is a hash of each row: use "
-                'noise="middle" where the score has it, or fit the guard with Guard(exportable=True).'
+                'noise="middle" where the score has it, or fit the guard with Guard(exportable=True), on the command line fit --exportable.'
             )

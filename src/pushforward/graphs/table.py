@@ -60,7 +60,7 @@ class PoolGraph(Part):
                 self.parts[family] = _GRAPHS[type(part)](part, names)
             else:
                 raise ConfigError(
-                    f"the statistics {family!r} of this guard have no graph: fit it with Guard(exportable=True)."
+                    f"the statistics {family!r} of this guard have no graph: fit it with Guard(exportable=True), on the command line fit --exportable."
                 )
         widths = [part.width for part in self.parts.values() if isinstance(part, NeighborsGraph)]
         self.part = max(_SMALLEST_PART, min(_LARGEST_PART, _CELLS // max(widths, default=1)))
@@ -68,7 +68,7 @@ class PoolGraph(Part):
         if size > LARGEST_GRAPH:
             raise ConfigError(
                 f"a graph of this guard would have {size / 2**20:.0f} MB, since its neighbors are searched among {len(pool)} rows of "
-                f"{len(pool.coordinates.column)} coordinates: fit it with Guard(exportable=True), which stores fewer."
+                f"{len(pool.coordinates.column)} coordinates: fit it with Guard(exportable=True), on the command line fit --exportable, which stores fewer."
             )
         self.scales = nn.ModuleList(TailScaleGraph(scale) for scale in pool.scales.values())
         self.keys = list(pool.scales)
