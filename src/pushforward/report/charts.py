@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
-from pushforward.report.text import figure, percent, visible
+from pushforward.report.text import figure, percent, plural, visible
 
 __all__ = ["Chart", "alarm_curve_chart", "along_chart", "bars_chart", "histogram_chart", "rate_chart", "scale"]
 
@@ -160,7 +160,7 @@ def along_chart(blocks: Sequence[Mapping[str, Any]], alpha: float, noun: str) ->
     fractions = [block["alarms"] / block["rows"] for block in blocks]
     high = [k for k, block in enumerate(blocks) if fractions[k] > block["high"]]
     label = (
-        f"Fraction of alarms in {len(blocks)} blocks of rows, in the order of the rows; {len(high)} blocks are above the band of "
+        f"Fraction of alarms in {plural(len(blocks), 'block')} of rows, in the order of the rows; {len(high)} of them above the band of "
         f"theory. The promised rate is {percent(alpha)}."
     )
     chart = Chart(label)
