@@ -5,15 +5,18 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mixed_tables import mixed_table, strange_rows
 
 import pushforward as pf
 from pushforward.data import Schema
+from pushforward.data.calendar import calendar_columns
 from pushforward.detection.table import Sizes, fit_pool, pool_fit
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.neighbors import Neighbors
+from pushforward.detection.table.tails import Tails
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, PushforwardWarning
 from pushforward.graphs import table as table_graph
@@ -21,6 +24,7 @@ from pushforward.graphs.guard_inputs import MISSING, codes_of_texts
 from pushforward.graphs.guards import guard_graph
 from pushforward.graphs.table import PoolGraph, TableGraph
 from pushforward.graphs.table_neighbors import NeighborsGraph
+from pushforward.graphs.table_statistics import TailsGraph
 
 
 def encoded(guard: pf.Guard, table) -> np.ndarray:
@@ -91,6 +95,33 @@ def test_every_statistic_of_the_pool_has_a_graph(monkeypatch, width, portable):
     new = np.concatenate((np.round(rng.normal(size=(100, width)), 1), rows[:100], 1e3 * rng.normal(size=(5, width))))
     found = PoolGraph(pool, portable=portable)(torch.from_numpy(new)).numpy()
     np.testing.assert_allclose(found, pool.score(new), rtol=1e-10, atol=1e-10)
+
+
+def test_many_rows_with_one_time_of_day_are_ties_in_every_runtime():
+    rng = np.random.default_rng(0)
+    circle = calendar_columns(900.0 * rng.integers(0, 96, 500), "day")
+    number = circle[:, 1] + 1.0  # the digits of a number are exact
+    graph = TailsGraph(
+        Tails.fit(np.column_stack((circle, number))), {"tail_max", "tail_3"}, np.array([True, True, False])
+    )
+    ties = Tails.fit(np.column_stack((circle.round(12), number)))
+    expected = ties.score(np.column_stack((circle.round(12), number)), {"tail_max", "tail_3"})
+    for end in (-2.0, 2.0):
+        of_another_library = np.column_stack((np.nextafter(circle, end), number))
+        found = graph(torch.from_numpy(of_another_library))
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name].numpy(), values, rtol=1e-12)
+
+
+def test_times_of_day_do_not_raise_the_score_of_a_graph(monkeypatch):
+    rng = np.random.default_rng(0)
+    when = (pd.Timestamp("2026-01-01") + pd.to_timedelta(15 * rng.integers(0, 96, 400), unit="min")).time
+    table = pd.DataFrame({"at": when, "a": rng.normal(size=400)})
+    monkeypatch.setattr(pool_fit, "weights", lambda areas, count: np.full(len(areas), 1 / len(areas)))
+    guard = pf.Guard(0.1, effort="fast", store_rows=False, random_state=0).fit(table)
+    assert ("tails", "tail_max") in guard.score_.pool.scales
+    found = TableGraph(guard.score_, portable=True)(torch.from_numpy(encoded(guard, table))).numpy()
+    assert np.all(found <= guard.anomaly_score(table) * (1 + 1e-8))
 
 
 def test_distances_are_cut_off_after_29_bits_as_the_guard_does():

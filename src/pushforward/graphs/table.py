@@ -29,7 +29,7 @@ _CELLS = 1 << 22
 """Numbers of an intermediate result, of all rows of a part: more need memory and are not faster."""
 _SMALLEST_PART, _LARGEST_PART = 16, 1024
 
-_GRAPHS: dict[type, Any] = {Linear: LinearGraph, Mixture: MixtureGraph, Tails: TailsGraph}
+_GRAPHS: dict[type, Any] = {Linear: LinearGraph, Mixture: MixtureGraph}
 
 
 class PoolGraph(Part):
@@ -56,6 +56,8 @@ class PoolGraph(Part):
             part = pool.parts[family]
             if isinstance(part, Neighbors):
                 self.parts[family] = NeighborsGraph(part, names, portable=portable)
+            elif isinstance(part, Tails):
+                self.parts[family] = TailsGraph(part, names, pool.coordinates.on_circle)
             elif type(part) in _GRAPHS:
                 self.parts[family] = _GRAPHS[type(part)](part, names)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,9 @@ __all__ = ["EndsGraph", "LinearGraph", "MixtureGraph", "TailScaleGraph", "TailsG
 
 _ROUNDING = 4e-9
 """Relative difference below which two values of a statistic are equal: distances have eight digits."""
+
+_ROUNDING_OF_SINE = 2e-15
+"""Difference of cos and sin of the same instant in two runtimes, and some: many training rows can have the same one."""
 
 
 class LinearGraph(Part):
@@ -51,23 +55,27 @@ class LinearGraph(Part):
 
 
 class TailsGraph(Part):
-    """:class:`~pushforward.detection.table.tails.Tails` as a module.
+    """:class:`~pushforward.detection.table.tails.Tails` as a module; cos and sin within rounding of a training value are equal to it.
 
     Args:
         part: fitted.
         wanted: names of statistics.
+        circle: whether each coordinate is a cos or sin of an instant, ``(d,)``.
     """
 
-    def __init__(self, part: Tails, wanted: set[str]) -> None:
+    def __init__(self, part: Tails, wanted: set[str], circle: np.ndarray) -> None:
         super().__init__()
-        self.wanted, self.count = set(wanted), len(part.values)
+        self.wanted, self.count, self._has_circle = set(wanted), len(part.values), bool(circle.any())
         self.register_buffer("columns", torch.from_numpy(part.values.T.copy()))
+        if self._has_circle:
+            self.register_buffer("near", torch.from_numpy(np.where(circle, _ROUNDING_OF_SINE, 0.0)).unsqueeze(1))
 
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
         """The wanted statistics of rows ``(n, d)``, each ``(n,)``."""
         points = rows.T
-        below = count_below(self.columns, points, right=True)
-        above = self.count - count_below(self.columns, points)
+        highest, lowest = (points + self.near, points - self.near) if self._has_circle else (points, points)
+        below = count_below(self.columns, highest, right=True)
+        above = self.count - count_below(self.columns, lowest)
         fewest = torch.minimum(below, above).to(rows.dtype)
         terms = -((fewest + 0.5) / (self.count + 1)).log()
         found = {"tail_max": terms.amax(0)}
