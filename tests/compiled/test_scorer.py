@@ -187,6 +187,19 @@ def test_several_native_threads_give_the_same_numbers():
         torch.set_num_threads(before)
 
 
+@compiled
+@pytest.mark.parametrize("buffer", ["permutation", "kept", "transformed"])
+@pytest.mark.parametrize("place", [-1, 10**9])
+def test_coordinates_that_rows_do_not_have_are_refused(buffer, place, tmp_path):
+    # native code does not check them, and a file that was changed can contain them
+    model = pf.models.NSF(3, layers=2, hidden=(8,))
+    part = next(part for part in model.chain if hasattr(part, buffer))
+    getattr(part, buffer)[0] = place
+    pf.save(model, tmp_path / "changed.safetensors")
+    with pytest.raises(ConfigError, match=f"coordinate {place}, which its rows do not have: its file was changed"):
+        pf.compile_scorer(pf.load(tmp_path / "changed.safetensors"))
+
+
 def test_only_models_are_compiled():
     with pytest.raises(ConfigError, match="compile_scorer takes a pushforward model"):
         pf.compile_scorer(transforms.Affine(2))  # pyright: ignore[reportArgumentType]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pushforward.errors import ConfigError
 from pushforward.kernels import tuning
 from pushforward.kernels.native import library
 from pushforward.kernels.spline_reference import SplineSettings
@@ -37,7 +38,7 @@ class Program:
     """Operations on named registers, each a vector. The registers "x" and "context" start with a row and its context.
 
     Every method up to :meth:`logistic` appends one operation. Numbers are copied, so a program does not follow later
-    changes of its model.
+    changes of its model. A coordinate that a register does not have is a ``ConfigError``.
 
     Args:
         features: width of a row.
@@ -69,6 +70,7 @@ class Program:
 
     def gather(self, source: str, target: str, index: list[int], at: int = 0) -> None:
         """target_{at + i} = source_{index_i}; source and target must differ."""
+        self._require_places(source, index)
         self._append("gather", source, target, len(index), index=index, at=at)
 
     def copy(self, source: str, target: str, width: int) -> None:
@@ -131,14 +133,17 @@ class Program:
 
     def shift(self, raw: str, target: str, index: list[int]) -> None:
         """The shift with parameters ``raw``, applied to the coordinates ``index`` of target."""
+        self._require_places(target, index)
         self._append("shift", raw, target, len(index), index=index)
 
     def affine(self, raw: str, target: str, index: list[int], bound: float) -> None:
         """The affine transform; ``raw`` has shifts, then log-scales before their soft clamp to [-bound, bound]."""
+        self._require_places(target, index)
         self._append("affine", raw, target, len(index), index=index, p=bound)
 
     def spline(self, raw: str, target: str, index: list[int], settings: SplineSettings) -> None:
         """The rational-quadratic spline."""
+        self._require_places(target, index)
         n = len(index)
         layout = SplineLayout(
             1, n, n, 1, n, n, 1, n, n, 1,
@@ -154,6 +159,16 @@ class Program:
     def logistic(self, source: str, width: int) -> None:
         """Adds the log-density of the standard logistic."""
         self._append("logistic", source, source, width)
+
+    def _require_places(self, register: str, index: list[int]) -> None:
+        """Refuse places outside of a register, as in a file that was changed: native code would read or write other memory there."""
+        width = self._widths[register]
+        wrong = [place for place in index if not 0 <= place < width]
+        if wrong:
+            raise ConfigError(
+                f"the model reads or writes coordinate {wrong[0]}, which its rows do not have: its file was changed or damaged. Fit and save "
+                "the model again."
+            )
 
     def _append(
         self,
