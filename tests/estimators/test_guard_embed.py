@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import pushforward as pf
 from pushforward.cli import main
 from pushforward.detection.network import Embedder
-from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
 from pushforward.estimators import ShiftedGuard
 
 
@@ -87,6 +87,39 @@ def test_a_file_without_the_network_and_the_same_network_again(guard, photograph
     pf.Guard(0.05, random_state=0).fit(np.random.default_rng(0).normal(size=(200, 2))).save(tmp_path / "t")
     with pytest.raises(ConfigError, match="leave embed out"):
         pf.Guard.load(tmp_path / "t", embed=embed)
+
+
+def test_a_network_that_was_trained_after_fit_is_not_the_one_of_the_file(photographs, tmp_path) -> None:
+    net = network()
+    guard = pf.Guard(0.1, embed=Embedder(net, pf.data.Photographs(16)), effort="fast", random_state=0)
+    guard.fit(photographs[:200])
+    path, before = tmp_path / "guard.safetensors", guard.digest_
+    with torch.no_grad():
+        net[0].weight.add_(1.0)
+    with pytest.warns(PushforwardWarning, match="network of embed=.* have changed since the guard was fitted"):
+        guard.save(path)
+    assert guard.digest_ == before
+    with pytest.raises(StorageError, match="of another network"):
+        pf.Guard.load(path, embed=guard.embedder_)
+    with torch.no_grad():
+        net[0].weight.copy_(network()[0].weight)
+    again = pf.Guard.load(path, embed=guard.embedder_)
+    assert again.digest_ == before
+    again.save(path)  # without a warning
+
+
+@pytest.mark.parametrize(
+    ("returned", "match"),
+    [
+        (lambda x: {"features": x}, "array of numbers with one row of features for each input; got dict"),
+        (lambda x: [x, None], "array of numbers with one row of features for each input; got list"),
+        (lambda x: torch.as_tensor(x).to(torch.complex64), "returned complex numbers"),
+        (lambda x: np.asarray(x) * 1j, "returned complex numbers"),
+    ],
+)
+def test_functions_that_return_no_features(returned, match) -> None:
+    with pytest.raises(InputError, match=match):
+        Embedder(returned)(np.ones((4, 3)))
 
 
 def test_info_says_that_the_network_is_not_in_the_file(guard, tmp_path, capsys) -> None:

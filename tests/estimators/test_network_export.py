@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 import torch
 from torch import nn
 
 import pushforward as pf
 from pushforward.detection import network as scores
-from pushforward.errors import ConfigError
+from pushforward.detection.network.digest import digest
+from pushforward.errors import ConfigError, PushforwardWarning
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +72,18 @@ def test_an_export_leaves_the_mode_of_the_network(setting, tmp_path):
         net.eval()
     with pytest.raises(ConfigError, match="compare is for guards of tables and images"):
         pf.export.compare(guard, tmp_path / "guard.pt2", x[:5])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_export_after_more_training_says_that_the_calibration_does_not_hold(setting, tmp_path):
+    net, x, y = setting
+    other = copy.deepcopy(net)
+    guard = pf.NetworkGuard(other, 0.05, score="Energy").fit((x[:500], y[:500]), calibration=x[500:800])
+    with torch.no_grad():
+        other[-1].bias.add_(0.5)
+    with pytest.warns(PushforwardWarning, match="the graph has the new ones, for which the calibration does not hold"):
+        guard.export(tmp_path / "guarded.pt2", x[:2])
+    more = {"pushforward.json": ""}
+    torch.export.load(tmp_path / "guarded.pt2", extra_files=more)
+    facts = json.loads(more["pushforward.json"])
+    assert facts["network"] == digest(other) != guard.digest_

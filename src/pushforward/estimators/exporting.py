@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward import __version__, io
+from pushforward.detection.network.digest import digest
 from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import floating_type, plain_tensor
 from pushforward.detection.table_score import TableScore
@@ -44,7 +45,7 @@ def export_guard(guard: Guard, path: str | os.PathLike[str], inputs: str = "auto
         "alarm at p-values up to": guard.level_,
         "calibration rows": guard.calibrator_.n,
         "promised for": str(guard.calibration_),
-        **({} if guard.embed is None else {"inputs are features of the network": guard.embedder_.digest}),
+        **({} if guard.embed is None else {"inputs are features of the network": guard.digest_}),
     }
     graph = guard_graph(
         guard.score_, guard.calibrator_.scores, guard.level_, facts, columns=columns, portable=kind == "onnx"
@@ -72,7 +73,7 @@ def export_network_guard(
         raise ConfigError(f"inputs must name {len(given)} inputs of the network; got {len(inputs)}.")
     facts: dict[str, Any] = {
         "pushforward": __version__,
-        "network": guard.digest_,
+        "network": digest(guard.net),
         "alpha": guard.alpha,
         "guarantee": guard.guarantee,
         **({"delta": guard.delta} if guard.guarantee == "pac" else {}),

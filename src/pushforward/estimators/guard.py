@@ -26,7 +26,7 @@ from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
 from pushforward.display import table
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, warn_caller
 from pushforward.estimators.calibration_rows import (
     score_in_time,
     split_rows,
@@ -172,6 +172,7 @@ class Guard(ConformalDetector):
         training_: number, digest and distribution of the training rows; None after loading a file that lacks them.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
+        digest_: with ``embed``, of the network's weights when the guard was fitted, and of how inputs are prepared; "" for a function.
         n_features_in_: number of columns, or of pixels times channels.
         feature_names_in_: names of the columns, if X had names.
 
@@ -191,6 +192,7 @@ class Guard(ConformalDetector):
     calibration_: CalibrationRecord
     training_: TrainingData | None
     embedder_: Embedder
+    digest_: str | None
 
     def __init__(
         self,
@@ -304,6 +306,7 @@ class Guard(ConformalDetector):
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         apart = column_apart(groups, X) + column_apart(time, X)
         rows, seed = read_rows(self, X, True, apart), seed_from(self.random_state)
+        self.digest_ = None if self.embed is None else self.embedder_.digest
         if isinstance(rows, torch.Tensor):
             check_image_options(options)
         share = _IMAGES if self.calibration is None and isinstance(rows, torch.Tensor) else self.calibration
@@ -692,7 +695,7 @@ class Guard(ConformalDetector):
         """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options.
 
         The file of a guard of a table contains training rows, unless it was fitted with ``store_rows=False``.
-        The network of ``embed`` is not written, but a digest of its weights.
+        The network of ``embed`` is not written, but a digest of its weights at the time of ``fit``.
 
         Args:
             path: the file.
@@ -702,10 +705,19 @@ class Guard(ConformalDetector):
         Raises:
             ConfigError: for a score that cannot be written, without ``without_score``.
             StorageError: if the file cannot be written.
+
+        Warns:
+            PushforwardWarning: if the weights of the network of ``embed`` have changed since ``fit``, because :meth:`load` then takes
+                the weights of that time only.
         """
         require_fitted(self)
         if not without_score:
             check_writable(self)
+        if self.embed is not None and self.embedder_.digest != self.digest_:
+            warn_caller(
+                "the weights of the network of embed=, or its preparation of inputs, have changed since the guard was fitted: load will "
+                "refuse the network as it is now. Fit the guard again, or load it with the weights of that time."
+            )
         io.write(path, *self.contents())
 
     def export(self, path: str | os.PathLike[str], *, inputs: str = "auto") -> None:

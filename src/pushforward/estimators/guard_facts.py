@@ -122,8 +122,8 @@ def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, A
         )
     if guard.embed is not None:
         facts["Network"] = repr(guard.embedder_)
-        if guard.embedder_.digest:
-            facts["Digest of the network"] = f"sha256 {guard.embedder_.digest}"
+        if guard.digest_:
+            facts["Digest of the network"] = f"sha256 {guard.digest_}"
     facts["Score"] = _score_text(guard)
     facts["Alarm"] = (
         f"p-value of at most {figure(guard.level_)}, which is a score of at least {figure(-guard.offset_)}"

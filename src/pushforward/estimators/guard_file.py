@@ -55,7 +55,7 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
     header = {
         "kind": "guard",
         "options": _options(guard),
-        "embed": None if guard.embed is None else guard.embedder_.digest,
+        "embed": guard.digest_,
         "custom": isinstance(guard.score_, CustomScore),
         "seed": guard.seed_,
         "ignored": list(guard.ignored_),
@@ -140,6 +140,7 @@ def guard_from(
         guard = cls(**header["options"])
         if embedder is not None:
             guard.embed = guard.embedder_ = embedder
+        guard.digest_ = header.get("embed")
         check_options(guard.get_params())
         guard.seed_ = int(header["seed"])
         guard.ignored_ = tuple(map(str, header.get("ignored", ())))

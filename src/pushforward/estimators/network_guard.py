@@ -15,6 +15,7 @@ from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benja
 from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.network import Combined, NetworkReader, Reading, digest, make_score
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
+from pushforward.detection.network.digest import same_weights
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
 from pushforward.detection.network.modes import autocast_type, outside_inference, warn_of_training_mode
@@ -738,11 +739,22 @@ class NetworkGuard:
             ConfigError: for a score that runs the network again, reads maps, or is not of this library, for ``read=``, for a network that
                 torch.export cannot trace, for another ending of the name, or without the extra ``export`` for ONNX.
             StorageError: if the file cannot be written.
+
+        Warns:
+            PushforwardWarning: if the weights of the network have changed since ``fit``, because the calibration does not hold for the new ones.
         """
         self._require_fitted()
         self._require_no_smoothing()
         self._warn_of_autocast()
+        if self._weights_changed():
+            warn_caller(
+                "the weights of the network have changed since the guard was fitted, and the graph has the new ones, for which the "
+                "calibration does not hold: fit the guard again, or export it with the weights of that time."
+            )
         export_network_guard(self, path, example, None if inputs is None else tuple(inputs))
+
+    def _weights_changed(self) -> bool:
+        return isinstance(self.net, nn.Module) and not same_weights(self.net, self.digest_)
 
     def _require_no_smoothing(self) -> None:
         if self.smoothing_ is not None:
@@ -764,7 +776,7 @@ class NetworkGuard:
                 weights of that time only.
         """
         self._require_fitted()
-        if isinstance(self.net, nn.Module) and digest(self.net) != self.digest_:
+        if self._weights_changed():
             warn_caller(
                 "the weights of the network have changed since the guard was fitted: load will refuse the network with its new weights. Fit "
                 "the guard again, or load it with the weights of that time."

@@ -197,9 +197,11 @@ class Embedder:
         else:
             with torch.no_grad():
                 found = self.net(inputs)
-        found = (
-            found.detach().cpu() if isinstance(found, Tensor) else torch.from_numpy(np.array(found, dtype=np.float64))
-        )
+        found = found.detach().cpu() if isinstance(found, Tensor) else _tensor(found)
+        if found.is_complex():
+            raise InputError(
+                "embed returned complex numbers: return real ones, such as their real and imaginary parts as columns."
+            )
         if found.dim() != 2:
             raise InputError(f"embed must return one row of features for each input, (n, D); got {tuple(found.shape)}.")
         if len(found) != count:
@@ -207,3 +209,18 @@ class Embedder:
                 f"embed returned {len(found)} rows of features for {count} inputs: let it return one row for each input."
             )
         return found.double().numpy()
+
+
+def _tensor(found: Any) -> Tensor:
+    """What a function returned that is no tensor.
+
+    Raises:
+        InputError: if it is not an array of real numbers.
+    """
+    try:
+        array = np.asarray(found)
+        return torch.from_numpy(array if array.dtype.kind == "c" else np.array(array, dtype=np.float64))
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"embed must return an array of numbers with one row of features for each input; got {type(found).__name__}."
+        ) from None
