@@ -234,7 +234,7 @@ def _(part: LULinear, lowering: Lowering) -> None:
 @lower_transform.register
 def _(part: Householder, lowering: Lowering) -> None:
     units, mixed = reflections_product(part.vectors.double())
-    lowering.linear(torch.eye(lowering.width, dtype=torch.float64) - units.mT @ mixed, None)
+    lowering.linear(torch.eye(lowering.width, dtype=torch.float64, device=units.device) - units.mT @ mixed, None)
 
 
 @lower_transform.register

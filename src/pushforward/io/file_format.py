@@ -292,7 +292,8 @@ def _tensors(name: str, entries: Mapping[str, Any], data: bytes) -> dict[str, Te
             raise StorageError(f"{name} has the tensor {key[:80]!r} in a type that pushforward does not write.")
     try:
         # Copied, because the last bit of a matrix product depends on the alignment of memory, and torch aligns its own.
-        tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load(data).items()}
+        with torch.device("cpu"):  # where safetensors makes tensors without numbers is the default device
+            tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load(data).items()}
     except Exception as error:  # the parser raises different errors for different damage
         raise StorageError(f"{name} has tensors that do not fit the file: {str(error)[:200]}.") from None
     for key, tensor in tensors.items():

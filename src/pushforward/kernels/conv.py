@@ -138,7 +138,7 @@ def _backward(
     x, weights = x.detach(), parameters[: len(parameters) // 2]
     dense, grad = [t.detach().contiguous() for t in parameters], grad.detach().contiguous()
     grads = [torch.zeros_like(t) for t in dense]
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if wants_x else None
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if wants_x else None
     to = ctypes.c_void_p() if grad_x is None else address(grad_x)
     _call(
         "backward", _stack(x, weights, bound), x.dtype, address(x), _pointers(dense), address(grad), to, _pointers(grads)

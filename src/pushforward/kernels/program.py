@@ -90,7 +90,8 @@ class Program:
         packed, biases, done = [], [], 0
         for lines, low, high in blocks:
             size = lines * self._line
-            part, edge = torch.zeros(size, high - low, dtype=self.dtype), torch.zeros(size, dtype=self.dtype)
+            part = torch.zeros(size, high - low, dtype=self.dtype, device="cpu")
+            edge = torch.zeros(size, dtype=self.dtype, device="cpu")
             taken = weight[done : done + size, low:high]
             part[: len(taken)] = taken
             if bias is not None:
@@ -204,7 +205,7 @@ class Program:
         built = self._built
         if built is None:
             built = self._built = self._build()
-        out = torch.empty(x.shape[0], dtype=self.dtype)
+        out = torch.empty(x.shape[0], dtype=self.dtype, device="cpu")
         threads = max(
             1, min(torch.get_num_threads(), x.shape[0] * self.work // tuning.PROGRAM_WORK_PER_THREAD, x.shape[0] // 4)
         )
@@ -245,9 +246,9 @@ class Program:
             self._kept.append(value)
             return ctypes.addressof(value)
         dtype = torch.int64 if isinstance(value, list) else self.dtype
-        flat = torch.as_tensor(value, dtype=dtype).detach().cpu().reshape(-1)
+        flat = torch.as_tensor(value, dtype=dtype, device="cpu").detach().reshape(-1)
         spare = _LINE // flat.element_size()
-        copy = torch.empty(flat.numel() + spare, dtype=dtype)
+        copy = torch.empty(flat.numel() + spare, dtype=dtype, device="cpu")
         skip = (-copy.data_ptr() % _LINE) // flat.element_size()
         copy[skip : skip + flat.numel()] = flat
         self._kept.append(copy)

@@ -94,9 +94,9 @@ def find_knots(raw: Tensor, settings: SplineSettings) -> Tensor:
 def knot_map(settings: SplineSettings, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Knots as an affine map of the softmax: a start ``(1, K + 1, 1)`` and a matrix ``(2, K + 1, K)``.
 
-    One product is faster than a running sum.
+    One product is faster than a running sum. They are on the CPU, whatever the default device is.
     """
-    index = torch.arange(settings.bins + 1, dtype=dtype)
+    index = torch.arange(settings.bins + 1, dtype=dtype, device="cpu")
     start = (2 * settings.bound * settings.smallest) * index - settings.bound
     start[-1] = settings.bound
     matrix = (index[:, None] > index[:-1]).to(dtype) * (2 * settings.bound * (1 - settings.smallest * settings.bins))

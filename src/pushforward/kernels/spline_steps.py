@@ -43,8 +43,8 @@ class SplineSteps:
         self.flat, self.knots, self.inner = table.view(-1), table[:2], table[1, 1:-1]
         self.bent, self.steepest = table[2, 1:-1], like.new_tensor(settings.steepest)
         self.above, self.ones = like.new_empty(bins - 1, rows), like.new_ones(1, bins - 1)
-        ends = torch.tensor([[0], [each], [1], [each + 1], [2 * each], [2 * each + 1]])
-        self.ends = ends * rows + torch.arange(rows)
+        ends = torch.tensor([[0], [each], [1], [each + 1], [2 * each], [2 * each + 1]], device=like.device)
+        self.ends = ends * rows + torch.arange(rows, device=like.device)
         corners = like.new_empty(6, 1, rows)
         self.corners, self.slopes = corners.view(-1), corners[4:]
         self.starts, self.stops, self.extent = corners[:2], corners[2:4], like.new_empty(2, 1, rows)
