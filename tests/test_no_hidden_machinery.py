@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
     import sys
+    import torch  # a build with CUDA looks for its libraries in another process
 
     started = []
     EVENTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "pty.spawn")
@@ -18,7 +19,6 @@ SCRIPT = """
 
     import decimal, gc, locale, signal, tempfile
     from pathlib import Path
-    import torch
     import pushforward as pf
     from pushforward.errors import PushforwardError
     sys.path.insert(0, "tests")  # a package of that name may be installed
@@ -77,7 +77,10 @@ SCRIPT = """
 
 
 def test_nothing_starts_a_process_a_compiler_or_changes_a_setting():
-    """Every model class of the contract suite, then a compiled scorer and a guard."""
+    """Every model class of the contract suite, then a compiled scorer and a guard.
+
+    With ``OMP_NUM_THREADS``; without it scikit-learn starts ``lscpu`` for the number of cores.
+    """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT)],
         capture_output=True, text=True, timeout=600, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},

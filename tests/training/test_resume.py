@@ -272,6 +272,7 @@ def test_a_loader_resumes_inside_a_pass(path):
     assert equal(weights(other), weights(whole))
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12, about fork beside threads
 def test_persistent_workers_are_warned_of(path):
     """They keep their random state, which no checkpoint has."""
     options = {"validation": None, "max_steps": 2}
