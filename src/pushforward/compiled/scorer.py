@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,7 +97,7 @@ class CompiledScorer:
         """
         density = self._density
         if density is not None and isinstance(x, Tensor) and x.dim() == 2 and x.shape[1:] == self._copy.shape:
-            found = density.run(x, context)
+            found = density.run(x, context, self._model)
             if found is not None:
                 return found
         return self._model(x, context)
@@ -136,18 +137,38 @@ class NativeDensity(Distribution):
         """That of the modules."""
         return self.chain.measure(self.base.measure)
 
-    def run(self, x: Tensor, context: Tensor | None) -> Tensor | None:
-        """Log-density of rows ``(n, D)`` by the programs; None where they cannot: other inputs, or a result that is not finite."""
+    def run(
+        self, x: Tensor, context: Tensor | None, modules: Callable[[Tensor, Tensor | None], Tensor]
+    ) -> Tensor | None:
+        """Log-density of rows ``(n, D)`` by the programs, and of infinite rows by the modules; None for other inputs and NaN."""
         if not len(x) or x.is_complex() or x.device.type != "cpu":
             return None
-        dtype = self.programs[0].dtype
-        x = x.to(dtype).contiguous().resolve_neg()
-        if self.context:
-            if not isinstance(context, Tensor) or context.shape != (len(x), self.context):
+        if not self.context:
+            if context is not None:
                 return None
-            context = context.to(dtype).contiguous().resolve_neg()
-        elif context is not None:
+        elif not isinstance(context, Tensor) or context.shape != (len(x), self.context):
             return None
+        dtype = self.programs[0].dtype
+        rows = x.to(dtype).contiguous().resolve_neg()
+        contexts = None if context is None else context.to(dtype).contiguous().resolve_neg()
+        found = self._by_programs(rows, contexts)
+        if found is not None:
+            return found
+        usual = rows.isfinite().all(1)
+        if contexts is not None:
+            usual &= contexts.isfinite().all(1)
+        if not usual.any() or x.isnan().any() or (context is not None and context.isnan().any()):
+            return None
+        there = self._by_programs(rows[usual], None if contexts is None else contexts[usual])
+        if there is None:
+            return None
+        rest = modules(x[~usual], None if context is None else context[~usual])
+        found = rest.new_empty(len(x))
+        found[usual], found[~usual] = there.to(rest), rest
+        return found
+
+    def _by_programs(self, x: Tensor, context: Tensor | None) -> Tensor | None:
+        """Log-density by the programs; None if a number is not finite."""
         found = []
         for program in self.programs:
             part = program.run(x, context)
@@ -163,9 +184,12 @@ class NativeDensity(Distribution):
             rows = None
             if self.context and context is not None:
                 rows = context.expand(*batch, self.context).reshape(-1, self.context)
-            found = self.run(z.reshape(-1, z.shape[-1]), rows)
+            found = self.run(z.reshape(-1, z.shape[-1]), rows, self._by_modules)
             if found is not None:
                 return found.reshape(batch)
+        return self._by_modules(z, context)
+
+    def _by_modules(self, z: Tensor, context: Tensor | None) -> Tensor:
         step = self.chain.encode(z, context)
         return step.contribution + self.base.log_prob(step.z, context)
 
