@@ -48,7 +48,7 @@ def test_a_flow_that_is_fitted_to_one_input_is_nearer_than_the_encoder():
     model = _vae()
     x = torch.tensor([1.5, -1.0, 2.0])
     log_density = latent_log_density(model, x)
-    fit = fit_to_target(2, log_density, max_steps=40, batch_size=256, restarts=2, draws=4000, seed=0, progress="silent")
+    fit = fit_to_target(2, log_density, max_steps=150, restarts=2, draws=4000, seed=0, progress="silent")
     amortized = latent_posterior(model, x, 10_000, seed=0)
     assert fit.reliable
     assert fit.ess / 4000 > amortized.ess / 10_000
