@@ -125,6 +125,19 @@ def test_parameters_and_conjugate_evidence():
     assert fit.resample(10)["rate"].shape == (10,)
 
 
+def test_training_that_only_lost_says_so():
+    """The result was "reliable", with the normal approximation alone."""
+
+    def log_density(v):
+        return -0.5 * v.square().sum(-1) - 0.1 * v[:, 0] ** 4
+
+    with pytest.warns(PushforwardWarning, match="training made the flow worse"):
+        fit = inference.fit_to_target(
+            2, log_density, max_steps=100, evaluate_every=50, learning_rate=0.3, draws=500, seed=0, **QUIET
+        )
+    assert fit.training.best_step == 0
+
+
 @pytest.mark.filterwarnings("ignore:the flow lacks")  # after five steps
 def test_the_model_is_a_density_of_the_constrained_values_and_is_saved(tmp_path):
     space = inference.Parameters(s=inference.positive(), p=inference.simplex(3), r=inference.correlation(2))

@@ -125,8 +125,9 @@ def fit_to_target(
         TrainingError: if the loss is not finite; the model gets its best weights again.
 
     Warns:
-        PushforwardWarning: for a k-hat above its threshold, dropped modes, a part of p that q lacks, points at which the density is NaN or raises an
-            error after training began (they count as outside the support), and draws outside the support.
+        PushforwardWarning: for training that made the flow worse than its start, a k-hat above its threshold, dropped modes, a part of p
+            that q lacks, points at which the density is NaN or raises an error after training began (they count as outside the support),
+            and draws outside the support.
 
     Example:
         >>> import torch, pushforward as pf

@@ -31,6 +31,10 @@ _FEWEST_STEPS = 30
 """A coordinate whose deviation is less than this times the spacing of numbers at its mean is rounded too coarsely."""
 _NEARLY_ALL = 0.99
 """Effective part of the draws from which on a large k-hat comes from a few draws at an edge."""
+_LOST = 1.0
+"""Nats below its start at which training counts as failed."""
+_ENOUGH_STEPS = 100
+"""The first steps throw a flow off its start, and shorter runs need not return."""
 _NARROW = 1e-8
 """Deviations below this are far from the units in which the search for modes and the flow start."""
 
@@ -247,9 +251,22 @@ def check_modes(
     return found
 
 
+def _lost(training: FitResult) -> float:
+    """Nats by which the last evaluation is below the start, if no evaluation was above the start; 0 for a run of few steps."""
+    if training.best_step or training.best_validation is None or training.steps < _ENOUGH_STEPS:
+        return 0.0
+    return training.best_validation - training.history[-1]["validation"]
+
+
 def warn(fit: TargetFit) -> None:
     """Say in one warning each why the result is not to be trusted, and what to try."""
     threshold = khat_threshold(len(fit.draws))
+    lost = _lost(fit.training)
+    if lost > _LOST:
+        warn_caller(
+            f"training made the flow worse: it ended {lost:.3g} nats below its start, to which the fit has returned, so the flow is only an "
+            "approximation by a normal distribution or by the moments of short chains. Try a larger batch_size=, a smaller learning_rate= or another seed=."
+        )
     if fit.unresolved:
         warn_caller(
             f"parameter {fit.unresolved[0]} varies so little beside its mean that {fit.flow.dtype} rounds its draws, so "
