@@ -144,6 +144,7 @@ def test_priors_are_stored(prior):
     again = inference.Prior.build(joint.describe())
     theta = joint.sample(20, seed=0)
     assert again.log_prob(theta.double()).dtype == joint.log_prob(theta.double()).dtype
+    assert again.describe() == joint.describe()
     # To the last bits: the solver of a multivariate normal rounds by where its matrix lies in memory.
     torch.testing.assert_close(again.log_prob(theta.double()), joint.log_prob(theta.double()), rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(again.log_prob(theta), joint.log_prob(theta), rtol=1e-6, atol=1e-6)

@@ -212,6 +212,7 @@ def scale(a: float, b: float, start: float, end: float) -> Callable[[float], flo
 
 
 def log_scale(a: float, b: float, start: float, end: float) -> Callable[[float], float]:
+    """The map, linear in the logarithm, that takes ``a`` to ``start`` and ``b`` to ``end``; values below ``a`` count as ``a``."""
     low, high = math.log(a), math.log(b)
     return lambda v: start + (math.log(max(v, a)) - low) / (high - low) * (end - start)
 
