@@ -10,8 +10,15 @@ from torch import distributions as td
 
 from pushforward import inference, models
 from pushforward.distributions import Normal, Uniform
+from pushforward.inference import reverse_kl
 from pushforward.inference.proposal import weighted_draws, widen
 from pushforward.transforms import Affine, Chain
+
+QUIET = {"progress": "silent"}
+
+
+def normal(x):
+    return -0.5 * x.square().sum(-1)
 
 
 def plain(features=2):
@@ -66,3 +73,33 @@ def test_training_ends_when_the_weights_are_nearly_equal():
     assert fit.training.stopped == "converged"
     assert fit.training.steps == 0  # the Laplace approximation is exact
     assert fit.ess > 9_800
+
+
+def test_other_draws_confirm_the_end_of_training(monkeypatch):
+    """Ten of 36,000 draws with a weight of e^6 are what fixed draws miss by chance; here they are at every evaluation."""
+    seen: dict[int, list[int]] = {}
+
+    def draws(flow, target, count, generator):
+        seen.setdefault(count, []).append(generator.initial_seed())
+        found = weighted_draws(flow, target, count, generator)
+        if count == 40_000:
+            found.own_log_ratios[:10] += 6
+        return found
+
+    monkeypatch.setattr(reverse_kl, "weighted_draws", draws)
+    fit = inference.fit_to_target(2, normal, max_steps=20, evaluate_every=10, learning_rate=1e-6, **QUIET)
+    assert fit.training.stopped == "max_steps"
+    assert len(seen[10_000]) == len(seen[40_000]) == 3  # steps 0, 10, 20
+    assert len(set(seen[10_000])) == 1
+    assert len(set(seen[40_000])) == 3
+
+
+def test_the_weights_that_ended_training_are_kept(monkeypatch):
+    """A bound that was larger before, by the chance of its fixed draws, does not bring earlier weights back."""
+    bounds = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(reverse_kl, "lower_bound", lambda ratios: next(bounds))
+    monkeypatch.setattr(reverse_kl.TargetRun, "_converged", lambda run, ratios: run.step == 20)
+    fit = inference.fit_to_target(2, normal, max_steps=300, evaluate_every=10, learning_rate=1e-6, **QUIET)
+    assert fit.training.stopped == "converged"
+    assert fit.training.steps == fit.training.best_step == 20
+    assert fit.training.best_validation == 1.0
