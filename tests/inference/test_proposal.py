@@ -103,3 +103,35 @@ def test_the_weights_that_ended_training_are_kept(monkeypatch):
     assert fit.training.stopped == "converged"
     assert fit.training.steps == fit.training.best_step == 20
     assert fit.training.best_validation == 1.0
+
+
+@pytest.mark.parametrize(("above", "stopped"), [(0.5, "max_steps"), (0.01, "converged")])
+def test_a_flow_with_less_evidence_than_an_earlier_bound_has_not_converged(monkeypatch, above, stopped):
+    """A bound is at most log Z, so nearly equal weights whose evidence is less show that the flow has lost a part of the target."""
+    bounds = iter([math.log(2 * math.pi) + above, 1.0, 1.0])
+    monkeypatch.setattr(reverse_kl, "lower_bound", lambda ratios: next(bounds))
+    monkeypatch.setattr(reverse_kl.TargetRun, "_equal", lambda run, *_, **options: run.step > 0)
+    fit = inference.fit_to_target(2, normal, max_steps=20, evaluate_every=10, learning_rate=1e-6, **QUIET)
+    assert fit.training.stopped == stopped
+    assert fit.training.best_step == (0 if stopped == "max_steps" else 10)
+
+
+@pytest.mark.filterwarnings("ignore::pushforward.errors.PushforwardWarning")  # a few steps only
+@pytest.mark.parametrize(("far", "objective"), [(0.0, "reverse-kl"), (4.0, "fab")])
+def test_the_objective_follows_from_the_number_of_modes(far, objective):
+    def target(x):
+        parts = torch.stack([-0.5 * (x - mean).square().sum(-1) for mean in (far, -far)])
+        return parts.logsumexp(0)
+
+    assert inference.fit_to_target(2, target, max_steps=2, **QUIET).objective == objective
+
+
+@pytest.mark.filterwarnings("ignore::pushforward.errors.PushforwardWarning")
+@pytest.mark.parametrize(("mass", "objective"), [(0.002, "reverse-kl"), (0.05, "fab")])
+def test_a_small_second_mode_leaves_the_objective_alone(mass, objective):
+    def target(x):
+        large, small = (-0.5 * (x - mean).square().sum(-1) for mean in (0.0, 6.0))
+        return torch.logaddexp(large, small + math.log(mass))
+
+    starts = torch.tensor([[0.5, 0.0], [6.5, 6.0]])
+    assert inference.fit_to_target(2, target, starts=starts, max_steps=2, **QUIET).objective == objective

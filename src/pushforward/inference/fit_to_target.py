@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Unpack
 
 import torch
@@ -44,6 +46,8 @@ _MANY_LEAVE = 0.25
 """Part of short chains that leaves the Laplace approximation, from which on the flow starts where they come to."""
 _FARTHEST = 50.0
 """Interquartile ranges from the median beyond which a point of short chains is an outlier."""
+_SECOND_MODE = math.log(0.01)
+"""Log of the mass of a second mode, in that of the largest, from which on the objective is for several modes."""
 _TIME_OF_CHAINS = 0.1
 """Part of ``max_time`` after which short chains end, before training and after it."""
 
@@ -72,7 +76,7 @@ def fit_to_target(
     log_density: LogDensity,
     *,
     parameters: Parameters | None = None,
-    objective: str = "reverse-kl",
+    objective: str = "auto",
     gradient: str = "auto",
     importance_samples: int = 8,
     starts: Tensor | Sequence[Sequence[float]] | None = None,
@@ -100,9 +104,10 @@ def fit_to_target(
             dictionary of constrained values, with ``parameters``; a pair of functions (value, gradient); or
             :class:`~pushforward.inference.PyroTarget`.
         parameters: names and constraints of the parameters. The density then refers to the constrained values.
-        objective: "reverse-kl"; "importance-weighted", the bound with ``importance_samples`` draws (Burda et al. 2016),
-            which covers more of p; or "fab", alpha-divergence with alpha = 2 on annealed importance samples in a replay
-            buffer (Midgley et al. 2023), for several modes.
+        objective: "reverse-kl", which tends to keep one of several modes; "importance-weighted", the bound with
+            ``importance_samples`` draws (Burda et al. 2016), which covers more of p; "fab", alpha-divergence with alpha = 2 on
+            annealed importance samples in a replay buffer (Midgley et al. 2023), for several modes; or "auto", which is "fab"
+            if the search before training finds a second mode with at least 1 % of the mass of the largest, else "reverse-kl".
         gradient: "path", "total", or "auto", which is "path" unless log q takes one pass for each coordinate.
         importance_samples: K of the importance-weighted bound.
         starts: starting points ``(k, D)``, in the coordinates of the samples. None draws them from the box
@@ -137,7 +142,7 @@ def fit_to_target(
         >>> fit.k_hat < 0.7, round(fit.log_evidence, 2)
         (True, 1.84)
     """
-    check_choice("objective", objective, ("reverse-kl", "importance-weighted", "fab"))
+    check_choice("objective", objective, ("auto", "reverse-kl", "importance-weighted", "fab"))
     check_choice("gradient", gradient, ("auto", "path", "total"))
     check_integer("importance_samples", importance_samples, 1)
     check_integer("restarts", restarts, 0)
@@ -158,6 +163,8 @@ def fit_to_target(
     target = Target(log_density, flow.shape[0], parameters)
     seconds = None if config.max_time is None else _TIME_OF_CHAINS * duration(config.max_time)
     search = _Search(target, starts, restarts, spread, config.seed, device, seconds)
+    if objective == "auto":
+        objective = "fab" if search.several() else "reverse-kl"
     assert config.batch_size is not None
     group = importance_samples if objective == "importance-weighted" else 1
     batch = -(-config.batch_size // group) * group
@@ -182,7 +189,7 @@ def fit_to_target(
     training = train_run(run, strategy, settings)
     return measure_fit(
         flow, target, training, search.modes, draws=draws, restarts=restarts, spread=spread, seed=config.seed,
-        seconds=seconds,
+        seconds=seconds, objective=objective,
     )  # fmt: skip
 
 
@@ -197,6 +204,7 @@ def measure_fit(
     spread: float,
     seed: int,
     seconds: float | None = None,
+    objective: str = "reverse-kl",
 ) -> TargetFit:
     """Draw from a flow, weight the draws, look for modes and other parts that it lacks, and warn about what is wrong."""
     target.tolerate_errors()
@@ -221,7 +229,7 @@ def measure_fit(
         transform = target.parameters.transform().to(device, flow.dtype)
         model = Flow(Chain(transform, *flow.chain), flow.base).eval()
     fit = TargetFit(
-        model, flow, weights, own, constrained, unconstrained, modes_found, missing, training, target, target.parameters
+        model, flow, weights, own, constrained, unconstrained, modes_found, missing, training, target, target.parameters, objective
     )
     warn(fit)
     return fit
@@ -252,13 +260,20 @@ class _Search:
                     f"a starting point does not satisfy the constraints {target.parameters!r}: give points inside."
                 )
         self.starts = starts.to(device)
-        self.modes: list[Mode] = []
         self._rows: Tensor | None = None
+
+    @cached_property
+    def modes(self) -> list[Mode]:
+        """The modes, the largest mass first."""
+        return find_modes(self.target, self.starts)
+
+    def several(self) -> bool:
+        """Whether a second mode has a part of the mass that counts, by Laplace approximations."""
+        return len(self.modes) > 1 and self.modes[1].log_mass > self.modes[0].log_mass + _SECOND_MODE
 
     def rows(self) -> Tensor:
         """Rows of the best of several normal mixtures: the one with the largest E[log p - log q]."""
         if self._rows is None:
-            self.modes = find_modes(self.target, self.starts)
             largest = self.modes[0].log_mass
             start_modes = [mode for mode in self.modes if mode.log_mass > largest - 10.0]
             broad = Mode(
@@ -296,7 +311,6 @@ class _Search:
     def even_rows(self) -> Tensor:
         """Rows around all modes that were found, each with the same mass, so that a flow starts wider than its target."""
         if self._rows is None:
-            self.modes = find_modes(self.target, self.starts)
             self._rows = laplace_draws(self._even(), _START_ROWS, self.generator).to(self.device)
         return self._rows
 

@@ -89,6 +89,7 @@ class TargetFit:
         training: result of the training run.
         target: the log-density.
         parameters: names and constraints; None if there are none.
+        objective: what training minimized: "reverse-kl", "importance-weighted" or "fab".
 
     Example:
         >>> import torch, pushforward as pf
@@ -108,6 +109,7 @@ class TargetFit:
     training: FitResult
     target: Target
     parameters: Parameters | None = None
+    objective: str = "reverse-kl"
 
     @property
     def k_hat(self) -> float:
@@ -200,6 +202,7 @@ class TargetFit:
             ("effective sample size", f"{self.ess:.0f} of {len(self.draws)} draws"),
             ("log evidence", f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f} nats"),
             ("short chains that leave it", f"{self.missing:.1%}"),
+            ("objective", self.objective),
             ("time", f"{self.training.seconds:.1f} s"),
         ]
         rows = [
@@ -279,9 +282,10 @@ def warn(fit: TargetFit) -> None:
             f"Give parameter {narrow[0]}, which varies by less than {_NARROW:g}, a larger unit. " if narrow else ""
         )
         share = effective_sample_size(fit.weights.log_weights) / len(fit.weights.log_weights)
+        fab = "" if fit.objective == "fab" else ' objective="fab" if there may be several modes,'
         advice = (
             f"{rescale}Try more steps (max_steps=), a larger flow, a parametrization with less "
-            'correlation, objective="fab" if there may be several modes, or pf.inference.neutra(fit) for exact draws.'
+            f"correlation,{fab} or pf.inference.neutra(fit) for exact draws."
         )
         if share > _NEARLY_ALL:
             warn_caller(
@@ -300,7 +304,8 @@ def warn(fit: TargetFit) -> None:
         warn_caller(
             f"the flow has almost no mass at {len(fit.dropped_modes)} of {len(fit.modes)} modes of the target; the largest "
             f"is at ({where}{', ...' if len(worst.location) > 4 else ''}) with about {worst.mass:.0%} of the mass. Try "
-            'objective="fab", more starting points (restarts=) or a wider start (spread=).'
+            + ("more steps (max_steps=)" if fit.objective == "fab" else 'objective="fab"')
+            + ", more starting points (restarts=) or a wider start (spread=)."
         )
     elif fit.missing > _MISSING and fit.weights.reliable:
         warn_caller(

@@ -29,6 +29,8 @@ ROWS = 2
 """Context of rows of the target in a batch; other contexts are whether noise is that of the base."""
 _PROBES = 16
 _CONVERGED_ESS, _CONVERGED_K_HAT, _PROOF, _CONFIRMED = 0.99, 0.5, 10_000, 40_000
+_NOISE_OF_BOUND = 0.03
+"""Nats by which the evidence of nearly equal weights may be below an earlier bound. One whose KL is 0.03 has a standard error of 0.005."""
 _FEW_INSIDE = 0.2
 """Part of the draws inside the support below which their mean says too little about where the support is."""
 _EVEN = 0.1
@@ -245,7 +247,8 @@ class TargetRun(Run):
 
     It ends with the reason "converged" when the weights of these draws have an effective sample size of 99 % of their number
     and no large tail, and those of more draws, which are others at every evaluation, have neither: fixed draws alone pass by
-    chance at one of many evaluations. The flow then keeps these weights, also if an earlier bound was a little larger.
+    chance at one of many evaluations. The flow then keeps these weights, also if an earlier bound was a little larger. If it
+    was much larger, the flow has lost a part of the target, and training goes on: a bound is at most log Z.
     """
 
     target: Target
@@ -279,6 +282,9 @@ class TargetRun(Run):
     def _converged(self, ratios: Tensor) -> bool:
         """Whether weights of draws of q are nearly equal, and those of draws with a wide part have no large tail."""
         if not bool((ratios < math.inf).all()) or effective_sample_size(ratios) < _CONVERGED_ESS * len(ratios):
+            return False
+        best = self.state.history[-1].best if self.state.history else None
+        if best is not None and float(logmeanexp(ratios, 0)) < best - _NOISE_OF_BOUND:
             return False
         return self._equal(_PROOF, mix(self.seed, 104)) and self._equal(
             _CONFIRMED, mix(self.seed, 106, self.step), own=True
