@@ -229,7 +229,18 @@ def measure_fit(
         transform = target.parameters.transform().to(device, flow.dtype)
         model = Flow(Chain(transform, *flow.chain), flow.base).eval()
     fit = TargetFit(
-        model, flow, weights, own, constrained, unconstrained, modes_found, missing, training, target, target.parameters, objective
+        model,
+        flow,
+        weights,
+        own,
+        constrained,
+        unconstrained,
+        modes_found,
+        missing,
+        training,
+        target,
+        target.parameters,
+        objective,
     )
     warn(fit)
     return fit
