@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pushforward.data.calendar import periods_of
+from pushforward.data.calendar import PERIODS, calendar_columns, periods_of
 from pushforward.data.instants import ends_of
 
 DAY = 86_400.0
@@ -45,3 +45,20 @@ def test_a_mistyped_year_adds_no_period(rng):
     month = DAY * np.sort(rng.uniform(0, 28, size=800))
     assert periods_of(month, "timestamp") == ("day", "week")
     assert periods_of(np.append(month, [180 * 365 * DAY, np.nan]), "timestamp") == ("day", "week")
+
+
+@pytest.mark.parametrize("period", ["day", "week", "year"])
+def test_the_same_time_of_other_periods_is_the_same_point(period):
+    length = PERIODS[period]
+    turns = np.arange(-3000.0, 3000.0)
+    circle = calendar_columns(turns * length + length / 8, period)
+    assert (circle == circle[0]).all()
+    np.testing.assert_allclose(circle[0], 0.5**0.5, atol=1e-12)
+
+
+def test_instants_at_the_same_height_of_the_circle_are_ties():
+    hours = 3600.0 * np.arange(24)
+    cos, sin = calendar_columns(hours, "day").T
+    assert (cos[1:] == cos[:0:-1]).all()
+    assert (sin[1:] == -sin[:0:-1]).all()
+    assert cos[6] == cos[18] == 0

@@ -6,10 +6,13 @@ import numpy as np
 
 from pushforward.data.instants import ends_of
 
-__all__ = ["PERIODS", "calendar_columns", "periods_of"]
+__all__ = ["DIGITS_OF_SINE", "PERIODS", "calendar_columns", "periods_of"]
 
 PERIODS = {"day": 86_400.0, "week": 604_800.0, "year": 31_556_952.0}
 """Lengths in seconds; the year is the mean one of the Gregorian calendar."""
+
+DIGITS_OF_SINE = 12
+"""Decimals of cos and sin, so that instants at the same height of the circle, such as 6 and 18 h, are ties in every runtime."""
 
 _LEAST = {"day": 2.0, "week": 3.0, "year": 1.5}  # periods that the training rows must span
 
@@ -42,13 +45,15 @@ def periods_of(seconds: np.ndarray, time: str) -> tuple[str, ...]:
 
 
 def calendar_columns(seconds: np.ndarray, period: str) -> np.ndarray:
-    """cos and sin of 2 pi t / period, ``(n, 2)``; (0, 0) where an instant is not finite.
+    """cos and sin of 2 pi t / period to 12 decimals, ``(n, 2)``, the same for t and t + period; (0, 0) where an instant is not finite.
 
     Example:
-        >>> calendar_columns(np.array([0.0, 21_600.0]), "day").round(9) + 0.0
+        >>> calendar_columns(np.array([0.0, 21_600.0]), "day")
         array([[1., 0.],
                [0., 1.]])
     """
     finite = np.isfinite(seconds)
-    angle = 2.0 * np.pi * np.mod(np.where(finite, seconds, 0.0) / PERIODS[period], 1.0)
-    return np.where(finite[:, None], np.stack((np.cos(angle), np.sin(angle)), axis=1), 0.0)
+    # The remainder is exact, so the same time of different days is the same point, and not one beside it.
+    angle = 2.0 * np.pi * (np.mod(np.where(finite, seconds, 0.0), PERIODS[period]) / PERIODS[period])
+    circle = np.round(np.stack((np.cos(angle), np.sin(angle)), axis=1), DIGITS_OF_SINE)
+    return np.where(finite[:, None], circle, 0.0)

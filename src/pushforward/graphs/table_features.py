@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.data.calendar import PERIODS
+from pushforward.data.calendar import DIGITS_OF_SINE, PERIODS
 from pushforward.data.column import CODED
 from pushforward.detection.table import coordinates as table_coordinates
 from pushforward.detection.table import spaces as table_spaces
@@ -102,9 +102,10 @@ class ImputeGraph(Part):
         if self._has_flags:
             parts.append(missing.index_select(1, self.flags).to(encoded.dtype))
         if self._has_calendar:
-            periods = matrix.index_select(1, self.instants) / self.periods
-            angle = self.turn * (periods - periods.floor())
+            rest = torch.fmod(matrix.index_select(1, self.instants), self.periods)  # exact, as in the guard
+            angle = self.turn * (torch.where(rest < 0, rest + self.periods, rest) / self.periods)
             circles = torch.sin(angle.unsqueeze(2) + self.quarters).flatten(1)
+            circles = torch.round(circles * 10**DIGITS_OF_SINE) / 10**DIGITS_OF_SINE
             # (0, 0) for an instant that is not finite
             unknown = infinite(filled.index_select(1, self.kept)).index_select(1, self.instants)
             parts.append(torch.where(unknown.repeat_interleave(2, 1), 0.0, circles))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pushforward.data.calendar import DIGITS_OF_SINE
 from pushforward.detection.table.ends import COST, FARTHEST, SMALLEST, Ends
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.mixture import Mixture
@@ -18,8 +19,8 @@ __all__ = ["EndsGraph", "LinearGraph", "MixtureGraph", "TailScaleGraph", "TailsG
 _ROUNDING = 4e-9
 """Relative difference below which two values of a statistic are equal: distances have eight digits."""
 
-_ROUNDING_OF_SINE = 2e-15
-"""Difference of cos and sin of the same instant in two runtimes, and some: many training rows can have the same one."""
+_ROUNDING_OF_SINE = 1.5 * 10**-DIGITS_OF_SINE
+"""Cos and sin of one instant can differ by one unit of the last decimal in two runtimes, and many training rows can have the same one."""
 
 
 class LinearGraph(Part):
