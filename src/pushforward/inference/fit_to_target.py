@@ -48,6 +48,8 @@ _FARTHEST = 50.0
 """Interquartile ranges from the median beyond which a point of short chains is an outlier."""
 _SECOND_MODE = math.log(0.01)
 """Log of the mass of a second mode, in that of the largest, from which on the objective is for several modes."""
+_NEGLIGIBLE = 10.0
+"""Nats by which the mass of a mode may be below that of the largest for it to count where the flow starts."""
 _TIME_OF_CHAINS = 0.1
 """Part of ``max_time`` after which short chains end, before training and after it."""
 
@@ -285,8 +287,7 @@ class _Search:
     def rows(self) -> Tensor:
         """Rows of the best of several normal mixtures: the one with the largest E[log p - log q]."""
         if self._rows is None:
-            largest = self.modes[0].log_mass
-            start_modes = [mode for mode in self.modes if mode.log_mass > largest - 10.0]
+            start_modes = self._start_modes()
             broad = Mode(
                 torch.zeros(self.target.features, dtype=torch.float64), 0.0,
                 self.spread / 2 * torch.eye(self.target.features, dtype=torch.float64), 0.0,
@@ -320,7 +321,7 @@ class _Search:
         return rows if self._moved else None
 
     def even_rows(self) -> Tensor:
-        """Rows around all modes that were found, each with the same mass, so that a flow starts wider than its target."""
+        """Rows around the modes of the start, each with the same mass, so that a flow starts wider than its target."""
         if self._rows is None:
             self._rows = laplace_draws(self._even(), _START_ROWS, self.generator).to(self.device)
         return self._rows
@@ -329,8 +330,12 @@ class _Search:
         """Log-density of :meth:`even_rows`."""
         return mixture_log_prob(self._even(), u)
 
+    def _start_modes(self) -> list[Mode]:
+        """The modes but for those of negligible mass, which would set the scale of the flow and fill the buffer for nothing."""
+        return [mode for mode in self.modes if mode.log_mass > self.modes[0].log_mass - _NEGLIGIBLE]
+
     def _even(self) -> list[Mode]:
-        return [replace(mode, log_mass=0.0) for mode in self.modes]
+        return [replace(mode, log_mass=0.0) for mode in self._start_modes()]
 
     @torch.no_grad()
     def _bound(self, modes: list[Mode], inflate: float) -> float:
