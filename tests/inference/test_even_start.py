@@ -1,4 +1,4 @@
-"""Rows from which a flow for several modes starts: the same number around each mode that has mass."""
+"""A flow for several modes: where it starts, and which of its weights are the best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from pushforward.inference import Target
+from pushforward import inference
+from pushforward.inference import Target, reverse_kl
 from pushforward.inference.fit_to_target import _Search
 
 
@@ -30,3 +31,26 @@ def test_a_mode_of_negligible_mass_gets_no_rows():
     assert float((rows[:, 0] > 0).double().mean()) == pytest.approx(0.5, abs=0.05)
     at_the_first = float(search.even_log_prob(torch.full((1, 2), -2.5, dtype=torch.float64)))
     assert at_the_first == pytest.approx(math.log(0.5) - math.log(2 * math.pi), abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::pushforward.errors.PushforwardWarning")  # a few steps only
+@pytest.mark.parametrize(("objective", "best"), [("fab", 10), ("reverse-kl", 0)])
+def test_few_draws_where_the_target_is_tiny_do_not_decide_which_weights_are_kept(monkeypatch, objective, best):
+    """A flow that covers a narrow neck has draws beside it, where log p is -1e6; its weights are the better ones all the same."""
+    start = torch.linspace(-8, 2, 2_048, dtype=torch.float64)
+    trained = torch.zeros(2_048, dtype=torch.float64)
+    trained[0] = -1e6
+    found = iter([start, trained])
+    monkeypatch.setattr(reverse_kl, "log_ratios", lambda *_: (None, next(found), None))
+    fit = inference.fit_to_target(
+        2, lambda x: -0.5 * x.square().sum(-1), objective=objective, max_steps=10, draws=200, progress="silent"
+    )
+    assert fit.training.best_step == best
+    assert fit.training.history[-1]["validation"] == pytest.approx(-1e6 / 2_048)
+
+
+def test_the_least_log_ratio_leaves_the_others_and_what_is_outside():
+    ratios = torch.tensor([0.0, 0.0, -1e6, -math.inf], dtype=torch.float64)
+    kept = reverse_kl._with_least(ratios)
+    assert kept[[0, 1, 3]].tolist() == [0.0, 0.0, -math.inf]
+    assert float(kept[2]) == pytest.approx(math.log(0.5) - 10)

@@ -47,7 +47,7 @@ def test_forty_modes():
     options = {"spread": 40.0, "restarts": 64, "learning_rate": 2e-3, "progress": "silent"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PushforwardWarning)
-        plain = inference.fit_to_target(2, log_density, max_steps=100, **options)
+        plain = inference.fit_to_target(2, log_density, objective="reverse-kl", max_steps=300, **options)
     assert plain.dropped_modes
     fit = inference.fit_to_target(2, log_density, objective="fab", max_steps=300, **options)
     nearest = torch.cdist(fit.draws, centers.double()).argmin(1)

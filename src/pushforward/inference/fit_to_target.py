@@ -179,7 +179,7 @@ def fit_to_target(
     )
     held_out = NoiseSource(flow, target, rows, batch, _HELD_OUT, config.seed)
     run = TargetRun(flow, train, held_out, config, make_plan(config, None), make_reporter(config.progress))
-    run.target = target
+    run.target, run.covers = target, objective == "fab"
     strategy = SingleModel(flow, config)
     if objective == "fab":
         from pushforward.inference.fab import FabLoss

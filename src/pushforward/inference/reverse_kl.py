@@ -31,6 +31,8 @@ _PROBES = 16
 _CONVERGED_ESS, _CONVERGED_K_HAT, _PROOF, _CONFIRMED = 0.99, 0.5, 10_000, 40_000
 _NOISE_OF_BOUND = 0.03
 """Nats by which the evidence of nearly equal weights may be below an earlier bound. One whose KL is 0.03 has a standard error of 0.005."""
+_LEAST_NATS = 10.0
+"""Nats below the mean weight beyond which all draws of a flow that covers its target count alike: none has a weight."""
 _FEW_INSIDE = 0.2
 """Part of the draws inside the support below which their mean says too little about where the support is."""
 _EVEN = 0.1
@@ -249,10 +251,15 @@ class TargetRun(Run):
     and no large tail, and those of more draws, which are others at every evaluation, have neither: fixed draws alone pass by
     chance at one of many evaluations. The flow then keeps these weights, also if an earlier bound was a little larger. If it
     was much larger, the flow has lost a part of the target, and training goes on: a bound is at most log Z.
+
+    With :attr:`covers` the best weights are those with the largest bound if no log ratio counts as less than that of a draw
+    without weight. A flow that covers a target with narrow parts has a few draws where p is exp(-1e6), which cost its weights
+    nothing, and its bound all.
     """
 
     target: Target
     converged = False
+    covers = False
 
     def stop_reason(self) -> str | None:
         """As for other runs; "converged" if the weights are nearly equal."""
@@ -267,7 +274,8 @@ class TargetRun(Run):
         ratios = torch.cat([log_ratios(self.model, self.target, z)[1] for z, _ in self.held_out.ordered()]).cpu()
         self.converged = self._converged(ratios)
         bound = lower_bound(ratios)
-        return bound, int((~torch.isfinite(ratios)).sum()), (int(self.converged), bound)
+        value = lower_bound(_with_least(ratios)) if self.covers else bound
+        return bound, int((~torch.isfinite(ratios)).sum()), (int(self.converged), value)
 
     def warn_about_rows_outside(self) -> None:
         """Nothing: the result of the fit says it."""
@@ -310,6 +318,12 @@ def lower_bound(log_ratios: Tensor) -> float:
     if not bool(finite.any()):
         return -math.inf
     return log_ratios[finite].mean().item() + 2 * math.log(finite.double().mean().item())
+
+
+def _with_least(log_ratios: Tensor) -> Tensor:
+    """The log ratios, of which those inside the support are at least that of a draw without weight."""
+    least = logmeanexp(log_ratios, 0) - _LEAST_NATS
+    return torch.where(torch.isfinite(log_ratios), torch.maximum(log_ratios, least), log_ratios)
 
 
 @torch.no_grad()
