@@ -6,6 +6,7 @@ them too.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "SignatureError",
     "StorageError",
     "TrainingError",
+    "in_words",
     "warn_caller",
 ]
 
@@ -92,6 +94,30 @@ class SchemaWarning(PushforwardWarning):
 
 
 _PACKAGE = str(Path(__file__).parent)
+
+
+def in_words(error: Exception) -> str:
+    """What an error says of content that is not trusted, for a sentence to a user.
+
+    The errors of Python for an absent entry or a wrong type name neither file nor entry: "'seed'", "'int' object is not iterable".
+
+    Args:
+        error: what reading the content raised.
+
+    Example:
+        >>> from pushforward.errors import in_words
+        >>> in_words(KeyError("seed"))
+        "its entry 'seed' is missing."
+    """
+    if isinstance(error, PushforwardError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"its entry {str(error.args[0] if error.args else '')[:80]!r} is missing."
+    if isinstance(error, MemoryError):
+        return "it would need more memory than there is."
+    if unknown := re.search(r"unexpected keyword argument '(.{1,80})'", str(error)):
+        return f"this version of pushforward does not know its entry {unknown[1]!r}."
+    return "its entries have types or sizes that do not fit each other."
 
 
 def warn_caller(message: str | Warning, category: type[Warning] = PushforwardWarning) -> None:

@@ -20,6 +20,7 @@ from pushforward.errors import (
     PushforwardError,
     SchemaError,
     StorageError,
+    in_words,
     warn_caller,
 )
 from pushforward.numerics.checks import check_integer
@@ -133,7 +134,7 @@ class CustomScore(InputScore):
         except StorageError:
             raise
         except (TypeError, KeyError, AttributeError, PushforwardError) as error:
-            raise StorageError(f"its score is not one that pushforward writes: {error!r}") from error
+            raise StorageError(f"its score is not one that pushforward writes: {in_words(error)}") from error
         rows = probes if shape is not None else probes.numpy()
         score = cls(scorer_of(detector, None), rows, schema=schema, shape=shape, expected=expected)
         score._name = str(name)[:80]

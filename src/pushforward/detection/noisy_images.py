@@ -16,7 +16,7 @@ from pushforward.detection.projected_mixture import ProjectedMixture
 from pushforward.detection.scores import TransformationScore
 from pushforward.detection.scores.surprise_sum import surprise, surprise_scale
 from pushforward.detection.transformation_training import fit_transformations, information
-from pushforward.errors import PushforwardError, StorageError
+from pushforward.errors import PushforwardError, StorageError, in_words
 from pushforward.numerics.checks import check_integer
 
 __all__ = ["NoisyImages"]
@@ -175,7 +175,7 @@ class NoisyImages:
         except StorageError:
             raise
         except (TypeError, KeyError, AttributeError, RuntimeError, PushforwardError) as error:
-            raise StorageError(f"the smoothed score is not one that pushforward writes: {error!r}") from error
+            raise StorageError(f"the smoothed score is not one that pushforward writes: {in_words(error)}") from error
         return self
 
 

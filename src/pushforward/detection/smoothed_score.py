@@ -17,7 +17,15 @@ from pushforward.detection.input_score import InputScore
 from pushforward.detection.noisy_images import NoisyImages
 from pushforward.detection.projected_mixture import ProjectedMixture
 from pushforward.detection.smoothing import Smoothing
-from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, StorageError, warn_caller
+from pushforward.errors import (
+    ConfigError,
+    InputError,
+    PushforwardError,
+    SchemaError,
+    StorageError,
+    in_words,
+    warn_caller,
+)
 from pushforward.numerics.checks import check_integer, check_positive
 
 __all__ = ["SmoothedScore", "fit_smoothed_score", "smoothing_options"]
@@ -143,7 +151,7 @@ class SmoothedScore(InputScore):
         except StorageError:
             raise
         except (TypeError, KeyError, PushforwardError) as error:
-            raise StorageError(f"its smoothed score is not one that pushforward writes: {error!r}") from error
+            raise StorageError(f"its smoothed score is not one that pushforward writes: {in_words(error)}") from error
 
     def _unsupported(self, method: str) -> ConfigError:
         return ConfigError(f"{method} is not for guards with smoothing.")

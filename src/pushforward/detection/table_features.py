@@ -14,7 +14,7 @@ from pushforward.data import Column, Schema
 from pushforward.data.calendar import PERIODS, calendar_columns, periods_of
 from pushforward.data.column import CODED
 from pushforward.data.instants import ends_of
-from pushforward.errors import StorageError
+from pushforward.errors import InputError, StorageError, in_words
 from pushforward.transforms import AugmentMissing, Cast, Jitter, LatticeDequantize, SoftTail, Standardize, Transform
 
 __all__ = ["TableFeatures"]
@@ -345,12 +345,18 @@ class TableFeatures:
             singletons = tuple((_index(i, len(schema)), _index(s, rows + 1)) for i, s in data.get("singletons", ()))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
-                f"the file describes the table's features in a form that pushforward never writes: {error!r}"
+                f"the file describes the table's features in a form that pushforward never writes: {in_words(error)}"
             ) from error
-        if sorted([*kept, *(i for i, _ in constants)]) != list(range(len(schema))):
-            raise StorageError("the file's features must have each column once, as kept or as constant.")
+        if sorted([*kept, *(i for i, _ in constants)]) != list(range(len(schema))) or list(kept) != sorted(kept):
+            raise StorageError("the file's features must have each column once and in order, as kept or as constant.")
         if len(fills) != len(kept) or len(set(indicators)) < len(indicators):
             raise StorageError("the file's features need one usual value each, and at most one missing indicator.")
+        if not all(_are_cells(np.array([fill]), schema.columns[i]) for i, fill in zip(kept, fills, strict=True)):
+            raise StorageError("the file's features have a usual value that is no category of its column.")
+        if any(not schema.columns[kept[k]].time for k in (*(k for k, _ in calendar), *(each[0] for each in instants))):
+            raise StorageError("the file's features read instants in a column that has none.")
+        if len(set(calendar)) < len(calendar) or len({each[0] for each in instants}) < len(instants):
+            raise StorageError("the file's features read the same instants twice.")
         if len({i for i, _, _ in lattices}) < len(lattices) or not all(step > 0 for _, _, step in lattices):
             raise StorageError("the file's features need at most one lattice each, and its step must be positive.")
         if not all(first <= low <= high <= last for _, first, last, low, high in instants):
@@ -358,6 +364,20 @@ class TableFeatures:
         if any(schema.columns[i].kind != "categorical" for i, _ in singletons):
             raise StorageError("the file's features count categories in a column that has none: use an intact copy.")
         return cls(schema, kept, indicators, fills, constants, lattices, rows, calendar, instants, singletons)
+
+    def check_matrix(self, rows: np.ndarray) -> None:
+        """Check that stored rows of the matrix, from an untrusted file, have codes of the categories, and flags.
+
+        Args:
+            rows: ``(m, len(owners))``.
+
+        Raises:
+            StorageError: if not.
+        """
+        flags = rows[:, len(self.kept) : self.n_features]
+        cells = all(_are_cells(rows[:, k], self.schema.columns[i]) for k, i in enumerate(self.kept))
+        if not cells or not np.all(np.isin(flags, (0.0, 1.0))):
+            raise StorageError("its stored rows have a cell that is no category of its column.")
 
     def _never_missing(self, column: int) -> bool:
         """Whether a missing cell is infinitely unlikely in a column: numbers of which none was missing."""
@@ -375,6 +395,13 @@ class TableFeatures:
             near = constant_tolerance(self.schema.columns[i], value)
             unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= near)  # NaN is another value too
         return unseen
+
+
+def _are_cells(values: np.ndarray, column: Column) -> bool:
+    """Whether numbers can be encoded cells of a column: the codes of its categories or flags, or any numbers."""
+    if column.kind not in CODED:
+        return True
+    return bool(np.all(np.isin(values, np.arange(2 if column.kind == "boolean" else len(column.categories)))))
 
 
 def _usual(kind: str, observed: np.ndarray) -> float:
@@ -407,19 +434,19 @@ def constant_tolerance(column: Column, value: float) -> float:
 
 def _index(value: Any, below: int = 1 << 40) -> int:
     if type(value) is not int or not 0 <= value < below:
-        raise ValueError(f"{str(value)[:80]} is not an integer from 0 to {below - 1}")
+        raise InputError(f"{str(value)[:80]} is not an integer from 0 to {below - 1}")
     return value
 
 
 def _period(name: Any) -> str:
     if name not in PERIODS:
-        raise ValueError(f"{str(name)[:80]} is not a period of the calendar")
+        raise InputError(f"{str(name)[:80]} is not a period of the calendar")
     return name
 
 
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{str(value)[:80]} is not a finite number")
+        raise InputError(f"{str(value)[:80]} is not a finite number")
     return float(value)
 
 

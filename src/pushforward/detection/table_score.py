@@ -25,7 +25,15 @@ from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_reasons import explain_rows
-from pushforward.errors import ConfigError, InputError, SchemaWarning, StorageError, TrainingError, warn_caller
+from pushforward.errors import (
+    ConfigError,
+    InputError,
+    SchemaWarning,
+    StorageError,
+    TrainingError,
+    in_words,
+    warn_caller,
+)
 from pushforward.models import Ensemble, Flow
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training import TrainingConfig
@@ -240,12 +248,15 @@ class TableScore(InputScore):
             n_draws, strict = check_integer("n_draws", n_draws), description.get("strict", False) is True
         except (TypeError, KeyError, AttributeError, ConfigError) as error:
             raise StorageError(
-                f"it describes its score of tables in a form that pushforward never writes: {error!r}"
+                f"it describes its score of tables in a form that pushforward never writes: {in_words(error)}"
             ) from error
         features = TableFeatures.from_json(features)
         pool = Pool.unpack(pool, tensors, f"{prefix}pool.")
         if len(pool.coordinates.kind) != len(features.owners):
             raise StorageError(f"its pool does not read the table's {len(features.owners)} features.")
+        if not np.array_equal(pool.reasons.group, features.owners):
+            raise StorageError("its reasons have the columns of another table.")
+        features.check_matrix(pool.reasons.rows)
         if density is None:
             return cls(features, pool, None, n_draws, strict)
         model = io.unpack(density, tensors, f"{prefix}density.")

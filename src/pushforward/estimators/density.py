@@ -11,7 +11,7 @@ import torch
 from sklearn.base import BaseEstimator, DensityMixin
 
 from pushforward.detection.batching import by_batches
-from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError, in_words
 from pushforward.estimators.column_bounds import bounds_of, check_inside, plain_bounds
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, unpack, write
@@ -180,7 +180,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
             estimator = cls(**header["options"])
             names, description = header["names"], header["model"]
         except Exception as error:  # the content is not trusted; every failure means the same to the caller
-            raise StorageError(f"{path} does not contain a density that pushforward wrote: {error}") from error
+            raise StorageError(
+                f"{path} does not contain a density that pushforward wrote: {in_words(error)}"
+            ) from error
         model = unpack(description, tensors, "model.")
         if not isinstance(model, Flow) or len(model.shape) != 1:
             raise StorageError(f"{path} does not contain a density of a table.")

@@ -16,7 +16,7 @@ from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table_score import TableScore
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import ConfigError, StorageError, in_words
 from pushforward.estimators.guard_options import check_embedder, check_options
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.training_data import TrainingData
@@ -144,8 +144,11 @@ def guard_from(
         check_options(guard.get_params())
         guard.seed_ = int(header["seed"])
         guard.ignored_ = tuple(map(str, header.get("ignored", ())))
-        scores = tensors.pop("calibration").numpy()
-        kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
+        calibration = tensors.pop("calibration")
+        if calibration.dtype != torch.float64:
+            raise StorageError("its calibration scores have the wrong type.")
+        scores = calibration.numpy()
+        kind = _kind_of_score(header["reads"]) if guard.smoothing is None else SmoothedScore
         if custom:
             guard.score_ = CustomScore.unpack(header["score"], tensors, "score.", score)
             guard.score = guard.score_.scorer
@@ -165,10 +168,16 @@ def guard_from(
             guard.training_ = TrainingData.unpack(header["training"], tensors, "training.", schema)
         guard._calibrate(scores)
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
-        raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
+        raise StorageError(f"{path} does not contain a guard that pushforward wrote: {in_words(error)}") from error
     if isinstance(guard.score_, CustomScore) and not isinstance(score, _Absent):
         guard.score_.recognize()
     return guard
+
+
+def _kind_of_score(reads: Any) -> type[InputScore]:
+    if not isinstance(reads, str) or reads not in _SCORES:
+        raise StorageError(f"it reads {str(reads)[:40]!r}, and a guard reads {' or '.join(_SCORES)}.")
+    return _SCORES[reads]
 
 
 def _check_score(name: str, header: dict[str, Any], score: Any) -> bool:

@@ -16,7 +16,7 @@ from pushforward.detection.network.examples import Examples
 from pushforward.detection.network.head import Head
 from pushforward.detection.network.padding import Padding
 from pushforward.detection.network.storage import pack_score, unpack_score
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import ConfigError, StorageError, in_words
 from pushforward.numerics.checks import check_integer
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def read_network_guard(
     except StorageError as error:
         if "members=" in str(error):
             raise StorageError(f"{name}: {error}") from None
-        raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
+        raise StorageError(f"{name} does not contain a guard that pushforward wrote: {in_words(error)}") from error
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
-        raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
+        raise StorageError(f"{name} does not contain a guard that pushforward wrote: {in_words(error)}") from error
 
 
 def _names(columns: Any) -> list[str] | None:

@@ -14,7 +14,7 @@ from pushforward import io
 from pushforward.data import split_indices
 from pushforward.detection.conformal.likelihood_ratio import ClassifierRatio
 from pushforward.detection.conformal.weighted import WeightedCalibrator
-from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError, in_words
 from pushforward.estimators.guard import Guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, guard_from
 from pushforward.estimators.guard_inputs import listed
@@ -208,7 +208,7 @@ class ShiftedGuard:
         except ConfigError:
             raise
         except Exception as error:  # the content is not trusted; every failure means the same to the caller
-            raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
+            raise StorageError(f"{name} does not contain a guard that pushforward wrote: {in_words(error)}") from error
         return shifted
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError, in_words
 from pushforward.numerics.checks import check_number
 
 __all__ = ["ClassifierRatio"]
@@ -114,7 +114,7 @@ class ClassifierRatio:
             ratio._probability = _Logistic(**{name: tensors[name].numpy() for name in _Logistic._fields})
             ratio._probability.check()
         except (KeyError, TypeError, ConfigError) as error:
-            raise StorageError(f"it has no likelihood ratio that pushforward wrote: {error}") from error
+            raise StorageError(f"it has no likelihood ratio that pushforward wrote: {in_words(error)}") from error
         return ratio
 
     def _require_fitted(self) -> None:

@@ -18,7 +18,7 @@ from pushforward.detection.selective.set_scores import (
     least_ambiguous_scores,
     row_uniform,
 )
-from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError, in_words
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 
 __all__ = ["PredictionSets"]
@@ -201,7 +201,9 @@ class PredictionSets:
             pieces = [scores[end - count : end] if count else None for end, count in zip(ends, parts, strict=True)]
             return sets._set(classes, pieces)
         except (TypeError, KeyError, ValueError) as error:
-            raise StorageError(f"its prediction sets are not ones that pushforward writes: {error!r}") from error
+            raise StorageError(
+                f"its prediction sets are not ones that pushforward writes: {in_words(error)}"
+            ) from error
 
     def _set(self, classes: int, parts: list[NDArray[np.float64] | None]) -> Self:
         options = self.options

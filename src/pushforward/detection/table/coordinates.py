@@ -99,7 +99,7 @@ class Coordinates(Arrays):
     def check(self) -> None:
         """Raise ValueError unless the arrays fit each other."""
         self.require(self.starts.shape == (len(self.kind) + 1,) and self.starts[0] == 0)
-        self.require(self.starts[-1] == len(self.sizes))
+        self.require(self.starts[-1] == len(self.sizes) and np.array_equal(self.starts, np.rint(self.starts)))
         self.require(
             bool(np.all(np.diff(self.starts)[self.kind == _CATEGORICAL] >= 2)) and bool(np.all(self.sizes > 0))
         )

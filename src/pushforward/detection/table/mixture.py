@@ -99,4 +99,4 @@ class Mixture(Arrays):
         """Raise ValueError unless the arrays fit each other."""
         d, r, k = len(self.mean), self.directions.shape[1], len(self.weights)
         self.require(self.directions.shape == (d, r) and self.means.shape == (k, r) and k > 0)
-        self.require(self.factors.shape == (k, r, r) and self.remaining.shape == (1,))
+        self.require(self.factors.shape == (k, r, r) and self.remaining.shape == (1,) and self.remaining[0] >= 0)

@@ -119,6 +119,7 @@ class Neighbors(Arrays):
         """Raise ValueError unless the arrays fit each other."""
         self.require(self.reference.ndim == 2 and len(self.reference) > 1)
         self.require(self.kth.shape == self.reach.shape == (len(self.reference),))
+        self.require(bool(np.all(self.kth >= 0) and np.all(self.reach >= 0)))
 
 
 def _without_itself(distances: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from pushforward.detection.table.reasons import Reasons
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.tails import Tails
-from pushforward.errors import StorageError
+from pushforward.errors import StorageError, in_words
 
 __all__ = ["Pool"]
 
@@ -201,7 +201,9 @@ class Pool:
             weighted = {(str(f), str(n)): float(w) for f, n, w in description["weights"]}
             report = {str(name): float(area) for name, area in description["report"].items()}
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise StorageError(f"its pool of statistics is not one that pushforward writes: {error!r}") from error
+            raise StorageError(
+                f"its pool of statistics is not one that pushforward writes: {in_words(error)}"
+            ) from error
         has_ends = _ENDS in families  # not in files of earlier versions
         families = [family for family in families if family != _ENDS]
         if not weighted or not set(families) <= set(FAMILIES) or not {"linear"} <= set(families):
@@ -223,6 +225,8 @@ class Pool:
             or (ends is not None and len(ends.origin) != width)
         ):
             raise StorageError("the parts of its pool have different numbers of coordinates.")
+        if not np.array_equal(spaces.free, coordinates.free):
+            raise StorageError("the parts of its pool scale different coordinates.")
         weight = np.array(list(weighted.values()))
         if not math.isclose(float(weight.sum()), 1.0, rel_tol=1e-6):
             raise StorageError("the weights of its pool do not add up to 1.")

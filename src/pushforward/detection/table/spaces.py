@@ -113,6 +113,10 @@ class Spaces(Arrays):
         self.require(self.starts.shape == (d + 1,) and self.whitening.shape == (d, d))
         self.require(self.starts[0] == 0 and self.starts[-1] == len(self.knots) == len(self.ranks))
         self.require(bool(np.all(np.diff(self.starts) >= 1) and np.all(self.spread > 0) and np.all(self.scale > 0)))
+        self.require(np.array_equal(self.starts, np.rint(self.starts)) and bool(np.all(np.isin(self.free, (0.0, 1.0)))))
+        inside = np.delete(np.arange(len(self.knots)), self.starts[:-1].astype(int))  # knots that have one before them
+        self.require(bool(np.all(self.knots[inside] > self.knots[inside - 1])))
+        self.require(bool(np.all(self.ranks[inside] >= self.ranks[inside - 1])))
 
 
 def _spread_of_integers(column: np.ndarray) -> float:
