@@ -6,10 +6,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pushforward as pf
 from pushforward.data import load_image_sample
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -123,3 +124,12 @@ def test_other_models_are_refused(tmp_path):
     (tmp_path / "model").mkdir()
     with pytest.raises(StorageError, match="is not an MLflow model of a guard"):
         load_model(str(tmp_path / "model"))
+
+
+def test_a_guard_that_mlflow_could_not_load_is_refused(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    embedded = pf.Guard(0.1, effort="fast", embed=torch.nn.Linear(3, 2).eval(), random_state=0).fit(rows)
+    for guard, words in ((embedded, "cannot load a guard with embed="), (pf.FlowDensity(), "got FlowDensity")):
+        with pytest.raises(ConfigError, match=words):
+            save_model(guard, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

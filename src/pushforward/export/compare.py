@@ -120,8 +120,9 @@ def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, n
         raise ConfigError('to run an ONNX file needs onnxruntime: pip install "pushforward[export]".') from None
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     names = tuple(value.name for value in session.get_inputs())
+    matrix = names == ("X",) and len(session.get_inputs()[0].shape) == 2  # and no column of this name
     outputs = [value.name for value in session.get_outputs()]
-    feeds = graph_inputs(guard, X, names)
+    feeds = graph_inputs(guard, X, names, matrix=matrix)
     count = len(next(iter(feeds.values())))
     parts: list[Any] = [
         session.run(None, {name: values[a : a + _ROWS] for name, values in feeds.items()})
@@ -143,13 +144,15 @@ def _run_pt2(path: str | os.PathLike[str], feeds: dict[str, np.ndarray]) -> dict
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
-def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...], *, matrix: bool | None = None) -> dict[str, np.ndarray]:
     """The inputs of a graph for rows that the guard reads: ``{"X": matrix}``, ``{"images": ...}`` or one vector a column.
 
     Args:
         guard: that was exported.
         X: rows or images, as for ``guard.assess``.
         names: of the graph's inputs, in order.
+        matrix: whether a table enters as one matrix; None: if the only name is "X". A graph of columns whose only column has this
+            name needs False.
 
     Raises:
         InputError: for rows that the guard does not read.
@@ -161,14 +164,15 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...]) -> dict[str, np.n
         >>> pf.export.graph_inputs(guard, x[:3], ("X",))["X"].shape
         (3, 2)
     """
+    if guard.embed is not None:
+        X = guard.embedder_(X)
     if guard.reads_images:
-        images = as_images(X).numpy()
-        return {"images": images if images.dtype == np.uint8 else images.astype(np.int32)}
+        return {"images": _pixels(guard, X)}
     schema = guard.schema_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        encoded = schema.encode(X, strict=False)[0]
-    if names == ("X",):
+        encoded = schema.encode(X, strict=False, owner="Guard")[0]
+    if names == ("X",) if matrix is None else matrix:
         return {"X": np.ascontiguousarray(encoded, dtype=np.float64)}
     if len(names) != len(schema):
         raise InputError(
@@ -184,3 +188,15 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...]) -> dict[str, np.n
         else:
             feeds[name] = np.ascontiguousarray(encoded[:, index])
     return feeds
+
+
+def _pixels(guard: Guard, X: Any) -> np.ndarray:
+    """Images in the type that the graph takes."""
+    images, top = as_images(X).numpy(), getattr(guard.score_, "top", 255)
+    kind = np.dtype(np.uint8 if top < 256 else np.int32)
+    if images.size and images.max() > np.iinfo(kind).max:
+        raise InputError(
+            f"the graph takes images of {kind.name}, and these have numbers up to {images.max()}: they are alarms of the guard, and "
+            "no other program can give them to the graph."
+        )
+    return images.astype(kind, copy=False)

@@ -34,7 +34,7 @@ def save_model(guard: Guard, path: str | os.PathLike[str], **options: Any) -> No
         options: further arguments of ``mlflow.pyfunc.save_model``, such as ``input_example`` and ``metadata``.
 
     Raises:
-        ConfigError: without the package mlflow.
+        ConfigError: without the package mlflow, or for a guard with ``embed``, which MLflow could not load without its network.
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -61,7 +61,7 @@ def log_model(guard: Guard, name: str = "guard", **options: Any) -> Any:
         MLflow's ``ModelInfo``; its ``model_uri`` is what :func:`load_model` and ``mlflow.pyfunc.load_model`` take.
 
     Raises:
-        ConfigError: without the package mlflow.
+        ConfigError: as :func:`save_model`.
     """
     mlflow = _mlflow()
     place = "name" if int(mlflow.__version__.split(".")[0]) >= 3 else "artifact_path"
@@ -150,7 +150,14 @@ def _load_pyfunc(path: str) -> GuardModel:
 
 def _arguments(guard: Guard, folder: str, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of MLflow's save_model and log_model, after the guard was written to a folder."""
+    if not isinstance(guard, Guard):
+        raise ConfigError(f"an MLflow model is made of a Guard; got {type(guard).__name__}.")
     require_fitted(guard)
+    if guard.embed is not None:
+        raise ConfigError(
+            "MLflow cannot load a guard with embed=, since the network is not in the file: fit a guard on the features of the network, and "
+            "log the network by itself."
+        )
     file = Path(folder, _FILE)
     guard.save(file)
     return {
