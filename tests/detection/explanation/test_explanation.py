@@ -171,6 +171,17 @@ def test_a_usual_instant_is_no_second_reason() -> None:
     assert not any("which is usual" in words for words in later)
 
 
+def test_an_infinite_cell_is_infinite_in_a_table_and_absent_in_json(guard: pf.Guard) -> None:
+    rows = frame(2, seed=2).astype({"jobs": float})
+    rows.loc[1, "jobs"] = -np.inf
+    found = explained(guard, rows)
+    table = found.to_frame(k=1)
+    assert np.isfinite(table["excess"][0])
+    assert (table["column"][1], table["excess"][1], table["value"][1]) == ("jobs", math.inf, "-inf")
+    record = found.to_records(k=1)[1]
+    assert (record["excess"], record["value"]) == (None, None)
+
+
 def test_records_table_and_frame(guard: pf.Guard) -> None:
     rows = frame(6, seed=4)
     found = explained(guard, rows)

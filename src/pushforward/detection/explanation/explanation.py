@@ -122,14 +122,17 @@ class Explanation:
 
     def to_records(self, k: int | None = 3) -> list[dict[str, Any]]:
         """The k most unusual columns of every row as dictionaries of plain JSON types, with their rank from 1."""
-        return [
-            {"row": reason.row, "rank": rank} | reason.to_record()
-            for row in range(len(self))
-            for rank, reason in enumerate(self.reasons(row, k), 1)
-        ]
+        return [{"row": reason.row, "rank": rank} | reason.to_record() for rank, reason in self._ranked(k)]
+
+    def _ranked(self, k: int | None) -> list[tuple[int, Reason]]:
+        """The k most unusual columns of every row, with their rank from 1."""
+        return [pair for row in range(len(self)) for pair in enumerate(self.reasons(row, k), 1)]
 
     def to_table(self, k: int | None = 3) -> pa.Table:
-        """:meth:`to_records` as a ``pyarrow.Table``; values and usual values are text, because columns differ in type."""
+        """:meth:`to_records` as a ``pyarrow.Table``, in which infinite numbers stay infinite.
+
+        Values and usual values are text, because columns differ in type.
+        """
         import pyarrow as pa
 
         types = {
@@ -137,7 +140,10 @@ class Explanation:
             "value": pa.string(), "usual_low": pa.string(), "usual_high": pa.string(), "usual_value": pa.string(),
             "p_value": pa.float64(), "sentence": pa.string(),
         }  # fmt: skip
-        records = self.to_records(k)
+        records = []
+        for rank, reason in self._ranked(k):
+            far = {"excess": reason.excess, "value": reason.value} if reason.kind == "infinite" else {}  # not in JSON
+            records.append({"row": reason.row, "rank": rank} | reason.to_record() | far)
         texts = {name for name, kind in types.items() if kind == pa.string()}
         columns = {
             name: [
