@@ -33,6 +33,18 @@ def test_a_mode_of_negligible_mass_gets_no_rows():
     assert at_the_first == pytest.approx(math.log(0.5) - math.log(2 * math.pi), abs=1e-3)
 
 
+def test_modes_with_little_mass_each_get_rows():
+    """Thousands of them, of which a search finds a few, may have most of the mass."""
+
+    def target(x):
+        parts = torch.stack([-0.5 * (x - mean).square().sum(-1) for mean in (-5.0, 5.0)])
+        return torch.logaddexp(parts[0], parts[1] - 20)
+
+    starts = torch.tensor([[-4.0, -4.0], [4.0, 4.0]])
+    rows = _Search(Target(target, 2), starts, 8, 2.0, 0, torch.device("cpu"), None).even_rows()
+    assert float((rows[:, 0] > 0).double().mean()) == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.mark.filterwarnings("ignore::pushforward.errors.PushforwardWarning")  # a few steps only
 @pytest.mark.parametrize(("objective", "best"), [("fab", 10), ("reverse-kl", 0)])
 def test_few_draws_where_the_target_is_tiny_do_not_decide_which_weights_are_kept(monkeypatch, objective, best):

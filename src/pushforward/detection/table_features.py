@@ -352,7 +352,9 @@ class TableFeatures:
         if len(fills) != len(kept) or len(set(indicators)) < len(indicators):
             raise StorageError("the file's features need one usual value each, and at most one missing indicator.")
         if not all(_are_cells(np.array([fill]), schema.columns[i]) for i, fill in zip(kept, fills, strict=True)):
-            raise StorageError("the file's features have a usual value that is no category of its column.")
+            raise StorageError(
+                "the file's features have a usual value that is no category of its column: use an intact copy."
+            )
         if any(not schema.columns[kept[k]].time for k in (*(k for k, _ in calendar), *(each[0] for each in instants))):
             raise StorageError("the file's features read instants in a column that has none.")
         if len(set(calendar)) < len(calendar) or len({each[0] for each in instants}) < len(instants):
@@ -377,7 +379,7 @@ class TableFeatures:
         flags = rows[:, len(self.kept) : self.n_features]
         cells = all(_are_cells(rows[:, k], self.schema.columns[i]) for k, i in enumerate(self.kept))
         if not cells or not np.all(np.isin(flags, (0.0, 1.0))):
-            raise StorageError("its stored rows have a cell that is no category of its column.")
+            raise StorageError("its stored rows have a cell that is no category of its column: use an intact copy.")
 
     def _never_missing(self, column: int) -> bool:
         """Whether a missing cell is infinitely unlikely in a column: numbers of which none was missing."""
@@ -434,19 +436,19 @@ def constant_tolerance(column: Column, value: float) -> float:
 
 def _index(value: Any, below: int = 1 << 40) -> int:
     if type(value) is not int or not 0 <= value < below:
-        raise InputError(f"{str(value)[:80]} is not an integer from 0 to {below - 1}")
+        raise InputError(f"{str(value)[:80]} is not an integer from 0 to {below - 1}: use an intact copy of the file.")
     return value
 
 
 def _period(name: Any) -> str:
     if name not in PERIODS:
-        raise InputError(f"{str(name)[:80]} is not a period of the calendar")
+        raise InputError(f"{str(name)[:80]} is not a period of the calendar: use an intact copy of the file.")
     return name
 
 
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise InputError(f"{str(value)[:80]} is not a finite number")
+        raise InputError(f"{str(value)[:80]} is not a finite number: use an intact copy of the file.")
     return float(value)
 
 

@@ -255,7 +255,7 @@ class TableScore(InputScore):
         if len(pool.coordinates.kind) != len(features.owners):
             raise StorageError(f"its pool does not read the table's {len(features.owners)} features.")
         if not np.array_equal(pool.reasons.group, features.owners):
-            raise StorageError("its reasons have the columns of another table.")
+            raise StorageError("its reasons have the columns of another table: use an intact copy.")
         features.check_matrix(pool.reasons.rows)
         if density is None:
             return cls(features, pool, None, n_draws, strict)

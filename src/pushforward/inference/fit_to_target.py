@@ -49,7 +49,9 @@ _FARTHEST = 50.0
 _SECOND_MODE = math.log(0.01)
 """Log of the mass of a second mode, in that of the largest, from which on the objective is for several modes."""
 _NEGLIGIBLE = 10.0
-"""Nats by which the mass of a mode may be below that of the largest for it to count where the flow starts."""
+"""Nats by which the mass of a mode may be below that of the largest for reverse KL to start there."""
+_NEGLIGIBLE_OF_MANY = 30.0
+"""The same where the flow starts around all modes: thousands of modes with little mass each may have most of it, as in Many Well."""
 _TIME_OF_CHAINS = 0.1
 """Part of ``max_time`` after which short chains end, before training and after it."""
 
@@ -287,7 +289,7 @@ class _Search:
     def rows(self) -> Tensor:
         """Rows of the best of several normal mixtures: the one with the largest E[log p - log q]."""
         if self._rows is None:
-            start_modes = self._start_modes()
+            start_modes = self._above(_NEGLIGIBLE)
             broad = Mode(
                 torch.zeros(self.target.features, dtype=torch.float64), 0.0,
                 self.spread / 2 * torch.eye(self.target.features, dtype=torch.float64), 0.0,
@@ -330,12 +332,12 @@ class _Search:
         """Log-density of :meth:`even_rows`."""
         return mixture_log_prob(self._even(), u)
 
-    def _start_modes(self) -> list[Mode]:
+    def _above(self, nats: float) -> list[Mode]:
         """The modes but for those of negligible mass, which would set the scale of the flow and fill the buffer for nothing."""
-        return [mode for mode in self.modes if mode.log_mass > self.modes[0].log_mass - _NEGLIGIBLE]
+        return [mode for mode in self.modes if mode.log_mass > self.modes[0].log_mass - nats]
 
     def _even(self) -> list[Mode]:
-        return [replace(mode, log_mass=0.0) for mode in self._start_modes()]
+        return [replace(mode, log_mass=0.0) for mode in self._above(_NEGLIGIBLE_OF_MANY)]
 
     @torch.no_grad()
     def _bound(self, modes: list[Mode], inflate: float) -> float:

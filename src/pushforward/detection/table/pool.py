@@ -226,7 +226,7 @@ class Pool:
         ):
             raise StorageError("the parts of its pool have different numbers of coordinates.")
         if not np.array_equal(spaces.free, coordinates.free):
-            raise StorageError("the parts of its pool scale different coordinates.")
+            raise StorageError("the parts of its pool scale different coordinates: use an intact copy.")
         weight = np.array(list(weighted.values()))
         if not math.isclose(float(weight.sum()), 1.0, rel_tol=1e-6):
             raise StorageError("the weights of its pool do not add up to 1.")
