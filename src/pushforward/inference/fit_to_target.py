@@ -96,6 +96,9 @@ def fit_to_target(
     KL(q | p) by gradients along the path of the samples (Roeder et al. 2017; Agrawal and Domke 2024: large batches, such
     gradients and flows together match HMC). If draws fall outside the support of p, where log p is -inf, it also maximizes the
     part of q inside, see :class:`~pushforward.inference.reverse_kl.TargetLoss`. A tenth of the noise has heavier tails, so that the tails of q are fitted too.
+    If the search finds several modes, training minimizes the alpha-divergence with alpha = 2 instead, see ``objective``, and starts
+    around all of them.
+
     Training stops when the weights of 2,048 draws have an effective sample size of 99 %, those of 10,000 draws a k-hat of at most 0.5, and both hold for 40,000 new draws. Then draws of q, a tenth of them with a wider base so that the tails are covered, get importance weights. From these follow
     k-hat, the effective sample size and the evidence, and the modes of p are compared with q. Short Hamiltonian chains of p from draws of q look
     for parts of p that q lacks. A bad result gives a warning. Where many such chains leave the Laplace approximation, as on a banana, training
