@@ -159,8 +159,14 @@ def test_images_of_8_bits_are_compared_with_a_range_of_more():
     images = np.random.default_rng(0).integers(300, 1900, size=(200, 4, 4)).astype(np.uint16)
     guard = Guard(alpha=0.1, max_steps=3, random_state=0).fit(images)
     assert 0 < guard.score_.offset < 200 < 255 < guard.score_.top
-    dark = np.full((1, 4, 4), 200, np.uint8)  # inside, so without a warning, which would be an error here
-    assert (guard.anomaly_score(dark) == guard.anomaly_score(dark.astype(np.uint16))).all()
+    dark = np.full((1, 4, 4), 200, np.uint8)
+    with pytest.warns(
+        PushforwardWarning, match=rf"8 bits, and the training images have more, up to {guard.score_.top}"
+    ):
+        found = guard.anomaly_score(dark)
+    assert (
+        found == guard.anomaly_score(dark.astype(np.uint16))
+    ).all()  # without a warning, which would be an error here
 
 
 def test_images_of_0_and_1_among_gray_levels_give_a_warning(guard, clothes):

@@ -453,3 +453,27 @@ def test_reading_a_file_does_not_import_the_compiler(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(script), *(str(tmp_path / str(k)) for k in range(len(models)))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:-1] == ["[]"] * len(models)
+
+
+@pytest.mark.parametrize(
+    ("transform", "buffer", "values"),
+    [
+        (Permutation(3), "permutation", [0, 0, 1]),
+        (Permutation(3), "permutation", [0, 1, 3]),
+        (Permutation(3), "permutation", [-1, 0, 1]),
+        (Permutation((3, 2, 2), dim=-3), "permutation", [2, 2, 2]),
+        (pf.transforms.Coupling(4), "kept", [0, 0]),
+        (pf.transforms.Coupling(4), "inverse_order", [0, 1, 2, 3]),
+        (pf.transforms.Slice(3, 1), "dropped", [0, 1]),
+        (pf.transforms.Funnel(3, 1), "kept", [9]),
+        (pf.transforms.Squeeze((1, 2, 2)), "permutation", [0, 1, 2, 2**40]),
+        (pf.transforms.InvertibleConv1x1((2, 2, 2)), "permutation", [1, 1]),
+    ],
+)  # fmt: skip
+def test_an_order_of_coordinates_that_is_none_is_refused(transform, buffer, values):
+    description, tensors = io.pack(transform)
+    assert io.unpack(description, tensors).in_shape == transform.in_shape
+    wrong = torch.tensor(values)
+    assert wrong.shape == tensors[buffer].shape
+    with pytest.raises(StorageError, match=r"do not hold each of 0.*the file is damaged, so get it again"):
+        io.unpack(description, tensors | {buffer: wrong})

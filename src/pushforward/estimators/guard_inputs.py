@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pushforward.data import as_images, as_table, is_frame
@@ -146,7 +147,13 @@ def _check_many(shape: tuple[int, ...]) -> None:
 
 
 def _warn_of_scale(guard: Guard, images: Tensor) -> None:
-    """Warn of images of 0 and 1 only, such as masks and pixels that were divided by 255 and rounded, where no training image is so dark."""
+    """Warn of images of 0 and 1 only, such as masks and pixels that were divided by 255 and rounded, where no training image is so dark,
+    and of images of 8 bits where those of training had more, so that white is a dark gray."""
+    if images.dtype == torch.uint8 and getattr(guard.score_, "shift", 0):
+        warn_caller(
+            f"these images have 8 bits, and the training images have more, up to {guard.score_.top}: white is 255 in these and a dark gray there, "
+            "so most are alarms. Give images of the same depth, or multiply the pixels."
+        )
     training = getattr(guard, "training_", None)
     columns = () if training is None else training.columns
     darkest = float(columns[0].edges[0]) if columns else 0.0  # the smallest brightness, the mean of the pixels

@@ -30,6 +30,7 @@ from pushforward.inference.result import FoundMode, TargetFit
 from pushforward.inference.sbi_estimator import sbi_estimator
 from pushforward.inference.sequential import sequential
 from pushforward.inference.simulate import Simulations, simulate
+from pushforward.inference.summary import Summary, summarize
 from pushforward.inference.targets import Target
 from pushforward.inference.weights import ImportanceWeights, effective_sample_size, khat_threshold, pareto_smooth
 
@@ -57,6 +58,7 @@ __all__ = [
     "SimulationGuard",
     "SimulationPosterior",
     "Simulations",
+    "Summary",
     "Target",
     "TargetFit",
     "calibrate",
@@ -87,5 +89,6 @@ __all__ = [
     "sequential",
     "simplex",
     "simulate",
+    "summarize",
     "uniformity_p_value",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.display import card
 from pushforward.errors import InputError, KindError
+from pushforward.inference.summary import Summary, summarize
 from pushforward.inference.weights import ImportanceWeights
 from pushforward.models.base import Model
 from pushforward.models.sampling import seeded_generator
@@ -74,6 +75,10 @@ class LatentPosterior:
         """Draws of p(z | x): draws of q(z | x), chosen with the probabilities of their weights; they may repeat."""
         check_integer("count", count, 0)
         return self.draws[self.weights.resample(count, seeded_generator(seed)).to(self.draws.device)]
+
+    def summary(self, *, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Summary:
+        """Weighted mean, deviation and quantiles of every latent variable, and whether each can be trusted (:func:`summarize`)."""
+        return summarize(self.draws, self.weights, probs=probs)
 
     def __repr__(self) -> str:
         verdict = "reliable" if self.reliable else "not reliable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from pushforward.display import card, table
 from pushforward.errors import InputError, warn_caller
 from pushforward.inference.modes import Mode, box_points, find_modes
 from pushforward.inference.parameters import Parameters
+from pushforward.inference.summary import Summary, summarize
 from pushforward.inference.targets import Target
 from pushforward.inference.weights import ImportanceWeights, effective_sample_size, khat_threshold
 from pushforward.models.base import Model
@@ -175,12 +177,30 @@ class TargetFit:
         return self._named(self.draws[chosen.to(self.draws.device)])
 
     def mean(self) -> Tensor:
-        """Importance-weighted means of the flat constrained coordinates, ``(D,)``."""
+        """Importance-weighted means of the flat constrained coordinates, ``(D,)``; :meth:`summary` says which to trust."""
         return self.weights.mean(self.draws)
 
     def std(self) -> Tensor:
-        """Importance-weighted standard deviations of the flat constrained coordinates, ``(D,)``."""
+        """Importance-weighted standard deviations of the flat constrained coordinates, ``(D,)``; :meth:`summary` says which to trust."""
         return self.weights.mean((self.draws - self.mean()).square()).sqrt()
+
+    def summary(self, *, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Summary:
+        """Weighted mean with its error, deviation and quantiles of every parameter, and whether each can be trusted.
+
+        Weights may be reliable where a mean or a deviation is not, because the target has heavy tails
+        (:func:`~pushforward.inference.summarize`).
+
+        Args:
+            probs: probabilities of the quantiles.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> fit = pf.inference.fit_to_target(2, lambda v: -0.5 * (v**2).sum(-1), max_steps=20, seed=0, progress="silent")
+            >>> found = fit.summary(probs=(0.5,))
+            >>> bool(abs(found.std - 1).max() < 0.05), found.unreliable
+            (True, [])
+        """
+        return summarize(self._named(self.draws), self.weights, probs=probs)
 
     def _named(self, x: Tensor) -> Any:
         return x if self.parameters is None else self.parameters.unflatten(x)

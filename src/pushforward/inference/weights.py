@@ -207,6 +207,14 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
     return log_w - np.logaddexp.reduce(log_w), float(k_hat)
 
 
+def tail_shape(values: Array, count: int) -> float:
+    """Shape k of a generalized Pareto distribution fitted to the ``count`` largest values; -inf if fewer than five exceed the next."""
+    ordered = np.sort(values)
+    excess = ordered[-count:] - ordered[-count - 1]
+    excess = excess[excess > 0]
+    return fit_generalized_pareto(excess)[0] if len(excess) > 4 else -np.inf
+
+
 def fit_generalized_pareto(x: Array) -> tuple[float, float]:
     """Shape k and scale of a generalized Pareto distribution (Zhang and Stephens 2009, Technometrics 51).
 

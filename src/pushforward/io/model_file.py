@@ -24,6 +24,7 @@ from pushforward import (
 from pushforward.errors import ConfigError, KindWarning, StorageError
 from pushforward.io.file_format import Path, read, write
 from pushforward.io.shapes import ShapesOnly
+from pushforward.transforms.base import Transform
 
 __all__ = ["load", "pack", "save", "unpack"]
 
@@ -179,7 +180,27 @@ def unpack(description: Any, tensors: Mapping[str, Tensor], prefix: str = "", li
         shared = nn.Parameter(state[tied[0]], requires_grad=parameter.requires_grad)
         state.update(dict.fromkeys(tied, shared))
     module.load_state_dict(state, strict=True, assign=True)
+    for name, part in module.named_modules():
+        if isinstance(part, Transform) and part.index_buffers:
+            _check_indices(name, part)
     return module.eval()
+
+
+def _check_indices(name: str, part: Transform) -> None:
+    """Refuse a transform whose stored order of coordinates is none, because it would read outside of its input."""
+    stored = [getattr(part, leaf).detach().cpu() for leaf in part.index_buffers if hasattr(part, leaf)]
+    if not stored:
+        return
+    order = torch.cat(stored)
+    inverse = getattr(part, "inverse_order", None)
+    restored = order.argsort()
+    if not torch.equal(order[restored], torch.arange(len(order))) or not (
+        inverse is None or torch.equal(inverse.detach().cpu(), restored)
+    ):
+        raise StorageError(
+            f"the tensors {_first_names([f'{name}.{leaf}'.lstrip('.') for leaf in part.index_buffers])} of {type(part).__name__} do not hold each of "
+            f"0, ..., {len(order) - 1} once, or not with their inverse: the file is damaged, so get it again."
+        )
 
 
 def _without_memory(description: Any, state: Mapping[str, Tensor], limit: int | None) -> nn.Module:

@@ -125,6 +125,8 @@ class Transform(nn.Module, ABC):
     """Network passes of one ``encode`` that must run one after the other."""
     decode_passes: int = 1
     """Network passes of one ``decode`` that must run one after the other."""
+    index_buffers: tuple[str, ...] = ()
+    """Names of integer buffers that together hold each of 0, ..., D - 1 once. A file in which they do not is refused."""
 
     def __init__(self, in_shape: int | Shape, out_shape: int | Shape | None = None) -> None:
         super().__init__()

@@ -126,6 +126,7 @@ class Autoencode(AutoencodingTransform):
         True
     """
 
+    index_buffers = ("core_indices", "shell_indices")
     core_indices: Tensor
     shell_indices: Tensor
     inverse_order: Tensor

@@ -127,6 +127,7 @@ class Coupling(Transform):
         self.free_transformed = None if inputs else nn.Parameter(torch.zeros(count, len(transformed)))
         self.free_kept = nn.Parameter(torch.zeros(count, len(kept))) if unconditional and kept else None
 
+    index_buffers = ("kept", "transformed")
     kept: Tensor
     transformed: Tensor
     inverse_order: Tensor

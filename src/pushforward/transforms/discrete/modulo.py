@@ -202,6 +202,7 @@ class ModuloCoupling(Modulo):
         tensor([[2., 1.]])
     """
 
+    index_buffers = ("kept", "shifted")
     kept: Tensor
     shifted: Tensor
     inverse_order: Tensor

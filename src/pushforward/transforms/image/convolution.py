@@ -46,6 +46,7 @@ class InvertibleConv1x1(Transform):
         True
     """
 
+    index_buffers = ("permutation",)
     permutation: Tensor
     sign: Tensor
 

@@ -48,6 +48,7 @@ class Squeeze(Transform):
     domain = None
     codomain = None
     valid_on_manifold = angle_preserving = True
+    index_buffers = ("permutation",)
     permutation: Tensor
 
     def __init__(self, features: Shape, order: str = "glow") -> None:

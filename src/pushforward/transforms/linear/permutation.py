@@ -43,6 +43,7 @@ class Permutation(Transform):
     domain = None
     codomain = None
     valid_on_manifold = angle_preserving = True
+    index_buffers = ("permutation",)
     permutation: Tensor
 
     def __init__(

@@ -100,6 +100,7 @@ class Funnel(Transform):
         self.register_buffer("dropped", torch.tensor(dropped))
         self.register_buffer("inverse_order", inverse_permutation([*kept, *dropped]))
 
+    index_buffers = ("kept", "dropped")
     kept: Tensor
     dropped: Tensor
     inverse_order: Tensor
@@ -251,6 +252,7 @@ class ConvFunnel(Transform):
     """
 
     supports_float64 = False
+    index_buffers = ("order",)
     order: Tensor
 
     def __init__(

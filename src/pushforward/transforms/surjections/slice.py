@@ -45,6 +45,7 @@ class Slice(Transform):
         (torch.Size([5, 1]), torch.Size([5, 3]))
     """
 
+    index_buffers = ("kept", "dropped")
     kept: Tensor
     dropped: Tensor
     inverse_order: Tensor
