@@ -1,5 +1,6 @@
 """Summaries of draws against closed forms and arviz-stats, and where an estimate cannot be trusted."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -88,16 +89,45 @@ def test_a_heavy_tail_shows_although_the_weights_are_nearly_equal():
     assert abs(found.quantiles[1, 0]) < 0.05
 
 
-def test_a_fit_has_the_summary_of_its_weighted_draws():
-    fit = pf.inference.fit_to_target(
-        None, lambda v: -0.5 * (v["a"] - 2).square() - v["b"].abs().sum(-1), parameters=Parameters(a=real(), b=real((2,))),
-        max_steps=20, seed=0, progress="silent",
+@pytest.fixture(scope="module")
+def fit():
+    return pf.inference.fit_to_target(
+        None, lambda v: -0.5 * (v["a"] - 2).square() - 0.5 * v["b"].square().sum(-1),
+        parameters=Parameters(a=real(), b=real((2,))), max_steps=20, seed=0, progress="silent",
     )  # fmt: skip
+
+
+def test_a_fit_has_the_summary_of_its_weighted_draws(fit):
     found = fit.summary()
     assert found.names == ["a", "b[0]", "b[1]"]
     assert found.mean == pytest.approx(fit.mean().numpy())
     assert found.std == pytest.approx(fit.std().numpy())
     assert (found.count, found.ess) == (len(fit.draws), fit.ess)
+    assert found.unreliable == []
+
+
+@pytest.mark.parametrize(("df", "bad"), [(1.2, ["mean", "std"]), (2.2, ["std"])])
+def test_a_fit_warns_where_an_estimate_with_heavy_tails_is_asked_for(fit, df, bad):
+    draws = fit.draws.clone()
+    draws[:, 1] = _draws(torch.distributions.StudentT(df), 1, len(draws))
+    heavy = dataclasses.replace(fit, draws=draws)
+    for what in ("mean", "std"):
+        estimate = getattr(heavy, what)
+        if what in bad:
+            with pytest.warns(
+                pf.errors.PushforwardWarning, match=rf"the {what} of b\[0\] cannot be trusted.* Use quantiles"
+            ):
+                estimate()
+        else:
+            estimate()  # without a warning, which would be an error here
+
+
+def test_a_fit_that_is_not_reliable_has_said_so_before(fit):
+    ratios = fit.weights.log_ratios.clone()
+    ratios[0] += 20.0
+    fit = dataclasses.replace(fit, weights=ImportanceWeights.of(ratios))
+    assert not fit.weights.reliable
+    fit.mean()  # without another warning
 
 
 def test_names_are_those_of_the_values():

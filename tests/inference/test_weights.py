@@ -138,3 +138,33 @@ def test_weights_that_differ_by_rounding_are_fitted():
     z = np.random.default_rng(0).standard_normal(1000)
     k_hat = pareto_smooth(3 * np.exp(-(((z - 2.8) / 0.1) ** 2)))[1]
     assert k_hat > 0.7
+
+
+@pytest.mark.parametrize(("draws", "spread", "size", "count"), [
+    (10_000, 0.05, 20.0, 1), (10_000, 0.05, 10.0, 2), (10_000, 0.5, 10.0, 3), (10_000, 1.0, 10.0, 1), (100_000, 0.5, 20.0, 3), (100_000, 0.05, 10.0, 5),
+])  # fmt: skip
+def test_a_few_draws_with_much_of_the_weight_are_not_reliable(draws, spread, size, count):
+    """They are too few to move the fitted tail, and a fit that misses a part of the target looks like this."""
+    ratios = spread * torch.randn(draws, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert ImportanceWeights.of(ratios).reliable
+    ratios[:count] += size
+    raw = ratios.exp()
+    assert raw[:count].sum() > 0.1 * raw.sum()
+    weights = ImportanceWeights.of(ratios)
+    assert weights.k_hat == math.inf
+    assert not weights.reliable
+
+
+@pytest.mark.parametrize("k", [0.3, 0.5, 0.65])
+def test_the_largest_of_weights_that_follow_one_tail_are_no_outliers(k):
+    """Weights of Pareto distributions, 100 samples each: none has an infinite k-hat."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(100):
+        uniform = torch.rand(2000, dtype=torch.float64, generator=generator)
+        assert math.isfinite(ImportanceWeights.of(-k * uniform.log()).k_hat)
+
+
+def test_a_large_weight_without_much_of_the_whole_is_no_outlier():
+    ratios = 0.05 * torch.randn(10_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ratios[0] = math.log(100.0)  # 1 % of the whole
+    assert ImportanceWeights.of(ratios).reliable

@@ -27,7 +27,7 @@ from pushforward.detection.scores import (
     SurpriseSum,
 )
 from pushforward.detection.transformation_training import fit_transformations, information
-from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError, warn_caller
+from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError, in_words, warn_caller
 from pushforward.models import Glow, ImageNICE, Model
 from pushforward.registry import register
 from pushforward.training import TrainingConfig, fit
@@ -122,7 +122,7 @@ class ImageScore(Score, InputScore):
         try:
             score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # fitted tensors of other sizes raise here
         except (PushforwardError, RuntimeError, IndexError) as error:
-            raise StorageError(f"the parts of its score do not fit each other: {error}") from error
+            raise StorageError(f"the parts of its score do not fit each other: {in_words(error)}") from error
         return score
 
     def _learn(self, reference: Tensor) -> None:

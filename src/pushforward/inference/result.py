@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,12 +178,34 @@ class TargetFit:
         return self._named(self.draws[chosen.to(self.draws.device)])
 
     def mean(self) -> Tensor:
-        """Importance-weighted means of the flat constrained coordinates, ``(D,)``; :meth:`summary` says which to trust."""
+        """Importance-weighted means of the flat constrained coordinates, ``(D,)``.
+
+        Warns:
+            PushforwardWarning: if the weights are reliable and a mean is not, because of heavy tails (:meth:`summary`).
+        """
+        self._warn_of_tails("mean")
         return self.weights.mean(self.draws)
 
     def std(self) -> Tensor:
-        """Importance-weighted standard deviations of the flat constrained coordinates, ``(D,)``; :meth:`summary` says which to trust."""
-        return self.weights.mean((self.draws - self.mean()).square()).sqrt()
+        """Importance-weighted standard deviations of the flat constrained coordinates, ``(D,)``.
+
+        Warns:
+            PushforwardWarning: if the weights are reliable and a deviation is not, because of heavy tails (:meth:`summary`).
+        """
+        self._warn_of_tails("std")
+        return self.weights.mean((self.draws - self.weights.mean(self.draws)).square()).sqrt()
+
+    def _warn_of_tails(self, what: str) -> None:
+        """Warn of means or deviations that depend on a few draws, where the weights gave no warning."""
+        if not self.weights.reliable:
+            return
+        found = summarize(self.draws, self.weights, probs=(), names=self._names(torch.ones(self.draws.shape[1])))
+        bad = [name for name in found.unreliable if name.startswith(f"{what} of ")]
+        if bad:
+            warn_caller(
+                f"the {', '.join(bad[:3])}{f' and {len(bad) - 3} more' if len(bad) > 3 else ''} cannot be trusted, because the target has heavy tails: "
+                f"the {'estimate depends' if len(bad) == 1 else 'estimates depend'} on a few draws. Use quantiles, as those of fit.summary()."
+            )
 
     def summary(self, *, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Summary:
         """Weighted mean with its error, deviation and quantiles of every parameter, and whether each can be trusted.
@@ -307,7 +330,7 @@ def warn(fit: TargetFit) -> None:
             f"{rescale}Try more steps (max_steps=), a larger flow, a parametrization with less "
             f"correlation,{fab} or pf.inference.neutra(fit) for exact draws."
         )
-        if share > _NEARLY_ALL:
+        if share > _NEARLY_ALL and math.isfinite(fit.k_hat):
             warn_caller(
                 f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}, although the effective sample size is {share:.1%} of the draws: the flow has too "
                 "little mass at an edge of the target, as at a bound where the density is not 0, so a few draws have large weights. Estimates may be "

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 _FEW = 20
 """Effective number of draws below which equal weights of a tail say nothing."""
+_MOST_OUTLIERS, _LOG_RARE, _NOTICEABLE = 20, math.log(1e-4), 0.05
+"""At most so many values are outliers of a tail: they have more than a 20th of the total, and a probability below 1e-4."""
 NEARLY_EQUAL = 1.5
 """Weights of which none exceeds this times their mean count as equal."""
 
@@ -157,7 +159,8 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
 
     Returns:
         Logarithms of the smoothed weights, normalized to sum 1, and k-hat. k-hat is -inf if all weights of the tail are
-        equal, and +inf if fewer than five draws have a positive weight, or equal weights count as fewer than 20 draws.
+        equal. It is +inf if fewer than five draws have a positive weight, if equal weights count as fewer than 20 draws, or if
+        a few weights with more than 5 % of the total are too large for the tail that was fitted: with a probability below 1e-4.
 
     Raises:
         InputError: for another shape, no numbers, NaN or +inf, or no weight at all.
@@ -190,10 +193,11 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
     order = np.argsort(log_w, kind="stable")
     cutoff = max(log_w[order[-tail - 1]], np.log(np.finfo(float).tiny))
     members = order[log_w[order] > cutoff]
-    k_hat = np.inf
+    k_hat, beyond = np.inf, False
     if len(members) > 4:
         excess = np.exp(cutoff) * np.expm1(log_w[members] - cutoff)  # positive, however small the difference
         k_hat, sigma = fit_generalized_pareto(excess)
+        beyond = _has_outliers(excess, k_hat, sigma, float(np.exp(log_w).sum()))
         if np.isfinite(k_hat):
             quantiles = (np.arange(len(members)) + 0.5) / len(members)
             log_w[members] = np.log(_pareto_quantile(quantiles, k_hat, sigma) + np.exp(cutoff))
@@ -204,7 +208,7 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
         k_hat == -np.inf and np.exp(log_w).sum() ** 2 < _FEW * np.exp(2 * log_w).sum()
     ):  # equal, of a few draws that have all the weight
         k_hat = np.inf
-    return log_w - np.logaddexp.reduce(log_w), float(k_hat)
+    return log_w - np.logaddexp.reduce(log_w), np.inf if beyond else float(k_hat)
 
 
 def tail_shape(values: Array, count: int) -> float:
@@ -212,7 +216,25 @@ def tail_shape(values: Array, count: int) -> float:
     ordered = np.sort(values)
     excess = ordered[-count:] - ordered[-count - 1]
     excess = excess[excess > 0]
-    return fit_generalized_pareto(excess)[0] if len(excess) > 4 else -np.inf
+    if len(excess) <= 4:
+        return -np.inf
+    k, sigma = fit_generalized_pareto(excess)
+    return np.inf if _has_outliers(excess, k, sigma, float(np.abs(values).sum())) else k
+
+
+def _has_outliers(excess: Array, k: float, sigma: float, total: float) -> bool:
+    """Whether the largest values have a noticeable part of the total and are too large for the tail that was fitted to all.
+
+    One weight of exp(20) among 10,000 nearly equal ones hardly moves the fitted shape, and smoothing would drop it.
+    If M values follow the fit, at least j exceed x with a probability of at most (M S(x))^j / j!.
+    """
+    if not np.isfinite(k):
+        return False
+    top = excess[: -_MOST_OUTLIERS - 1 : -1]
+    rank = np.arange(1, len(top) + 1)
+    survival = -np.log1p(k * top / sigma) / k if abs(k) > 1e-12 else -top / sigma
+    log_probability = rank * (math.log(len(excess)) + survival) - np.array([math.lgamma(j + 1) for j in rank])
+    return bool(((log_probability < _LOG_RARE) & (top.cumsum() > _NOTICEABLE * total)).any())
 
 
 def fit_generalized_pareto(x: Array) -> tuple[float, float]:
