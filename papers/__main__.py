@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from papers.measurements import SHARED, measurements_file
-from papers.report import Report, index, longer_run, markdown, page, read_reports, shorter_run
+from papers.report import (
+    Report,
+    index,
+    longer_run,
+    markdown,
+    page,
+    pictures_of_longer_runs,
+    read_reports,
+    shorter_run,
+)
 from papers.reproduction import Budget, checked
 from papers.run import reproduce, reproductions
 from pushforward.errors import ConfigError, PushforwardError, StorageError
@@ -53,9 +63,9 @@ def run(
         Path | None,
         typer.Option(
             "--page",
-            help="Index to write from the reports in --out, with one page for each paper in a folder of the same name. Reports, "
-            "measurements of long runs and pictures are copied to that folder, and earlier reports there keep their pages. Without a "
-            "name or --all nothing is run.",
+            help="Index to write from the reports in --out, such as docs/papers.md, with one page for each paper in a folder of the "
+            "same name. Reports, measurements of long runs and pictures are copied to that folder, and earlier reports there keep "
+            "their pages. Without a name or --all nothing is run.",
         ),
     ] = None,
 ) -> None:
@@ -71,6 +81,7 @@ def run(
     if (every and paper is not None) or not (every or paper or write_page):
         raise ConfigError("name one reproduction, or give --all; --list shows the names.")
     names = [entry.name for entry in reproductions()]
+    target = out / PAGE if write_page is None else _index_file(write_page)
     absent: list[str] = []
     for name in names if every else [paper] if paper else []:
         try:
@@ -84,9 +95,18 @@ def run(
             absent.append(name)  # other reproductions may have their data
             print(f"{name}: {error}")
     if every or write_page:
-        print(f"page: {write_all(names, checked(budget), out, write_page or out / PAGE)}")
+        print(f"page: {write_all(names, checked(budget), out, target)}")
     if absent:
-        raise StorageError(f"not run because data are missing: {', '.join(absent)}.")
+        raise StorageError(f"not run for the reasons above: {', '.join(absent)}; mend them and repeat the command.")
+
+
+def _index_file(path: Path) -> Path:
+    """The file of the index, whose name ends with ``.md``; a page is refused before a run of hours if it cannot be written."""
+    target = path if path.suffix == ".md" else path.with_name(f"{path.name}.md")
+    folder = next(each for each in (target.parent, *target.parent.absolute().parents) if each.exists())
+    if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise StorageError(f"{target} cannot be written: give --page a file in a folder that you may write to.")
+    return target
 
 
 def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> Path:
@@ -102,24 +122,35 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
     same_folder = target.parent.resolve() == out.resolve()
     folder = target.parent if same_folder else target.with_suffix("")
     new = read_reports(out, names, budget)
-    if not same_folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        longer = (longer_run(out, report) for report in new)
-        for report in (*new, *filter(None, longer)):
-            for name in (report.file, *report.pictures):
-                shutil.copyfile(out / name, folder / name)
-        for file in (out / measurements_file(name, each) for name in (*names, SHARED) for each in ("long", "full")):
-            if file.exists():
-                shutil.copyfile(file, folder / file.name)
-    reports = read_reports(folder, names, budget)
-    if not reports:
+    if not new and not read_reports(folder, names, budget):
         raise StorageError(
             f"{out} has no finished report with this budget: run a reproduction first, or go on with it."
         )
-    for report in reports:
-        (folder / f"{report.name}.md").write_text(page(report, longer_run(folder, report), shorter_run(folder, report)))
-    target.write_text(index(reports, "" if same_folder else f"{folder.name}/"))
+    try:
+        if not same_folder:
+            _copy_all(names, new, out, folder)
+        reports = read_reports(folder, names, budget)
+        shorter = {report.name: shorter_run(folder, report) for report in reports}
+        for report in reports:
+            (folder / f"{report.name}.md").write_text(page(report, longer_run(folder, report), shorter[report.name]))
+        target.write_text(index(reports, "" if same_folder else f"{folder.name}/", shorter))
+    except OSError as error:
+        raise StorageError(
+            f"the pages were not written, and the reports in {out} are kept: {error}. Give --page another file."
+        ) from error
     return target
+
+
+def _copy_all(names: Sequence[str], new: Sequence[Report], out: Path, folder: Path) -> None:
+    """Copy reports, their pictures, and measurements of long runs; a picture of a longer run stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for report in (each for found in new for each in (found, longer_run(out, found)) if each is not None):
+        kept = pictures_of_longer_runs(folder, report)
+        for name in (report.file, *(name for name in report.pictures if name not in kept)):
+            shutil.copyfile(out / name, folder / name)
+    for file in (out / measurements_file(name, each) for name in (*names, SHARED) for each in ("long", "full")):
+        if file.exists():
+            shutil.copyfile(file, folder / file.name)
 
 
 def show(report: Report, out: Path) -> None:

@@ -38,24 +38,32 @@ class Measurements:
         self.file = file
         self.values: dict[str, Any] = {}
         self.costs: dict[str, Cost] = {}
-        try:
-            for line in self._whole_lines(say) if file.exists() else []:
+        for number, line in enumerate(self._whole_lines(say) if file.exists() else [], 1):
+            try:
                 entry = json.loads(line)
                 self.values[entry["key"]] = entry["value"]
                 self.costs[entry["key"]] = Cost.read(entry)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise StorageError(f"{file} is damaged ({error}): delete it to start again.") from error
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+            ) as error:  # the first also for text that is not UTF-8
+                raise StorageError(
+                    f"line {number} of {file} is damaged ({type(error).__name__}: {error}): delete this line, and its measurement alone "
+                    "is made again."
+                ) from error
 
     def add(self, key: str, value: Any, cost: Cost) -> None:
         """Keep a measurement, and write it at once."""
         self.values[key], self.costs[key] = value, cost
         append(self.file, {"key": key, "value": value, **cost.entry()})
 
-    def _whole_lines(self, say: Callable[[str], object]) -> list[str]:
+    def _whole_lines(self, say: Callable[[str], object]) -> list[bytes]:
         """The lines without the piece of a line that a killed process leaves at the end of the file."""
         text = self.file.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
         if len(whole) < len(text):
             say(f"{self.file.name}: the last line is not complete, so its measurement is made again")
             os.truncate(self.file, len(whole))
-        return whole.decode().splitlines()
+        return whole.splitlines()

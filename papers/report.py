@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,6 +16,7 @@ from papers.headlines import of as headlines_of
 from papers.reproduction import BUDGETS, Budget, Finding, Reproduction
 from papers.summaries import section
 from pushforward.errors import StorageError
+from pushforward.io import atomic_write
 
 __all__ = [
     "Report",
@@ -24,6 +25,7 @@ __all__ = [
     "longer_run",
     "markdown",
     "page",
+    "pictures_of_longer_runs",
     "read_reports",
     "shorter_run",
     "verdict",
@@ -95,7 +97,8 @@ class Report:
         """Write it as JSON, and return the file."""
         path = folder / self.file
         content: dict[str, Any] = {**vars(self), "findings": [finding.to_json() for finding in self.findings]}
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        with atomic_write(path) as file:
+            file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
         return path
 
     @classmethod
@@ -110,7 +113,10 @@ class Report:
             findings = tuple(Finding(**finding) for finding in content.pop("findings"))
             return cls(**{**content, "findings": findings, "pictures": tuple(content["pictures"])})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StorageError(f"{path} is not a report of a reproduction: {error}") from error
+            raise StorageError(
+                f"{path} is not a report of a reproduction ({type(error).__name__}: {error}): delete it, and repeat its run, which "
+                "reads what it has measured."
+            ) from error
 
 
 def verdict(confirmed: bool | None) -> str:
@@ -164,7 +170,7 @@ def page(report: Report, longer: Report | None = None, shorter: Report | None = 
     parts = [
         f"# {short_title(report)}\n",
         f"{report.title}.\n",
-        *([headline_table([report]) + "\n"] if headlines_of(report.name) else []),
+        *([headline_table([report], shorter={report.name: shorter}) + "\n"] if headlines_of(report.name) else []),
         *([summary, "## All findings\n"] if (summary := section(report)) else []),
         f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}.\n",
         *([f"This run is not finished: `{report.unfinished}` comes next.\n"] if report.unfinished else []),
@@ -192,18 +198,27 @@ def _picture(name: str) -> str:
     return f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n"
 
 
-def headline_table(reports: Sequence[Report], folder: str | None = None) -> str:
-    """One line for each headline claim; with ``folder`` also the paper, with a link to its page, and of notes the first sentence."""
+def headline_table(
+    reports: Sequence[Report], folder: str | None = None, shorter: Mapping[str, Report | None] | None = None
+) -> str:
+    """One line for each headline claim; with ``folder`` also the paper, with a link to its page, and of notes the first sentence.
+
+    ``shorter`` has runs on which verdicts rest too, by paper. A verdict that the reports do not support, as those of smoke runs,
+    is not shown.
+    """
     rows = []
     for report in reports:
         for headline in headlines_of(report.name):
             note = headline.note if folder is None else _first_sentence(headline.note)
-            verdict = f"**{headline.verdict}**" + (f": {note}" if note else "")
+            verdict, scale = f"**{headline.verdict}**" + (f": {note}" if note else ""), headline.scale
+            if why := headline.contradiction(report, (shorter or {}).get(report.name)):
+                verdict = f"**not decided by this run**: {why}. The published pages have {headline.verdict!r}."
+                scale = f"`--budget {report.budget}`"
             row = (
                 headline.says,
                 verdict,
                 headline.figure(report),
-                headline.scale,
+                scale,
                 cpu_seconds(headline.findings(report)),
             )
             rows.append(row if folder is None else (f"[{short_title(report)}]({folder}{report.name}.md)", *row))
@@ -216,8 +231,11 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)[0]
 
 
-def index(reports: Sequence[Report], folder: str = "") -> str:
-    """The page that links those of all reports, with one line for each claim; ``folder`` is their path relative to it."""
+def index(reports: Sequence[Report], folder: str = "", shorter: Mapping[str, Report | None] | None = None) -> str:
+    """The page that links those of all reports, with one line for each claim; ``folder`` is their path relative to it.
+
+    ``shorter`` has runs on which verdicts rest too, by paper.
+    """
     parts = [
         "# The papers, re-run\n",
         "Written by `python -m papers --all --page docs/papers.md`. Each paper has a page with the figure of the paper, if it is known",
@@ -233,7 +251,7 @@ def index(reports: Sequence[Report], folder: str = "") -> str:
         "A headline claim **held**, **held in part**, **does not hold here** (with what was tried), or is **not settled at this "
         "scale** (with what is open).\n"
     )
-    parts.append(headline_table(reports, folder) + "\n")
+    parts.append(headline_table(reports, folder, shorter) + "\n")
     rows = []
     for report in reports:
         confirmed = sum(finding.confirmed is True for finding in report.findings)
@@ -267,6 +285,12 @@ def longer_run(folder: Path, report: Report) -> Report | None:
     files = [folder / f"{report.name}-{each}.json" for each in BUDGETS[BUDGETS.index(report.budget) + 1 :][::-1]]
     found = [Report.read(file) for file in files if file.exists()]
     return next((each for each in found if each.findings), None)
+
+
+def pictures_of_longer_runs(folder: Path, report: Report) -> set[str]:
+    """The pictures that a folder has from longer runs of the same reproduction."""
+    files = [folder / f"{report.name}-{each}.json" for each in BUDGETS[BUDGETS.index(report.budget) + 1 :]]
+    return {name for file in files if file.exists() for name in Report.read(file).pictures}
 
 
 def shorter_run(folder: Path, report: Report) -> Report | None:

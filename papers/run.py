@@ -6,7 +6,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import papers.claims  # noqa: F401  (each import registers a reproduction)
@@ -69,7 +70,8 @@ def reproduce(
 
     Raises:
         ConfigError: for an unknown reproduction or budget.
-        StorageError: if data are missing, or if ``resume`` is not a folder; it says what to do.
+        StorageError: if data are missing, if ``resume`` is not a folder, if ``out`` cannot be written, or if another process runs the
+            same in ``out``; it says what to do.
     """
     checked(budget)
     if seeds is not None and seeds < 1:
@@ -77,22 +79,49 @@ def reproduce(
     if not hours > 0:
         raise ConfigError(f"hours must be greater than 0; got {hours:g}.")
     entry = find(name)
-    if resume is not None:
-        _copy(name, budget, Path(resume), Path(out), say)
-    start, end = time.perf_counter(), time.monotonic() + 3600 * hours
-    experiment = Experiment(name, budget, Path(out), where(data), seeds, say, end=end)
-    unfinished = ""
-    try:
-        entry.run(experiment)
-    except UnfinishedError as error:
-        unfinished = str(error)
-        say(f"stopped after {hours:g} hours, before {unfinished}: the same command goes on")
-    report = Report.of(
-        entry, budget, experiment.findings, experiment.pictures, time.perf_counter() - start, seeds,
-        experiment.costs.machines, unfinished,
-    )  # fmt: skip
-    report.write(experiment.out)
+    with _folder(Path(out), name, budget):
+        if resume is not None:
+            _copy(name, budget, Path(resume), Path(out), say)
+        start, end = time.perf_counter(), time.monotonic() + 3600 * hours
+        experiment = Experiment(name, budget, Path(out), where(data), seeds, say, end=end)
+        unfinished = ""
+        try:
+            entry.run(experiment)
+        except UnfinishedError as error:
+            unfinished = str(error)
+            say(f"stopped after {hours:g} hours, before {unfinished}: the same command goes on")
+        report = Report.of(
+            entry, budget, experiment.findings, experiment.pictures, time.perf_counter() - start, seeds,
+            experiment.costs.machines, unfinished,
+        )  # fmt: skip
+        report.write(experiment.out)
     return report
+
+
+@contextmanager
+def _folder(out: Path, name: str, budget: Budget) -> Iterator[None]:
+    """Make the folder of a run, which no other process uses for the same reproduction and budget meanwhile."""
+    lock = out / f".{name}-{budget}.lock"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written ({error}): give --out a folder that you may write to.") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"another process runs {name} with the budget {budget} in {out}: wait for its end, or give --out another folder."
+            ) from error
+        except (ImportError, OSError):  # a system or a disk without such locks
+            pass
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _copy(name: str, budget: Budget, source: Path, out: Path, say: Callable[[str], object]) -> None:
@@ -102,7 +131,6 @@ def _copy(name: str, budget: Budget, source: Path, out: Path, say: Callable[[str
     files = [source / measurements_file(each, budget) for each in (name, SHARED)]
     if not any((folder / files[0].name).exists() for folder in (source, out)):
         say(f"{source} has no {files[0].name}: the run starts anew")
-    out.mkdir(parents=True, exist_ok=True)
     for file in (*files, *source.glob(f"{name}-*.png")):
         if file.exists() and not (out / file.name).exists():
             shutil.copyfile(file, out / file.name)

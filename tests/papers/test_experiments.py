@@ -181,7 +181,7 @@ def test_errors_are_one_line(toy, tmp_path, capsys, arguments, expected):
 
 def test_damaged_measurements_and_reports_are_named(toy, tmp_path):
     (tmp_path / "toy-quick.jsonl").write_text("{\n")
-    with pytest.raises(StorageError, match="delete it"):
+    with pytest.raises(StorageError, match="delete this line"):
         reproduce("toy", out=tmp_path)
     (tmp_path / "bad.json").write_text(json.dumps({"name": "x"}))
     with pytest.raises(StorageError, match="not a report"):

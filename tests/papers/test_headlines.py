@@ -16,6 +16,7 @@ def test_a_report_supports_each_verdict(headline):
     [report] = read_reports(FOLDER, [headline.paper], "quick")
     assert headline.contradiction(report, shorter_run(FOLDER, report)) == ""
     assert headline.verdict not in (PARTLY, NOT_HERE, NOT_SETTLED) or headline.note
+    assert headline.figure(report) != "–"
 
 
 def test_an_index_has_the_first_sentence_of_a_note_and_a_page_has_all():
