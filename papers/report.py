@@ -31,6 +31,8 @@ __all__ = [
     "verdict",
 ]
 
+SPREAD = "± is the standard deviation over seeds, if a note says nothing else."
+
 
 @dataclass(frozen=True)
 class Report:
@@ -172,7 +174,7 @@ def page(report: Report, longer: Report | None = None, shorter: Report | None = 
         f"{report.title}.\n",
         *([headline_table([report], shorter={report.name: shorter}) + "\n"] if headlines_of(report.name) else []),
         *([summary, "## All findings\n"] if (summary := section(report)) else []),
-        f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}.\n",
+        f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}. {SPREAD}\n",
         *([f"This run is not finished: `{report.unfinished}` comes next.\n"] if report.unfinished else []),
         markdown(report) + "\n",
         *(_picture(name) for name in report.pictures if name not in later),
@@ -242,7 +244,8 @@ def index(reports: Sequence[Report], folder: str = "", shorter: Mapping[str, Rep
         "for certain, and the figure that was measured here. A claim is confirmed or not at the budget of that run, which is often",
         "smaller than the paper's. CPU seconds are those of all measurements that a line rests on, also where a later run read them from",
         'its file. Findings that rest on the same measurements show the same seconds, which count once in a sum. "Over": some measurements',
-        "did not record it. A dash: none did, as in reports of version 0.1, whose pages have the seconds of the last run instead.\n",
+        "did not record it. A dash: none did, as in reports of version 0.1, whose pages have the seconds of the last run instead.",
+        f"{SPREAD}\n",
         "```{toctree}\n:hidden:\n:maxdepth: 1\n",
         *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",

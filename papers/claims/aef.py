@@ -225,7 +225,7 @@ def _images(experiment: Experiment, name: str, latent: int) -> Curves:
         f"draw, {_leads(curves)}; {sizes}",
     )
     experiment.report(
-        f"its reconstructions are sharper at {latent} latents, on {name}",
+        f"its reconstructions are nearer to the images at {latent} latents, on {name}",
         ours=f"root mean square error {spread(errors['AEF'], 1)} against {spread(errors['VAE'], 1)} gray levels; outside the "
         f"core {spread(shells['AEF'], 1)} against {spread(shells['VAE'], 1)}",
         confirmed=clearly_below(errors["AEF"], errors["VAE"]),
@@ -251,8 +251,8 @@ def _draw_images(
         return
     pictures: dict[str, Tensor] = {"test": test[:12]}
     for kind, trained in shown.items():
-        pictures[f"{kind} back"] = _clean(trained.model, test[:12])
-        pictures[f"{kind} new"] = _new(trained.model, latent, len(test))[:12]
+        pictures[f"{kind} reconstructions"] = _clean(trained.model, test[:12])
+        pictures[f"{kind} samples"] = _new(trained.model, latent, len(test))[:12]
     experiment.strip(name, pictures)
 
 
