@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.common.results import machine
 from benchmarks.common.results import markdown as table
+from papers.captions import caption
 from papers.headlines import of as headlines_of
 from papers.reproduction import BUDGETS, Budget, Finding, Reproduction
 from papers.summaries import section
@@ -196,8 +197,9 @@ def page(report: Report, longer: Report | None = None, shorter: Report | None = 
 
 
 def _picture(name: str) -> str:
-    """A picture, whose text is its name without hyphens and ending."""
-    return f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n"
+    """A picture, whose text is its name without hyphens and ending, and its caption."""
+    picture = f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n"
+    return f"{picture}\n{below}\n" if (below := caption(name)) else picture
 
 
 def headline_table(

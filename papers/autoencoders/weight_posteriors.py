@@ -208,7 +208,7 @@ def _mean(table: Table, likelihood: str, name: str, noise: str, score: str) -> f
 def _picture(experiment: Experiment, table: Table) -> None:
     noises = {f"{label} {draws}": f"{label}\nK = {draws}" for label in ("shared", "own") for draws in DRAWS}
     values = [[_mean(table, *key, noise, "std") for noise in noises] for key in table]
-    figure = experiment.figure(7.5, 1 + 0.28 * len(table))
+    figure = experiment.figure(8, 1 + 0.28 * len(table))
     axes = figure.subplots()
     rows = [f"{likelihood}, {name}" for likelihood, name in table]
     heat_map(
@@ -220,6 +220,7 @@ def _picture(experiment: Experiment, table: Table) -> None:
         form=".1f",
         limits=(50, 100),
     )
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)  # whole names, where a heat map cuts long ones
     axes.set_xlabel("noise of the bound, and its draws K")
     experiment.picture("causes", figure)
 

@@ -98,13 +98,13 @@ def _linear(experiment: Experiment) -> None:
     found, exact = experiment.measure("linear", follow), truth.mean().item()
     figure = experiment.figure(6, 4)
     axes = figure.subplots()
-    axes.plot(checks, found["objective"], marker="o", label="objective, on Extended(3, 2)")
+    axes.plot(checks, found["objective"], marker="o", label="objective, on the extended space")
     axes.plot(checks, found["estimate"], marker="s", label="importance estimate of log p(x), a lower bound")
     reported = [value + math.log(draws) for value in found["estimate"]]
     axes.plot(checks, reported, linestyle=":", label="the estimate without - log K, as in the reference code")
     axes.axhline(exact, color="black", linewidth=1, label="true mean log-density")
     axes.set(xscale="log", xlabel="steps", ylabel="nats")
-    axes.legend()
+    axes.legend(fontsize=8, loc="center right")
     experiment.picture("linear", figure)
     experiment.report(
         "the linear form maximizes a likelihood of the data",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from papers.captions import caption
 from papers.headlines import HEADLINES, NOT_HERE, NOT_SETTLED, PARTLY, Headline, of
-from papers.report import headline_table, read_reports, shorter_run
+from papers.report import Report, headline_table, read_reports, shorter_run
 from papers.reproduction import registered
 
 FOLDER = Path(__file__).parents[2] / "docs" / "papers"
@@ -31,6 +32,13 @@ def test_an_index_has_the_first_sentence_of_a_note_and_a_page_has_all():
 def test_a_verdict_may_be_more_modest_than_its_findings():
     [report] = read_reports(FOLDER, ["maf"], "quick")
     assert Headline("maf", "", PARTLY, "", ("MAF beats Real NVP of",), "why").contradiction(report) == ""
+
+
+def test_every_picture_of_a_page_has_a_caption():
+    names = [name for file in FOLDER.glob("*.json") for name in Report.read(file).pictures]
+    assert names
+    assert [name for name in names if not caption(name)] == []
+    assert caption("toy-plot.png") == ""
 
 
 def test_every_paper_has_a_headline():

@@ -257,6 +257,17 @@ def test_every_measurement_has_the_seeds_that_were_asked_for(tmp_path, monkeypat
     )
 
 
+def test_lines_of_models_on_the_curve_are_means_over_seeds(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Experiment, "picture", lambda self, name, figure: drawn.append(figure))
+    experiment = Experiment("toy", "smoke", tmp_path, say=lambda line: None)
+    runs = [[{"nats": 0.0, "tv": 0.3, "truth": -1.6, "floor": 0.01}] * 2]
+    found = {"exact": [{"tv": 0.1}, {"tv": 0.3}], "two-step": [{"tv": 0.4}, {"tv": 0.6}]}
+    rectangular._draw_overfitting(experiment, (1, 2), runs, found)
+    (figure,) = drawn
+    assert [line.get_ydata()[0] for line in figure.axes[1].lines] == pytest.approx([0.3, 0.01, 0.2, 0.5])
+
+
 def test_a_rise_of_the_total_variation_counts_above_the_floor(tmp_path):
     """A likelihood that rises while the total variation moves by less than its noise is not overfitting."""
     for rise, expected in ((0.005, False), (0.05, True)):

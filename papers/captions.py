@@ -1,0 +1,69 @@
+"""What the pictures of the reproductions show, in a sentence or two that stand below each picture of a page."""
+
+from __future__ import annotations
+
+__all__ = ["caption"]
+
+_AEF = (
+    "From the top: test images; of the AEF reconstructions of them, and samples; of the VAE the same. The spots in the middle are the "
+    "core, which the encoder of the AEF computes."
+)
+_CHAINS = "Test images, samples of the VAE's prior, and the ends of chains of 100 and 1,000 steps from noise. PT: with pretraining."
+_SURFACE = "Density by the two coordinates of the surface, models of the first seed. Exact and K = 1: trained jointly; M-flow: in two phases."
+
+_CAPTIONS = {
+    "aef-linear": "The linear form for a normal in the plane: its objective rises above the true mean log-density, and an estimate of "
+    "log p(x) does not.",
+    "aef-curves": "Bound of held-out images against steps, one line a seed.",
+    "aef-mnist": _AEF,
+    "aef-fashion-mnist": _AEF,
+    "aef-noise": "Test images, the same with noise, and what each model makes of them. The number in the name is that of latents.",
+    "bayesian-causes": "AUROC of the std, Fashion-MNIST against MNIST. SGHMC, BBB and SWAG: mean over the seeds; other rows: one seed. All "
+    "models share the noise of the bound, or each has its own; the bound has K draws. Colors begin at 50.",
+    "bayesian-auroc": "AUROC of each score, by model, training set and method, one seed. The VAE has a discretized logistic.",
+    "cef-sphere": "Density on the sphere, by angle around its axis and height: the truth, a flow trained jointly with its embedding, and "
+    "one after the other.",
+    "cygen-toy": "Data, and samples: ends of chains of 100 steps from noise, for the VAE from its prior. PT: with pretraining.",
+    "cygen-samples": _CHAINS,
+    "glow-samples": "Test images, and samples at three temperatures T.",
+    "glow-attributes": "From left to right: a test image, moved further along the difference of the latent means of two classes.",
+    "iaf-cifar10-training": "Bound of held-out images of CIFAR-10 against CPU time, one seed.",
+    "inflow-power": "Fraction of batches that each test rejects at 5% (the gray line), by batch size, for Fashion-MNIST itself and three "
+    "other sets; gray: Fashion-MNIST with a third of its contrast.",
+    "maf-bsds300": "Left: log-likelihood of validation patches against CPU time, one seed. Right: of test patches at its end, and as "
+    "published.",
+    "nalisnick-curves": "Models of CIFAR-10. Left: bits/dim of test images and of other sets; right: AUROC of -log p, where 0.5 is chance.",
+    "nalisnick-gaps": "Mean log p of other sets less that of test images of Fashion-MNIST, predicted and observed; gray: equal. Both scales "
+    "are logarithmic away from 0.",
+    "nalisnick-graying": "Mean log p of images that are mixed with the mean image, by its fraction.",
+    "nalisnick-histograms": "Log p of test images of both sets, one row a model, trained on Fashion-MNIST (left) and MNIST (right). The "
+    "first bar also has all lower values.",
+    "nalisnick-terms": "The two terms of log p of test images, for models of Fashion-MNIST: density of the base, and volume.",
+    "nalisnick-variants": "As the picture of gaps, for flows of photographs with three bases: Student-t, logistic and normal.",
+    "nice-samples": "Test images; the same with the lower half filled by gradient ascent on the likelihood; samples.",
+    "nsf-samples": "Test images, and samples of each model after equal steps.",
+    "realnvp-samples": "Samples, and at temperature 0.7; from one test image to another in latent space, and in pixels.",
+    "rectangular-circle": "Density by arc length, models of the first seed. High values are cut off.",
+    "rectangular-sphere": _SURFACE,
+    "rectangular-Swiss-roll": _SURFACE,
+    "rectangular-total-variation": "Total variation of samples to the truth, with the standard deviation over seeds.",
+    "rectangular-overfitting": "A flow on the plane for data on a circle, one line a seed. Its likelihood and that of the truth have different "
+    "measures. Black: models on the curve.",
+    "rectangular-images": "Test images, and samples of models of the first seed. RNF: trained jointly; M-flow: in two phases.",
+    "reviews-equal-time": "Mean and standard deviation over seeds. Bold: the best of a column, with its own value; other cells: the "
+    "log-likelihood less that of the best, for images minus the distance in bits/dim.",
+    "reviews-families": "Data, and densities after equal steps, first seed.",
+    "reviews-images": "Test images, and samples after equal CPU time, one seed.",
+    "two-step-samples": "Samples of each first step: of its own prior, and with four densities of its codes.",
+}
+
+
+def caption(picture: str) -> str:
+    """The caption of a picture, by its file name or how that begins; "" if it has none.
+
+    Example:
+        >>> caption("aef-curves.png")
+        'Bound of held-out images against steps, one line a seed.'
+    """
+    begins = [each for each in _CAPTIONS if picture.startswith(each)]
+    return _CAPTIONS[max(begins, key=len)] if begins else ""
