@@ -32,6 +32,8 @@ from pushforward.errors import ConfigError, PushforwardError, StorageError
 __all__ = ["app", "main"]
 
 PAGE = "papers.md"
+INTERRUPTED = 130
+"""Exit code after an interrupt from the keyboard."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -174,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"papers: {error.format_message()}", file=sys.stderr)  # pyright: ignore[reportAttributeAccessIssue]
         return 2
+    if result == INTERRUPTED:
+        print("papers: interrupted; the same command goes on from what it has measured.", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 

@@ -160,7 +160,7 @@ HEADLINES = (
     Headline(
         "glow", "latents interpolate and change attributes", PARTLY, "Fashion-MNIST, a linear classifier of pixels instead of pictures",
         ("moving along the difference", "samples at lower temperature"),
-        "the classifier says so, and the pictures do not look like the other class. A shirt that is moved towards pullovers gets noise and white areas where sleeves would be. Interpolation is measured for Real NVP.", main="moving along",
+        "the classifier says so, and the pictures do not look like the other class. A T-shirt that is moved towards pullovers gets noise and white areas where sleeves would be. Interpolation is measured for Real NVP.", main="moving along",
     ),
     Headline(
         "iaf", "an IAF posterior beats a diagonal one by a nat", HELD, "MNIST, 10,000 steps, 5 seeds, two layers of 300; a residual VAE of CIFAR-10 (9,500 training images), 100 minutes of CPU time each, one seed",
@@ -182,7 +182,7 @@ HEADLINES = (
         "inflow", "adversarial inputs are detected", PARTLY, _DIGITS,
         ("adversarial inputs are detected", "an attacker who raises", "images that are changed so that a classifier errs"),
         "by the likelihood of the flow, not by the gate. Images that FGSM or 20 steps of it change by 8 to 64 gray levels so that a classifier errs have AUROC 0.949 to 1.000 of -log p, and the gate rejects no batch of 50 of them. "
-        "Of batches whose likelihood an attacker lowers by changes of 8 and 64 levels the gate rejects none and 67 %. Of outliers whose likelihood is raised it rejects all batches, but none if the attacker knows it and may change 64 levels. The kernel "
+        "Of three batches whose likelihood an attacker lowers the gate rejects none after changes of 8 levels and two after changes of 64. Of outliers whose likelihood is raised it rejects all three, but none if the attacker knows it and may change 64 levels. The kernel "
         "mean of single images detects 5 to 15 % of the changed images of Fashion-MNIST. Attacks that search for the smallest change (DeepFool, Carlini and Wagner) were not run.",
         main="images that are changed so that a classifier errs are less likely",
     ),

@@ -42,7 +42,7 @@ SETS = ("4_breastw", "15_Hepatitis", "18_Ionosphere", "20_letter", "29_Pima", "3
     "survey",
     "A Unified Survey on Anomaly, Novelty, Open-Set, and Out-of-Distribution Detection (Salehi, Mirzaei, Hendrycks, Li, Rohban, "
     "Sabokrou 2021, arXiv 2110.14051)",
-    data=("fashion-mnist", "mnist"),
+    data=("adbench", "fashion-mnist", "mnist"),
     full="about three hours on two cores (estimate)",
 )
 def run(experiment: Experiment) -> None:

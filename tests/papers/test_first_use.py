@@ -159,3 +159,19 @@ def test_two_processes_do_not_make_the_same_measurements_in_one_folder(made, tmp
     reproduce("toy", out=tmp_path, say=silent)
     assert not lock.exists()
     assert made == ["one", "one"]
+
+
+def test_an_interrupted_run_says_that_it_goes_on(made, tmp_path, capsys):
+    @reproduction("stopped", "A stopped toy (Nobody 2020)", full="no time at all")
+    def run(experiment):
+        experiment.measure("first", lambda: 1.0)
+        raise KeyboardInterrupt
+
+    assert main(["stopped", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in one_line(capsys)
+    assert json.loads((tmp_path / "stopped-quick.jsonl").read_text())["key"] == "first"
+
+
+def test_all_data_sets_of_the_survey_are_listed(capsys):
+    assert main(["--list"]) == 0
+    assert "adbench" in capsys.readouterr().out
