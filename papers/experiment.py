@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmarks.common.results import spread
 from papers.costs import Costs
 from papers.measurements import Measurements, measurements_file
 from papers.reproduction import Budget, Finding
+from pushforward.errors import StorageError
 from pushforward.training import TrainingConfig, fit
 
 if TYPE_CHECKING:
@@ -227,15 +229,16 @@ class Experiment:
             curve = given.pop("curve", False)
             torch.manual_seed(seed)
             model = make()
-            result = fit(
-                model,
-                rows,
-                validation=validation,
-                config=PAPER_TRAINING,
-                seed=seed,
-                checkpoint=checkpoint,
-                **given,
-            )
+            with _replaceable(checkpoint):
+                result = fit(
+                    model,
+                    rows,
+                    validation=validation,
+                    config=PAPER_TRAINING,
+                    seed=seed,
+                    checkpoint=checkpoint,
+                    **given,
+                )
             save(model, kept)
             facts = {"parameters": size(model), "steps": result.steps, "seconds": round(result.seconds, 1)}
             if curve:
@@ -245,7 +248,8 @@ class Experiment:
 
         self.measure(key, run, kept)
         checkpoint.unlink(missing_ok=True)  # after the line of the measurement: a run that is killed before it resumes
-        return cast("M", load(kept))
+        with _replaceable(kept):
+            return cast("M", load(kept))
 
     def forget(self, key: str) -> None:
         """Delete the model of a key, once everything that it is for has been measured; asking for it trains it again."""
@@ -385,6 +389,17 @@ class Experiment:
         figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)  # do not cut off labels
         if path not in self.pictures:
             self.pictures.append(path)
+
+
+@contextmanager
+def _replaceable(file: Path) -> Iterator[None]:
+    """Say of a file that cannot be read that it may be deleted."""
+    try:
+        yield
+    except StorageError as error:
+        if str(file) not in str(error):
+            raise
+        raise StorageError(f"{str(error).rstrip('.')}: delete it, and this training is made again.") from error
 
 
 def bits_per_dim(model: Model, images: Tensor, *, batch: int = 250, samples: int = 1) -> float:

@@ -3,18 +3,22 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from papers import headlines
 from papers import reproduction as registry
 from papers.__main__ import main
+from papers.experiment import Experiment
 from papers.headlines import HELD, Headline
 from papers.report import Report
 from papers.reproduction import reproduction
 from papers.run import reproduce
 from pushforward.errors import StorageError
+from pushforward.models import RealNVP
 
 
 def silent(line: str) -> None:
@@ -175,3 +179,21 @@ def test_an_interrupted_run_says_that_it_goes_on(made, tmp_path, capsys):
 def test_all_data_sets_of_the_survey_are_listed(capsys):
     assert main(["--list"]) == 0
     assert "adbench" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["model_file", "checkpoint_file"])
+def test_a_damaged_model_or_checkpoint_may_be_deleted(tmp_path, kind):
+    def train() -> RealNVP:
+        experiment = Experiment("toy", "long", tmp_path, say=silent)
+        make = partial(RealNVP, 3, layers=2, hidden=(4,))
+        return experiment.train("a run", make, torch.randn(60, 3), None, max_steps=2)[0]
+
+    train()
+    experiment = Experiment("toy", "long", tmp_path, say=silent)
+    experiment.forget("a run")
+    file = getattr(experiment, kind)("a run")
+    file.write_text("bad")
+    with pytest.raises(StorageError, match="delete it, and this training is made again"):
+        train()
+    file.unlink()
+    train()
