@@ -38,6 +38,7 @@ def test_every_picture_of_a_page_has_a_caption():
     names = [name for file in FOLDER.glob("*.json") for name in Report.read(file).pictures]
     assert names
     assert [name for name in names if not caption(name)] == []
+    assert caption("glow-against-time.png").startswith("Bits/dim of held-out images against CPU time")
     assert caption("toy-plot.png") == ""
 
 
