@@ -302,7 +302,7 @@ HEADLINES = (
     Headline(
         "two-step", "a likelihood on the whole space overfits a manifold", PARTLY, "circle, 10,000 steps, 5 seeds",
         ("a density on the plane has no highest likelihood",),
-        "the likelihood rises, and how far the distribution is off depends on the training. It rises with each further step, as the theorem says. The total variation of the angles is then 0.050 ± 0.011, that of two steps 0.047 ± 0.008, and that of as many true samples 0.014, "
+        "the likelihood rises, and how far the distribution is off depends on the training. It rises from 2.026 to 3.222 nats between 1,000 and 10,000 steps, as the theorem says. The total variation of the angles is then 0.050 ± 0.011, that of two steps 0.047 ± 0.008, and that of as many true samples 0.014, "
         "so on this circle two steps are no better. Trained in stages, each from the best weights of the last (page of rectangular flows), such a flow has 0.151 ± 0.063 on a circle, at 3.91 ± 0.15 nats, and 0.135 to 0.170 on "
         "three surfaces, where two steps have 0.062 to 0.064.",
     ),
