@@ -53,7 +53,7 @@ class Headline:
         """The findings of a report that are the evidence."""
         return [finding for finding in report.findings if finding.claim.startswith(self.beginnings(report))]
 
-    def figure(self, report: Report, most: int = 200) -> str:
+    def figure(self, report: Report, most: int = 130) -> str:
         """The figure of the main finding, shortened at the end of a part if it is longer than ``most`` characters; else a dash."""
         found = [finding for finding in self.findings(report) if finding.claim.startswith(self.main)]
         if not found:

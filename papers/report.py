@@ -21,6 +21,7 @@ from pushforward.io import atomic_write
 
 __all__ = [
     "Report",
+    "headline_notes",
     "headline_table",
     "index",
     "longer_run",
@@ -32,6 +33,8 @@ __all__ = [
     "verdict",
 ]
 
+_PARTS = re.compile(r"(?:\([^()]*\)|[^;])+;?")
+"""Parts of a text between semicolons; those in parentheses do not end one."""
 SPREAD = "± is the standard deviation over seeds, if a note says nothing else."
 
 
@@ -127,14 +130,17 @@ def verdict(confirmed: bool | None) -> str:
     return "not decided" if confirmed is None else "yes" if confirmed else "**no**"
 
 
-def markdown(report: Report) -> str:
-    """A table of one report. Findings of one block, which rest on the same measurements, have its CPU seconds each."""
+def markdown(report: Report, *, lines: bool = False) -> str:
+    """A table of one report. Findings of one block, which rest on the same measurements, have its CPU seconds each.
+
+    With ``lines`` a cell has a line for each part, as pages have it.
+    """
     recorded = any(finding.cpu is not None for finding in report.findings)
     rows = [
         (
             finding.claim,
             finding.paper or "–",
-            finding.ours + (f" ({finding.note})" if finding.note else ""),
+            _in_lines(finding) if lines else finding.ours + (f" ({finding.note})" if finding.note else ""),
             verdict(finding.confirmed),
             cpu_seconds([finding]) if recorded else f"{finding.seconds:.0f}",
         )
@@ -142,6 +148,12 @@ def markdown(report: Report) -> str:
     ]
     names = ["claim", "paper", "here", "confirmed", "CPU s" if recorded else "s"]
     return table(names, rows, ["---", "---", "---", "---", "---:"])
+
+
+def _in_lines(finding: Finding) -> str:
+    """What was found, and its note, with one line for each part between semicolons that are not in parentheses."""
+    parts = [part for text in (finding.ours, finding.note) if text for part in _PARTS.findall(text)]
+    return "<br>".join(part.strip() for part in parts)
 
 
 def cpu_seconds(findings: Sequence[Finding]) -> str:
@@ -174,24 +186,25 @@ def page(report: Report, longer: Report | None = None, shorter: Report | None = 
         f"# {short_title(report)}\n",
         f"{report.title}.\n",
         *([headline_table([report], shorter={report.name: shorter}) + "\n"] if headlines_of(report.name) else []),
+        *headline_notes(report, shorter),
         *([summary, "## All findings\n"] if (summary := section(report)) else []),
         f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}. {SPREAD}\n",
         *([f"This run is not finished: `{report.unfinished}` comes next.\n"] if report.unfinished else []),
-        markdown(report) + "\n",
+        markdown(report, lines=True) + "\n",
         *(_picture(name) for name in report.pictures if name not in later),
     ]
     if longer is not None:
         parts += [
             "## A longer run, not finished\n",
             f"`{longer.command}`, {longer.day}; {longer.machine}. `{longer.unfinished}` comes next. The claims that it has so far:\n",
-            markdown(longer) + "\n",
+            markdown(longer, lines=True) + "\n",
             *(_picture(name) for name in later),
         ]
     if shorter is not None:
         parts += [
             "## A shorter run\n",
             f"`{shorter.command}`, {shorter.day}, {_duration(shorter)}; {shorter.machine}.\n",
-            markdown(shorter) + "\n",
+            markdown(shorter, lines=True) + "\n",
         ]
     return "\n".join(parts)
 
@@ -205,7 +218,7 @@ def _picture(name: str) -> str:
 def headline_table(
     reports: Sequence[Report], folder: str | None = None, shorter: Mapping[str, Report | None] | None = None
 ) -> str:
-    """One line for each headline claim; with ``folder`` also the paper, with a link to its page, and of notes the first sentence.
+    """One line for each headline claim, with the first sentence of its note; with ``folder`` also the paper, with a link to its page.
 
     ``shorter`` has runs on which verdicts rest too, by paper. A verdict that the reports do not support, as those of smoke runs,
     is not shown.
@@ -213,7 +226,7 @@ def headline_table(
     rows = []
     for report in reports:
         for headline in headlines_of(report.name):
-            note = headline.note if folder is None else _first_sentence(headline.note)
+            note = _sentences(headline.note)[0]
             verdict, scale = f"**{headline.verdict}**" + (f": {note}" if note else ""), headline.scale
             if why := headline.contradiction(report, (shorter or {}).get(report.name)):
                 verdict = f"**not decided by this run**: {why}. The published pages have {headline.verdict!r}."
@@ -230,9 +243,19 @@ def headline_table(
     return table(names if folder is None else ["paper", *names], rows, rules if folder is None else ["---", *rules])
 
 
-def _first_sentence(text: str) -> str:
-    """A text up to its first period before a space and a capital letter."""
-    return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)[0]
+def headline_notes(report: Report, shorter: Report | None = None) -> list[str]:
+    """The other sentences of the notes on the headline claims of a report, as lists."""
+    parts = []
+    for headline in headlines_of(report.name):
+        rest = _sentences(headline.note)[1:]
+        if rest and not headline.contradiction(report, shorter):
+            parts += [f"On the claim that {headline.says}:\n", "\n".join(f"- {sentence}" for sentence in rest) + "\n"]
+    return parts
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of a text, which end with a period before a space and a capital letter."""
+    return re.split(r"(?<=\.) (?=[A-Z])", text)
 
 
 def index(reports: Sequence[Report], folder: str = "", shorter: Mapping[str, Report | None] | None = None) -> str:
@@ -247,7 +270,8 @@ def index(reports: Sequence[Report], folder: str = "", shorter: Mapping[str, Rep
         "smaller than the paper's. CPU seconds are those of all measurements that a line rests on, also where a later run read them from",
         'its file. Findings that rest on the same measurements show the same seconds, which count once in a sum. "Over": some measurements',
         "did not record it. A dash: none did, as in reports of version 0.1, whose pages have the seconds of the last run instead.",
-        f"{SPREAD}\n",
+        f"{SPREAD} Where a note has no other criterion, one model is ahead of another if the difference is above two standard errors over the",
+        "seeds. By chance alone that happens in 15, 9 and 6 % of comparisons with two, three and five seeds (Student's t, one-sided).\n",
         "```{toctree}\n:hidden:\n:maxdepth: 1\n",
         *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",

@@ -129,7 +129,7 @@ class Found:
     def conditions(self) -> str:
         """Text on the training, and on each model its size, steps and learning rate."""
         each = "; ".join(
-            f"{name} {runs[0]['parameters']:,} parameters, {statistics.fmean(run['steps'] for run in runs):,.0f} steps, rate {runs[0]['rate']:g}"
+            f"{name} {runs[0]['parameters']:,} parameters, {statistics.fmean(run['steps'] for run in runs):,.0f} steps, rate {_with_edge(runs[0]['rate'])}"
             for name, runs in self.runs.items()
         )
         seconds = self.limit.seconds
@@ -164,6 +164,12 @@ def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> F
         for key in seeds.values():  # after the line of the measurement: a run that is killed before it resumes
             shared.forget(key)
     return Found(runs, missing, limit, images)
+
+
+def _with_edge(rate: float) -> str:
+    """The rate, and whether a better one may be beyond those that were tried."""
+    edge = {min(RATES): " (the smallest tried)", max(RATES): " (the largest tried)"}
+    return f"{rate:g}{edge.get(rate, '')}"
 
 
 def _rates(experiment: Experiment) -> tuple[float, ...]:
@@ -260,8 +266,11 @@ def report_peers(
     )
 
 
-def draw(experiment: Experiment, found: Found, name: str = "against-time") -> None:
-    """The picture of a comparison: bits/dim of held-out images against CPU seconds, one line for each model and seed."""
+def draw(experiment: Experiment, found: Found, name: str = "against-time", *, shown: float = 0.02) -> None:
+    """The picture of a comparison: bits/dim of held-out images against CPU seconds, one line for each model and seed.
+
+    The axis of bits/dim has what the models reach after the part ``shown`` of the time.
+    """
     figure = experiment.figure(7, 4)
     axes = figure.subplots()
     late: list[float] = []
@@ -275,9 +284,10 @@ def draw(experiment: Experiment, found: Found, name: str = "against-time") -> No
                 *zip(*points, strict=True), color=COLORS[index % len(COLORS)], linestyle="--" if foreign else "-", linewidth=1.2,
                 marker=".", markersize=3, label=model if k == 0 else None,
             )  # fmt: skip
-            late += [y for x, y in points if x >= 0.02 * points[-1][0]]
+            late += [y for x, y in points if x >= shown * points[-1][0]]
     if late:
-        axes.set_ylim(min(late) - 0.05, max(late) + 0.05)
+        margin = max(0.05, 0.08 * (max(late) - min(late)))
+        axes.set_ylim(min(late) - margin, max(late) + margin)
     axes.set_xscale("log")
     axes.set(xlabel="CPU seconds of training", ylabel=f"bits/dim of held-out images, {found.images.name}")
     axes.grid(alpha=0.3)

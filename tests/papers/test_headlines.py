@@ -6,8 +6,8 @@ import pytest
 
 from papers.captions import caption
 from papers.headlines import HEADLINES, NOT_HERE, NOT_SETTLED, PARTLY, Headline, of
-from papers.report import Report, headline_table, read_reports, shorter_run
-from papers.reproduction import registered
+from papers.report import Report, headline_notes, headline_table, markdown, page, read_reports, shorter_run
+from papers.reproduction import Finding, registered
 
 FOLDER = Path(__file__).parents[2] / "docs" / "papers"
 
@@ -20,13 +20,24 @@ def test_a_report_supports_each_verdict(headline):
     assert headline.figure(report) != "–"
 
 
-def test_an_index_has_the_first_sentence_of_a_note_and_a_page_has_all():
+def test_tables_have_the_first_sentence_of_a_note_and_a_page_lists_all():
     [report] = read_reports(FOLDER, ["maf"], "quick")
     [long] = [headline.note for headline in of("maf") if headline.note]
     first = "ahead in five of six tables, level on protein, and ahead on BSDS300."
     assert long.startswith(first + " There MAF (5)")
-    assert f"{first} |" in headline_table([report], "papers/")
-    assert long in headline_table([report])
+    for table in (headline_table([report], "papers/"), headline_table([report])):
+        assert f"{first} |" in table
+    says, sentences = headline_notes(report)
+    assert says == "On the claim that MAF beats Real NVP on tables:\n"
+    assert " ".join([first, *(line.removeprefix("- ") for line in sentences.splitlines())]) == long
+    assert sentences in page(report)
+
+
+def test_cells_of_a_page_have_a_line_for_each_part():
+    finding = Finding("one is above two", "", "a 1; b (2; 3); c 4", True, 1.0, "ten steps; five seeds")
+    report = Report("toy", "T", "quick", (finding,), (), 1.0, "m", "2026-01-01", "c")
+    assert "| a 1;<br>b (2; 3);<br>c 4<br>ten steps;<br>five seeds |" in markdown(report, lines=True)
+    assert "| a 1; b (2; 3); c 4 (ten steps; five seeds) |" in markdown(report)
 
 
 def test_a_verdict_may_be_more_modest_than_its_findings():
