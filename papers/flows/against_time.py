@@ -35,6 +35,8 @@ __all__ = [
 
 RATES = (1e-3, 3e-3, 1e-2)
 """Learning rates, among which held-out images choose for each model after a tenth of the time, with seed 0."""
+BEYOND = 2
+"""Further rates that are tried where the best is the smallest or the largest."""
 
 
 def pictures(experiment: Experiment) -> Pictures:
@@ -129,7 +131,7 @@ class Found:
     def conditions(self) -> str:
         """Text on the training, and on each model its size, steps and learning rate."""
         each = "; ".join(
-            f"{name} {runs[0]['parameters']:,} parameters, {statistics.fmean(run['steps'] for run in runs):,.0f} steps, rate {_with_edge(runs[0]['rate'])}"
+            f"{name} {runs[0]['parameters']:,} parameters, {statistics.fmean(run['steps'] for run in runs):,.0f} steps, rate {runs[0]['rate']:g}"
             for name, runs in self.runs.items()
         )
         seconds = self.limit.seconds
@@ -156,9 +158,11 @@ def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> F
         if contender.library and not installed(contender.library) and not all(map(shared.measured, seeds.values())):
             missing[contender.name] = contender.library
             continue
-        rate = best_rate(_rates(experiment), partial(_pilot, shared, contender, images, limit.part(0.1)))
+        pilot = partial(_pilot, shared, contender, images, limit.part(0.1))
+        rate = best_rate(_rates(experiment), pilot, beyond=0 if experiment.budget == "smoke" else BEYOND)
+        seeds = {seed: _key_at(shared, key, rate) for seed, key in seeds.items()}
         runs[contender.name] = [
-            shared.measure(key, partial(_measure, shared, contender, images, limit, seed, rate))
+            shared.measure(key, partial(_measure, shared, contender, key, images, limit, seed, rate))
             for seed, key in seeds.items()
         ]
         for key in seeds.values():  # after the line of the measurement: a run that is killed before it resumes
@@ -166,10 +170,10 @@ def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> F
     return Found(runs, missing, limit, images)
 
 
-def _with_edge(rate: float) -> str:
-    """The rate, and whether a better one may be beyond those that were tried."""
-    edge = {min(RATES): " (the smallest tried)", max(RATES): " (the largest tried)"}
-    return f"{rate:g}{edge.get(rate, '')}"
+def _key_at(shared: Experiment, key: str, rate: float) -> str:
+    """The name of a measurement at a rate; one with another rate, chosen from fewer, keeps the name without it."""
+    other = shared.measured(key) and shared.measure(key, dict).get("rate", rate) != rate
+    return f"{key}, rate {rate:g}" if other else key
 
 
 def _rates(experiment: Experiment) -> tuple[float, ...]:
@@ -193,9 +197,9 @@ def _pilot(shared: Experiment, contender: Contender, images: Pictures, limit: Li
 
 
 def _measure(
-    shared: Experiment, contender: Contender, images: Pictures, limit: Limit, seed: int, rate: float
+    shared: Experiment, contender: Contender, key: str, images: Pictures, limit: Limit, seed: int, rate: float
 ) -> dict[str, Any]:
-    file = shared.checkpoint_file(f"{contender.name} seed {seed}")
+    file = shared.checkpoint_file(key)
     result = train_for(contender, images, limit, rate=rate, seed=seed, checkpoint=file)
     model = result.pop("model")
     result |= {"rate": rate, "bits": None, "library": contender.library}

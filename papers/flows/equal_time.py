@@ -237,9 +237,19 @@ def _rate(experiment: Experiment, column: Column, family: str, limit: dict[str, 
     return best_rate(column.rates, score)
 
 
-def best_rate(rates: Sequence[float], score: Callable[[float], float | None]) -> float:
-    """The learning rate with the highest score on held-out rows; None is the score of a training that diverged."""
+def best_rate(rates: Sequence[float], score: Callable[[float], float | None], *, beyond: int = 0) -> float:
+    """The learning rate with the highest score on held-out rows; None is the score of a training that diverged.
+
+    While the best is the smallest or the largest of those tried, the next one beyond it is tried too, at most ``beyond`` times.
+    """
     found = {rate: -math.inf if (value := score(rate)) is None else value for rate in rates}
+    for _ in range(beyond):
+        ordered, best = sorted(found), max(found, key=found.__getitem__)
+        if len(ordered) < 2 or best not in (ordered[0], ordered[-1]):
+            break
+        ratio = ordered[-1] / ordered[-2] if best == ordered[-1] else ordered[0] / ordered[1]
+        further = float(f"{best * ratio:.0e}")
+        found[further] = -math.inf if (value := score(further)) is None else value
     return max(found, key=found.__getitem__)
 
 

@@ -25,6 +25,7 @@ from papers.flows.against_time import (
     report_peers,
     run_contenders,
 )
+from papers.flows.equal_time import best_rate
 from papers.flows.glow_setting import PEERS
 from papers.flows.image_peers import PeerDensity, lipschitz_bound, peer_model
 from papers.flows.timed_training import Contender, Limit, Pictures, train_for
@@ -403,6 +404,7 @@ def test_pilots_choose_the_rate_and_a_repeated_run_trains_nothing(tmp_path, monk
     monkeypatch.setattr(against_time, "pictures", lambda experiment: some())
     monkeypatch.setattr(against_time, "limit_of", lambda experiment: Limit(steps=300))
     monkeypatch.setattr(against_time, "RATES", (1e-5, 1e-2))
+    monkeypatch.setattr(against_time, "BEYOND", 0)
     made: list[int] = []
     contenders = [Contender("a", lambda: made.append(1) or small()), Contender("b", small, library="no_such_library")]
     first = run_contenders(quiet(tmp_path, "long", seeds=2), contenders)
@@ -417,6 +419,20 @@ def test_pilots_choose_the_rate_and_a_repeated_run_trains_nothing(tmp_path, monk
     other = Experiment("other", "long", tmp_path, seeds=2, say=lambda line: None)
     run_contenders(other, contenders)
     assert len(made) == 4
+
+
+def test_a_rate_that_was_found_later_trains_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(against_time, "pictures", lambda experiment: some())
+    monkeypatch.setattr(against_time, "limit_of", lambda experiment: Limit(steps=100))
+    monkeypatch.setattr(against_time, "RATES", (1e-5, 1e-4))
+    monkeypatch.setattr(against_time, "BEYOND", 0)
+    contenders = [Contender("a", small)]
+    first = run_contenders(quiet(tmp_path, "long", seeds=1), contenders)
+    monkeypatch.setattr(against_time, "BEYOND", 1)
+    later = run_contenders(quiet(tmp_path, "long", seeds=1), contenders)
+    assert [run["rate"] for run in first.runs["a"]] == [1e-4]
+    assert [run["rate"] for run in later.runs["a"]] == [1e-3]
+    assert later.runs["a"][0]["bits"] < first.runs["a"][0]["bits"]
 
 
 def test_a_long_run_is_on_cifar_for_12_minutes(tmp_path, monkeypatch):
@@ -487,3 +503,25 @@ def test_a_shorter_run_can_be_evidence_too():
     assert "0 of 2" in headline.contradiction(long, report("quick", "one", False))
     assert "0 of 1" in headline.contradiction(long, report("quick", "two", True))
     assert "0 of 1" in Headline("toy", "", PARTLY, "", ("one",)).contradiction(long, report("quick", "one", True))
+
+
+@pytest.mark.parametrize(
+    ("best", "beyond", "tried", "found"),
+    [
+        (3e-3, 2, [1e-3, 3e-3, 1e-2], 3e-3), (1e-2, 2, [1e-3, 3e-3, 1e-2, 3e-2], 1e-2), (0.1, 2, [1e-3, 3e-3, 1e-2, 3e-2, 9e-2], 9e-2),
+        (1e-3, 2, [1e-3, 3e-3, 1e-2, 3e-4], 1e-3), (0.1, 0, [1e-3, 3e-3, 1e-2], 1e-2),
+    ],
+)  # fmt: skip
+def test_rates_beyond_the_edge_are_tried_where_the_best_is_there(best, beyond, tried, found):
+    seen = []
+
+    def score(rate):
+        seen.append(rate)
+        return -abs(math.log(rate / best))
+
+    assert best_rate((1e-3, 3e-3, 1e-2), score, beyond=beyond) == found
+    assert seen == tried
+
+
+def test_a_further_rate_that_diverges_is_not_the_best():
+    assert best_rate((1e-3, 1e-2), lambda rate: rate if rate <= 1e-2 else None, beyond=2) == 1e-2

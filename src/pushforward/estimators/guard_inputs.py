@@ -149,9 +149,10 @@ def _check_many(shape: tuple[int, ...]) -> None:
 def _warn_of_scale(guard: Guard, images: Tensor) -> None:
     """Warn of images of 0 and 1 only, such as masks and pixels that were divided by 255 and rounded, where no training image is so dark,
     and of images of 8 bits where those of training had more, so that white is a dark gray."""
-    if images.dtype == torch.uint8 and getattr(guard.score_, "shift", 0):
+    top = getattr(guard.score_, "top", 255)
+    if images.dtype == torch.uint8 and top > 255:
         warn_caller(
-            f"these images have 8 bits, and the training images have more, up to {guard.score_.top}: white is 255 in these and a dark gray there, "
+            f"these images have 8 bits, and the training images have more, up to {top}: white is 255 in these and a dark gray there, "
             "so most are alarms. Give images of the same depth, or multiply the pixels."
         )
     training = getattr(guard, "training_", None)
