@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import ConfigError, StorageError, in_words
 
 __all__ = ["build", "describe", "names", "register", "registered"]
 
@@ -171,7 +171,8 @@ def build(description: Any, *, largest: int = 10_000_000, _depth: int = 0) -> An
     except StorageError:
         raise
     except Exception as error:  # a malicious file may hold any arguments, and so cause any error
-        raise StorageError(f"the file's arguments do not fit {description['class']}: {str(error)[:300]}") from error
+        what = str(error)[:300] if isinstance(error, ValueError) else in_words(error)
+        raise StorageError(f"the file's arguments do not fit {description['class']}: {what}") from error
 
 
 def _fits(value: Any, annotation: str) -> bool:

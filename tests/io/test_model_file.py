@@ -477,3 +477,10 @@ def test_an_order_of_coordinates_that_is_none_is_refused(transform, buffer, valu
     assert wrong.shape == tensors[buffer].shape
     with pytest.raises(StorageError, match=r"do not hold each of 0.*the file is damaged, so get it again"):
         io.unpack(description, tensors | {buffer: wrong})
+
+
+def test_a_description_without_an_argument_is_refused_in_words():
+    description, tensors = io.pack(Permutation(3))
+    del description["arguments"]["features"]
+    with pytest.raises(StorageError, match=r"do not fit transforms.Permutation: its entries have types or sizes"):
+        io.unpack(description, tensors)
