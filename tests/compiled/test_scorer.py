@@ -13,7 +13,7 @@ import torch
 import pushforward as pf
 from pushforward import transforms
 from pushforward.compiled import CompiledScorer, scorer
-from pushforward.errors import ConfigError, InputError, PushforwardWarning
+from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
 
 from .flows import NONE, PART, WHOLE, close, compiled, in_threads, made, rows
 
@@ -193,13 +193,15 @@ def test_several_native_threads_give_the_same_numbers():
 @pytest.mark.parametrize("buffer", ["permutation", "kept", "transformed"])
 @pytest.mark.parametrize("place", [-1, 10**9])
 def test_coordinates_that_rows_do_not_have_are_refused(buffer, place, tmp_path):
-    # native code does not check them, and a file that was changed can contain them
+    # native code does not check them; a file that was changed can contain them, and is refused before
     model = pf.models.NSF(3, layers=2, hidden=(8,))
     part = next(part for part in model.chain if hasattr(part, buffer))
     getattr(part, buffer)[0] = place
-    pf.save(model, tmp_path / "changed.safetensors")
     with pytest.raises(ConfigError, match=f"coordinate {place}, which its rows do not have: its file was changed"):
-        pf.compile_scorer(pf.load(tmp_path / "changed.safetensors"))
+        pf.compile_scorer(model)
+    pf.save(model, tmp_path / "changed.safetensors")
+    with pytest.raises(StorageError, match="do not hold each of 0"):
+        pf.load(tmp_path / "changed.safetensors")
 
 
 def test_only_models_are_compiled():

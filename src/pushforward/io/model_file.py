@@ -194,7 +194,7 @@ def _check_indices(name: str, part: Transform) -> None:
     order = torch.cat(stored)
     inverse = getattr(part, "inverse_order", None)
     restored = order.argsort()
-    if not torch.equal(order[restored], torch.arange(len(order))) or not (
+    if not torch.equal(order[restored], torch.arange(len(order), device="cpu")) or not (
         inverse is None or torch.equal(inverse.detach().cpu(), restored)
     ):
         raise StorageError(
