@@ -24,6 +24,7 @@ class MaskedBlock(nn.Module):
         super().__init__()
         self.first, self.second = MaskedLinear(mask), MaskedLinear(mask)
         nn.init.uniform_(self.second.weight, -1e-3, 1e-3)
+        self.second.clear()
         nn.init.uniform_(self.second.bias, -1e-3, 1e-3)
         self.act = make_activation(activation)
         self.dropout = nn.Dropout(dropout)

@@ -68,6 +68,8 @@ class MaskedConv2d(nn.Conv2d):
         group_out = (torch.arange(outputs // parts) * (colors * parts) // outputs).repeat(parts)
         allowed = group_in < group_out[:, None] if kind == "A" else group_in <= group_out[:, None]
         self.register_buffer("mask", before | (here & allowed[:, :, None, None]))
+        with torch.no_grad():
+            self.weight.mul_(self.mask)  # as in MaskedLinear.clear
 
     def forward(self, input: Tensor) -> Tensor:
         """``(n, inputs, height, width)`` to ``(n, outputs, height, width)``."""
