@@ -164,7 +164,7 @@ def summarize(
         names: of the D coordinates; by default their numbers.
 
     Raises:
-        InputError: for fewer than 25 draws, draws that are not finite numbers, or as many weights as there are not draws.
+        InputError: for fewer than 25 draws, draws that are not finite numbers, or another number of weights than of draws.
         ConfigError: for probabilities outside 0 to 1, or another number of names.
 
     Example:
@@ -188,17 +188,7 @@ def summarize(
     count = len(columns)
     if count < _FEWEST:
         raise InputError(f"a summary needs at least {_FEWEST} draws; got {count}.")
-    if weights is None:
-        raw = smooth = np.full(count, 1 / count)
-        ess, least = float(count), -np.inf
-    else:
-        if len(weights.log_ratios) != count:
-            raise InputError(
-                f"there are {count} draws and {len(weights.log_ratios)} weights: give the weights of these draws."
-            )
-        smooth = weights.log_weights.exp().numpy()
-        raw = (weights.log_ratios - weights.log_ratios.max()).exp().numpy()
-        ess, least = weights.ess, -np.inf if weights.largest < NEARLY_EQUAL else weights.k_hat
+    raw, smooth, ess, least = _weights(weights, count)
     used = smooth > 0  # where the target is 0 a draw may be anything
     if not np.isfinite(columns[used]).all():
         raise InputError(
@@ -212,6 +202,20 @@ def summarize(
         found, mean, error, std, probs, np.array(quantiles).reshape(len(probs), len(found)), np.maximum(k_mean, least),
         np.maximum(k_std, least), count, ess,
     )  # fmt: skip
+
+
+def _weights(weights: ImportanceWeights | None, count: int) -> tuple[Array, Array, float, float]:
+    """Raw and smoothed weights, the effective number of draws, and the k-hat below which no estimate is."""
+    if weights is None:
+        raw = smooth = np.full(count, 1 / count)
+        return raw, smooth, float(count), -np.inf
+    if len(weights.log_ratios) != count:
+        raise InputError(
+            f"there are {count} draws and {len(weights.log_ratios)} weights: give the weights of these draws."
+        )
+    raw = (weights.log_ratios - weights.log_ratios.max()).exp().numpy()
+    least = -np.inf if weights.largest < NEARLY_EQUAL else weights.k_hat
+    return raw, weights.log_weights.exp().numpy(), weights.ess, least
 
 
 def _estimate(given: Array, raw: Array, smooth: Array, tail: int, probs: tuple[float, ...]) -> list[float]:
