@@ -154,14 +154,14 @@ def _trained(
         if event.step == event.best_step and event.step <= shorter < steps:
             save(made[-1], file)
 
-    model, facts = experiment.train(
+    trained = experiment.trained(
         key, make, setting.train, setting.held_out, seed=seed, max_steps=steps, callback=keep, curve=True, **setting.options
     )  # fmt: skip
-    late = _scores(experiment, setting, f"{key} after {steps} steps", lambda: model)
+    late = _scores(experiment, setting, f"{key} after {steps} steps", lambda: trained.model)
     early = late
     if shorter < steps:
         early = _scores(experiment, setting, f"{key} after {shorter} steps", lambda: load(file))
-    return early, late, facts
+    return early, late, trained.facts
 
 
 def _scores(experiment: Experiment, setting: Setting, key: str, model: Callable[[], Model]) -> Scores:
