@@ -3,6 +3,7 @@ import struct
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import pushforward as pf
@@ -91,6 +92,20 @@ def test_one_seed_confirms_no_comparison():
     assert all_hold([True, None]) is None
     assert all_hold([True, None, False]) is False
     assert all_hold([True, True]) is True
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        ([0.0, 0.0, 0.0], [0.1, 0.5, 0.6]),  # 2.6 standard errors: p = 0.06
+        ([0.0, 0.0, 0.0], [0.2, 0.5, 0.6]),  # 3.6 standard errors: p = 0.03
+        ([0.0] * 5, [0.1, 0.5, 0.6, 0.3, -0.1]),  # 2.2 standard errors: p = 0.046
+        ([1.0, 2.0], [1.5, 2.6]),
+    ],
+)
+def test_models_are_compared_by_a_paired_t_test(low, high):
+    p = scipy.stats.ttest_rel(high, low, alternative="greater").pvalue
+    assert clearly_below(low, high) is bool(p < 0.05)
 
 
 def test_a_long_run_may_have_its_own_number_of_seeds(tmp_path):
