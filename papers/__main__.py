@@ -133,9 +133,10 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
             _copy_all(names, new, out, folder)
         reports = read_reports(folder, names, budget)
         shorter = {report.name: shorter_run(folder, report) for report in reports}
+        longer = {report.name: longer_run(folder, report) for report in reports}
         for report in reports:
-            (folder / f"{report.name}.md").write_text(page(report, longer_run(folder, report), shorter[report.name]))
-        target.write_text(index(reports, "" if same_folder else f"{folder.name}/", shorter))
+            (folder / f"{report.name}.md").write_text(page(report, longer[report.name], shorter[report.name]))
+        target.write_text(index(reports, "" if same_folder else f"{folder.name}/", shorter, longer))
     except OSError as error:
         raise StorageError(
             f"the pages were not written, and the reports in {out} are kept: {error}. Give --page another file."

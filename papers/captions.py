@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["caption"]
 
 _AEF = (
-    "From the top: test images; of the AEF reconstructions of them, and samples; of the VAE the same. The spots in the middle are the "
-    "core, which the encoder of the AEF computes."
+    "From the top: test images; of the AEF reconstructions of them (back), and samples (new); of the VAE the same. "
+    "The spots in the middle are the core, which the encoder of the AEF computes."
+)
+_AGAINST_TIME = (
+    "Bits/dim of {images} held-out images against CPU time, one line a seed; dashed: other libraries. The table has the 9,966 test images, on "
+    "which all models are {higher} bits/dim higher."
 )
 _CHAINS = "Test images, samples of the VAE's prior, and the ends of chains of 100 and 1,000 steps from noise. PT: with pretraining."
-_SURFACE = "Density by the two coordinates of the surface, models of the first seed. Exact and K = 1: trained jointly; M-flow: in two phases."
+_SURFACE = (
+    "Density on the {surface}, by its two coordinates, without units; brighter is denser, on one scale. Models of the first seed. Exact and "
+    "K = 1: trained jointly; M-flow: in two phases."
+)
+
+_PROBES = "The curves take one random probe for each 50 images, so the order of lines that are close is not decided."
+_PHASES = "The line of the flow trained in sequence starts when its embedding is trained."
 
 _CAPTIONS = {
     "aef-linear": "The linear form for a normal in the plane: its objective rises above the true mean log-density, and an estimate of "
     "log p(x) does not.",
     "aef-curves": "Bound of held-out images against steps, one line a seed.",
-    "aef-mnist": _AEF,
-    "aef-fashion-mnist": _AEF,
-    "aef-noise": "Test images, the same with noise, and what each model makes of them. The number in the name is that of latents.",
+    "aef-noise": "MNIST, {latents} latents. Test images, the same with noise, and what each model makes of them.",
     "bayesian-causes": "AUROC of the std, Fashion-MNIST against MNIST. SGHMC, BBB and SWAG: mean over the seeds; other rows: one seed. All "
     "models share the noise of the bound, or each has its own; the bound has K draws. Colors begin at 50.",
     "bayesian-auroc": "AUROC of each score, by model, training set and method, one seed. The VAE has a discretized logistic.",
-    "cef-sphere": "Density on the sphere, by angle around its axis and height: the truth, a flow trained jointly with its embedding, and "
-    "one after the other.",
+    "cef-sphere": "Density on the sphere, by angle around its axis (across, one turn) and height (up, -1 to 1): the truth, a flow trained jointly with its embedding, "
+    "and one after the other. Brighter is denser, on one scale.",
     "cygen-toy": "Data, and samples: ends of chains of 100 steps from noise, for the VAE from its prior. PT: with pretraining.",
     "cygen-samples": _CHAINS,
     "glow-samples": "Test images, and samples at three temperatures T.",
@@ -37,24 +47,26 @@ _CAPTIONS = {
     "are logarithmic away from 0.",
     "nalisnick-graying": "Mean log p of images that are mixed with the mean image, by its fraction.",
     "nalisnick-histograms": "Log p of test images of both sets, one row a model, trained on Fashion-MNIST (left) and MNIST (right). The "
-    "first bar also has all lower values.",
-    "nalisnick-terms": "The two terms of log p of test images, for models of Fashion-MNIST: density of the base, and volume.",
+    "first bar also has all lower values. Height: fraction of the images. A constant-volume flow without another name has a Student-t base.",
+    "nalisnick-terms": "The two terms of log p of test images, for models of Fashion-MNIST: density of the base (Student-t for the constant-volume flow), and "
+    "volume. Height: fraction of the images.",
     "nalisnick-variants": "As the picture of gaps, for flows of photographs with three bases: Student-t, logistic and normal.",
     "nice-samples": "Test images; the same with the lower half filled by gradient ascent on the likelihood; samples.",
     "nsf-samples": "Test images, and samples of each model after equal steps.",
     "realnvp-samples": "Samples, and at temperature 0.7; from one test image to another in latent space, and in pixels.",
-    "rectangular-circle": "Density by arc length, models of the first seed. High values are cut off.",
-    "rectangular-sphere": _SURFACE,
-    "rectangular-Swiss-roll": _SURFACE,
+    "rectangular-circle": "Density by angle in radians, models of the first seed. Exact: trained jointly; its density rises above the truth near the cut of the circle, and its "
+    "samples do not. High values are cut off.",
+    "rectangular-sphere": _SURFACE.format(surface="sphere"),
+    "rectangular-Swiss-roll": _SURFACE.format(surface="Swiss roll in R^3"),
     "rectangular-total-variation": "Total variation of samples to the truth, with the standard deviation over seeds.",
     "rectangular-overfitting": "A flow on the plane for data on a circle, one line a seed. Its likelihood and that of the truth have different "
-    "measures. Black: models on the curve.",
+    "measures. Black: models on the curve, whose lines lie on each other.",
     "rectangular-images": "Test images, and samples of models of the first seed. RNF: trained jointly; M-flow: in two phases.",
-    "reviews-equal-time": "Mean and standard deviation over seeds. Bold: the best of a column, with its own value; other cells: the "
-    "log-likelihood less that of the best, for images minus the distance in bits/dim.",
+    "reviews-equal-time": "Mean and standard deviation over seeds. Bold: the best of a column, with its own value. Other cells: how far behind it, "
+    "in nats, and for images in bits/dim.",
     "reviews-families": "Data, and densities after equal steps, first seed.",
-    "reviews-images": "Test images, and samples after equal CPU time, one seed.",
-    "two-step-samples": "Samples of each first step: of its own prior, and with four densities of its codes.",
+    "reviews-images": "Test images, and samples after 300 s of CPU time each, one seed, of the run with a PixelCNN (not the PixelCNN++ of the table of equal time).",
+    "two-step-samples": "MNIST, one seed. Samples of each first step: of its own prior, and with four densities of its codes.",
 }
 
 
@@ -66,6 +78,13 @@ def caption(picture: str) -> str:
         'Bound of held-out images against steps, one line a seed.'
     """
     if picture.endswith("-against-time.png"):
-        return "Bits/dim of held-out images against CPU time, one line a seed; dashed: other libraries."
+        few = picture.startswith("iresnet")
+        text = _AGAINST_TIME.format(images=200 if few else 500, higher="0.07 to 0.17" if few else "0.05 to 0.1")
+        return text + (f" {_PROBES}" if few else "") + (f" {_PHASES}" if picture.startswith("cef") else "")
+    latents = re.search(r"-(\d+)\.png$", picture)
+    if part := re.match(r"aef-(mnist|fashion-mnist)\b", picture):
+        name = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[part[1]]
+        return f"{name}{f', {latents[1]} latents' if latents else ''}. {_AEF}"
     begins = [each for each in _CAPTIONS if picture.startswith(each)]
-    return _CAPTIONS[max(begins, key=len)] if begins else ""
+    text = _CAPTIONS[max(begins, key=len)] if begins else ""
+    return text.replace("{latents}", latents[1] if latents else "")

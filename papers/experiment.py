@@ -424,11 +424,11 @@ def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool | None:
     """Whether ``low`` is below ``high`` by a one-sided paired t-test at 5 %.
 
     The mean of the paired differences must be above 6.31, 2.92 or 2.13 standard errors with two, three or five seeds. One pair has
-    no standard error: it can show that ``low`` is not below, and otherwise decides nothing (None).
+    no standard error, and decides nothing (None).
     """
     gains = [theirs - ours for ours, theirs in zip(low, high, strict=True)]
     if len(gains) == 1:
-        return None if gains[0] > 0 else False
+        return None
     error = statistics.stdev(gains) / math.sqrt(len(gains))
     return statistics.fmean(gains) > float(stdtrit(len(gains) - 1, 0.95)) * error
 

@@ -156,11 +156,11 @@ def _in_lines(finding: Finding) -> str:
     return "<br>".join(part.strip() for part in parts)
 
 
-def cpu_seconds(findings: Sequence[Finding]) -> str:
-    """CPU seconds of all measurements of some findings of a report, each counted once; a dash if none was recorded."""
-    blocks = {finding.block: finding for finding in findings if finding.cpu is not None}
-    complete = all(finding.cpu_complete for finding in blocks.values())
-    seconds = sum(finding.cpu or 0.0 for finding in blocks.values())
+def cpu_seconds(*findings: Sequence[Finding]) -> str:
+    """CPU seconds of all measurements of some findings of reports, each counted once; a dash if none was recorded."""
+    blocks = [block for each in findings for block in {one.block: one for one in each if one.cpu is not None}.values()]
+    complete = all(finding.cpu_complete for finding in blocks)
+    seconds = sum(finding.cpu or 0.0 for finding in blocks)
     if not blocks or not (complete or seconds):
         return "–"
     return f"{seconds:,.0f}" if complete else f"over {seconds:,.0f}"
@@ -185,7 +185,11 @@ def page(report: Report, longer: Report | None = None, shorter: Report | None = 
     parts = [
         f"# {short_title(report)}\n",
         f"{report.title}.\n",
-        *([headline_table([report], shorter={report.name: shorter}) + "\n"] if headlines_of(report.name) else []),
+        *(
+            [headline_table([report], shorter={report.name: shorter}, longer={report.name: longer}) + "\n"]
+            if headlines_of(report.name)
+            else []
+        ),
         *headline_notes(report, shorter),
         *([summary, "## All findings\n"] if (summary := section(report)) else []),
         f"`{report.command}`, {report.day}, {_duration(report)}; {report.machine}. {SPREAD}\n",
@@ -216,17 +220,20 @@ def _picture(name: str) -> str:
 
 
 def headline_table(
-    reports: Sequence[Report], folder: str | None = None, shorter: Mapping[str, Report | None] | None = None
+    reports: Sequence[Report],
+    folder: str | None = None,
+    shorter: Mapping[str, Report | None] | None = None,
+    longer: Mapping[str, Report | None] | None = None,
 ) -> str:
     """One line for each headline claim, with the first sentence of its note; with ``folder`` also the paper, with a link to its page.
 
-    ``shorter`` has runs on which verdicts rest too, by paper. A verdict that the reports do not support, as those of smoke runs,
-    is not shown.
+    ``shorter`` has runs on which verdicts rest too, by paper, and ``longer`` those that are not finished. A verdict that the reports
+    do not support, as those of smoke runs, is not shown.
     """
     rows = []
     for report in reports:
         for headline in headlines_of(report.name):
-            note = _sentences(headline.note)[0]
+            note, later = _sentences(headline.note)[0], (longer or {}).get(report.name)
             verdict, scale = f"**{headline.verdict}**" + (f": {note}" if note else ""), headline.scale
             if why := headline.contradiction(report, (shorter or {}).get(report.name)):
                 verdict = f"**not decided by this run**: {why}. The published pages have {headline.verdict!r}."
@@ -234,9 +241,9 @@ def headline_table(
             row = (
                 headline.says,
                 verdict,
-                headline.figure(report),
+                headline.figure(report, later),
                 scale,
-                cpu_seconds(headline.findings(report)),
+                cpu_seconds(headline.findings(report), [] if later is None else headline.findings(later)),
             )
             rows.append(row if folder is None else (f"[{short_title(report)}]({folder}{report.name}.md)", *row))
     names, rules = ["the paper says", "here", "figure", "scale", "CPU s"], ["---"] * 4 + ["---:"]
@@ -258,10 +265,15 @@ def _sentences(text: str) -> list[str]:
     return re.split(r"(?<=\.) (?=[A-Z])", text)
 
 
-def index(reports: Sequence[Report], folder: str = "", shorter: Mapping[str, Report | None] | None = None) -> str:
+def index(
+    reports: Sequence[Report],
+    folder: str = "",
+    shorter: Mapping[str, Report | None] | None = None,
+    longer: Mapping[str, Report | None] | None = None,
+) -> str:
     """The page that links those of all reports, with one line for each claim; ``folder`` is their path relative to it.
 
-    ``shorter`` has runs on which verdicts rest too, by paper.
+    ``shorter`` has runs on which verdicts rest too, by paper, and ``longer`` those that are not finished.
     """
     parts = [
         "# The papers, re-run\n",
@@ -271,7 +283,7 @@ def index(reports: Sequence[Report], folder: str = "", shorter: Mapping[str, Rep
         'its file. Findings that rest on the same measurements show the same seconds, which count once in a sum. "Over": some measurements',
         "did not record it. A dash: none did, as in reports of version 0.1, whose pages have the seconds of the last run instead.",
         f"{SPREAD} Where a note has no other criterion, one model is ahead of another if a one-sided paired t-test over seeds at 5 % says so:",
-        "if the mean difference is above 6.31, 2.92 or 2.13 standard errors with two, three or five seeds.\n",
+        "if the mean difference is above 6.31, 2.92 or 2.13 standard errors with two, three or five seeds. One seed decides nothing.\n",
         "```{toctree}\n:hidden:\n:maxdepth: 1\n",
         *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",
@@ -280,7 +292,7 @@ def index(reports: Sequence[Report], folder: str = "", shorter: Mapping[str, Rep
         "A headline claim **held**, **held in part**, **does not hold here** (with what was tried), or is **not settled at this "
         "scale** (with what is open).\n"
     )
-    parts.append(headline_table(reports, folder, shorter) + "\n")
+    parts.append(headline_table(reports, folder, shorter, longer) + "\n")
     rows = []
     for report in reports:
         confirmed = sum(finding.confirmed is True for finding in report.findings)

@@ -1,4 +1,4 @@
-"""What survives of a paper, in plain sentences at the top of its page.
+"""What holds of a paper, in plain sentences at the top of its page.
 
 The numbers in a sentence are figures of the report, so that a new run changes them. As in `papers/headlines.py`, a sentence names the
 findings that it rests on, and one that the report does not support fails a test (`tests/papers/test_paper_summaries.py`).
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from papers.report import Report
 
-__all__ = ["CODE", "FAILS", "SUMMARIES", "SURVIVES", "USE", "Point", "section"]
+__all__ = ["CODE", "FAILS", "HOLDS", "SUMMARIES", "USE", "Point", "section"]
 
-Part = Literal["What survives", "What does not survive", "The released code", "What to use"]
-SURVIVES: Part = "What survives"
-FAILS: Part = "What does not survive"
+Part = Literal["What holds", "What does not hold", "The released code", "What to use"]
+HOLDS: Part = "What holds"
+FAILS: Part = "What does not hold"
 CODE: Part = "The released code"
 USE: Part = "What to use"
 
@@ -31,7 +31,7 @@ class Point:
         paper: name of the reproduction.
         part: heading under which it stands.
         says: sentences, with a field such as ``{false_alarms:.1%}`` for each number, which is a figure of a finding.
-        evidence: how the claims of the findings begin that it rests on; all are confirmed if the part is ``SURVIVES``, and none if
+        evidence: how the claims of the findings begin that it rests on; all are confirmed if the part is ``HOLDS``, and none if
             it is ``FAILS``. Empty for facts about code and for advice.
     """
 
@@ -56,7 +56,7 @@ class Point:
             if not any(finding.claim.startswith(begin) for finding in report.findings):
                 return f"the report of {self.paper} has no claim that begins with {begin!r}"
         rests_on = [finding for finding in report.findings if finding.claim.startswith(self.evidence or ("\n",))]
-        wrong = [finding.claim for finding in rests_on if finding.confirmed is not (self.part == SURVIVES)]
+        wrong = [finding.claim for finding in rests_on if finding.confirmed is not (self.part == HOLDS)]
         return f"not as {self.part!r} says: {'; '.join(wrong)}" if wrong else ""
 
 
@@ -71,7 +71,7 @@ def section(report: Report) -> str:
     if not points or any(point.contradiction(report) for point in points):
         return ""
     parts = []
-    for part in (SURVIVES, FAILS, CODE, USE):
+    for part in (HOLDS, FAILS, CODE, USE):
         texts = [f"- {point.text(report)}" for point in points if point.part == part]
         parts += [f"## {part}\n", "\n".join(texts) + "\n"] if texts else []
     return "\n".join(parts)
@@ -79,7 +79,7 @@ def section(report: Report) -> str:
 
 SUMMARIES = (
     Point(
-        "inflow", SURVIVES,
+        "inflow", HOLDS,
         "**A test of a batch.** The gate is a two-sample test, and as a test of a batch it works: at a level of 5% it rejects "
         "{false_alarms:.1%} of {normal_batches:.0f} in-distribution batches. Of {batches:.0f} batches from another set (MNIST, notMNIST, or "
         "Fashion-MNIST with a third of its contrast) it rejects, in the worst case of the three, {power_ten:.0%} with 10 images a batch and "
@@ -87,7 +87,7 @@ SUMMARIES = (
         ("the gate rejects in-distribution batches", "batches of 250", "batches of 10 from"),
     ),
     Point(
-        "inflow", SURVIVES,
+        "inflow", HOLDS,
         "**The random network is enough, and is not needed.** The same test of raw pixels rejects {pixels_ten:.0%} of the batches of 10 in "
         "the worst case.",
         ("batches of 10 from",),

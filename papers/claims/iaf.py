@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from papers.autoencoders.image_posteriors import compare_posteriors
+from papers.autoencoders.sampling_time import compare_sampling
 from papers.autoencoders.vae_setting import log_likelihood, vae_setting, with_he_weights
 from papers.experiment import Experiment, Trained, clearly_below, spread
 from papers.reproduction import reproduction
@@ -30,6 +31,7 @@ def run(experiment: Experiment) -> None:
     compare_on_digits(experiment)
     if experiment.budget != "quick":
         compare_posteriors(experiment)
+        compare_sampling(experiment)
 
 
 def compare_on_digits(experiment: Experiment) -> None:

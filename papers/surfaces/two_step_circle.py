@@ -123,7 +123,7 @@ def _study_circle(experiment: Experiment, circle: Curve) -> None:
         "two steps learn the distribution of the angles better than a flow on the plane",
         ours=f"total variation {spread(values)} against {spread(ambient)}",
         confirmed=clearly_below(values, ambient),
-        note=f"as many true samples have {circle.floor():.3f}, and the training rows {_variation(circle.rows):.3f}; a code of one number tears the circle; "
+        note=f"as many true samples have {circle.floor():.3f}, and the training rows {_variation(circle.rows):.3f}; a code of one number must cut the circle at a point; "
         + _conditions(experiment, circle, two),
     )
 

@@ -6,7 +6,7 @@ import pytest
 
 from papers.captions import caption
 from papers.headlines import HEADLINES, NOT_HERE, NOT_SETTLED, PARTLY, Headline, of
-from papers.report import Report, headline_notes, headline_table, markdown, page, read_reports, shorter_run
+from papers.report import Report, headline_notes, headline_table, longer_run, markdown, page, read_reports, shorter_run
 from papers.reproduction import Finding, registered
 
 FOLDER = Path(__file__).parents[2] / "docs" / "papers"
@@ -17,14 +17,14 @@ def test_a_report_supports_each_verdict(headline):
     [report] = read_reports(FOLDER, [headline.paper], "quick")
     assert headline.contradiction(report, shorter_run(FOLDER, report)) == ""
     assert headline.verdict not in (PARTLY, NOT_HERE, NOT_SETTLED) or headline.note
-    assert headline.figure(report) != "–"
+    assert headline.figure(report, longer_run(FOLDER, report)) != "–"
 
 
 def test_tables_have_the_first_sentence_of_a_note_and_a_page_lists_all():
     [report] = read_reports(FOLDER, ["maf"], "quick")
     [long] = [headline.note for headline in of("maf") if headline.note]
     first = "ahead in five of six tables, level on protein, and ahead on BSDS300."
-    assert long.startswith(first + " There MAF (5)")
+    assert long.startswith(first + " On BSDS300, after")
     for table in (headline_table([report], "papers/"), headline_table([report])):
         assert f"{first} |" in table
     says, sentences = headline_notes(report)
@@ -49,8 +49,21 @@ def test_every_picture_of_a_page_has_a_caption():
     names = [name for file in FOLDER.glob("*.json") for name in Report.read(file).pictures]
     assert names
     assert [name for name in names if not caption(name)] == []
-    assert caption("glow-against-time.png").startswith("Bits/dim of held-out images against CPU time")
+    assert caption("glow-against-time.png").startswith("Bits/dim of 500 held-out images against CPU time")
+    assert caption("aef-fashion-mnist-8.png").startswith("Fashion-MNIST, 8 latents. From the top")
+    assert caption("aef-noise-mnist-32.png").startswith("MNIST, 32 latents. Test images")
     assert caption("toy-plot.png") == ""
+
+
+def test_measurements_of_a_longer_run_count_in_the_seconds_of_a_headline():
+    [report] = read_reports(FOLDER, ["nsf"], "quick")
+    later = longer_run(FOLDER, report)
+    assert later is not None
+    [quick], [both] = (
+        [line.split("|")[-2].strip() for line in table.splitlines() if "spline couplings beat affine ones" in line]
+        for table in (headline_table([report]), headline_table([report], longer={"nsf": later}))
+    )
+    assert int(both.replace(",", "")) > int(quick.replace(",", "")) + 4000
 
 
 def test_every_paper_has_a_headline():

@@ -51,7 +51,7 @@ def test_the_early_scores_are_those_of_a_shorter_training(tmp_path):
 @pytest.mark.parametrize("died_at", [2, 4, 6])
 def test_a_killed_training_goes_on_to_the_same_scores(tmp_path, monkeypatch, died_at):
     whole = _trained(quiet(tmp_path / "whole"), setting(), "diagonal", 0, shorter=4, steps=8)
-    train = Experiment.train
+    train = Experiment.trained
 
     def dying(self, *args, callback, **options):
         def both(event):
@@ -61,11 +61,11 @@ def test_a_killed_training_goes_on_to_the_same_scores(tmp_path, monkeypatch, die
 
         return train(self, *args, callback=both, **options)
 
-    monkeypatch.setattr(Experiment, "train", dying)
+    monkeypatch.setattr(Experiment, "trained", dying)
     often = setting(checkpoint_every=1)
     with pytest.raises(KilledError):
         _trained(quiet(tmp_path), often, "diagonal", 0, shorter=4, steps=8)
-    monkeypatch.setattr(Experiment, "train", train)
+    monkeypatch.setattr(Experiment, "trained", train)
     again = _trained(quiet(tmp_path), often, "diagonal", 0, shorter=4, steps=8)
     assert again[:2] == whole[:2]
     assert again[2]["curve"] == whole[2]["curve"]

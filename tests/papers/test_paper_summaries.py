@@ -1,4 +1,4 @@
-"""What a page says survives of a paper is what the committed report supports, with its numbers."""
+"""What a page says of a paper is what the committed report supports, with its numbers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from papers.experiment import Experiment
 from papers.report import Report, page, read_reports
 from papers.reproduction import Finding
-from papers.summaries import FAILS, SUMMARIES, SURVIVES, USE, Point, section
+from papers.summaries import FAILS, HOLDS, SUMMARIES, USE, Point, section
 
 FOLDER = Path(__file__).parents[2] / "docs" / "papers"
 FOUND = (
@@ -19,7 +19,7 @@ REPORT = Report(
     "toy", "A toy (Nobody 2020)", "quick", FOUND, (), 2.0, "a machine", "2020-01-01", "python -m papers toy"
 )
 POINTS = (
-    Point("toy", SURVIVES, "It is {small:.1%}.", ("small",)),
+    Point("toy", HOLDS, "It is {small:.1%}.", ("small",)),
     Point("toy", FAILS, "It is not {large:.2f}.", ("large",)),
     Point("toy", USE, "Something else."),
 )
@@ -45,10 +45,10 @@ def test_the_committed_page_has_the_summary_of_the_report(paper):
 def test_the_numbers_are_those_of_the_report(monkeypatch):
     monkeypatch.setattr("papers.summaries.SUMMARIES", POINTS)
     assert section(REPORT) == (
-        "## What survives\n\n- It is 50.0%.\n\n## What does not survive\n\n- It is not 2.00.\n\n## What to use\n\n- Something else.\n"
+        "## What holds\n\n- It is 50.0%.\n\n## What does not hold\n\n- It is not 2.00.\n\n## What to use\n\n- Something else.\n"
     )
     text = page(REPORT)
-    assert text.index("## What survives") < text.index("## All findings") < text.index("| claim |")
+    assert text.index("## What holds") < text.index("## All findings") < text.index("| claim |")
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_the_numbers_are_those_of_the_report(monkeypatch):
     [
         (FOUND[:1], "no figures large"),
         ((FOUND[0], replace(FOUND[1], claim="other")), "no claim that begins with 'large'"),
-        ((FOUND[0], replace(FOUND[1], confirmed=True)), "not as 'What does not survive' says: large"),
-        ((FOUND[0], replace(FOUND[1], confirmed=None)), "not as 'What does not survive' says: large"),
+        ((FOUND[0], replace(FOUND[1], confirmed=True)), "not as 'What does not hold' says: large"),
+        ((FOUND[0], replace(FOUND[1], confirmed=None)), "not as 'What does not hold' says: large"),
     ],
 )
 def test_a_report_that_does_not_support_a_point_has_no_summary(monkeypatch, findings, reason):
