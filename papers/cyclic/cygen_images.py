@@ -153,7 +153,7 @@ def _report_samples(
     floor = judge.samples(judge.rows[-judge.count :])  # none of the images that the neighbors are from
     (_, short), (_, long) = sources[-2:]
     experiment.report(
-        f"samples of CyGen are nearer to images of {name} than those of a VAE and of a DAE of the same networks",
+        f"samples of CyGen are nearer to images of {name} than samples from the prior of a VAE, and than chains of a DAE, of the same networks",
         paper="ahead of a VAE, by FID",
         ours="squared kernel distance "
         + ", ".join(f"{_label(*source)} {spread(column(*source, 'distance'), 4)}" for source in sources),
