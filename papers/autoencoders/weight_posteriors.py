@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,7 +28,20 @@ from pushforward.training.bayes import Posterior, bayes_by_backprop, sghmc, swag
 from pushforward.transforms import Chain, Variational
 from pushforward.transforms.stochastic.discrete_likelihoods import DiscreteLikelihood
 
-__all__ = ["RELEASED", "SCORES", "GrayBernoulli", "causes", "compare", "spreads"]
+__all__ = [
+    "DRAWS",
+    "RELEASED",
+    "SCORES",
+    "GrayBernoulli",
+    "Setting",
+    "areas",
+    "causes",
+    "compare",
+    "make_vae",
+    "posterior",
+    "settings",
+    "spreads",
+]
 
 LATENT, HIDDEN = 20, 400
 DRAWS = (1, 5)
@@ -149,10 +163,10 @@ def causes(experiment: Experiment) -> None:
                     likelihood: str = likelihood, setting: Setting = setting, seed: int = seed
                 ) -> dict[str, dict[str, float]]:
                     model, _ = experiment.train(
-                        f"causes {likelihood} {setting.steps} {seed}", partial(_make, likelihood), train, held_out, seed=seed,
+                        f"causes {likelihood} {setting.steps} {seed}", partial(make_vae, likelihood), train, held_out, seed=seed,
                         max_steps=setting.steps, batch_size=128, patience=None, evaluate_every=max(1, setting.steps // 4),
                     )  # fmt: skip
-                    return _areas(_posterior(setting, model, train, held_out, seed), held_out, inside, outside)
+                    return areas(posterior(setting, model, train, held_out, seed), held_out, inside, outside)
 
                 found = experiment.measure(f"causes {likelihood} {name} {seed}", measure)
                 table.setdefault((likelihood, name), []).append(found)
@@ -160,7 +174,8 @@ def causes(experiment: Experiment) -> None:
     _report(experiment, table, len(train), len(inside))
 
 
-def _make(likelihood: str) -> Model:
+def make_vae(likelihood: str) -> Model:
+    """A VAE with "Bernoulli", "logistic" or CONVOLUTIONAL as its likelihood."""
     if likelihood == "logistic":
         return VAE((1, 28, 28), LATENT, hidden=(HIDDEN,))
     channels = CHANNELS if likelihood == CONVOLUTIONAL else ()
@@ -168,8 +183,21 @@ def _make(likelihood: str) -> Model:
     return Flow(Chain(inner), prior_distribution(None, LATENT))
 
 
-def _posterior(setting: Setting, model: Model, train: Tensor, held_out: Tensor, seed: int) -> Posterior:
-    common = {"seed": seed, "batch_size": 128, "progress": "silent", "parameters": ["decoder"]}
+def posterior(
+    setting: Setting,
+    model: Model,
+    train: Tensor,
+    held_out: Tensor,
+    seed: int,
+    parameters: Sequence[str] | None = ("decoder",),
+) -> Posterior:
+    """Models from the posterior of the weights of some submodules (None: of all weights), which starts from a trained model."""
+    common = {
+        "seed": seed,
+        "batch_size": 128,
+        "progress": "silent",
+        "parameters": None if parameters is None else list(parameters),
+    }
     if setting.method == "none":
         return Posterior(model, setting.models, ())
     if setting.method == "SWAG":
@@ -188,18 +216,17 @@ def _posterior(setting: Setting, model: Model, train: Tensor, held_out: Tensor, 
     return sghmc(model, train, setting.models, burn_in=10 * setting.thin, thin=setting.thin, n_rows=rows, **common)
 
 
-def _areas(posterior: Posterior, held_out: Tensor, inside: Tensor, outside: Tensor) -> dict[str, dict[str, float]]:
+def areas(models: Posterior, held_out: Tensor, inside: Tensor, outside: Tensor) -> dict[str, dict[str, float]]:
     """AUROC of the scores with noise that all models share and with each model's own, and the mean log-likelihood."""
     found: dict[str, dict[str, float]] = {}
     for label, common in (("shared", True), ("own", False)):
         for draws in DRAWS:
             held, new, other = (
-                posterior.log_likelihoods(rows, samples=draws, common=common) for rows in (held_out, inside, outside)
+                models.log_likelihoods(rows, samples=draws, common=common) for rows in (held_out, inside, outside)
             )
             center = held.mean().item()
-            areas = compare(spreads(new, center), spreads(other, center))
-            areas["nats"] = new.mean().item()
-            found[f"{label} {draws}"] = {name: round(value, 4) for name, value in areas.items()}
+            scores = compare(spreads(new, center), spreads(other, center)) | {"nats": new.mean().item()}
+            found[f"{label} {draws}"] = {name: round(value, 4) for name, value in scores.items()}
     return found
 
 

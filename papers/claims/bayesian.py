@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from papers.autoencoders.other_posteriors import carry_over
 from papers.autoencoders.weight_posteriors import RELEASED, SCORES, causes, compare, spreads
 from papers.experiment import PAPER_TRAINING, Experiment
 from papers.reproduction import reproduction
@@ -49,6 +50,8 @@ def run(experiment: Experiment) -> None:
                 study.report_noise()
     _report_claims(experiment, table)
     causes(experiment)
+    if experiment.budget != "quick":
+        carry_over(experiment)
     _picture(experiment, table)
 
 
