@@ -233,7 +233,7 @@ def print_detection(records: list[dict], detectors: list[str]) -> None:
     print()
     for d in names:
         if d != "guard" and "guard" in names:
-            gain = area["guard"] - area[d]
+            gain = np.round(area["guard"] - area[d], 9)  # equal areas may differ by rounding
             p = wilcoxon(gain).pvalue if np.any(gain != 0) else 1.0
             print(f"- guard against {d}: {gain.mean():+.2f} ({gain[large].mean():+.2f}), {(gain > 0).sum()} wins, "
                   f"{(gain < 0).sum()} losses, Wilcoxon p = {p:.2g}")  # fmt: skip

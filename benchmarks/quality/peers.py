@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import ttest_1samp
 from torch import Tensor, nn
 
 import pushforward as pf
@@ -236,18 +236,19 @@ def table(options: argparse.Namespace, results: Results) -> str:
     head = ["set", "model", "parameters", *options.libraries, *(f"ours − {library}" for library in peers)]
     title = (
         f"Test log-likelihood in nats after {options.steps:,} steps of {BATCH} rows, mean ± standard deviation over "
-        "seeds. Differences are taken by seed; *level* means that zero lies within two standard errors of their "
-        "mean.\n"
+        "seeds. Differences are taken by seed; *level* means that a two-sided paired t-test at 5 % finds no difference.\n"
     )
     return "\n".join([title, markdown(head, rows), footer("python -m benchmarks.quality.peers", used)])
 
 
 def difference(ours: dict[Any, float], theirs: dict[Any, float]) -> str:
+    """Mean and deviation of the paired differences, and a two-sided paired t-test at 5 %: ahead, level or behind."""
     gains = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if len(gains) < 2:
         return mean_and_spread(gains)
-    mean, error = statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
-    reading = "level" if abs(mean) <= 2 * error else "ahead" if mean > 0 else "behind"
+    test = ttest_1samp(gains, 0)
+    reading = "ahead" if test.statistic > 0 else "behind"
+    reading = reading if test.pvalue < 0.05 else "level"
     return f"{mean_and_spread(gains)} {reading}"
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not part of the package
 
 from benchmarks.common.results import Results  # noqa: E402
-from benchmarks.quality import attacks, images, ood, ready_made, score_costs  # noqa: E402
+from benchmarks.quality import attacks, images, ood, peers, ready_made, score_costs  # noqa: E402
 from benchmarks.quality.data import Split  # noqa: E402
 
 
@@ -37,6 +37,19 @@ def test_extra_memory_is_the_growth_during_a_call():
 
     assert 30 < score_costs.extra_memory(take) < 60
     assert score_costs.extra_memory(lambda: None) < 10
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.9, 1.0, 1.1), "ahead"), ((-0.9, -1.0, -1.1), "behind"), ((0.5, 1.0, 1.5), "level"),  # 17.3, -17.3 and 3.5 standard errors
+        ((0.0, 0.0, 0.0), "level"), ((0.1, 0.9, 1.0, 1.1, 1.2), "ahead"),  # the last: 4.5 of four degrees of freedom
+    ],
+)  # fmt: skip
+def test_a_library_is_ahead_if_a_paired_t_test_says_so(gains, verdict):
+    # Two-sided at 5 %: 4.30 and 2.78 standard errors with three and five pairs.
+    ours, theirs = dict(enumerate(gains)), dict.fromkeys(range(9), 0.0)
+    assert peers.difference(ours, theirs).split()[-1] == verdict
 
 
 def blobs(count: int, seed: int) -> torch.Tensor:

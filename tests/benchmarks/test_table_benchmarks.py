@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not part of the package
 
+from benchmarks.quality import contamination, shift
 from benchmarks.quality.denoising import Denoising, k_dsm, noise_levels
 from benchmarks.quality.mixed import KINDS, change, encoder
 from benchmarks.quality.one_class import IMAGES
@@ -43,6 +44,27 @@ def test_denoising_finds_far_rows():
     score = k_dsm(train, 0, Denoising(width=32, blocks=1, steps=150))
     assert score(train + 8).min() > np.median(score(train))
     np.testing.assert_array_equal(score(train), k_dsm(train, 0, Denoising(width=32, blocks=1, steps=150))(train))
+
+
+def test_a_tie_is_not_ahead():
+    areas = {"a": (0.5, 0.1 + 0.2, 0.4), "b": (0.5, 0.5, 0.6), "c": (0.5, 0.6, 0.8)}
+    lines = [
+        {"set": name, "seed": 0, "level": 0.0, "kNN": 0.3 if name == "a" else knn, "score": score, "score, bound 10 %": bound}
+        for name, (knn, score, bound) in areas.items()
+    ]  # fmt: skip
+    cells = contamination.table([{**line, "level": level} for line in lines for level in contamination.LEVELS])[
+        2
+    ].split(" | ")
+    # The scores differ from kNN by 0 (up to rounding), 0 and 10 points; with a bound by 10, 10 and 30.
+    assert cells[4:] == ["+3.3 ± 3.3", "1 of 3", "+16.7 ± 6.7", "3 of 3 |"]
+
+
+def test_the_guard_of_shifts_has_the_density_of_a_flow_as_its_score():
+    x = np.random.default_rng(0).normal(size=(300, 1))
+    flow = shift.OneFlow(steps=20).fit(x)
+    grid = np.linspace(-8, 8, 2001)
+    assert np.exp(flow.score_samples(grid[:, None])).sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=0.02)
+    assert flow.score_samples(np.zeros((1, 1))) > flow.score_samples(np.full((1, 1), 4.0))
 
 
 @pytest.fixture
