@@ -345,3 +345,41 @@ def test_evaluate_runs_the_network_once() -> None:
     calls.clear()
     guard.evaluate(rng.normal(size=(50, 6)).astype(np.float32), np.arange(50) < 5)
     assert sum(calls) == 50
+
+
+class Jittered(torch.utils.data.Dataset):
+    """Rows that change a little each time."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> torch.Tensor:
+        return self.rows[k] + 0.1 * torch.randn(4)
+
+
+def test_random_features_warn() -> None:
+    rows = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 8), nn.ReLU())
+
+    def moved(inputs: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(inputs) + 0.1 * torch.randn(len(inputs), 4)
+
+    for embed, data in (
+        (lambda x: net(torch.as_tensor(x)), rows.numpy()),
+        (Embedder(net, moved), list(rows)),
+        (Embedder(net), Jittered(rows)),
+    ):
+        with pytest.warns(PushforwardWarning, match=r"other features for the same inputs.*prepare=.*\.eval"):
+            pf.Guard(0.1, embed=embed, random_state=0).fit(data)
+
+
+def test_features_that_repeat_do_not_warn() -> None:
+    rows = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 8), nn.ReLU())  # dropout is off in evaluation mode
+    for data in (
+        rows, rows.numpy(), TensorDataset(rows), DataLoader(TensorDataset(rows), 32, shuffle=True), {"input": rows},
+    ):  # fmt: skip
+        pf.Guard(0.1, embed=Embedder(net), random_state=0).fit(data)

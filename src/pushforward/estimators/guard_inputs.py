@@ -40,7 +40,9 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
     if guard.embed is not None:
         if reset:
             guard.embedder_ = guard.embed if isinstance(guard.embed, Embedder) else Embedder(guard.embed)
-        X = guard.embedder_(X)
+        inputs, X = X, guard.embedder_(X)
+        if reset:
+            guard.embedder_.warn_if_random(inputs, X)
     elif _is_path(X):
         raise InputError(
             "a path is no data: read images with pf.io.read_images(path) and tables with pf.io.read_table(path), or use embed= with "

@@ -17,7 +17,7 @@ from pushforward.detection.network.digest import digest
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import length, plain_tensor
 from pushforward.detection.network.streaming import batches
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.numerics.checks import check_integer
 
 __all__ = ["Embedder"]
@@ -114,10 +114,33 @@ class Embedder:
             raise InputError(
                 f"the features of input {int(bad.argmax())} (counted from 0) are NaN or infinite: check this input, and leave it out."
             )
+        return self._directions(rows)
+
+    def _directions(self, rows: np.ndarray) -> np.ndarray:
         if not self.normalize:
             return rows
         norm = np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-30)
         return np.concatenate([rows / norm, np.log(norm)], axis=1)
+
+    def warn_if_random(self, data: Any, features: np.ndarray) -> None:
+        """Embed the first inputs again, and warn if they get other features, as after random changes of images in ``prepare``.
+
+        Loaders and streams may give other inputs first, and are left out.
+
+        Args:
+            data: what was embedded.
+            features: what :meth:`__call__` returned for it.
+        """
+        if isinstance(data, (DataLoader, IterableDataset)) or hasattr(data, "batch_size"):
+            return
+        inputs, count = next(self._batches(self.listed(data)))
+        again = self._directions(self._features(inputs, count))
+        change, spread = np.square(again - features[:count]).mean(), features.var(0).mean()
+        if change > 1e-6 * spread + 1e-18:
+            warn_caller(
+                "embed gives other features for the same inputs when it is asked again, so scores and p-values change from call to call: "
+                "leave random changes of the inputs, such as augmentation, out of prepare=, and call .eval() on a network inside a function."
+            )
 
     def listed(self, data: Any) -> Any:
         """Data that give inputs one by one as a list, since a generator can be read only once; other data as they are.
