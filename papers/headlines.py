@@ -210,10 +210,11 @@ HEADLINES = (
         main="images that are changed so that a classifier errs are less likely",
     ),
     Headline(
-        "iresnet", "one residual network classifies and models the density", PARTLY, "8 x 8 digits, vectors (250 steps) and images (600 steps), one seed",
+        "iresnet", "one residual network classifies and models the density", PARTLY, "8 x 8 digits, vectors (250 steps) and images (600 steps), 3 seeds",
         ("one i-ResNet classifies", "one convolutional i-ResNet classifies"),
-        "it does both, and its density is behind that of a network without classes. As vectors it has 2.944 bits/dim, where a normal has 2.954 and an i-ResNet for the density alone 2.915. "
-        "As images it has 2.322, where independent pixels have 2.425 and an i-ResNet for the density alone 2.209. The paper compares with classifiers of the same size; none was trained here, so a larger run would have to show how much of either task the network gives up.",
+        "it classifies as well as networks for the classes alone, and its density is behind that of a network for the density alone. As vectors 98.1 ± 0.6 % of the test digits are right, with the same network for the classes alone 97.9 ± 0.1 %, and with one without constraints 96.6 ± 0.5 %. "
+        "As images it is 97.3 ± 0.2, 97.0 ± 0.8 and 97.3 ± 1.3 %. The density has 2.948 bits/dim as vectors, where the same network for the density alone has 2.702 and a normal 2.954, and 2.326 as images, where that network has 2.180 and independent pixels 2.425. "
+        "Cross-entropy and nats a coordinate have equal weights here; other weights were not tried.",
         main="one convolutional i-ResNet classifies",
     ),
     Headline(
