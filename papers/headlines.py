@@ -166,7 +166,7 @@ HEADLINES = (
         "glow", "likelihood is better than before, and samples look real", NOT_SETTLED, "Fashion-MNIST, 300 s of CPU time each, one seed (`reviews`); 400 steps for the samples; CIFAR-10, 12 minutes, one seed",
         (),
         "the likelihood is ahead of Real NVP, and samples are noise. On Fashion-MNIST, after 300 s of CPU time each and with one seed, Glow has 3.406 bits/dim and Real NVP 4.327 (page of reviews). The paper trains 32 layers a scale, 512 wide, on eight GPUs, and has 3.35 bits/dim on CIFAR-10. "
-        "The picture of bits/dim against CPU time shows Glow at 3.77 on CIFAR-10 after 12 minutes, still falling; a larger machine would have to show its samples at the paper's size.",
+        "On CIFAR-10 Glow has 3.766 bits/dim after 12 minutes, and the curve against CPU time still falls; a larger machine would have to show its samples at the paper's size.",
         later=("an invertible 1 x 1 convolution beats fixed permutations of the channels at equal CPU time",),
     ),
     Headline(
