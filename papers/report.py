@@ -172,7 +172,10 @@ def short_title(report: Report) -> str:
 
 
 def _duration(report: Report) -> str:
-    """The time of the run; of a long one, which goes on from its file, that of the last part alone."""
+    """CPU seconds of all measurements; without them the time of the run, and of a long one, which goes on from its file, that of its last part."""
+    cpu = cpu_seconds(report.findings)
+    if cpu != "–":
+        return f"{cpu} s of CPU time"
     return ("its last part took " if report.budget in ("long", "full") else "") + f"{report.seconds:.0f} s"
 
 

@@ -411,7 +411,7 @@ def _equal_time(experiment: Experiment) -> None:
     time = experiment.choose(
         smoke="steps", quick="", long="20 s of CPU time (images 150 s)", full="600 s (images one hour)"
     )
-    _report_couplings(experiment, found, time)
+    _report_couplings(experiment, found, time, finished=unfinished is None)
     experiment.report(
         "after equal time, universal transformers are ahead of affine ones on densities of vectors",
         paper="splines ahead of MAF and Glow in five of five tables after long training; NAF, B-NAF and SOS in four",
@@ -430,8 +430,10 @@ def _equal_time(experiment: Experiment) -> None:
         raise unfinished
 
 
-def _report_couplings(experiment: Experiment, found: Mapping[str, Mapping[str, Cell]], time: str) -> None:
-    """Compare the spline and the affine couplings of vectors, set by set."""
+def _report_couplings(
+    experiment: Experiment, found: Mapping[str, Mapping[str, Cell]], time: str, finished: bool
+) -> None:
+    """Compare the spline and the affine couplings of vectors, set by set; sets that are not finished may still refute."""
     pairs = {
         name: (cells["NSF (C)"], cells["Real NVP"])
         for name, cells in found.items()
@@ -447,6 +449,6 @@ def _report_couplings(experiment: Experiment, found: Mapping[str, Mapping[str, C
         paper="RQ-NSF (C) ahead of Glow in five of five tables after long training",
         ours="; ".join(f"{name} {spread(ours)} against {spread(theirs)}" for name, (ours, theirs) in nats.items())
         + " nats",
-        confirmed=all_hold(clear.values()),
+        confirmed=all_hold([*clear.values(), True if finished else None]),
         note=f"clear: {', '.join(name for name, is_clear in clear.items() if is_clear) or 'none'}; {time} each, as in the next line; NSF (C) and Real NVP",
     )

@@ -298,7 +298,10 @@ def test_a_stopped_comparison_of_families_reports_the_columns_that_are_finished(
     done |= {"checkerboard", "moons", "kin40k"}
     with pytest.raises(UnfinishedError, match="spirals"):
         reviews._equal_time(experiment)
-    (finding,) = experiment.findings
+    couplings, finding = experiment.findings
+    assert couplings.ours.startswith("checkerboard -3.000 ± 0.000 against -4.000 ± 0.000")
+    assert couplings.note.startswith("clear: checkerboard, moons, kin40k; ")
+    assert couplings.confirmed is None
     assert finding.ours.startswith("ahead by the median rank in 3 of 3")
     assert finding.ours.endswith("on Fashion-MNIST: open")
     assert finding.confirmed is None
