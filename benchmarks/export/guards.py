@@ -29,7 +29,7 @@ class Case:
 
     Attributes:
         guard: with ``assess``, ``calibrator_`` and ``level_``.
-        rows: new rows, at least as many as were asked for.
+        rows: new rows, as many as were asked for or as the set has.
         export: writes the guard to a path.
         what: the kind of its inputs.
     """
@@ -75,13 +75,9 @@ def _adbench(data: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _new(normal: np.ndarray, anomalous: np.ndarray, count: int) -> np.ndarray:
-    """New rows, a tenth of them anomalies; where there are too few, rows again with a little noise."""
-    rng = np.random.default_rng(1)
+    """New rows, a tenth of them anomalies where the set has enough; fewer than were asked for where it has fewer."""
     rows = np.concatenate((normal, anomalous[: max(1, count // 10)]))
-    if len(rows) < count:
-        more = rows[rng.integers(0, len(rows), count - len(rows))]
-        rows = np.concatenate((rows, more + rng.normal(size=more.shape) * 0.05 * rows.std(0)))
-    return rng.permutation(rows)[:count]
+    return np.random.default_rng(1).permutation(rows)[:count]
 
 
 def _table(work: Path, fit: Any, rows: Any, what: str, **options: Any) -> Case:
@@ -145,11 +141,7 @@ def _power(data: Path, count: int, work: Path) -> Case:
     )
     order = np.random.default_rng(0).permutation(len(frame))
     fit, rest = frame.iloc[order[:_FIT]], frame.iloc[order[_FIT:]].reset_index(drop=True)
-    rng = np.random.default_rng(1)
-    rows = rest.iloc[rng.integers(0, len(rest), count)].reset_index(drop=True)
-    numbers = rows.columns[1:]
-    rows[numbers] += rng.normal(size=(count, len(numbers))) * 0.05 * rest[numbers].std().to_numpy()
-    return _table(work, fit, rows, "instant, 7 numbers, missing cells", effort="fast")
+    return _table(work, fit, rest[:count], "instant, 7 numbers, missing cells", effort="fast")
 
 
 def _flow(data: Path, count: int, work: Path) -> Case:
