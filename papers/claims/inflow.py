@@ -139,7 +139,7 @@ def _power(experiment: Experiment, features: FeatureCache) -> None:
     others = [name for name in curves if name != ID]
 
     def at(n: int, name: str) -> str:
-        return f"{name} " + ", ".join(f"{curves[name][test][sizes.index(n)]:.2f}" for test in TESTS)
+        return f"{name} " + " / ".join(f"{curves[name][test][sizes.index(n)]:.2f}" for test in TESTS)
 
     for n, word, claim in (
         (sizes[-1], "many", "batches of 250 from another set are separated from in-distribution batches"),
@@ -149,9 +149,10 @@ def _power(experiment: Experiment, features: FeatureCache) -> None:
         rates, pixels = ([curves[name][test][sizes.index(n)] for name in others] for test in (GATE, "MMD of pixels"))
         experiment.report(
             claim,
-            ours=f"n = {n}: " + "; ".join(at(n, name) for name in (*others, ID)),
+            ours=f"batches of {n} rejected, by {' / '.join(TESTS)}: "
+            + "; ".join(at(n, name) for name in (*others, ID)),
             confirmed=min(rates) >= 0.95,
-            note=f"rate of rejection at 5%, {runs} batches; tests in the order: {', '.join(TESTS)}. The second, the paper's choice, decides",
+            note=f"fraction of {runs} batches at 5%; the second test, the paper's choice, decides",
             figures={
                 word: n,
                 "batches": runs,
