@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -382,4 +383,8 @@ def test_features_that_repeat_do_not_warn() -> None:
     for data in (
         rows, rows.numpy(), TensorDataset(rows), DataLoader(TensorDataset(rows), 32, shuffle=True), {"input": rows},
     ):  # fmt: skip
-        pf.Guard(0.1, embed=Embedder(net), random_state=0).fit(data)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            guard = pf.Guard(0.1, embed=Embedder(net), random_state=0).fit(data)
+        assert [str(each.message) for each in found if "other features" in str(each.message)] == []
+        np.testing.assert_array_equal(guard.p_value(rows[:32]), guard.p_value(rows[:32]))
