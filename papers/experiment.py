@@ -37,7 +37,6 @@ __all__ = [
     "all_hold",
     "bits_per_dim",
     "clearly_below",
-    "principal",
     "size",
     "spread",
     "width_for",
@@ -408,16 +407,6 @@ def bits_per_dim(model: Model, images: Tensor, *, batch: int = 250, samples: int
     with torch.no_grad():
         parts = [model.evaluate(part, samples=samples).bits_per_dim().double() for part in images.split(batch)]
     return torch.cat(parts).mean().item()
-
-
-def principal(rows: Tensor) -> Callable[[Tensor], Tensor]:
-    """Whitened principal components of images ``(n, ...)``: a fixed feature space for a kernel distance (not the FID)."""
-    flat = rows[:2000].flatten(1).float()
-    mean = flat.mean(0)
-    _, values, axes = torch.linalg.svd(flat - mean, full_matrices=False)
-    keep = min(30, len(values) - 1)
-    scale = (values[:keep] / math.sqrt(len(flat))).clamp(min=1e-6)
-    return lambda x: (x.flatten(1).float() - mean) @ axes[:keep].mT / scale
 
 
 def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool | None:

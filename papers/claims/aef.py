@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from papers.distances import principal
 from papers.experiment import (
     Experiment,
     Trained,
@@ -17,7 +18,6 @@ from papers.experiment import (
     all_hold,
     bits_per_dim,
     clearly_below,
-    principal,
     spread,
 )
 from papers.reproduction import reproduction

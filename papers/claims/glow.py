@@ -10,6 +10,7 @@ from benchmarks.common.datasets import load_labels
 from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
 from papers.flows.against_time import draw, pictures, report_ahead, report_peers, run_contenders
 from papers.flows.glow_setting import PEERS, glow, glow_peers
+from papers.flows.longer_samples import study_lengths
 from papers.reproduction import reproduction
 from pushforward.models import Glow
 from pushforward.models.manipulation import attribute_direction, manipulate, sample_at_temperature
@@ -26,10 +27,11 @@ __all__ = ["run"]
 def run(experiment: Experiment) -> None:
     """Compare 1 x 1 convolutions with fixed permutations at equal steps (sec. 6.1); temperature (sec. 6.3); round trips.
 
-    A long or full run also compares them at equal CPU time, beside other libraries.
+    A long or full run also compares them at equal CPU time, beside other libraries, and shows samples after longer trainings.
     """
     if experiment.budget != "quick":
         _against_time(experiment)
+        _longer(experiment)
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
     train, held_out, test = experiment.image_parts(
         name,
@@ -99,6 +101,16 @@ def _against_time(experiment: Experiment) -> None:
         note="as many scales and layers, equal widths; normflows' scales can only contract",
     )  # fmt: skip
     draw(experiment, found)
+
+
+def _longer(experiment: Experiment) -> None:
+    """Train a larger network for several lengths, and look at its samples, latent paths and moved attributes."""
+    sizes = experiment.choose(
+        smoke={"scales": 1, "layers": 1, "hidden": (4, 4)},
+        quick={"scales": 2, "layers": 8, "hidden": (64, 64)},
+        full={"scales": 2, "layers": 32, "hidden": (512, 512)},
+    )
+    study_lengths(experiment, "Glow", lambda: Glow((1, 28, 28), linear="1x1", **sizes), PAIRS)
 
 
 def _temperature(experiment: Experiment, flow: Glow, test: torch.Tensor) -> None:

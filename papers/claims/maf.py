@@ -154,16 +154,18 @@ def _until_level(
 
     A long run that is not level after 5 minutes is made again with 20, so that one that is level early costs no more.
     """
-    trained, level = None, False
-    for seconds in experiment.choose(smoke=(1,), quick=(300,), long=(300, 1200), full=(6 * 3600,)):
+
+    def run(seconds: float, name: str) -> tuple[Trained[Model], bool]:
         limit = experiment.time_limit(key, build, train, smoke=3, quick=300, long=seconds, full=seconds, batch_size=100)
         options = PAPER_OPTIONS | limit | {"patience": 30, "evaluate_every": math.ceil(len(train) / 100)}
-        name = f"{key} {seed}" if trained is None else f"{key} {seed}, {seconds} s"
         trained = experiment.trained(name, build, train, held_out, seed=seed, **options)
-        level = trained.facts["steps"] < limit.get("max_steps", math.inf)
-        if level:
-            break
-    assert trained is not None
+        return trained, trained.facts["steps"] < limit.get("max_steps", math.inf)
+
+    first, *longer = experiment.choose(smoke=(1,), quick=(300,), long=(300, 1200), full=(6 * 3600,))
+    trained, level = run(first, f"{key} {seed}")
+    for seconds in longer:
+        if not level:
+            trained, level = run(seconds, f"{key} {seed}, {seconds} s")
     return trained, level
 
 

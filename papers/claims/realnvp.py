@@ -8,6 +8,7 @@ import torch
 
 from papers.experiment import Experiment, bits_per_dim, size, spread
 from papers.flows.coupling_setting import coupling_setting
+from papers.flows.longer_samples import study_lengths
 from papers.reproduction import reproduction
 from pushforward.models import ImageRealNVP, Model
 from pushforward.models.manipulation import interpolate, sample_at_temperature
@@ -22,7 +23,12 @@ __all__ = ["run"]
     full="about a day on one GPU for 3.55 bits/dim on CIFAR-10 (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """Compare affine couplings at several scales with additive ones, and interpolate in latent space."""
+    """Compare affine couplings at several scales with additive ones, and interpolate in latent space.
+
+    A long or full run also shows samples and latent paths after longer trainings.
+    """
+    if experiment.budget != "quick":
+        _longer(experiment)
     setting = coupling_setting(experiment)
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
     hidden = experiment.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
@@ -72,3 +78,10 @@ def run(experiment: Experiment) -> None:
         {"samples": flow.sample(count, seed=0), "T = 0.7": sample_at_temperature(flow, count, 0.7, seed=0), "latent path": path,
          "pixel blend": mixed},
     )  # fmt: skip
+
+
+def _longer(experiment: Experiment) -> None:
+    """Train a flow of Fashion-MNIST for several lengths, and look at its samples and latent paths."""
+    layers = experiment.choose(smoke=1, quick=2, full=8)
+    hidden = experiment.choose(smoke=(4, 4), quick=(32, 32), full=(64,) * 8)
+    study_lengths(experiment, "Real NVP", lambda: ImageRealNVP(shape=(1, 28, 28), layers=layers, hidden=hidden))

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.experiment import PAPER_TRAINING, Experiment, all_hold, clearly_below, principal, spread
+from papers.distances import principal
+from papers.experiment import PAPER_TRAINING, Experiment, all_hold, clearly_below, spread
 from papers.reproduction import reproduction
 from papers.surfaces.decoder_injectivity import study_injectivity
 from papers.surfaces.two_step_circle import study_circle

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_labels
-from papers.experiment import Experiment, all_hold, clearly_below, principal, spread
+from papers.distances import principal
+from papers.experiment import Experiment, all_hold, clearly_below, spread
 from pushforward.models import CyGen
 from pushforward.models.latent.autoencoder import mmd
 from pushforward.transforms import Chain, Sylvester

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from papers.experiment import Experiment, all_hold, clearly_below, principal, spread
+from papers.distances import principal
+from papers.experiment import Experiment, all_hold, clearly_below, spread
 from papers.flows.equal_time import best_rate
 from papers.flows.image_peers import installed
 from papers.flows.timed_training import Contender, Limit, Pictures, possible, train_for

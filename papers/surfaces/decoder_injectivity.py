@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.experiment import PAPER_TRAINING, Experiment, principal, spread
+from papers.distances import principal
+from papers.experiment import PAPER_TRAINING, Experiment, spread
 from papers.surfaces.injective_decoders import BEFORE, WAYS
 from papers.surfaces.two_step_setting import SETS, code_densities
 from pushforward.models import VAE, AutoEncoder, TwoStep

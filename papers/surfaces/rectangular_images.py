@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.experiment import Experiment, all_hold, clearly_below, principal, spread
+from papers.distances import principal
+from papers.experiment import Experiment, all_hold, clearly_below, spread
 from papers.surfaces.manifolds import train_in_phases
 from pushforward.detection import auroc
 from pushforward.detection.scores import DensityAndDistance, Likelihood, ManifoldDistance, Score

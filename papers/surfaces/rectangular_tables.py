@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
+from papers.distances import frechet
 from papers.experiment import Experiment, all_hold, clearly_below, spread
 from papers.surfaces.manifolds import train_in_phases, train_until_level
 from papers.surfaces.rectangular_methods import how_long, level_of, steps_needed
 from pushforward.models import Model, RectangularFlow
 
-__all__ = ["TABLES", "frechet", "study_tables"]
+__all__ = ["TABLES", "study_tables"]
 
 TABLES = ("protein", "kin40k")
 
@@ -78,13 +79,3 @@ def _distance(
         )
     with torch.no_grad():
         return {"distance": frechet(model.sample(len(test), seed=seed), test), **facts}
-
-
-def frechet(x: Tensor, y: Tensor) -> float:
-    """Distance of the normals with the rows' means and covariances, squared: the "FID" of plain columns (Dowson and Landau 1982)."""
-    x, y = x.double(), y.double()
-    first, second = x.T.cov(), y.T.cov()
-    values, axes = torch.linalg.eigh(first)
-    root = axes * values.clamp(min=0.0).sqrt() @ axes.T
-    middle = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0.0).sqrt().sum()
-    return ((x.mean(0) - y.mean(0)).square().sum() + first.trace() + second.trace() - 2 * middle).item()

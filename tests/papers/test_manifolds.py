@@ -9,6 +9,7 @@ import torch
 
 import pushforward as pf
 from papers.claims import rectangular
+from papers.distances import frechet
 from papers.experiment import Experiment
 from papers.surfaces import rectangular_tables, two_step_circle
 from papers.surfaces.manifolds import (
@@ -22,7 +23,6 @@ from papers.surfaces.manifolds import (
     swiss_roll,
     train_until_level,
 )
-from papers.surfaces.rectangular_tables import frechet
 from pushforward.errors import TrainingError
 
 TARGETS = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
