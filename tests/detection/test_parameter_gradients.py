@@ -85,6 +85,16 @@ def test_layer_gradients_of_an_affine_flow():
     torch.testing.assert_close(LayerGradients(affine()).fit(reference)(x), -law.log_prob(features(x)).sum(1))
 
 
+def test_weights_that_are_one_number():
+    """z = (x - m) e^s with one s for both coordinates has d log p / ds = 2 - |z|^2 and d log p / dm = z at s = m = 0."""
+    model, x = models.Flow(transforms.ConformalScale(2), distributions.Normal(2)).double(), rows(5)
+    squares = torch.stack((x.square().sum(1), (2 - x.square().sum(1)).square()), 1)
+    torch.testing.assert_close(ParameterGradients(model).values(x).exp(), squares)
+    fisher = torch.cat((x, 2 - x.square().sum(1, keepdim=True)), 1).square()
+    found = FisherScore(model).fit(rows(9, seed=1))
+    torch.testing.assert_close(found(x), (fisher / (found.fisher + found.damping)).sum(1).sqrt())
+
+
 def test_tensors_that_never_move_are_left_out():
     """A weight with no influence has a gradient of 0 in every row."""
     model = affine()

@@ -185,12 +185,17 @@ def infinite_outside_support(model: Model, x: Tensor, score: Tensor) -> Tensor:
 
 def _square(gradient: Tensor) -> Tensor:
     # A gradient is NaN only if the row has probability 0, and then the score is set to +inf.
-    return torch.nan_to_num(gradient.double().flatten(1), 0.0, 1e150, -1e150).square().sum(1)
+    return torch.nan_to_num(_rows(gradient).double(), 0.0, 1e150, -1e150).square().sum(1)
 
 
 def _flat(chunk: dict[str, Tensor]) -> Tensor:
-    flat = torch.cat([gradient.flatten(1) for gradient in chunk.values()], 1).double()
+    flat = torch.cat([_rows(gradient) for gradient in chunk.values()], 1).double()
     return torch.nan_to_num(flat, 0.0, 1e150, -1e150)
+
+
+def _rows(gradient: Tensor) -> Tensor:
+    """One row of numbers for each sample; a weight that is a single number has gradients ``(n,)``."""
+    return gradient.unsqueeze(-1).flatten(1)
 
 
 def _tensors(model: Model) -> list[str]:
