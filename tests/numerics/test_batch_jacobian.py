@@ -38,6 +38,13 @@ def test_more_dimensions_of_batch_and_result(network):
     torch.testing.assert_close(columns, batch_jacobian(network, z)[1][..., :4, :])
 
 
+def test_row_by_row_under_vmap(network):
+    z = rows(4, 3)
+    x, columns = torch.vmap(lambda row: batch_jacobian(network, row))(z)
+    torch.testing.assert_close(x, network(z))
+    torch.testing.assert_close(columns, batch_jacobian(network, z)[1])
+
+
 def test_many_directions_take_several_passes():
     """More directions than one pass takes; a linear function is its own Jacobian."""
     matrix = rows(150, 130)

@@ -69,9 +69,10 @@ def batch_jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Ten
     def push(direction: Tensor) -> tuple[Tensor, Tensor]:
         return push_forward(function, z, direction.expand_as(z))
 
-    push_all = vmap(push, out_dims=(None, -1))  # pyright: ignore[reportArgumentType]
+    # Every direction gives the same value; out_dims of None would refuse it under another vmap, where it is batched too.
+    push_all = vmap(push, out_dims=(0, -1))
     parts = [push_all(some) for some in directions.split(_DIRECTIONS)]
-    value, columns = parts[0][0], torch.cat([part[1] for part in parts], -1)
+    value, columns = parts[0][0][0], torch.cat([part[1] for part in parts], -1)
     return value, columns.flatten(z.dim() - 1, -2)
 
 
