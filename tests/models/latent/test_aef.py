@@ -300,6 +300,8 @@ def test_arguments_that_do_not_fit_are_refused():
         (lambda: AEF((1, 4, 4), 2, form="linear", dequantize="variational"), "uniform"),
         (lambda: transforms.Autoencode(5, 2, transforms.Affine(3)), "2 coordinates"),
         (lambda: transforms.Autoencode(5, 2, transforms.Monotone(2, context=1)), "not read a context"),
+        (lambda: transforms.Autoencode(5, 2, transforms.Sigmoid(2)), "bijection of all reals"),
+        (lambda: transforms.LinearAutoencode(5, 2, transforms.Logit(2)), "bijection of all reals"),
         (lambda: transforms.LinearAutoencode(5, 2, scale=-1.0), "scale"),
         (lambda: AEF(5, 2, form="linear").reduced(0.0), "positive"),
         (lambda: distributions.Product(), "at least one"),

@@ -256,6 +256,8 @@ def test_errors_of_invalid_arguments():
             models.CyGen(3, **wrong)
     with pytest.raises(ConfigError, match="flow"):
         models.CyGen(3, latent=2, flow=transforms.Affine(3))
+    with pytest.raises(ConfigError, match="all reals as its domain"):
+        models.CyGen(3, latent=2, flow=transforms.Logit(2))
     with pytest.raises(KindError, match="bijection"):
         models.CyGen(3, latent=2, flow=transforms.UniformDequantize(2, 4))
     model, a, _, _ = linear()

@@ -308,11 +308,24 @@ def test_reconstructions_and_samples_of_a_trained_model():
         (lambda: VAE((4, 4)), "width"),
         (lambda: Variational(3, 2, "gaussian"), "likelihood"),
         (lambda: Variational(3, 2, GaussianLikelihood(), pf.transforms.Affine(3)), "flow"),
+        (lambda: Variational(3, 2, GaussianLikelihood(), pf.transforms.Sigmoid(2)), "onto all reals"),
     ],
 )
 def test_impossible_arguments(make, match):
     with pytest.raises(ConfigError, match=match):
         make()
+
+
+def test_a_posterior_on_an_interval():
+    """Normal draws as uniform codes in (0, 1) are the exact posterior of a decoder that ignores them: the bound is log N(x; 0, 1)."""
+    model = pf.models.Flow(
+        Variational(1, 1, GaussianLikelihood(), pf.transforms.Probit(1), hidden=(8,)), distributions.Uniform(1)
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    x = torch.linspace(-2, 2, 5)[:, None]
+    torch.testing.assert_close(model.evaluate(x).value, -0.5 * x[:, 0].square() - 0.5 * math.log(2 * math.pi))
 
 
 def test_a_posterior_is_a_bijection_of_a_normal():

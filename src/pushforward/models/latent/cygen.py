@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.likelihood import REAL
 from pushforward.models.base import Model
 from pushforward.models.latent.autoencoder import Codec, input_scaling
 from pushforward.models.latent.cyclic_pair import Cyclic, Start
@@ -112,6 +113,10 @@ class CyGen(Model):
             raise ConfigError(f"flow must be a transform of {latent} coordinates; got {flow!r:.80}.")
         if flow is not None and not flow.bijective:
             raise KindError(f"flow must be a bijection, because q(z | x) needs a density; got {type(flow).__name__}.")
+        if flow is not None and flow.domain not in (None, REAL):
+            raise ConfigError(
+                f"flow must have all reals as its domain, because it encodes normal noise; {type(flow).__name__} has {flow.domain}."
+            )
         outputs = 2 * latent + (0 if flow is None else flow.context)
         codec = Codec(shape, latent, outputs, tuple(hidden), tuple(channels), activation, input_bound=10.0)
         pair = Cyclic(shape, latent, scale, count, flow, codec)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, KindError
-from pushforward.likelihood import Extended, Kind, Measure
+from pushforward.likelihood import REAL, Extended, Kind, Measure
 from pushforward.networks.codec import encoder_and_decoder
 from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
@@ -50,6 +50,11 @@ class AutoencodingTransform(Transform):
             raise KindError(f"{type(flow).__name__} is not a bijection, so it cannot be the flow of {owner}.")
         if flow is not None and flow.context:
             raise ConfigError(f"flow must not read a context; got one that reads a context of width {flow.context}.")
+        if flow is not None and {flow.domain, flow.codomain} - {REAL, None}:
+            raise ConfigError(
+                f"flow must be a bijection of all reals, because the core and the code of {owner} are any reals; "
+                f"{type(flow).__name__} maps {flow.domain} to {flow.codomain}."
+            )
         self.features, self.latent, self.flow = features, check_integer("latent", latent), flow
         self.hidden, self.channels = check_widths("hidden", hidden), check_widths("channels", channels)
         self.activation = activation
@@ -106,8 +111,8 @@ class Autoencode(AutoencodingTransform):
     Args:
         features: number of coordinates D, or (channels, height, width).
         latent: size d of the core, below D; for images a multiple of the number of channels.
-        flow: F, a bijection of d coordinates that is applied to the core by its *decode* (as the flow of a posterior is applied
-            to a normal draw); None is the identity.
+        flow: F, a bijection of all reals of d coordinates that is applied to the core by its *decode* (as the flow of a posterior
+            is applied to a normal draw); None is the identity.
         core: for images "center" or "corner", with all channels of a pixel; for vectors both are the first coordinates. Or a
             tuple of d indices of the flattened event.
         hidden: widths of the hidden layers of encoder and decoder.
@@ -115,7 +120,7 @@ class Autoencode(AutoencodingTransform):
         activation: name of the activation function.
 
     Raises:
-        ConfigError: for impossible sizes, or a core that does not fit.
+        ConfigError: for impossible sizes, or a core or a flow that does not fit.
         KindError: if ``flow`` is not a bijection.
 
     Example:
@@ -252,7 +257,7 @@ class LinearAutoencode(AutoencodingTransform):
         activation: name of the activation function.
 
     Raises:
-        ConfigError: for impossible sizes, or a scale that is negative or not finite.
+        ConfigError: for impossible sizes, a flow that does not fit, or a scale that is negative or not finite.
         KindError: if ``flow`` is not a bijection, or the rest of the chain has no density on R^(D + d).
 
     Example:

@@ -59,7 +59,7 @@ class Variational(Transform):
         features: event shape: a width, or (channels, height, width).
         latent: width of z.
         likelihood: distribution p(x | z) of each pixel; Gaussian by default.
-        flow: a bijection of width ``latent``, which may read a context; its decode must be the fast direction.
+        flow: a bijection of width ``latent`` onto all reals, which may read a context; its decode must be the fast direction.
         hidden: widths of the hidden layers of encoder and decoder.
         channels: widths of convolutional layers, used instead for images; each layer halves height and width.
         activation: name of the activation function of the networks.
@@ -104,6 +104,11 @@ class Variational(Transform):
             raise ConfigError(f"flow must be a transform of {latent} coordinates; got {flow!r:.80}.")
         if flow is not None and not flow.bijective:
             raise KindError(f"{type(flow).__name__} is not a bijection, so it cannot be the flow of a posterior.")
+        if flow is not None and flow.codomain not in (None, REAL):
+            raise ConfigError(
+                f"flow must map onto all reals, because its noise is normal; {type(flow).__name__} maps onto {flow.codomain}: use its "
+                "Inverse, or put a transform to the reals, such as Logit, at its end."
+            )
         self.features, self.latent = features, latent
         self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
         self.hidden, self.channels, self.activation = (
