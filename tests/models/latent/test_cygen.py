@@ -55,6 +55,13 @@ def test_the_exact_posterior_is_compatible():
         model.check_compatibility(data(0, a))
 
 
+def test_training_resets_the_result():
+    model, a, _, _ = linear()
+    assert model.check_compatibility(data(5, a)).passed
+    assert model.eval().kind is Kind.UPPER_BOUND
+    assert model.train().kind is Kind.ESTIMATE
+
+
 @pytest.mark.parametrize("off", [0.01, 0.1, 1.0])
 def test_another_posterior_is_not_compatible(off):
     """d^2 log p/dx dz^T = A / S^2 and d^2 log q/dx dz^T = B^T / v."""

@@ -44,6 +44,12 @@ class Cyclic(Transform):
             return Kind.LOWER_BOUND
         return Kind.UPPER_BOUND if not self.compatible.is_meta and bool(self.compatible) else Kind.ESTIMATE
 
+    def train(self, mode: bool = True) -> Cyclic:
+        """Set the mode of the module; training mode resets the result of the test of compatibility, which was of other weights."""
+        if mode:
+            self.compatible.fill_(False)
+        return super().train(mode)
+
     def measure(self, latent: Measure) -> Measure:
         """Lebesgue(d) becomes Lebesgue(D)."""
         return Lebesgue(math.prod(self.in_shape))

@@ -190,7 +190,8 @@ class CyGen(Model):
         """Test on rows whether the pair is compatible, and store the result, which decides the kind of ``evaluate``.
 
         The test passes if the penalty is below ``tolerance`` times the mean of the norms of p and of q alone. A trained
-        network never passes; a linear-Gaussian pair with its exact posterior passes, up to rounding.
+        network never passes; a linear-Gaussian pair with its exact posterior passes, up to rounding. ``train()`` resets the
+        result.
 
         Raises:
             InputError: if there is no row.
