@@ -96,6 +96,8 @@ def test_it_trains_a_model():
     [
         (lambda: transforms.MaskedAutoregressive(3), "its inverse takes 3 steps"),
         (lambda: transforms.InvertibleResidual(3), "an iteration"),
+        (lambda: transforms.Inverse(transforms.InvertibleResidual(3)), "an iteration"),
+        (lambda: transforms.Blocks(transforms.InvertibleResidual(2), transforms.Affine(1)), "an iteration"),
         (lambda: transforms.BatchNorm(3), "normalizes by statistics of the batch"),
         (lambda: transforms.Coupling(3, dropout=0.1), "dropout"),
     ],

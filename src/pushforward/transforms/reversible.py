@@ -31,7 +31,7 @@ def require_reversible(parts: Iterable[Transform]) -> None:
         why = None
         if not part.bijective:
             why = "it is not a bijection"
-        elif hasattr(part, "set_log_det"):
+        elif part.estimators:  # its own, or those of a part inside of it
             why = "its inverse is an iteration, and not exact"
         elif part.decode_passes > 1:
             why = f"its inverse takes {part.decode_passes} steps"
