@@ -500,6 +500,38 @@ def test_two_processes_count_each_event_once(store, guard_file):
     assert drift_of(store)["count"] == 20
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_monitor_that_another_process_restarted_begins_anew(store, guard_file, monkeypatch, late):
+    register(store, "m", guard_file)
+    leader, other = Drift(store), Drift(store)
+    append_events(store, some_events(100, 50.0))
+    leader.update()
+    assert drift_of(store)["alarm_at"] is not None
+    if late:  # the restart comes after the leader looked at the segments
+        advance = leader._advance
+
+        def restart_first(*arguments):
+            monkeypatch.setattr(leader, "_advance", advance)
+            assert other.restart("m", "1")
+            append_events(store, some_events(100, 50.0))
+            return advance(*arguments)
+
+        monkeypatch.setattr(leader, "_advance", restart_first)
+        leader.update()
+    else:
+        assert other.restart("m", "1")
+        leader.update()
+        assert leader.evidence["m", "1"] == 0
+        append_events(store, some_events(100, 50.0))
+    leader.update()
+    found = drift_of(store)
+    want = Monitor(Guard.load(guard_file).calibrator_.scores, math.exp(-bound(2)), seed=2)
+    want.update(np.full(100, 50.0))
+    assert (found["segment"], found["count"]) == (2, 100)
+    assert found["log_evidence"] == pytest.approx(want.log_evidence, rel=1e-9)
+    assert found["alarm_at"] is not None
+
+
 @pytest.mark.parametrize("gone", ["", "other", "m"])
 def test_retention_deletes_events_of_quiet_and_unloaded_models_and_drift_goes_on(store, guard_file, gone):
     register(store, "m", guard_file)

@@ -79,12 +79,15 @@ class Drift:
 
     def update(self) -> None:
         """Read the events that are new since the last call."""
+        column = tables.monitors.c
         with self.store.read() as connection:
             known = [entry for entry in entries(connection) if entry.loaded]
+            stored = connection.execute(select(column.model, column.version, column.segment)).all()
+        segments = {(model, version): segment for model, version, segment in stored}
         for entry in known:
             key = (entry.name, entry.version)
             stream = self._streams.get(key)
-            if stream is None:
+            if stream is None or stream.segment != segments.get(key):  # another process restarted the monitor
                 stream = self._streams[key] = self._restore(key, entry.digest)
             try:
                 for _ in range(20):  # at most so much at a time, so that other models have their turn
@@ -163,11 +166,12 @@ class Drift:
         column = tables.monitors.c
         with self.store.write() as connection:
             chosen = (column.model == key[0]) & (column.version == key[1])
-            row = connection.execute(select(column.cursor, column.alarm_at).where(chosen)).first()
-            if row is None or row[0] != old_cursor:
+            row = connection.execute(select(column.cursor, column.segment, column.alarm_at).where(chosen)).first()
+            # A monitor that was restarted at the end of the stream has the same position and another segment.
+            if row is None or tuple(row[:2]) != (old_cursor, stream.segment):
                 self._streams.pop(key, None)  # another process was faster, or the monitor was restarted
                 return False
-            if stream.monitor.alarm and not before and row[1] is None:
+            if stream.monitor.alarm and not before and row[2] is None:
                 new["alarm_at"] = rows[(stream.monitor.alarm_at or 1) - old_count - 1][2]
             ends = stream.monitor.count >= SEGMENT
             if ends or stream.cursor - stream.snapshot_cursor >= _SNAPSHOT_EVERY:
