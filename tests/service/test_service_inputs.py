@@ -377,6 +377,14 @@ def test_other_picture_formats_are_not_decoded(images, kind):
         images.pictures([png(np.zeros((8, 8), np.uint8), kind)])
 
 
+@pytest.mark.parametrize("header", ["{'descr': (", "{'descr': '''", "(" * 3000, "-" * 5000 + "1", "{'descr': '<f8'"])
+def test_an_npy_header_that_is_damaged_is_refused(numbers, header):
+    line = (header + "\n").encode()
+    with pytest.raises(Refusal) as error:
+        numbers.array(b"\x93NUMPY\1\0" + struct.pack("<H", len(line)) + line + bytes(24))
+    assert error.value.status == 400
+
+
 @pytest.mark.parametrize(
     "change",
     [
