@@ -22,6 +22,7 @@ from pushforward.service import ServiceSettings, model_files
 from pushforward.service.access import Access, host_name, is_foreign
 from pushforward.service.batching import Batcher
 from pushforward.service.drift import ALPHA, Drift, bound
+from pushforward.service.gate import Gate
 from pushforward.service.inputs import Inputs
 from pushforward.service.metrics import Metrics
 from pushforward.service.recorder import Recorder
@@ -139,6 +140,19 @@ def test_other_sites_are_recognized():
     for origin, site in (("http://evil.example", None), ("null", None), (None, "cross-site"), (None, "same-site"),
                          ("http://localhost:9000", None), ("http://[", None)):  # fmt: skip
         assert is_foreign(origin, site, "localhost:8000")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "header"),
+    [("Box:8000", "box:8000"), ("box", "box:8000"), ("box:8000", "box"), ("fd00::1", "[fd00::1]:8000"), ("[fd00::1]", "[fd00::1]")],
+)  # fmt: skip
+def test_an_allowed_host_may_be_given_as_its_header(allowed, header):
+    settings = ServiceSettings(MODELS, allowed_hosts=(allowed,))
+    gate = Gate(None, settings, Access(None, b""), SimpleNamespace())
+    scope = {"path": "/livez", "method": "GET", "query_string": b"", "headers": [(b"host", header.encode())]}
+    gate._check(scope)
+    with pytest.raises(Refusal, match="--allowed-host"):
+        gate._check(scope | {"headers": [(b"host", b"other:8000")]})
 
 
 # -- the queue -----------------------------------------------------------------------------------------------------------

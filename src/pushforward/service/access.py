@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pushforward.errors import ConfigError, StorageError
 
-__all__ = ["ROLES", "SESSION_SECONDS", "Access", "host_name", "is_foreign", "new_secret"]
+__all__ = ["ROLES", "SESSION_SECONDS", "Access", "allowed_name", "host_name", "is_foreign", "new_secret"]
 
 ROLES = ("read", "admin")
 """Roles in ascending order: "read" scores, labels and looks; "admin" also changes models and monitors, and reads the audit."""
@@ -114,6 +114,15 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
+
+
+def allowed_name(host: str) -> str:
+    """The name that a Host header has for a host that is allowed, which may be given with or without a port and brackets.
+
+    >>> allowed_name("Box.example:8000"), allowed_name("[fd00::1]:80"), allowed_name("fd00::1")
+    ('box.example', 'fd00::1', 'fd00::1')
+    """
+    return host.lower() if host.count(":") > 1 and not host.startswith("[") else host_name(host)
 
 
 def is_foreign(origin: str | None, fetch_site: str | None, host: str | None) -> bool:

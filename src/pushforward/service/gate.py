@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pushforward.errors import PushforwardError
-from pushforward.service.access import Access, host_name, is_foreign
+from pushforward.service.access import Access, allowed_name, host_name, is_foreign
 from pushforward.service.metrics import Metrics
 from pushforward.service.refusal import Refusal, as_refusal
 from pushforward.service.settings import ServiceSettings
@@ -84,7 +84,7 @@ class Gate:
         """Requests to score that are in progress: they may still come to the queue, wait in it, or are being answered."""
         self.body_bytes = 0
         """Bytes of the bodies in memory."""
-        names = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in settings.allowed_hosts)}
+        names = {"localhost", "127.0.0.1", "::1", *map(allowed_name, settings.allowed_hosts)}
         self._hosts = names if settings.loopback else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
