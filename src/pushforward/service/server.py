@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import socket
+import ssl
 import tempfile
 from typing import Any
 
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pushforward.errors import StorageError
 from pushforward.estimators import Guard
+from pushforward.io.atomic import reason
 from pushforward.service.access import Access
 from pushforward.service.alert_rules import read_alert_file
 from pushforward.service.app import create_app
@@ -118,10 +120,13 @@ def prepare(settings: ServiceSettings) -> None:
     """Make or migrate the store, and register the guard files in it.
 
     Raises:
-        StorageError: if the store or a guard file cannot be used, such as one that is not signed with the key of the settings.
+        StorageError: if the store, a guard file or the certificate cannot be used, such as a guard that is not signed with the key
+            of the settings.
         ConfigError: for a token file that cannot be understood, or a store of a running service with other models.
     """
     Access(settings.token_file, b"")  # errors of the files are shown before anything starts
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        _check_tls(settings.tls_cert, settings.tls_key)
     for _, path in settings.models:
         # Before the store has it, from where every later start would load it.
         Guard.load(path, public_key=settings.public_key)
@@ -196,6 +201,29 @@ def serve(settings: ServiceSettings) -> int:
         listener.close()
         if shared is not None:
             shutil.rmtree(shared, ignore_errors=True)
+
+
+def _check_tls(certificate: str, key: str) -> None:
+    """Read a certificate and its key: a process of several that cannot read them would be started again and again."""
+    encrypted = False
+
+    def password() -> bytes:
+        nonlocal encrypted
+        encrypted = True
+        return b""
+
+    try:
+        for path in (certificate, key):
+            open(path, "rb").close()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {reason(error)}.") from error
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password)
+    except (OSError, ValueError) as error:
+        if not encrypted:  # else OpenSSL asks for the password when the server starts
+            raise StorageError(
+                f"{certificate} and {key} are not a certificate and its key: {reason(error)}."
+            ) from error
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:
