@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from service_helpers import NORMAL, STRANGE
@@ -494,6 +495,15 @@ def test_slips_in_an_alert_file_are_named(tmp_path, text, word):
     file.write_text(text)
     with pytest.raises(ConfigError, match=word):
         read_alert_file(file)
+
+
+def test_an_alert_file_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    (tmp_path / "alerts.toml").write_bytes('[[rule]]\nname = "Überschuß"\nkind = "alarm"\n'.encode())
+    # As in a locale of Latin-1.
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, encoding=None, errors=None: path.read_bytes().decode(encoding or "latin-1")
+    )
+    assert [rule.name for rule in read_alert_file(tmp_path / "alerts.toml")[1]] == ["Überschuß"]
 
 
 def test_a_rule_of_a_model_that_is_not_served_is_a_warning(guard_file, tmp_path, hook, caplog):

@@ -116,7 +116,7 @@ def read_alert_file(path: str | Path) -> tuple[list[Receiver], list[Rule]]:
     """
     file = Path(path)
     try:
-        content = tomllib.loads(file.read_text())
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise StorageError(f"cannot read the alert file {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
