@@ -190,6 +190,29 @@ def test_a_clock_that_is_set_back_does_not_stop_deliveries(store, tmp_path, hook
     alerting.close()
 
 
+def test_events_from_before_the_clock_was_set_back_are_not_of_the_last_minutes(store):
+    now = time.time()
+    add(store, 50, 0, when=now - 700)
+    add(store, 50, 50, when=now + 86400)
+    rules = [Rule("a", "alarm"), Rule("r", "rate"), Rule("s", "silent")]
+    with store.read() as connection:
+        found = [check_rule(connection, rule, MODEL, now, "") is not None for rule in rules]
+        assert found == [False, False, True]
+        found = [check_rule(connection, rule, MODEL, now + 86400 - 30, "") is not None for rule in rules]
+        assert found == [True, True, False]  # the clocks of two machines may differ by seconds
+
+
+def test_an_alert_is_repeated_after_the_clock_was_set_back(store, tmp_path, hook):
+    file = write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"\nminutes = 1000\nrepeat = 60')
+    alerting = Alerting(store, *read_alert_file(file))
+    now = time.time()
+    add(store, 1, 1, when=now - 600)
+    for later in (600, 0, 1800, 3700):
+        alerting.check([MODEL], now + later)
+    assert len(firings(store)) == 3
+    alerting.close()
+
+
 def test_the_rate_rule_fires_by_the_bound_of_theory(store):
     rule = Rule("r", "rate", minutes=60, probability=0.999)
     with store.read() as connection:

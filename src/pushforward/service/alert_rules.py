@@ -30,10 +30,12 @@ from pushforward.detection import realized_interval
 from pushforward.errors import ConfigError, StorageError
 from pushforward.service.store import tables
 
-__all__ = ["Firing", "ModelFacts", "Receiver", "Rule", "check_rule", "read_alert_file"]
+__all__ = ["AHEAD", "Firing", "ModelFacts", "Receiver", "Rule", "check_rule", "read_alert_file"]
 
 KINDS = ("alarm", "rate", "drift", "silent")
 _MOST_ALARMS = 20  # alarms that one alert of the kind "alarm" names
+AHEAD = 60.0
+"""Seconds; what is further in the future was written before the clock was set back."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def _window(connection: Connection, rule: Rule, model: ModelFacts, now: float) -
         column.model == model.name,
         column.version == model.version,
         column.minute >= first,
+        column.minute <= int((now + AHEAD) // 60),
     )
     rows, alarms = connection.execute(query).one()
     return int(rows or 0), int(alarms or 0), now / 60 - first
@@ -246,7 +249,7 @@ def _alarm(connection: Connection, rule: Rule, model: ModelFacts, now: float) ->
     query = (
         select(event.id, event.p_value, event.reasons)
         .where(event.model == model.name, event.version == model.version, event.alarm.is_(True))
-        .where(event.time > now - 60 * rule.minutes)
+        .where(event.time > now - 60 * rule.minutes, event.time <= now + AHEAD)
         .order_by(event.seq.desc())
         .limit(_MOST_ALARMS)
     )
@@ -294,7 +297,8 @@ def _drift(connection: Connection, rule: Rule, model: ModelFacts, now: float) ->
 
 def _silent(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> Any:
     column = tables.events.c
-    query = select(column.time).where(column.model == model.name).order_by(column.seq.desc()).limit(1)
+    of_model = select(column.time).where(column.model == model.name, column.time <= now + AHEAD)
+    query = of_model.order_by(column.seq.desc()).limit(1)
     last = connection.execute(query).scalar() or model.since
     if now - last < 60 * rule.minutes:
         return None

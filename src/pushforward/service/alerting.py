@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from sqlalchemy import Connection, func, select
 
-from pushforward.service.alert_rules import Firing, ModelFacts, Receiver, Rule, check_rule
+from pushforward.service.alert_rules import AHEAD, Firing, ModelFacts, Receiver, Rule, check_rule
 from pushforward.service.store import Store, tables
 
 __all__ = ["Alerting", "payload", "signature"]
@@ -116,7 +116,8 @@ class Alerting:
         for key, (rule, found) in firing.items():
             old = known.get(key)
             going = old if old is not None and old["status"] == "firing" else None
-            if going is not None and now - going["notified"] < 60 * rule.repeat:
+            # A time in the future is of a message that was sent before the clock was set back.
+            if going is not None and -AHEAD <= now - going["notified"] < 60 * rule.repeat:
                 continue
             row = {"fingerprint": key, "rule": rule.name, "labels": json.dumps(found.labels),
                    "annotations": json.dumps(found.annotations), "status": "firing",
