@@ -24,6 +24,7 @@ from pushforward.service.batching import Batcher
 from pushforward.service.drift import ALPHA, Drift, bound
 from pushforward.service.gate import Gate
 from pushforward.service.inputs import Inputs
+from pushforward.service.keeper import Keeper
 from pushforward.service.metrics import Metrics
 from pushforward.service.recorder import Recorder
 from pushforward.service.refusal import Refusal
@@ -576,6 +577,21 @@ def test_retention_keeps_what_a_monitor_still_repeats(store, guard_file):
     young = Drift(store)
     young.save_before(time.time() - 60)  # nothing is that old
     assert delete_old(store, time.time()) == 0
+
+
+def test_the_evidence_of_a_version_that_was_unloaded_is_zero_and_is_read_while_models_are_added(store, guard_file):
+    register(store, "m", guard_file)
+    append_events(store, some_events(100, 50.0))
+    keeper = Keeper(ServiceSettings(MODELS, store=store.url.render_as_string()), store, "a", SimpleNamespace())
+    keeper.leads = True
+    keeper.drift.update()
+    assert keeper.evidence["m", "1"] > bound(1)
+    for number, _ in enumerate(keeper.evidence.items()):
+        keeper.drift.evidence["other", str(number)] = 0.0  # by the thread that follows the streams
+    unload(store, "m")
+    keeper.drift.update()
+    assert keeper.evidence["m", "1"] == 0
+    keeper.close()
 
 
 def test_an_old_version_without_rows_does_not_search_all_events_again(store, guard_file, other_guard_file):

@@ -149,11 +149,11 @@ class Service:
         beat = tried = 0.0
         while True:
             await asyncio.sleep(_POLL)
-            self.metrics.queue_length.set(self.batcher.rows)
-            self.metrics.waiting_events.set(self.recorder.waiting)
-            for (name, version), value in self.keeper.evidence.items():
-                self.metrics.drift.labels(name, version).set(value)
             try:
+                self.metrics.queue_length.set(self.batcher.rows)
+                self.metrics.waiting_events.set(self.recorder.waiting)
+                for (name, version), value in self.keeper.evidence.items():
+                    self.metrics.drift.labels(name, version).set(value)
                 changed = await asyncio.to_thread(self._changed)
                 if changed or time.monotonic() - beat > 3:
                     await self.refresh()

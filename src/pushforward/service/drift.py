@@ -98,6 +98,7 @@ class Drift:
                 raise
         for key in set(self._streams) - {(entry.name, entry.version) for entry in known}:
             del self._streams[key]
+            self.evidence[key] = 0.0  # a gauge that stayed would be an alarm that nobody can end
 
     def save_before(self, time: float) -> None:
         """Save the monitors that would repeat events from before a time, so that these can be deleted.

@@ -60,8 +60,8 @@ class Keeper:
 
     @property
     def evidence(self) -> dict[tuple[str, str], float]:
-        """The log of the drift martingale of each model that this process follows."""
-        return self.drift.evidence if self.leads else {}
+        """The log of the drift martingale of each model that this process follows; 0 for one that it followed before."""
+        return dict(self.drift.evidence) if self.leads else {}  # a copy, because another thread adds models
 
     async def run(self) -> None:
         """Work until cancelled."""
