@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -11,6 +12,7 @@ from importlib.resources import files
 
 import pytest
 from alembic.script import ScriptDirectory
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import delete, func, select, text, update
 
 from pushforward.errors import ConfigError, StorageError
@@ -173,6 +175,41 @@ def test_the_chain_of_an_honest_store_verifies(store, tmp_path):
     assert (report.valid, report.entries, report.events, report.sealed) == (True, 4, 15, 4)
     assert (tmp_path / "key.pem").stat().st_mode & 0o077 == 0
     assert SigningKey(tmp_path / "key.pem").public == key.public
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_processes_that_start_together_have_one_audit_key(tmp_path, monkeypatch, links):
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    generate, others = Ed25519PrivateKey.generate, []
+
+    def generate_later():
+        if not others and links:  # another worker makes the key at the same time
+            others.append(None)
+            others[0] = SigningKey(tmp_path / "key.pem")
+        return generate()
+
+    monkeypatch.setattr(Ed25519PrivateKey, "generate", generate_later)
+    key = SigningKey(tmp_path / "key.pem")
+    assert [other.public for other in others] == [key.public] * links
+    assert SigningKey(tmp_path / "key.pem").public == key.public
+    assert [file.name for file in tmp_path.iterdir()] == ["key.pem"]
+    assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_an_audit_key(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="No space left"):
+            SigningKey(tmp_path / "key.pem")
+    assert list(tmp_path.iterdir()) == []
+    SigningKey(tmp_path / "key.pem")
 
 
 @pytest.mark.parametrize(

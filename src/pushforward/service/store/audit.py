@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -51,8 +52,7 @@ class SigningKey:
                 pem = Ed25519PrivateKey.generate().private_bytes(
                     serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
                 )
-                with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                    out.write(pem)
+                _write_new(file, pem)
             key = serialization.load_pem_private_key(file.read_bytes(), None)
         except (OSError, ValueError, TypeError) as error:
             raise StorageError(f"cannot use the audit key {path}: {error}") from error
@@ -64,6 +64,24 @@ class SigningKey:
     def sign(self, text: str) -> str:
         """The signature of a text, hexadecimal."""
         return self._key.sign(text.encode()).hex()
+
+
+def _write_new(file: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all; one that another process made meanwhile stays."""
+    temporary = file.with_name(f".pushforward-{secrets.token_hex(8)}.tmp")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        try:
+            os.link(temporary, file)  # unlike a rename, it replaces nothing
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def digest_of_events(rows: Iterable[Sequence[Any]]) -> str:
