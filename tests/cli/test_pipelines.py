@@ -1,6 +1,7 @@
 """What a user of a shell expects: pipes, folders, formats, closed pipes, full disks, and inputs that stay as they are."""
 
 import gzip
+import io
 import json
 import os
 import shlex
@@ -116,6 +117,26 @@ def test_a_closed_pipe_of_a_summary(folder):
     done = shell(folder, "pushforward info g | true")
     assert done.returncode in (0, 141)
     assert done.stderr == ""
+
+
+def test_a_standard_stream_that_is_closed_changes_no_result(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)  # as after pushforward ... >&-
+        assert main(["info", "g"]) == main(["info", "g", "--json"]) == main(["score", "--help"]) == 0
+        assert main(["score", "g", "x.csv", "-o", str(tmp_path / "s.csv")]) == 0
+        assert main(["explain", "g", "train.csv"]) == 0
+        assert main(["keygen", str(tmp_path / "key.pem")]) == 0
+        assert main(["score", "g", "x.csv"]) == main(["recalibrate", "g", "x.csv", "-o", "-"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pushforward: ")]
+    assert errors == ["pushforward: there is no standard output."] * 2
+    sink = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(sink, write_through=True))
+        patch.setattr(sys, "stderr", None)
+        assert main(["score", "g", "x.csv", "--json"]) == 0
+        assert main(["score", "absent", "x.csv"]) == 1
+        assert sink.getvalue() == (tmp_path / "s.csv").read_bytes()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     from pushforward.cli.resuming import Interrupted, stopped
     from pushforward.errors import PushforwardError, PushforwardWarning
 
+    _prepare_streams()
     said: set[str] = set()  # the parts of a table may all have the same thing to say
 
     def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
@@ -82,6 +84,28 @@ def _run(arguments: list[str], debug: bool) -> int:
             _say(f"unexpected error: {type(error).__name__}: {' '.join(str(error).split())}. Run again with --debug and "
                  "report it.")  # fmt: skip
             return 70
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes the place of a standard stream that the caller closed. It has no buffer, so a result for standard output is an error."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError("this is a stream of text")
+        return len(text)
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams such that text for people is never the reason why a command fails.
+
+    Python has None for a stream that is closed, and prints to standard output what is meant for a standard error of None.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _Nowhere())
 
 
 def _say(text: str) -> None:
