@@ -57,6 +57,14 @@ def here(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
 
+def test_a_terminal_that_lacks_letters_gets_their_codes(monkeypatch):
+    for encoding in ("latin-1", "ascii"):
+        sink = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sink, encoding=encoding, errors="strict"))
+        assert main(["report", "old.safetensors", "normal.csv"]) == 0
+        assert b"\\u2713 alarm_rate" in sink.getvalue()
+
+
 def test_a_report_of_normal_rows_passes(capsys):
     assert main(["report", "old.safetensors", "normal.csv", "--fail-on", "any"]) == 0
     shown = capsys.readouterr().out
