@@ -96,6 +96,20 @@ def test_an_encrypted_key(tmp_path, keys):
     verify(tmp_path / "file", keys[1])
 
 
+def test_a_password_file_of_any_bytes(tmp_path, keys):
+    from cryptography.hazmat.primitives import serialization as s
+
+    word = "Paßwort".encode("latin-1")
+    key = s.load_pem_private_key(keys[0].read_bytes(), None)
+    secret = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(word))
+    (tmp_path / "secret").write_bytes(secret)
+    (tmp_path / "word").write_bytes(word + b"\r\n")
+    (tmp_path / "file").write_bytes(b"content")
+    command = ["sign", str(tmp_path / "file"), "--key", str(tmp_path / "secret")]
+    assert main([*command, "--password-file", str(tmp_path / "word")]) == 0
+    verify(tmp_path / "file", keys[1])
+
+
 def test_other_files_are_not_keys(tmp_path, keys):
     private, public = keys
     path = tmp_path / "file"

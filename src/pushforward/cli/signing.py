@@ -38,7 +38,7 @@ def sign(
     from pushforward.io.atomic import reason
 
     try:
-        password = None if password_file is None else password_file.read_text().rstrip("\r\n")
+        password = None if password_file is None else password_file.read_bytes().rstrip(b"\r\n")
     except OSError as error:
         raise StorageError(f"cannot read {password_file}: {reason(error)}.") from error
     print(f"signature {sign_file(file, key, password=password)}")
