@@ -126,7 +126,7 @@ def test_other_files_are_not_keys(tmp_path, keys):
         verify(tmp_path / "none", public)
 
 
-def test_a_guard_that_must_be_signed(tmp_path, keys, capsys):
+def test_a_guard_that_must_be_signed(tmp_path, keys, capsys, monkeypatch):
     private, public = keys
     x = np.random.default_rng(0).normal(size=(200, 2))
     path = tmp_path / "g.safetensors"
@@ -157,6 +157,15 @@ def test_a_guard_that_must_be_signed(tmp_path, keys, capsys):
     capsys.readouterr()
     assert main(score) == main(["verify", str(path), "--key", str(public)]) == 1
     assert capsys.readouterr().err.count("was changed after it was signed") == 2
+    monkeypatch.setenv("PUSHFORWARD_PUBLIC_KEY", str(public))
+    for command in (["info", str(path)], ["sample", str(path), "-n", "2"]):
+        assert main(command) == 1
+        printed = capsys.readouterr()
+        assert "was changed after it was signed" in printed.err
+        assert printed.out == ""
+    assert main(["sign", str(path), "--key", str(private)]) == 0
+    assert main(["info", str(path)]) == 0
+    monkeypatch.delenv("PUSHFORWARD_PUBLIC_KEY")
     assert main(["keygen", str(tmp_path / "new")]) == 0
     assert (tmp_path / "new.pub").exists()
 

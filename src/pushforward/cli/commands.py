@@ -320,6 +320,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     output_format: OutputFormat = None,
     force: Force = False,
+    public_key: PublicKey = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -331,9 +332,9 @@ def sample(
 
     chosen = written_format(output, output_format)
     check_output(output, [str(file)], force, binary=chosen in ("parquet", "arrow"))
-    kind = read(file)[0]["kind"]
+    kind = read(file, public_key=public_key)[0]["kind"]
     if kind == "guard":
-        samples = Guard.load(file).sample(number, random_state=seed)
+        samples = Guard.load(file, public_key=public_key).sample(number, random_state=seed)
     elif kind == "density":
         samples = as_table(FlowDensity.load(file).sample(number, random_state=seed))
     else:
@@ -349,6 +350,7 @@ def sample(
 def info(
     file: Annotated[Path | None, typer.Argument(help="Any file that pushforward wrote.")] = None,
     system: Annotated[bool, typer.Option("--system", help="Print versions and the native kernels in use.")] = False,
+    public_key: PublicKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what a file contains, or with --system the versions and the native kernels in use."""
@@ -363,13 +365,13 @@ def info(
     if file is None:
         report("system", system_facts(), as_json=as_json)
         return
-    header = read(file)[0]
+    header = read(file, public_key=public_key)[0]
     facts: dict[str, Any] = {
         "kind": header["kind"],
         "written by": ", ".join(f"{k} {v}" for k, v in header["versions"].items()),
     }
     if header["kind"] == "guard":
-        guard, lacks = describe_file(Guard, file)
+        guard, lacks = describe_file(Guard, file, public_key)
         machine = {**facts, **facts_of(guard), "lacks": sorted(lacks)}
         report(str(file), machine, as_json=as_json, plain={**facts, **summary(guard), **lacks})
         if not (guard.reads_images or as_json):

@@ -85,7 +85,9 @@ def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, score
     return guard_from(cls, header, tensors, path, embed, score)
 
 
-def describe_file(cls: type[Guard], path: str | os.PathLike[str]) -> tuple[Guard, dict[str, str]]:
+def describe_file(
+    cls: type[Guard], path: str | os.PathLike[str], public_key: Any = None
+) -> tuple[Guard, dict[str, str]]:
     """The guard of a file, to say what the file contains, also where that lacks a score or a network.
 
     Returns:
@@ -94,7 +96,7 @@ def describe_file(cls: type[Guard], path: str | os.PathLike[str]) -> tuple[Guard
     Raises:
         StorageError: as for :meth:`Guard.load`.
     """
-    header, tensors = io.read(path, kind="guard")
+    header, tensors = io.read(path, kind="guard", public_key=public_key)
     lacks: dict[str, str] = {}
     score, embed = None, None
     if _lacks_score(header):
