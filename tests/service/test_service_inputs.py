@@ -197,6 +197,20 @@ def test_tensors_of_the_protocol(guard, reader, numbers):
     assert read_infer(reader, head + text, str(len(head)))[0].data["country"].to_pylist() == ["NO"] * 4
 
 
+def test_the_largest_integers_of_the_protocol_keep_all_digits(reader, numbers):
+    large = [1, 2**63 + 1, 2**64 - 1]
+    body = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "UINT64", "data": large}]}
+    assert read_infer(numbers, json.dumps(body).encode(), None)[0].data.tolist() == [[1.0, 2.0**63, 2.0**64]]
+    columns = {"amount": [1, 1, 1], "age": [1, 1, 1], "ratio": [1, 1, 1], "country": large}
+    tensors = [{"name": n, "shape": [3], "datatype": "UINT64", "data": cells} for n, cells in columns.items()]
+    found = read_infer(reader, json.dumps({"inputs": tensors}).encode(), None)[0]
+    assert found.data["country"].to_pylist() == [str(n) for n in large]
+    for wrong in ([1, 2**63, -1], [0.5, 2**63, 1]):
+        body["inputs"][0]["data"] = wrong
+        with pytest.raises(Refusal, match="UINT64"):
+            read_infer(numbers, json.dumps(body).encode(), None)
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -108,6 +108,11 @@ def _numbers(name: str, data: list[Any], shape: list[int], kind: str) -> np.ndar
         found = np.asarray(data)
         if found.dtype.kind not in "biufO" or (found.dtype == object and any(type(v) is str for v in found.flat)):
             raise ValueError
+        if kind == "UINT64" and found.dtype.kind == "f":
+            # numpy makes float64 of integers on both sides of 2^63, which rounds them, 2^64 - 1 to a number that is too large.
+            whole = np.asarray(data, dtype=object)
+            if all(type(v) is int and v >= 0 for v in whole.flat):
+                found = whole.astype(np.uint64)
         array = found.astype(np.float64)
     except (ValueError, TypeError, OverflowError):
         raise Refusal(400, f"the data of input {name!r:.80} are not numbers, or their lists are ragged.") from None
