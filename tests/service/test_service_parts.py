@@ -10,15 +10,18 @@ import threading
 import time
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from service_helpers import limit_pages
 from sqlalchemy import select
+from starlette.responses import Response
 
 from pushforward.detection import Monitor
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import Guard
-from pushforward.service import ServiceSettings, model_files
+from pushforward.service import ServiceSettings, model_files, routes_page
 from pushforward.service.access import Access, host_name, is_foreign
 from pushforward.service.batching import Batcher
 from pushforward.service.drift import ALPHA, Drift, bound
@@ -513,6 +516,36 @@ def test_two_processes_count_each_event_once(store, guard_file):
     one.update()
     one.update()
     assert drift_of(store)["count"] == 20
+
+
+def test_an_overview_is_made_once_for_all_who_look_at_the_same(monkeypatch):
+    made = []
+
+    def slow(service, model, hours):
+        made.append(hours)
+        time.sleep(0.2)
+        if hours == 1:
+            raise StorageError("gone")
+        return {"hours": hours}
+
+    monkeypatch.setattr(routes_page, "overview", slow)
+    app = FastAPI(exception_handlers={StorageError: lambda *_: Response(status_code=503)})
+    routes_page.add(app)
+    models = SimpleNamespace(find=lambda *_: SimpleNamespace(name="m", version="1"))
+    app.state.service = SimpleNamespace(models=models)
+
+    async def look() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            first = asyncio.create_task(client.get("/api/overview?hours=24"))
+            await asyncio.sleep(0.05)
+            others = [client.get(f"/api/overview?hours={hours}") for hours in (24, 1, 24, 1, 168)]
+            first.cancel()
+            answers = await asyncio.gather(*others)
+            answers.append(await client.get("/api/overview?hours=1"))  # an error is not kept
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(look()) == [200, 503, 200, 503, 200, 503]
+    assert sorted(made) == [1, 1, 24, 168]
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -21,6 +21,7 @@ from pushforward.service.core import Service
 from pushforward.service.gate import COOKIE, read_body
 from pushforward.service.overview import overview
 from pushforward.service.refusal import Refusal
+from pushforward.service.served import ServedModel
 from pushforward.service.store.eventlog import find_event
 
 __all__ = ["add"]
@@ -127,19 +128,30 @@ def _add_login(app: FastAPI, pages: Environment) -> None:
 
 def _add_data(app: FastAPI) -> None:
     cache: dict[tuple[str, str, int], tuple[float, bytes]] = {}
+    making: dict[tuple[str, str, int], asyncio.Task[bytes]] = {}
     streams = 0
+
+    async def make(service: Service, chosen: ServedModel, hours: int) -> bytes:
+        key = (chosen.name, chosen.version, hours)
+        try:
+            found = orjson.dumps(await asyncio.to_thread(overview, service, chosen, hours))
+        finally:
+            del making[key]
+        if len(cache) > 200:
+            cache.clear()
+        cache[key] = (time.monotonic(), found)
+        return found
 
     async def state(service: Service, model: str | None, version: str | None, hours: int) -> bytes:
         """The overview as JSON, made at most once a second for all who look at the same."""
         chosen = service.models.find(model, version)
         key = (chosen.name, chosen.version, hours)
         made, found = cache.get(key, (0.0, b""))
-        if time.monotonic() - made > 0.9:
-            found = orjson.dumps(await asyncio.to_thread(overview, service, chosen, hours))
-            if len(cache) > 200:
-                cache.clear()
-            cache[key] = (time.monotonic(), found)
-        return found
+        if time.monotonic() - made <= 0.9:
+            return found
+        if key not in making:
+            making[key] = asyncio.create_task(make(service, chosen, hours))
+        return await asyncio.shield(making[key])  # one that leaves does not end it for the others
 
     @app.get("/api/overview")
     async def data(
