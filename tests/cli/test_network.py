@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import pushforward as pf
-from pushforward.cli import main
+from pushforward.cli import main, network
+from pushforward.errors import SignatureError
 
 CODE = """
 import torch
@@ -76,6 +77,27 @@ def folder(tmp_path_factory) -> Path:
     pq.write_table(pa.table({f"c{k}": rows[:, k] for k in range(3)}), path / "new.parquet")
     yield path
     sys.path.remove(str(path))
+
+
+def test_the_signature_is_verified_on_the_bytes_that_are_used(folder, tmp_path, monkeypatch):
+    pytest.importorskip("cryptography")
+    path, content = tmp_path / "guard.safetensors", (folder / "guard.safetensors").read_bytes()
+    path.write_bytes(content)
+    public = pf.io.new_key(tmp_path / "key")
+    with pytest.raises(SignatureError, match="is not signed"):
+        network.load_guard(path, "my_networks_of_a_test:classifier", public)
+    pf.io.sign(path, tmp_path / "key")
+    guard = network.load_guard(path, "my_networks_of_a_test:classifier", public)
+    load_network = network.load_network
+
+    def change_first(name: str):
+        guard.alpha = 0.5
+        guard.save(path)  # by somebody else, after the file was verified
+        return load_network(name)
+
+    monkeypatch.setattr(network, "load_network", change_first)
+    with pytest.raises(SignatureError, match="was changed after it was signed"):
+        network.load_guard(path, "my_networks_of_a_test:classifier", public)
 
 
 def test_scores_a_table(folder, capsys):

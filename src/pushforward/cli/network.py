@@ -85,19 +85,16 @@ def load_guard(path: Path, network: str | None, public_key: Path | None) -> Any:
     from pushforward.estimators import Guard, NetworkGuard
     from pushforward.io import read
 
-    if network is None and read(path)[0]["kind"] != "network guard":
+    kind = read(path, public_key=public_key)[0]["kind"]
+    if network is None and kind != "network guard":
         return Guard.load(path, public_key=public_key)
     if network is None:
         raise ConfigError(
             f"{path} guards a network: name the function that returns it, --network package.module:function."
         )
-    if read(path)[0]["kind"] != "network guard":
+    if kind != "network guard":
         raise ConfigError(f"--network is for the guard of a network, and {path} is none.")
-    if public_key is not None:
-        from pushforward.io import verify
-
-        verify(path, public_key)
-    return NetworkGuard.load(path, load_network(network))
+    return NetworkGuard.load(path, load_network(network), public_key=public_key)
 
 
 def refuse_network_guard(path: str | Path, command: str, instead: str) -> None:

@@ -791,6 +791,7 @@ class NetworkGuard:
         *,
         read: Callable[[Any], Reading] | None = None,
         members: Sequence[nn.Module] = (),
+        public_key: Any = None,
     ) -> NetworkGuard:
         """Read a guard for its network; a file that was changed on purpose can make this fail and do nothing else.
 
@@ -799,15 +800,17 @@ class NetworkGuard:
             net: the network that was guarded, with the same weights.
             read: as of the constructor, if it was used.
             members: the other networks of a :class:`~pushforward.detection.network.DeepEnsemble`, with the same weights, in any order.
+            public_key: file of the key with which the file must be signed (:func:`~pushforward.io.sign`); None accepts any.
 
         Raises:
+            SignatureError: if a key is given, and the file is not signed with it.
             StorageError: if the file is damaged, was not written by pushforward, or belongs to another network or other members.
             ConfigError: if the guard needs ``read`` or ``members``, or another number of them.
         """
         if isinstance(path, nn.Module):
             raise ConfigError("the file comes first: NetworkGuard.load(path, net).")
         with outside_inference():
-            return read_network_guard(cls, path, net, read, members)
+            return read_network_guard(cls, path, net, read, members, public_key)
 
 
 def _keeping(readings: Iterator[Reading], inputs: list[Tensor]) -> Iterator[Reading]:

@@ -64,10 +64,11 @@ def read_network_guard(
     net: nn.Module | Callable[..., Any],
     read: Callable[[Any], Reading] | None,
     members: Sequence[nn.Module],
+    public_key: Any = None,
 ) -> NetworkGuard:
     """Read a guard for its network; see :meth:`NetworkGuard.load`."""
     name = os.fspath(path)
-    header, tensors = io.read(path, kind="network guard")
+    header, tensors = io.read(path, kind="network guard", public_key=public_key)
     if header.get("read") and read is None:
         raise ConfigError(f"{name} belongs to a guard with a reading function: pass read=.")
     if isinstance(net, nn.Module) and not same_weights(net, header.get("digest")):
