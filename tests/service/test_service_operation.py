@@ -393,6 +393,8 @@ def test_a_full_disk_refuses_and_then_goes_on(start, guard_file, tmp_path):
         (["{guard}", "--store", "mysql://x/y"], "store"),
         (["{guard}", "--store", "postgresql://u:secretword@127.0.0.1:1/x"], "store"),
         (["{guard}", "--durability", "often"], "durability"),
+        (["{guard}", "--max-rows", "5000"], "max_rows (5000) must not be more than queue (4096)"),
+        (["absent.safetensors", "--queue", "9"], "absent"),
         (["{guard}", "--durability", "none", "--store-inputs"], "stores no rows"),
         (["{guard}", "--token-file", "absent"], "token file"),
         (["a b={guard}"], "name of a model"),

@@ -41,7 +41,9 @@ def serve(
         float, typer.Option(help="Seconds that a request waits to be scored with others.", min=0)
     ] = 0.002,
     queue: Annotated[int, typer.Option(help="Rows that may wait; more are refused with 429.", min=1)] = 4096,
-    max_rows: Annotated[int, typer.Option(help="Rows in one request.", min=1)] = 4096,
+    max_rows: Annotated[
+        int | None, typer.Option(help="Rows in one request; by default 4096, or --queue if it is smaller.", min=1)
+    ] = None,
     max_body: Annotated[int, typer.Option(help="Bytes in one request.", min=1)] = 16 * 2**20,
     timeout: Annotated[float, typer.Option(help="Seconds in which a request must be answered.")] = 30.0,
     store_inputs: Annotated[
@@ -82,7 +84,7 @@ def serve(
         max_batch=max_batch,
         max_wait=max_wait,
         queue=queue,
-        max_rows=min(max_rows, queue),
+        max_rows=min(4096, queue) if max_rows is None else max_rows,
         max_body=max_body,
         timeout=timeout,
         store_inputs=store_inputs,
