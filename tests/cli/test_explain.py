@@ -74,6 +74,10 @@ def test_what_is_refused(folder: Path, capsys) -> None:
     guard, table = str(folder / "g"), str(folder / "new.csv")
     assert main(["explain", guard, table, "--json", "-o", str(folder / "x.csv")]) == 1
     assert "either --json or -o" in capsys.readouterr().err
+    assert main(["explain", guard, table, "--json", "--output-format", "parquet"]) == 1
+    captured = capsys.readouterr()
+    assert "--output-format" in captured.err
+    assert captured.out == ""
     assert main(["explain", guard, table, "-o", table]) == 1
     assert "--force" in capsys.readouterr().err
     assert main(["explain", guard, table, "--top", "0"]) == 2

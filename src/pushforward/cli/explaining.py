@@ -57,8 +57,8 @@ def explain(
     from pushforward.estimators import Guard
     from pushforward.io import TableWriter, read
 
-    if as_json and output != "-":
-        raise ConfigError("--json prints reasons on standard output: use either --json or -o FILE.")
+    if as_json and (output != "-" or output_format is not None):
+        raise ConfigError("--json prints reasons on standard output: use either --json or -o FILE and --output-format.")
     sentences = output == "-" and output_format is None and not as_json
     chosen = None if sentences or as_json else written_format(output, output_format)
     check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
