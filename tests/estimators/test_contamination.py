@@ -11,7 +11,7 @@ from pushforward.detection.conformal.guarantees import alarm_count
 from pushforward.detection.conformal.trimming import far_scores, trimmed_bound
 from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_features import TableFeatures
-from pushforward.errors import ConfigError, PushforwardWarning
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.estimators.calibration_rows import trim
 from pushforward.estimators.recalibration import CalibrationRecord
 
@@ -185,3 +185,12 @@ def test_clean_rows_are_inside_what_is_said_of_them() -> None:
             assert "that were left out are of anomalies" in guard.report(x[:300]).to_dict()["promised"]
     assert trimmed > 20
     assert above <= 1
+
+
+@pytest.mark.parametrize("kind", ["numbers", "words"])
+def test_columns_that_vary_only_in_the_rows_that_are_left_out_are_said_to_be_constant(kind: str) -> None:
+    x = np.zeros(120)
+    x[:6] = 50.0
+    table = {"a": x if kind == "numbers" else np.where(x > 0, "odd", "usual"), "b": np.ones(120)}
+    with pytest.raises(InputError, match=r"constant in the training rows but for the .* farthest.*max_contamination"):
+        pf.Guard(0.1, max_contamination=0.25, random_state=0).fit(table)

@@ -318,7 +318,7 @@ def fit_table_score(
 
     Raises:
         SchemaError: for a column that cannot be modeled; it is named.
-        InputError: if ``train`` is not a table, or if all its columns are constant.
+        InputError: if ``train`` is not a table, or if all its columns are constant, also without the rows that are left out.
         ConfigError: for an unknown effort or kind.
 
     Example:
@@ -341,8 +341,15 @@ def fit_table_score(
     if exportable:
         sizes = replace(sizes, reference=min(sizes.reference, _EXPORTABLE), scale=min(sizes.scale, _EXPORTABLE))
     if contamination:
-        encoded = encoded[rows_to_keep(features, features.impute(encoded)[0], contamination, seed)]
+        kept = rows_to_keep(features, features.impute(encoded)[0], contamination, seed)
+        encoded = encoded[kept]
         features = TableFeatures.fit(schema, encoded)
+        if not features.kept:
+            raise InputError(
+                f"every column of the table is constant in the training rows but for the {int((~kept).sum())} farthest ones, which "
+                "max_contamination leaves out, so there is nothing to learn: give rows in which some column varies, or a smaller "
+                "max_contamination."
+            )
     chosen = encoded
     if len(encoded) > sizes.rows:
         chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
