@@ -228,6 +228,16 @@ def test_impossible_names(ignore, error, words) -> None:
         pf.Guard(alpha=0.05, ignore=ignore).fit(shop(100, 6).drop(columns="when"))
 
 
+def test_columns_that_all_grow_are_named_and_read() -> None:
+    table = pd.DataFrame({"meter": 3 * np.arange(120) + np.tile([0, 1], 60), "number": range(120)})
+    with pytest.warns(PushforwardWarning) as caught:
+        guard = pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(table)
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "'meter' grows from row to row" in said
+    assert "'number' counts the rows" in said
+    assert (guard.ignored_, guard.n_features_in_) == ((), 2)
+
+
 def test_names_of_an_array() -> None:
     with pytest.raises(ConfigError, match="no names"):
         pf.Guard(alpha=0.05, ignore=["x0"]).fit(np.random.default_rng(0).normal(size=(60, 2)))
