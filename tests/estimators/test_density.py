@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import FlowDensity
+from pushforward.estimators.validation import NotFittedError
 
 
 def test_density_is_in_the_units_of_x() -> None:
@@ -231,3 +232,33 @@ def test_one_number_as_sample_weight_is_none() -> None:
     x = np.random.default_rng(0).normal(size=(50, 2))
     one, other = (FlowDensity("nice", max_steps=5, random_state=0).fit(x, sample_weight=w) for w in (2.0, None))
     np.testing.assert_array_equal(one.score_samples(x), other.score_samples(x))
+
+
+@pytest.mark.parametrize("wrong", [{"sample_weight": [-1.0] * 60}, {"X": np.zeros((60, 3))}, {"max_time": "soon"}])
+def test_a_fit_that_fails_leaves_the_density_as_it_was(wrong: dict) -> None:
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])
+    bounds = {"a": (-9, 9), "b": (-9, 9)}
+    density = FlowDensity("nice", bounds=bounds, max_steps=5, random_state=0)
+    arguments = {"X": table, "sample_weight": None} | {k: v for k, v in wrong.items() if k != "max_time"}
+    with pytest.raises((ConfigError, InputError)):
+        density.set_params(max_time=wrong.get("max_time")).fit(**arguments)
+    with pytest.raises(NotFittedError):
+        density.score_samples(table)
+    before = density.set_params(max_time=None).fit(table).score_samples(table)
+    with pytest.raises((ConfigError, InputError)):
+        density.set_params(max_time=wrong.get("max_time")).fit(**arguments)
+    np.testing.assert_array_equal(density.score_samples(table), before)
+    assert list(density.feature_names_in_) == ["a", "b"]
+
+
+def test_an_interrupted_fit_has_the_weights_that_its_message_names(monkeypatch) -> None:
+    def interrupted(model, *args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt("interrupted at step 3; the model has the weights of step 2")
+
+    monkeypatch.setattr("pushforward.estimators.density.fit", interrupted)
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    density = FlowDensity("nice", random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        density.fit(x)
+    assert not density.model_.training
+    assert density.n_features_in_ == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from numbers import Real
 from typing import Any, Self
@@ -95,7 +96,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Fit the flow by maximum likelihood.
+        """Fit the flow by maximum likelihood. A fit that fails leaves the estimator as it was.
 
         Args:
             X: ``(rows, columns)`` of finite numbers.
@@ -108,6 +109,23 @@ class FlowDensity(DensityMixin, BaseEstimator):
                 ``bounds``; the message has its position.
             ConfigError: for an unknown model or impossible options.
         """
+        fitted = copy.copy(self)
+        vars(fitted).pop("model_", None)
+        try:
+            fitted._fit(X, sample_weight)
+        except KeyboardInterrupt:  # the message of pf.fit says which weights the model has: keep them
+            if "model_" in vars(fitted):
+                self._become(fitted)
+            raise
+        return self._become(fitted)
+
+    def _become(self, fitted: Self) -> Self:
+        fitted.model_.eval()
+        vars(self).clear()
+        vars(self).update(vars(fitted))
+        return self
+
+    def _fit(self, X: Any, sample_weight: Any) -> None:
         check_choice("model", self.model, _MODELS)
         array = check_array(self, X, reset=True, finite=True)
         if len(array) < 2:
@@ -136,8 +154,6 @@ class FlowDensity(DensityMixin, BaseEstimator):
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
             batch_size=self.batch_size, learning_rate=self.learning_rate, progress="auto" if self.verbose else "silent",
         )  # fmt: skip
-        self.model_.eval()
-        return self
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, nats, ``(rows,)``."""
