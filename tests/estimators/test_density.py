@@ -262,3 +262,12 @@ def test_an_interrupted_fit_has_the_weights_that_its_message_names(monkeypatch) 
         density.fit(x)
     assert not density.model_.training
     assert density.n_features_in_ == 2
+
+
+def test_the_file_of_a_density_of_a_random_generator_has_the_seed(tmp_path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    density = FlowDensity("nice", max_steps=5, random_state=np.random.RandomState(3)).fit(x)
+    density.save(tmp_path / "d.safetensors")
+    again = FlowDensity.load(tmp_path / "d.safetensors")
+    np.testing.assert_array_equal(again.score_samples(x), density.score_samples(x))
+    np.testing.assert_array_equal(again.fit(x).score_samples(x), density.score_samples(x))

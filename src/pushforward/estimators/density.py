@@ -147,6 +147,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         elif isinstance(flow, NSF) and 0 < len(angles := check_angles(features, flow.circular)) < features:
             scaling.append(by_kind(features, angles, lambda width: Standardize(width).double(), identity))
         scaling.append(Cast(features))
+        self.seed_ = seed
         self.model_ = Flow(Chain(*scaling, flow.chain), flow.base)
         weights = None if isinstance(sample_weight, Real) else sample_weight
         fit(
@@ -172,13 +173,19 @@ class FlowDensity(DensityMixin, BaseEstimator):
         return self.model_.sample(n_samples, seed=seed_from(random_state)).double().numpy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the estimator to one safetensors file, without pickle."""
+        """Write the estimator to one safetensors file, without pickle.
+
+        In place of a random generator in ``random_state`` the file has the seed that it gave.
+        """
         require_fitted(self)
         description, tensors = pack(self.model_, "model.")
         names = getattr(self, "feature_names_in_", None)
+        options = self.get_params() | {"bounds": plain_bounds(self.bounds)}
+        if not isinstance(options["random_state"], (int, np.integer, type(None))):
+            options["random_state"] = getattr(self, "seed_", None)  # a file has none
         header = {
             "kind": "density",
-            "options": self.get_params() | {"bounds": plain_bounds(self.bounds)},
+            "options": options,
             "names": None if names is None else [str(name) for name in names],
             "model": description,
         }
