@@ -6,9 +6,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 import pushforward as pf
 from pushforward.errors import InputError, SchemaError, SchemaWarning
+from pushforward.estimators.comparing import compare_guards
+from pushforward.estimators.reporting import row_parts
 
 pd = pytest.importorskip("pandas")
 X = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=["width", "height", "mass"])
@@ -56,3 +59,33 @@ def test_text_under_column_numbers_is_not_said_to_need_a_data_frame() -> None:
         pf.Guard(alpha=0.1, effort="fast").fit(frame)
     frame.columns = [str(name) for name in frame.columns]
     assert pf.Guard(alpha=0.1, effort="fast", random_state=0).fit(frame).p_value(frame).shape == (60,)
+
+
+@pytest.mark.parametrize("name", ["column_names", "slice", "select"])
+def test_a_column_of_pandas_may_have_the_name_of_a_method_of_another_library(name: str) -> None:
+    table = X.rename(columns={"height": name})
+    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(table)
+    np.testing.assert_array_equal(guard.score_samples(table), -guard.anomaly_score(table))
+    with pytest.raises(SchemaError, match="same order"):
+        guard.predict(table[table.columns[::-1]])
+    assert compare_guards(guard, guard, table).to_dict()["only_a"] == 0
+
+
+@pytest.mark.parametrize("name", ["column_names", "select"])
+def test_a_network_reads_such_a_column_by_its_name(name: str) -> None:
+    table = X.rename(columns={"height": name})
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    guard = pf.NetworkGuard(net, 0.1, score="Mahalanobis").fit(table[:150], calibration=table[150:])
+    other = table[table.columns[::-1]]
+    np.testing.assert_array_equal(guard.anomaly_score(other), guard.anomaly_score(table))
+
+
+def test_rows_are_compared_by_their_position_whatever_the_index() -> None:
+    table = X.set_index(np.linspace(-1.0, 1.0, len(X)))
+    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(table)
+    parts = list(row_parts(table, 130))
+    assert [len(part) for part in parts] == [130, 130, 40]
+    pd.testing.assert_frame_equal(pd.concat(parts), table)
+    found = compare_guards(guard, guard, table).to_dict()
+    assert sum(found[name] for name in ("both", "only_a", "only_b", "neither")) == len(table)

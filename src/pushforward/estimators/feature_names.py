@@ -34,7 +34,7 @@ def check_names(estimator: Any, X: Any) -> None:
     if fitted is None or isinstance(X, Mapping) or not is_frame(X):
         return
     fitted = [str(name) for name in fitted]
-    names = getattr(X, "column_names", None) or getattr(X, "columns", None)  # of pyarrow, pandas and polars
+    names = _labels(X)
     names = as_table(X).column_names if names is None else [str(name) for name in names]
     known = set(fitted)
     given = [name for name in names if name in known]
@@ -63,7 +63,7 @@ def names_of(X: Any, keep: Collection[str] = ()) -> list[str] | None:
     X = without_index(X, keep)
     if isinstance(X, (Mapping, np.ndarray)) or not is_frame(X):
         return None
-    names: list[Any] = list(X.column_names if hasattr(X, "column_names") else getattr(X, "columns", ()))
+    names = _labels(X) or []
     return names if all(isinstance(name, str) for name in names) and len(set(names)) == len(names) else None
 
 
@@ -84,6 +84,8 @@ def in_order(fitted: Iterable[str] | None, X: Any) -> Any:
            a  b
         0  2  1
     """
+    import narwhals as nw
+
     wanted = None if fitted is None else [str(name) for name in fitted]
     X = without_index(X, wanted or ())
     given = None if wanted is None else names_of(X, wanted)
@@ -92,7 +94,18 @@ def in_order(fitted: Iterable[str] | None, X: Any) -> Any:
     present = set(given)
     if missing := [name for name in wanted if name not in present]:
         raise SchemaError(absent_columns(missing, given))
-    return X.select(wanted) if hasattr(X, "select") else X[wanted]
+    return X.select(wanted) if hasattr(X, "select") and not nw.dependencies.is_pandas_dataframe(X) else X[wanted]
+
+
+def _labels(X: Any) -> list[Any] | None:
+    """The labels of the columns of a table of pyarrow, or of a data frame; None for a frame that has no list of them.
+
+    A column of pandas is an attribute too, so a frame with a column called "column_names" has that.
+    """
+    import pyarrow as pa
+
+    labels = X.schema.names if isinstance(X, (pa.Table, pa.RecordBatch)) else getattr(X, "columns", None)
+    return None if labels is None else list(labels)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -35,11 +35,17 @@ _EMBEDDED = 1024
 
 
 def row_parts(rows: Any, size: int = _ROWS) -> Iterable[Any]:
-    """Parts of rows that are in memory, as the guard reads them: a tensor, a table or a matrix."""
+    """Parts of rows that are in memory: a tensor, a matrix, a list, or a table or data frame."""
+    import narwhals as nw
+
     if len(rows) == 0:
         raise InputError("there are no rows to report on.")
+    by_position = nw.dependencies.is_pandas_dataframe(rows) or nw.dependencies.is_pandas_series(rows)
     for start in range(0, len(rows), size):
-        yield rows.slice(start, size) if hasattr(rows, "slice") else rows[start : start + size]
+        if by_position:  # a column of the frame may be called "slice", and [a:b] may look for labels
+            yield rows.iloc[start : start + size]
+        else:
+            yield rows.slice(start, size) if hasattr(rows, "slice") else rows[start : start + size]
 
 
 def parts_in_memory(guard: Guard, X: Any) -> Iterable[Any]:
