@@ -388,3 +388,14 @@ def test_features_that_repeat_do_not_warn() -> None:
             guard = pf.Guard(0.1, embed=Embedder(net), random_state=0).fit(data)
         assert [str(each.message) for each in found if "other features" in str(each.message)] == []
         np.testing.assert_array_equal(guard.p_value(rows[:32]), guard.p_value(rows[:32]))
+
+
+@pytest.mark.parametrize("make", [lambda frame: frame, pl.from_pandas], ids=["pandas", "polars"])
+def test_a_report_on_a_data_frame_of_numbers_for_a_network(make) -> None:
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 4)), columns=list("abcd"))
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    guard = pf.Guard(0.1, embed=net, effort="fast", random_state=0).fit(make(rows))
+    found = guard.report(make(rows)).to_dict()
+    assert found["alarms"]
+    assert all(alarm["picture"] is None for alarm in found["alarms"])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.data import Photographs, Problem
+from pushforward.data import Photographs, Problem, is_frame
 from pushforward.detection.column_summary import ColumnSummary
 from pushforward.detection.image_columns import image_columns
 from pushforward.errors import ConfigError
@@ -245,6 +245,8 @@ class EmbeddedRows(TableRows):
     column_nouns = ("feature", "features")
 
     def raw(self, part: Any, k: int) -> Any:
+        if is_frame(part):  # numbers for the network, whose rows are no pictures
+            return None
         return part[k] if isinstance(part, (list, tuple)) or hasattr(part, "shape") else None
 
     def pictured(self, shown: Shown, name: str, pictures: dict[str, bytes]) -> dict[str, Any]:
