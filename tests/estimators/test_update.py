@@ -204,3 +204,18 @@ def test_rows_that_could_not_be_added_are_counted():
         re.search(r"(\d+) of the \1 rows that were to become neighbors were left out", str(w.message)) for w in caught
     )
     assert guard.score_.features.rows == known
+
+
+def test_a_warning_that_is_an_error_leaves_the_guard_as_it_was(tmp_path) -> None:
+    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(rows(300, 0))
+    more, calibration = rows(200, 1), guard.calibration_
+    more.loc[::40, "a"] = np.inf
+    before = guard.p_value(more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(SchemaWarning, match="were left out"):
+            guard.update(more)
+    np.testing.assert_array_equal(guard.p_value(more), before)
+    assert (guard.calibration_, guard.calibrator_.n) == (calibration, calibration.rows)
+    guard.save(tmp_path / "g")
+    np.testing.assert_array_equal(pf.Guard.load(tmp_path / "g").p_value(more), before)

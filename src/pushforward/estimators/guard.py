@@ -462,9 +462,10 @@ class Guard(ConformalDetector):
             time=None if time is None else labels_of("time", X, time), update=True,
         )  # fmt: skip
         score, taken = self.score_.reaching(rows).with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
-        self._calibrate(score.score(take(rows, calibration)))
+        scores = score.score(take(rows, calibration))
+        warn_of_rows_left_out(len(added) - taken, len(added))  # first, since a warning may be an error
+        self._calibrate(scores)
         self.score_ = score
-        warn_of_rows_left_out(len(added) - taken, len(added))
         self.calibration_ = CalibrationRecord(self.calibrator_.n, times, str(note), chosen)
         return self
 
