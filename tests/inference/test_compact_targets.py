@@ -13,8 +13,11 @@ from pushforward import inference
 from pushforward.distributions import Normal
 from pushforward.errors import InputError, PushforwardWarning
 from pushforward.inference.modes import _joined
-from pushforward.inference.reverse_kl import TargetLoss, lower_bound
+from pushforward.inference.reverse_kl import NoiseSource, TargetLoss, TargetRun, lower_bound
 from pushforward.inference.targets import POINT_ERRORS
+from pushforward.training.config import TrainingConfig
+from pushforward.training.progress import make_reporter
+from pushforward.training.run import make_plan
 from pushforward.transforms import Affine, Chain
 
 START = [[0.2, 0.2], [0.4, 0.4]]
@@ -177,3 +180,15 @@ def test_a_log_density_that_fails_between_two_maxima_leaves_them_apart(error):
         raise error("no factor")
 
     assert not _joined(fails, one, other)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_evaluation_without_a_draw_inside_the_support_is_no_error():
+    """So that training can go on, which pulls the flow back to the rows of the start."""
+    flow = normal_flow(40.0)
+    target = inference.Target(on(lambda x: x[:, 0].abs() < 1, flat), 1)
+    noise = NoiseSource(flow, target, lambda: torch.zeros(4, 1), 64, 64, 0)
+    config = TrainingConfig(max_steps=1)
+    run = TargetRun(flow, noise, noise, config, make_plan(config, None), make_reporter("silent"))
+    run.target = target
+    assert run.measure() == (-math.inf, 64, (0, -math.inf))
+    assert not run.converged

@@ -289,7 +289,9 @@ class TargetRun(Run):
 
     def _converged(self, ratios: Tensor) -> bool:
         """Whether weights of draws of q are nearly equal, and those of draws with a wide part have no large tail."""
-        if not bool((ratios < math.inf).all()) or effective_sample_size(ratios) < _CONVERGED_ESS * len(ratios):
+        if not bool((ratios < math.inf).all()) or bool(torch.isneginf(ratios).all()):
+            return False
+        if effective_sample_size(ratios) < _CONVERGED_ESS * len(ratios):
             return False
         best = self.state.history[-1].best if self.state.history else None
         if best is not None and float(logmeanexp(ratios, 0)) < best - _NOISE_OF_BOUND:
