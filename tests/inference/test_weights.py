@@ -168,3 +168,12 @@ def test_a_large_weight_without_much_of_the_whole_is_no_outlier():
     ratios = 0.05 * torch.randn(10_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ratios[0] = math.log(100.0)  # 1 % of the whole
     assert ImportanceWeights.of(ratios).reliable
+
+
+def test_the_mean_of_one_number_for_each_draw_and_of_values_without_weight():
+    log_ratios = torch.tensor([0.0, math.log(3), -math.inf], dtype=torch.float64).repeat_interleave(100)
+    weights = ImportanceWeights.of(log_ratios)
+    values = torch.tensor([1.0, 5.0, math.nan]).repeat_interleave(100)
+    assert float(weights.mean(values)) == pytest.approx(4)  # (1 + 3 * 5) / 4
+    assert weights.mean(values).shape == ()
+    assert weights.mean(values.reshape(-1, 1, 1).expand(-1, 2, 3)).flatten().tolist() == pytest.approx([4] * 6)

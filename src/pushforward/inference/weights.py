@@ -119,9 +119,11 @@ class ImportanceWeights:
         return chosen[torch.randperm(count, generator=generator)]
 
     def mean(self, values: Tensor) -> Tensor:
-        """Self-normalized mean of values at the draws, ``(n, *shape)`` to ``shape``."""
+        """Self-normalized mean of values at the draws, ``(n, *shape)`` to ``shape``; those at draws without weight do not count."""
         weights = self.log_weights.exp().to(values.device)
-        return (weights @ values.double().flatten(1)).reshape(values.shape[1:])
+        used = weights > 0  # where the target is 0 a value may be infinite or NaN
+        rows = values.double().reshape(len(values), -1)
+        return (weights[used] @ rows[used]).reshape(values.shape[1:])
 
 
 def effective_sample_size(log_weights: Tensor | Array) -> float:
