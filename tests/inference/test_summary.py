@@ -204,3 +204,17 @@ def test_a_latent_posterior_has_a_summary():
     vae = pf.models.VAE(3, latent=2, hidden=(8,))
     found = pf.inference.latent_posterior(vae, torch.zeros(3), 1000, seed=0)
     assert found.summary(probs=(0.5,)).quantiles.shape == (1, 2)
+
+
+def test_few_draws_with_a_weight_have_a_summary():
+    """50 of 1,000 draws inside a support are fewer than a tail has, and so are the draws with a weight of a flow far from its target."""
+    x = torch.linspace(-1, 1, 1000, dtype=torch.float64)
+    inside = torch.where(x.abs() < 0.05, 0.0, -math.inf)
+    found = summarize(x[:, None], ImportanceWeights.of(inside))
+    assert found.mean[0] == pytest.approx(0, abs=1e-12)
+    assert found.std[0] == pytest.approx(0.1 / math.sqrt(12), rel=0.02)
+    with np.errstate(all="raise", under="ignore"):
+        weights = ImportanceWeights.of(-20.0 * torch.arange(1000).double())
+        found = summarize(x[:, None], weights)
+    assert found.quantiles[1, 0] == -1
+    assert found.unreliable == ["mean of 0", "std of 0"]

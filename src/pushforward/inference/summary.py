@@ -195,8 +195,7 @@ def summarize(
             "a draw is infinite or NaN: a summary needs finite draws, so drop these, or use the unconstrained values."
         )
     columns, raw, smooth = columns[used], raw[used], smooth[used] / smooth[used].sum()
-    tail = int(min(0.2 * count, 3 * np.sqrt(count)))
-    estimates = [_estimate(x, raw, smooth, tail, probs) for x in columns.T]
+    estimates = [_estimate(x, raw, smooth, count, probs) for x in columns.T]
     mean, error, std, k_mean, k_std, *quantiles = np.array(estimates, dtype=np.float64).reshape(len(found), -1).T
     return Summary(
         found, mean, error, std, probs, np.array(quantiles).reshape(len(probs), len(found)), np.maximum(k_mean, least),
@@ -218,16 +217,19 @@ def _weights(weights: ImportanceWeights | None, count: int) -> tuple[Array, Arra
     return raw, weights.log_weights.exp().numpy(), weights.ess, least
 
 
-def _estimate(given: Array, raw: Array, smooth: Array, tail: int, probs: tuple[float, ...]) -> list[float]:
-    """Mean, its error, deviation, their k-hats and quantiles of one coordinate; the moments in units of its range."""
+def _estimate(given: Array, raw: Array, smooth: Array, count: int, probs: tuple[float, ...]) -> list[float]:
+    """Mean, its error, deviation, their k-hats and quantiles of one coordinate; the moments in units of its range.
+
+    ``count`` is the number of draws with those that have no weight, of which all others are given.
+    """
     middle, unit = _middle(given)
     x = (given - middle) / unit
     mean = smooth @ x
     off = x - mean
     variance = smooth @ off**2
     error = np.sqrt((smooth**2) @ off**2)
-    k_mean = _shape_of_both(raw * off, tail)
-    k_std = _shape_of_both(raw * (off**2 - variance), tail)
+    k_mean = _shape_of_both(raw * off, count)
+    k_std = _shape_of_both(raw * (off**2 - variance), count)
     order = np.argsort(x, kind="stable")
     ends = smooth[order].cumsum()
     quantiles = [float(given[order[min(np.searchsorted(ends, p * ends[-1]), len(x) - 1)]]) for p in probs]
@@ -248,8 +250,10 @@ def _middle(x: Array) -> tuple[float, float]:
     return low + half, half if half > 0 else 1.0
 
 
-def _shape_of_both(terms: Array, tail: int) -> float:
-    """The larger shape of the upper and the lower tail."""
+def _shape_of_both(terms: Array, count: int) -> float:
+    """The larger shape of the upper and the lower tail of ``count`` terms, of which those that are not given are 0."""
+    tail = int(min(0.2 * count, 3 * np.sqrt(count)))
+    terms = np.concatenate((terms, np.zeros(count - len(terms))))
     return max(tail_shape(terms, tail), tail_shape(-terms, tail))
 
 

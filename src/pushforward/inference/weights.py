@@ -268,4 +268,5 @@ def fit_generalized_pareto(x: Array) -> tuple[float, float]:
 def _pareto_quantile(p: Array, k: float, scale: float) -> Array:
     if abs(k) < 1e-12:
         return -scale * np.log1p(-p)
-    return scale * np.expm1(-k * np.log1p(-p)) / k
+    with np.errstate(over="ignore"):  # no weight is above the largest raw one
+        return scale * np.expm1(-k * np.log1p(-p)) / k
