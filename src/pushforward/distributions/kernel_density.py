@@ -129,6 +129,8 @@ def _best_bandwidth(rows: Tensor) -> float:
     """
     if len(rows) < 2:
         return 1.0
+    if len(rows) > _LEFT_OUT:  # rows of a sorted table are no random sample of it
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(rows.device)]
     some = rows[:_LEFT_OUT]
     # Products are accurate enough in float64: the error is 1e-16 D, and the square of the smallest bandwidth 1e-6.
     square = torch.cdist(some, rows).square()
