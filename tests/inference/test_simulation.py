@@ -490,6 +490,16 @@ def test_scales_of_very_small_positive_data_keep_their_differences():
     assert len(scaled.unique()) == 4
 
 
+def test_a_column_with_one_zero_among_many_rows_has_no_logarithm():
+    """The zero is not among the 20,000 rows from which the scales are found, and its logarithm would be far from all others."""
+    x = torch.randn(40_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(3).exp()
+    assert bool(DataScale.of(x).logarithm)
+    x[1] = 0.0
+    scale = DataScale.of(x)
+    assert not bool(scale.logarithm)
+    assert float(scale(x)[1].abs()) < 5
+
+
 def test_a_posterior_does_not_depend_on_the_units_of_the_parameters():
     """The same simulations with parameters in one unit and in units that differ by 1e12 have the same posterior."""
     theta, x = simulations(1000)

@@ -63,7 +63,7 @@ class DataScale(nn.Module):
         variance = deviation.square().mean(0)
         kurtosis = deviation.pow(4).mean(0) / variance.clamp(min=1e-300).square()
         wide = (high > _RANGE * middle) | (middle > _RANGE * low)
-        result.logarithm.copy_((rows > 0).all(0) & wide)
+        result.logarithm.copy_((x > 0).all(0) & wide)  # of all rows: one that is not positive has no logarithm
         result.tail.copy_(~result.logarithm & (kurtosis > _KURTOSIS))
         result.center.copy_(middle)
         iqr = torch.where(constant, 0.0, (quarter[1] - quarter[0]) / 1.349)
