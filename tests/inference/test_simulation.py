@@ -774,6 +774,20 @@ def test_rows_of_a_loader_are_checked_like_arrays():
         inference.NPE(UNIT).fit(_loader(theta, x * math.nan), validation=good, max_steps=2, progress="silent")
 
 
+def test_a_loader_with_a_generator_of_its_own_has_the_order_of_the_seed():
+    """Whatever the state of that generator is, as after another training, or before a resumed one."""
+    theta = UNIT.sample((200,))
+    data = TensorDataset(theta, theta + 0.1 * torch.randn(200, 1))
+    own = torch.Generator()
+    loader = DataLoader(data, batch_size=20, shuffle=True, generator=own)
+    densities = []
+    for state in (0, 1):
+        own.manual_seed(state)
+        post = inference.NPE(UNIT, flow="maf").fit(loader, validation=_loader(theta, theta), max_steps=15, **QUIET)
+        densities.append(post.log_prob(theta[:5], x=[0.5]))
+    torch.testing.assert_close(*densities, rtol=0, atol=1e-4)
+
+
 def test_short_trainings_of_ratios_count():
     prior = td.Normal(torch.zeros(1), 1.0)
     theta = prior.sample((4000,))

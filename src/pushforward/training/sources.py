@@ -373,7 +373,7 @@ class LoaderRows(Source):
         return batch._replace(x=batch.x[own], context=context, whole=len(batch.x))
 
     def _one_pass(self, purpose: Purpose, epoch: int) -> Iterator[Pair]:
-        self._reseed(mix(self.seed, purpose, epoch), epoch)
+        _reseed(self.loader, mix(self.seed, purpose, epoch), epoch)
         seed_loading(mix(self.seed, purpose, epoch))
         iterator = iter(self.loader)
         for index in itertools.count():
@@ -386,15 +386,19 @@ class LoaderRows(Source):
             if pair[0].dim() == 0 or len(pair[0]):  # functions that drop bad rows make empty batches
                 yield pair
 
-    def _reseed(self, seed: int, epoch: int) -> None:
-        """Seed the generators of the loader and its samplers."""
-        inner = getattr(self.loader.batch_sampler, "sampler", None)
-        for owner in (self.loader, self.loader.sampler, self.loader.batch_sampler, inner):
-            own = getattr(owner, "generator", None)
-            if isinstance(own, torch.Generator):
-                own.manual_seed(seed)
-            if hasattr(owner, "set_epoch"):
-                owner.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+
+def _reseed(loader: DataLoader, seed: int, epoch: int) -> None:
+    """Seed the generators of a loader and its samplers, and those of another loader whose batches its data set changes."""
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    for owner in (loader, loader.sampler, loader.batch_sampler, sampler):
+        own = getattr(owner, "generator", None)
+        if isinstance(own, torch.Generator):
+            own.manual_seed(seed)
+        if hasattr(owner, "set_epoch"):
+            owner.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    inner = getattr(loader.dataset, "loader", None)
+    if isinstance(inner, DataLoader):
+        _reseed(inner, seed, epoch)
 
 
 def as_pair(item: Any) -> Pair:
