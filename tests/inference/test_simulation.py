@@ -788,6 +788,22 @@ def test_a_loader_with_a_generator_of_its_own_has_the_order_of_the_seed():
     torch.testing.assert_close(*densities, rtol=0, atol=1e-4)
 
 
+def test_the_scales_of_a_shuffled_loader_follow_from_the_seed():
+    """They are those of the first 20,000 rows that it gives, and the caller's random state does not change."""
+    theta = UNIT.sample((41_000,))
+    loader = DataLoader(TensorDataset(theta, theta + 0.1 * torch.randn(41_000, 1)), batch_size=20_000, shuffle=True)
+    scales = []
+    for state in (0, 1):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        post = inference.NPE(UNIT, flow="maf").fit(
+            loader, validation=_loader(theta[:50], theta[:50]), max_steps=0, **QUIET
+        )
+        assert torch.equal(before, torch.get_rng_state())
+        scales.append(post.scale.mean)
+    assert torch.equal(*scales)
+
+
 def test_short_trainings_of_ratios_count():
     prior = td.Normal(torch.zeros(1), 1.0)
     theta = prior.sample((4000,))

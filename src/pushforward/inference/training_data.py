@@ -16,6 +16,8 @@ from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import Simulations, failed_runs, run_simulator
+from pushforward.training.seeds import Purpose, mix, preserved, seed_loading
+from pushforward.training.sources import reseed
 
 __all__ = ["TrainingData", "finite_simulations", "training_data"]
 
@@ -61,7 +63,8 @@ def training_data(
         InputError: for shapes that do not fit, parameters outside the prior, or too few finite rows.
     """
     if isinstance(theta, DataLoader):
-        return _from_loader(prior, theta, validation, set_width)
+        with preserved(torch.device("cpu")):
+            return _from_loader(prior, theta, seed, validation, set_width)
     theta, x = finite_simulations(prior, theta, x, simulator, simulations, seed)
     flat = x.flatten(1)
     scale = DataScale.of(flat, set_width)
@@ -154,11 +157,15 @@ def finite_simulations(
     return theta, x
 
 
-def _from_loader(prior: Prior, loader: DataLoader, validation: Any, set_width: int | None) -> TrainingData:
+def _from_loader(prior: Prior, loader: DataLoader, seed: int, validation: Any, set_width: int | None) -> TrainingData:
+    """Loaders of scaled rows; the scales are those of the first rows, which follow from the seed, so that a resumed run has them too."""
     if not isinstance(validation, DataLoader):
         raise ConfigError("a DataLoader cannot be split: pass another one as validation=.")
     rows: list[Tensor] = []
     x_shape: tuple[int, ...] = ()
+    seed = mix(seed, Purpose.INITIALIZE)
+    reseed(loader, seed, 0)
+    seed_loading(seed)
     for theta, x in loader:
         if theta.shape[1:] != (prior.features,):
             raise InputError(f"the loader's theta must have the shape (n, {prior.features}); got {tuple(theta.shape)}.")

@@ -36,6 +36,7 @@ __all__ = [
     "Source",
     "as_pair",
     "default_batch_size",
+    "reseed",
 ]
 
 BATCH_SIZE = 512
@@ -373,7 +374,7 @@ class LoaderRows(Source):
         return batch._replace(x=batch.x[own], context=context, whole=len(batch.x))
 
     def _one_pass(self, purpose: Purpose, epoch: int) -> Iterator[Pair]:
-        _reseed(self.loader, mix(self.seed, purpose, epoch), epoch)
+        reseed(self.loader, mix(self.seed, purpose, epoch), epoch)
         seed_loading(mix(self.seed, purpose, epoch))
         iterator = iter(self.loader)
         for index in itertools.count():
@@ -387,7 +388,7 @@ class LoaderRows(Source):
                 yield pair
 
 
-def _reseed(loader: DataLoader, seed: int, epoch: int) -> None:
+def reseed(loader: DataLoader, seed: int, epoch: int) -> None:
     """Seed the generators of a loader and its samplers, and those of another loader whose batches its data set changes."""
     sampler = getattr(loader.batch_sampler, "sampler", None)
     for owner in (loader, loader.sampler, loader.batch_sampler, sampler):
@@ -398,7 +399,7 @@ def _reseed(loader: DataLoader, seed: int, epoch: int) -> None:
             owner.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     inner = getattr(loader.dataset, "loader", None)
     if isinstance(inner, DataLoader):
-        _reseed(inner, seed, epoch)
+        reseed(inner, seed, epoch)
 
 
 def as_pair(item: Any) -> Pair:
