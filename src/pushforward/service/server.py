@@ -212,11 +212,11 @@ def _check_tls(certificate: str, key: str) -> None:
         encrypted = True
         return b""
 
-    try:
-        for path in (certificate, key):
+    for path in (certificate, key):
+        try:
             open(path, "rb").close()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {reason(error)}.") from error
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {reason(error)}.") from error
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password)
     except (OSError, ValueError) as error:
