@@ -95,7 +95,7 @@ class _Nowhere(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
-            raise TypeError("this is a stream of text")
+            raise TypeError(f"a stream of text takes text; got {type(text).__name__}")
         return len(text)
 
 
