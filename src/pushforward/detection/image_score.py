@@ -29,6 +29,7 @@ from pushforward.detection.scores import (
 from pushforward.detection.transformation_training import fit_transformations, information
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError, in_words, warn_caller
 from pushforward.models import Glow, ImageNICE, Model
+from pushforward.numerics import seeded
 from pushforward.registry import register
 from pushforward.training import TrainingConfig, fit
 from pushforward.training.budget import seconds
@@ -255,8 +256,7 @@ def fit_image_score(
     pool = math.ceil(max(shape[1:]) / LARGEST)
     offset, shift = value_range((train, held_out))
     small = prepare(train, pool, shift, offset)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         flow = image_flow(kind, tuple(small.shape[1:]))
     small_held_out = prepare(held_out, pool, shift, offset)
     limit = None if config.max_time is None else seconds(config.max_time)

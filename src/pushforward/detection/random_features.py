@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_integer
 from pushforward.transforms.base import Shape
 from pushforward.transforms.validation import image_shape
@@ -51,8 +52,7 @@ class RandomFeatures(nn.Module):
         )
         self.levels, self.seed = check_integer("levels", levels), seed
         layers: list[nn.Module] = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             for size in widths:
                 size = check_integer("widths", size)
                 layers += [nn.Conv2d(channels, size, 4, stride=2, padding=1, dtype=torch.float32), nn.ReLU()]

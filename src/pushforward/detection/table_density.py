@@ -10,6 +10,7 @@ import torch
 
 from pushforward.detection.table_features import TableFeatures
 from pushforward.models import MAF, NICE, NSF, Ensemble, Flow, Model, RealNVP
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_choice
 from pushforward.registry import describe
 from pushforward.training import TrainingConfig, fit_members
@@ -92,8 +93,7 @@ def fit_table_density(
     flows: list[Model] = []
     alike: dict[str, list[int]] = {}
     for k in range(n_estimators):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed + k)
+        with seeded(config.seed + k):
             flows.append(small_flow(kind, k, features.n_features, len(train)))
         alike.setdefault(json.dumps(describe(flows[k]), sort_keys=True), []).append(k)
     for number, group in enumerate(alike.values()):

@@ -14,6 +14,7 @@ from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import TransformationScore
 from pushforward.detection.scores.transformation import scaled, symmetry, symmetry_count
 from pushforward.networks import ConvSummary
+from pushforward.numerics import seeded
 from pushforward.training.budget import Budget
 
 __all__ = ["SHIFTS", "Noise", "fit_transformations", "information"]
@@ -124,8 +125,7 @@ def fit_transformations(
     generator = torch.Generator().manual_seed(seed)
     shape = tuple(images.shape[1:])
     count = symmetry_count(*shape[1:])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = ConvSummary(shape, count + len(shifts), channels, _HIDDEN)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
     classes = torch.cat(

@@ -19,6 +19,7 @@ from pushforward.io import pack, read, unpack, write
 from pushforward.likelihood import REAL
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
 from pushforward.models.vector.angles import by_kind, check_angles, identity
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_choice
 from pushforward.training import fit
 from pushforward.training.budget import seconds
@@ -132,8 +133,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
             raise InputError(f"a density needs at least 2 rows; got n_samples = {len(array)}.")
         seed = seed_from(self.random_state)
         features = array.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             try:
                 flow = _MODELS[self.model](features, **(self.model_options or {}))  # pyright: ignore[reportCallIssue]
             except TypeError as error:

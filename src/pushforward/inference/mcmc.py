@@ -13,6 +13,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError, warn_caller
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.result import TargetFit
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_integer, check_number
 from pushforward.training.seeds import mix
 
@@ -168,9 +169,8 @@ def neutra(
     start = fit.weights.resample(chains, torch.Generator().manual_seed(mix(seed, 202)))
     paths, acceptance, divergences = [], [], 0
     trainable = [parameter for parameter in flow.parameters() if parameter.requires_grad]
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
         for parameter in trainable:
             parameter.requires_grad_(False)
         try:

@@ -17,6 +17,7 @@ from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData, training_data
 from pushforward.models import Model
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit
@@ -158,19 +159,18 @@ def train_members(
 def _train_member(
     build: Callable[[], Model], rows: Any, validation: Any, member: int, config: TrainingConfig
 ) -> tuple[Model, FitResult]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed + 7919 * member)
+    with seeded(config.seed + 7919 * member):
         model = build()
     data, held_out = rows, validation
     if isinstance(rows, tuple) and is_fraction(validation):
         training, test = split_rows(len(rows[0]), validation, config.seed, member)
         data = tuple(part[training] for part in rows)
         held_out = tuple(part[test] for part in rows)
-    seeded = dataclasses.replace(config, seed=config.seed + member)
+    own = dataclasses.replace(config, seed=config.seed + member)
     with warnings.catch_warnings():
         for said in ("lies on a lattice", "is .* in .* of .* rows"):  # said before, for posteriors
             warnings.filterwarnings("ignore", message=f"column .* {said}")
-        return model, fit(model, data, validation=held_out, config=seeded)
+        return model, fit(model, data, validation=held_out, config=own)
 
 
 def _warn_of_lattice(build: Callable[[], Model], x: Tensor, kind: str) -> None:

@@ -18,6 +18,7 @@ from pushforward.inference.nle import LikelihoodPosterior
 from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData
 from pushforward.networks import MLP
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import make_budget, make_schedule
 from pushforward.training.config import TrainingConfig, changed_fields
@@ -75,8 +76,7 @@ class NRE(SimulationMethod["NREPosterior"]):
         center, spread = u.double().mean(0), u.double().std(0)
         spread = torch.where(spread > 0, spread, 1.0)
         u = ((u - center) / spread).float()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             network = MLP(
                 self.prior.features + data.width, 1, self.hidden, residual=True
             ).float()  # whatever the default

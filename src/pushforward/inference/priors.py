@@ -15,6 +15,7 @@ from torch.distributions import constraints
 
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.inference.network_inputs import NetworkInputs, edges
+from pushforward.numerics import seeded
 from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, Probit, StickBreaking, Transform
 
 __all__ = ["Prior"]
@@ -92,8 +93,7 @@ class Prior:
 
     def sample(self, count: int, *, seed: int) -> Tensor:
         """Draws ``(count, D)``, float32; the caller's random state does not change."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return self.clamp(torch.cat([part.sample((count,)).float() for part in self.parts], -1))
 
     def log_prob(self, theta: Tensor) -> Tensor:
@@ -150,8 +150,7 @@ class Prior:
         Returns:
             The draws, ``(256, D)``, float64.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             draws = torch.cat([part.sample((256,)).double().cpu() for part in self.parts], -1)
         quarter, middle, upper = torch.quantile(draws, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
         coarse = upper - quarter < 100 * torch.finfo(torch.float32).eps * middle.abs()

@@ -16,6 +16,7 @@ from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.inference.priors import Prior
 from pushforward.inference.processes import LATE, Workers
 from pushforward.inference.real_numbers import as_numbers
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.training.seeds import mix
 
@@ -222,8 +223,7 @@ def _attempt(simulator: Simulator, task: Task) -> Array | str:
     theta, seed = torch.from_numpy(task[0].copy()), task[1]
     try:
         state = np.random.get_state()  # noqa: NPY002  simulators may use the global generator
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002
             try:
                 x = simulator(theta)

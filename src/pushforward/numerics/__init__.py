@@ -1,4 +1,4 @@
-"""Numerical guards: bounds, stable functions, roots, Jacobians, noise of rows, long sums, checks of arguments and of tracing."""
+"""Numerical guards: bounds, stable functions, roots, Jacobians, noise of rows, seeds, long sums, checks of arguments and of tracing."""
 
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive, check_widths
 from pushforward.numerics.clamp import (
@@ -25,6 +25,7 @@ from pushforward.numerics.noise import MiddleNoise, Noise, RowNoise, draw_catego
 from pushforward.numerics.precision import full_precision
 from pushforward.numerics.roots import contraction_root, monotone_root
 from pushforward.numerics.running import RunningMean
+from pushforward.numerics.seeding import seeded
 from pushforward.numerics.tracing import (
     constant,
     is_capturing,
@@ -71,6 +72,7 @@ __all__ = [
     "monotone_root",
     "normal_like",
     "push_forward",
+    "seeded",
     "soft_clamp",
     "softplus_positive",
     "softsign_clamp",

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pushforward.errors import InputError, KindError
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_integer
 from pushforward.plot.axes import BAND, GRAY, LINES, MARKERS, array, legend, new_axes, set_limits, tidy, turns, unnamed
 from pushforward.plot.names import label_of, plain
@@ -202,8 +203,7 @@ def _box(model: Any, rows: np.ndarray | None, size: int, context: Any) -> np.nda
 
 def _samples(model: Any, context: Any) -> Any:
     if hasattr(model, "event_shape"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             return model.sample((2000,))
     if hasattr(model, "score_samples"):
         return model.sample(2000, random_state=0)

@@ -12,7 +12,7 @@ import torch
 from pushforward import registry
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics import check_integer, seeded
 from pushforward.training.bayes.common import open_data
 from pushforward.training.bayes.posterior import Posterior, tensors_of
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
@@ -66,8 +66,7 @@ def deep_ensemble(
     train = held_out = None
     for k in range(n_members):
         seed = mix(config.seed, k)
-        with preserved(torch.device("cpu")):
-            torch.manual_seed(seed)
+        with preserved(torch.device("cpu")), seeded(seed):
             model = make()
         if train is None:
             train, held_out = open_data(model, data, context, validation, config)

@@ -12,6 +12,7 @@ from pushforward.detection.network.scores.base import NetworkScore, predicted
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import InputError
 from pushforward.models import RealNVP
+from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training import fit
 
@@ -87,8 +88,7 @@ class FeatureFlow(NetworkScore):
     def build(self, width: int, classes: int) -> RealNVP:
         """The flow without weights that mean anything."""
         context = classes if self.conditional and classes > 1 else 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             return RealNVP(
                 width,
                 context,
