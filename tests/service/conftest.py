@@ -84,12 +84,18 @@ def postgres(tmp_path_factory) -> Iterator[Any]:
             pytest.skip("PostgreSQL does not run as root, and there is no user postgres.")
         os.chown(folder, user.pw_uid, user.pw_gid)
         as_user = ["runuser", "-u", "postgres", "--"]
-    data, options = folder / "data", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=on"
+    # Tests stop processes and not the machine. With fsync a start after a crash waits for the disk for each file of each database
+    # that tests made, longer than the minute that pg_ctl waits.
+    data, options = folder / "data", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     run = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     subprocess.run([*as_user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"], **run)
 
     def control(*words: str) -> None:
-        subprocess.run([*as_user, binaries / "pg_ctl", "-D", data, "-l", folder / "log", "-w", *words], **run)
+        log = folder / "log"
+        try:
+            subprocess.run([*as_user, binaries / "pg_ctl", "-D", data, "-l", log, "-w", "-t", "300", *words], **run)
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"PostgreSQL: {words[-1]} failed: {log.read_text()[-2000:]}") from error
 
     control("-o", options, "start")
     names = iter(range(10**6))
@@ -111,7 +117,7 @@ def postgres(tmp_path_factory) -> Iterator[Any]:
 
     running = Postgres()
     yield running
-    with contextlib.suppress(subprocess.CalledProcessError):
+    with contextlib.suppress(RuntimeError):
         running.stop()
     shutil.rmtree(folder, ignore_errors=True)
 

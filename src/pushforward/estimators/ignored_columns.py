@@ -49,7 +49,8 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
         found = {
             name: why for name in table.column_names if (why := _unusable(name, table.column(name), ignore == "auto"))
         }
-    if ignore is not None and len(found) == table.num_columns:  # None only names the columns that it found
+    kept = table.num_columns - (len(found) if ignore is not None else 0)  # None only names the columns that it found
+    if not kept:
         raise ConfigError("every column of the table is set aside, so there is nothing to learn: keep at least one.")
     if ignore == "auto" and found:
         listed = "; ".join(f"{name!r} {why}" for name, why in found.items())
