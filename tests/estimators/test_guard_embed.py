@@ -399,3 +399,21 @@ def test_a_report_on_a_data_frame_of_numbers_for_a_network(make) -> None:
     found = guard.report(make(rows)).to_dict()
     assert found["alarms"]
     assert all(alarm["picture"] is None for alarm in found["alarms"])
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+def test_columns_of_a_data_frame_are_read_by_name(kind, tmp_path):
+    make = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}[kind]
+    rng = np.random.default_rng(0)
+    columns = {"a": rng.normal(size=400), "site": np.arange(400) // 2, "b": rng.normal(5, 0.1, 400)}
+    net = nn.Sequential(nn.Linear(2, 8), nn.Tanh())
+    guard = pf.Guard(embed=net).fit(make(columns), groups="site")
+    assert guard.embedded_columns_ == ["a", "b"]
+    matrix = np.stack([columns["a"], columns["b"]], 1)
+    expected = guard.anomaly_score(matrix)
+    guard.save(tmp_path / "guard")
+    for one in (guard, pf.Guard.load(tmp_path / "guard", embed=net)):
+        moved = make({"b": columns["b"], "more": columns["a"], "a": columns["a"]})
+        np.testing.assert_array_equal(one.anomaly_score(moved), expected)
+        with pytest.raises(InputError, match=r"lacks .*'b'"):
+            one.predict(make({"a": columns["a"]}))

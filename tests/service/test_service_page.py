@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
@@ -92,7 +93,7 @@ def page(browser, page_server):
 def test_signing_in(browser, page_server):
     context = browser.new_context()
     page = context.new_page()
-    page.goto(page_server.url + "/?model=orders")
+    page.goto(page_server.url + "/?model=orders&hours=1")
     assert "/login" in page.url
     page.fill("#token", "a wrong token")
     page.press("#token", "Enter")
@@ -100,6 +101,7 @@ def test_signing_in(browser, page_server):
     page.fill("#token", TOKEN)
     page.press("#token", "Enter")
     page.wait_for_selector("#tiles .tile")
+    assert page.url == page_server.url + "/?model=orders&hours=1"
     cookie = next(c for c in context.cookies() if c["name"] == "pushforward_session")
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
@@ -116,6 +118,14 @@ def test_signing_in_leads_nowhere_else(page_server, target):
     answer = httpx.post(page_server.url + "/login", data={"token": TOKEN, "next": target})
     assert answer.status_code == 303
     assert answer.headers["location"] == "/"
+
+
+def test_signing_in_leads_to_the_whole_address(page_server):
+    asked = "/event/a%20b?model=a%26b&hours=1"
+    sent = httpx.get(page_server.url + asked, headers={"accept": "text/html"}).headers["location"]
+    target = parse_qs(urlsplit(sent).query)["next"][0]
+    answer = httpx.post(page_server.url + "/login", data={"token": TOKEN, "next": target})
+    assert answer.headers["location"] == asked
 
 
 def test_a_session_of_the_page_is_not_open_to_other_sites(page_server):

@@ -112,9 +112,10 @@ class Guard(ConformalDetector):
             or "nsf"; for images "auto", "glow" or "nice".
         n_estimators: number of flows in the ensemble of a table.
         calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, if half
-            of the rows are enough for that, and gives at most 10,000 rows unless ``alpha`` needs more. None is a tenth of a
-            table, but at least 100 rows or, of fewer than 400, a quarter; of images it is a quarter. With more rows the
-            realized rate of false alarms is closer to ``alpha``, and with fewer the score has more rows to learn from.
+            of the rows are enough for that; it gives at most half of the rows, and at most 10,000 unless ``alpha`` needs
+            more. None is a tenth of a table, but at least 100 rows or, of fewer than 400, a quarter; of images it is a
+            quarter. With more rows the realized rate of false alarms is closer to ``alpha``, and with fewer the score has
+            more rows to learn from.
         validation: fraction of the other rows for early stopping of flows; for images also for the density of the
             statistics.
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
@@ -175,6 +176,8 @@ class Guard(ConformalDetector):
         digest_: with ``embed``, of the network's weights when the guard was fitted, and of how inputs are prepared; "" for a function.
         n_features_in_: number of columns, or of pixels times channels.
         feature_names_in_: names of the columns, if X had names.
+        embedded_columns_: with ``embed``, names of the columns that its network reads, in their order, if X was a data frame; other
+            frames are then read by name. None otherwise.
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -192,6 +195,7 @@ class Guard(ConformalDetector):
     calibration_: CalibrationRecord
     training_: TrainingData | None
     embedder_: Embedder
+    embedded_columns_: list[str] | None
     digest_: str | None
 
     def __init__(

@@ -56,6 +56,7 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
         "kind": "guard",
         "options": _options(guard),
         "embed": guard.digest_,
+        "embedded columns": None if guard.embed is None else guard.embedded_columns_,
         "custom": isinstance(guard.score_, CustomScore),
         "seed": guard.seed_,
         "ignored": list(guard.ignored_),
@@ -142,6 +143,8 @@ def guard_from(
         guard = cls(**header["options"])
         if embedder is not None:
             guard.embed = guard.embedder_ = embedder
+            columns = header.get("embedded columns")  # of a file without it: columns by position
+            guard.embedded_columns_ = None if columns is None else list(map(str, columns))
         guard.digest_ = header.get("embed")
         check_options(guard.get_params())
         guard.seed_ = int(header["seed"])

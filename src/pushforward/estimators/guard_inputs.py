@@ -15,6 +15,7 @@ from pushforward.data import as_images, as_table, is_frame
 from pushforward.data.images import CHANNELS, is_picture, pixels_of
 from pushforward.detection.network import Embedder
 from pushforward.errors import ConfigError, InputError, warn_caller
+from pushforward.estimators.feature_names import in_order, names_of
 from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.validation import check_array
 
@@ -31,7 +32,8 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
     Args:
         guard: whose rows they are.
         X: what the user gave.
-        reset: whether this is ``fit``, which sets ``n_features_in_``, ``feature_names_in_``, ``ignored_`` and ``embedder_``.
+        reset: whether this is ``fit``, which sets ``n_features_in_``, ``feature_names_in_``, ``ignored_``, ``embedder_`` and
+            ``embedded_columns_``.
         apart: columns that ``fit`` sets aside besides those of ``ignore``.
 
     Raises:
@@ -40,7 +42,10 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
     if guard.embed is not None:
         if reset:
             guard.embedder_ = guard.embed if isinstance(guard.embed, Embedder) else Embedder(guard.embed)
-        inputs, X = X, guard.embedder_(X)
+            names = names_of(X)
+            guard.embedded_columns_ = None if names is None else [name for name in names if name not in apart]
+        inputs = in_order(getattr(guard, "embedded_columns_", None), X)  # a guard that was pickled before has none
+        X = guard.embedder_(inputs)
         if reset:
             guard.embedder_.warn_if_random(inputs, X)
     elif _is_path(X):

@@ -13,6 +13,7 @@ from pushforward.data import as_images, as_table, is_frame
 from pushforward.data.cells import text_of
 from pushforward.errors import ConfigError, InputError
 from pushforward.estimators import Guard
+from pushforward.estimators.feature_names import in_order
 from pushforward.graphs.files import format_of
 
 __all__ = ["Agreement", "compare", "graph_inputs", "run_graph"]
@@ -165,7 +166,7 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...], *, matrix: bool |
         (3, 2)
     """
     if guard.embed is not None:
-        X = guard.embedder_(X)
+        X = guard.embedder_(in_order(getattr(guard, "embedded_columns_", None), X))
     if guard.reads_images:
         return {"images": _pixels(guard, X)}
     schema = guard.schema_

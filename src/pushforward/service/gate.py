@@ -175,7 +175,8 @@ class Gate:
             return
         if role is None:
             if method == "GET" and path_of_page(path) and b"text/html" in found.get(b"accept", b""):
-                raise Refusal(303, quote(path))
+                query = scope["query_string"].decode("latin-1")
+                raise Refusal(303, quote(quote(path) + (f"?{query}" if query else "")))
             raise Refusal(401, "a token is needed: send the header Authorization: Bearer TOKEN.")
         if role != "admin" and path.startswith(_ADMIN):
             raise Refusal(403, "this needs a token with the role admin.")

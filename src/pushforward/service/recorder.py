@@ -42,6 +42,7 @@ class Recorder:
         self.store, self.durability = store, durability
         self.waiting = 0
         """Events that are not yet written."""
+        self._counting = threading.Lock()  # three threads change the count, and += is not one step
         self.error: str | None = None
         """Why the last write failed; None after one that worked."""
         self._failures = 0
@@ -53,6 +54,10 @@ class Recorder:
         if durability != "none":
             self._thread.start()
 
+    def _add_waiting(self, more: int) -> None:
+        with self._counting:
+            self.waiting += more
+
     def add_now(self, events: Sequence[Event]) -> bool:
         """Record events in the calling thread, which saves two changes of threads; False if :meth:`add` must do it.
 
@@ -61,7 +66,7 @@ class Recorder:
         """
         if self.durability != "strict" or not events or self.waiting:
             return False
-        self.waiting += len(events)
+        self._add_waiting(len(events))
         try:
             with self._writing:
                 append_events(self.store, events, again=False)
@@ -71,7 +76,7 @@ class Recorder:
         else:
             self.error = None
         finally:
-            self.waiting -= len(events)
+            self._add_waiting(-len(events))
         return True
 
     async def add(self, events: Sequence[Event]) -> None:
@@ -84,7 +89,7 @@ class Recorder:
             return
         if self.waiting + len(events) > _MOST_WAITING:
             raise Refusal(503, f"the store does not answer: {self.error or 'it is too slow'}", retry_after=5)
-        self.waiting += len(events)
+        self._add_waiting(len(events))
         if self.durability == "fast":
             self._queue.put((events, None))
             return
@@ -170,7 +175,7 @@ class Recorder:
                 failure = error if isinstance(error, StorageError) else StorageError(str(error))
             else:
                 self.error = failure = None
-            self.waiting -= len(events)  # before the callers go on
+            self._add_waiting(-len(events))  # before the callers go on
             for _, done in batch:
                 if done is not None:
                     with contextlib.suppress(Exception):  # the client may be gone

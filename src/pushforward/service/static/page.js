@@ -53,7 +53,7 @@ function follow() {
 async function retry() {
   try {
     const answer = await fetch(address("/api/overview"));
-    if (answer.status === 401) { location.href = "/login"; return; }
+    if (answer.status === 401) { location.href = `/login?next=${encodeURIComponent(address("/"))}`; return; }
     if (answer.status === 404 && (chosen.model || chosen.version)) { chosen.model = chosen.version = null; }
     else if (!answer.ok) problem((await answer.json()).error);
   } catch { /* the service is away; the next try may work */ }
