@@ -91,6 +91,11 @@ class Experiment:
         say: function that is called with each line of progress.
         costs: CPU time of the measurements; an experiment that measures for another one has those of that one.
         end: time of ``time.monotonic`` after which no further measurement begins.
+
+    Attributes:
+        findings: what was found so far.
+        pictures: files of the pictures so far.
+        left_out: key of a measurement of a seed that :meth:`in_time` left out; "" for none.
     """
 
     name: str
@@ -102,6 +107,7 @@ class Experiment:
     costs: Costs = field(default_factory=Costs)
     end: float = math.inf
     findings: list[Finding] = field(default_factory=list, init=False)
+    left_out: str = field(default="", init=False)
     pictures: list[Path] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -125,6 +131,24 @@ class Experiment:
         Without a number of its own a long run has those of a quick one.
         """
         return range(self.seeds or self.choose(smoke=1, quick=quick, long=long, full=3))
+
+    def in_time(
+        self, seeds: Iterable[int], keys: Callable[[int], Iterable[str]], kept: Experiment | None = None
+    ) -> list[int]:
+        """The seeds to report: all while there is time, and then those that were measured, if there are any.
+
+        Args:
+            seeds: all seeds.
+            keys: function that returns the names of a seed's measurements.
+            kept: the experiment that has the measurements; None for this one.
+        """
+        every, measured = list(seeds), (kept or self).measured
+        lacking = {seed: [key for key in keys(seed) if not measured(key)] for seed in every}
+        done = [seed for seed, missing in lacking.items() if not missing]
+        if len(done) in (0, len(every)) or time.monotonic() <= self.end:
+            return every
+        self.left_out = self.left_out or next(missing[0] for missing in lacking.values() if missing)
+        return done
 
     def images(self, name: str, *, train: bool, rows: int | None = None) -> Tensor:
         """Images of a set, the first ``rows`` of them (the sets are in random order)."""

@@ -90,6 +90,7 @@ def reproduce(
         except UnfinishedError as error:
             unfinished = str(error)
             say(f"stopped after {hours:g} hours, before {unfinished}: the same command goes on")
+        unfinished = unfinished or experiment.left_out
         report = Report.of(
             entry, budget, experiment.findings, experiment.pictures, time.perf_counter() - start, seeds,
             experiment.costs.machines, unfinished,

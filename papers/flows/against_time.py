@@ -146,28 +146,34 @@ class Found:
 def run_contenders(experiment: Experiment, contenders: Sequence[Contender]) -> Found:
     """Train and score all models, with the seeds of the experiment.
 
-    The results are kept under a name of their own, so that papers share the models that they have in common.
+    The results are kept under a name of their own, so that papers share the models that they have in common. When the time of the
+    run is over, the seeds that all models have are returned.
     """
     shared = Experiment(
         SHARED, experiment.budget, experiment.out, experiment.data, experiment.seeds, experiment.say, experiment.costs, experiment.end,
     )  # fmt: skip
     images, limit = pictures(experiment), limit_of(experiment)
-    runs: dict[str, list[dict[str, Any]]] = {}
+    few = experiment.few(1, 3)
     missing: dict[str, str] = {}
+    chosen: dict[Contender, tuple[float, dict[int, str]]] = {}
     for contender in contenders:
-        seeds = {seed: f"{contender.name} seed {seed}" for seed in experiment.few(1, 3)}
-        if contender.library and not installed(contender.library) and not all(map(shared.measured, seeds.values())):
+        keys = {seed: f"{contender.name} seed {seed}" for seed in few}
+        needed = experiment.in_time(few, lambda seed, keys=keys: [keys[seed]], shared)
+        if contender.library and not installed(contender.library) and not all(shared.measured(keys[k]) for k in needed):
             missing[contender.name] = contender.library
             continue
         pilot = partial(_pilot, shared, contender, images, limit.part(0.1))
         rate = best_rate(_rates(experiment), pilot, beyond=0 if experiment.budget == "smoke" else BEYOND)
-        seeds = {seed: _key_at(shared, key, rate) for seed, key in seeds.items()}
+        chosen[contender] = rate, {seed: _key_at(shared, key, rate) for seed, key in keys.items()}
+    seeds = experiment.in_time(few, lambda seed: [keys[seed] for _, keys in chosen.values()], shared)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for contender, (rate, keys) in chosen.items():
         runs[contender.name] = [
-            shared.measure(key, partial(_measure, shared, contender, key, images, limit, seed, rate))
-            for seed, key in seeds.items()
+            shared.measure(keys[seed], partial(_measure, shared, contender, keys[seed], images, limit, seed, rate))
+            for seed in seeds
         ]
-        for key in seeds.values():  # after the line of the measurement: a run that is killed before it resumes
-            shared.forget(key)
+        for seed in seeds:  # after the line of the measurement: a run that is killed before it resumes
+            shared.forget(keys[seed])
     return Found(runs, missing, limit, images)
 
 

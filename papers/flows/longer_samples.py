@@ -145,17 +145,25 @@ def study_lengths(
     floor = experiment.measure("distances of images that no flow made", lambda: judge.floor(pairs))
     found: dict[int, list[dict[str, float]]] = {}
     models: dict[int, Trained[Model]] = {}
+
+    def key(length: int, seed: int) -> str:
+        return f"samples after {length} steps, seed {seed}"
+
+    seeds = experiment.in_time(
+        experiment.few(1, 3),
+        lambda seed: [f"{key(length, seed)}{end}" for length in lengths for end in ("", ", figures")],
+    )
     for length in lengths:
-        for seed in experiment.few(1, 3):
+        for seed in seeds:
             trained = experiment.trained(
-                f"samples after {length} steps, seed {seed}", make, train.images[:-held_out], train.images[-held_out:], seed=seed,
+                key(length, seed), make, train.images[:-held_out], train.images[-held_out:], seed=seed,
                 max_steps=length, batch_size=64, patience=None, evaluate_every=max(1, length // 10),
             )  # fmt: skip
             if seed == 0:
                 models[length] = trained
             found.setdefault(length, []).append(
                 experiment.measure(
-                    f"samples after {length} steps, seed {seed}, figures",
+                    f"{key(length, seed)}, figures",
                     lambda seed=seed, trained=trained: judge.figures(trained.model, pairs, seed),
                 )
             )

@@ -414,6 +414,11 @@ def test_pilots_choose_the_rate_and_a_repeated_run_trains_nothing(tmp_path, monk
     assert len(made) == 4
     assert json.dumps(again.runs) == json.dumps(first.runs)
     assert not list(tmp_path.glob("*.checkpoint"))
+    # When the time is over, the seeds that are there are returned, with a note that one is left out.
+    late = quiet(tmp_path, "long", seeds=3)
+    late.end = -1.0
+    assert json.dumps(run_contenders(late, contenders).runs) == json.dumps(first.runs)
+    assert late.left_out == "a seed 2"
     # Another paper that compares the same model finds its results.
     other = Experiment("other", "long", tmp_path, seeds=2, say=lambda line: None)
     run_contenders(other, contenders)

@@ -77,6 +77,23 @@ def test_a_run_stops_before_the_next_measurement_when_its_time_is_over_and_goes_
     assert not second.unfinished
 
 
+def test_seeds_that_are_left_out_are_what_comes_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_REPRODUCTIONS", {})
+
+    @reproduction("toy", "A toy (Nobody 2020)", data=("none",), full="no time at all")
+    def run(experiment: Experiment) -> None:
+        seeds = experiment.in_time(experiment.repeats, lambda seed: [f"seed {seed}"])
+        found = [experiment.measure(f"seed {seed}", lambda seed=seed: seed) for seed in seeds]
+        experiment.report("all seeds", ours=str(found), confirmed=True)
+
+    first = reproduce("toy", budget="long", out=tmp_path, seeds=2, say=silent)
+    assert (first.findings[0].ours, first.unfinished) == ("[0, 1]", "")
+    over = reproduce("toy", budget="long", out=tmp_path, seeds=3, hours=1e-9, say=silent)
+    assert (over.findings[0].ours, over.unfinished) == ("[0, 1]", "seed 2")
+    later = reproduce("toy", budget="long", out=tmp_path, seeds=3, say=silent)
+    assert (later.findings[0].ours, later.unfinished) == ("[0, 1, 2]", "")
+
+
 def test_the_time_is_also_over_inside_a_measurement_and_leaves_nothing_of_it(tmp_path, monkeypatch):
     experiment = toy(tmp_path, end=-1.0)
     with pytest.raises(UnfinishedError, match="a"):

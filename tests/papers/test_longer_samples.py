@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from papers.experiment import Experiment
+from papers.experiment import Experiment, UnfinishedError
 from papers.flows import longer_samples
 from papers.flows.longer_samples import Judge, Labeled, study_lengths
 from pushforward.models import ImageNICE, Model
@@ -105,3 +105,20 @@ def test_findings_on_figures(
     study_lengths(experiment, "NICE", lambda: ImageNICE(shape=(1, 28, 28), hidden=(8, 8)))
     assert [finding.confirmed for finding in experiment.findings] == list(verdicts)
     assert "other test images 1.0" in experiment.findings[0].ours
+
+
+def test_when_the_time_is_over_the_seeds_that_are_there_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sets = {True: stripes(300, 0), False: stripes(300, 1)}
+    monkeypatch.setattr(Experiment, "images", lambda self, name, *, train, rows=None: sets[train].images[:rows])
+    monkeypatch.setattr(longer_samples, "load_labels", lambda name, train, folder: sets[train].labels)
+
+    def run(seeds: int, end: float) -> Experiment:
+        experiment = Experiment("toy", "smoke", tmp_path, seeds=seeds, say=lambda line: None, end=end)
+        study_lengths(experiment, "NICE", lambda: ImageNICE(shape=(1, 28, 28), hidden=(8, 8)), PAIR)
+        return experiment
+
+    with pytest.raises(UnfinishedError):
+        run(1, -1.0)
+    first, late = run(1, float("inf")), run(2, -1.0)
+    assert [finding.ours for finding in late.findings] == [finding.ours for finding in first.findings]
+    assert (first.left_out, late.left_out) == ("", "samples after 2 steps, seed 1")
