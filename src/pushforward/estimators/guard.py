@@ -195,7 +195,7 @@ class Guard(ConformalDetector):
     calibration_: CalibrationRecord
     training_: TrainingData | None
     embedder_: Embedder
-    embedded_columns_: list[str] | None
+    embedded_columns_: list[str] | None = None
     digest_: str | None
 
     def __init__(

@@ -56,7 +56,7 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
         "kind": "guard",
         "options": _options(guard),
         "embed": guard.digest_,
-        "embedded columns": None if guard.embed is None else guard.embedded_columns_,
+        "embedded columns": guard.embedded_columns_,
         "custom": isinstance(guard.score_, CustomScore),
         "seed": guard.seed_,
         "ignored": list(guard.ignored_),

@@ -39,12 +39,14 @@ def read_rows(guard: Guard, X: Any, reset: bool, apart: tuple[str, ...] = ()) ->
     Raises:
         InputError: for data that cannot be read.
     """
+    if reset:
+        guard.embedded_columns_ = None
     if guard.embed is not None:
         if reset:
             guard.embedder_ = guard.embed if isinstance(guard.embed, Embedder) else Embedder(guard.embed)
-            names = names_of(X)
-            guard.embedded_columns_ = None if names is None else [name for name in names if name not in apart]
-        inputs = in_order(getattr(guard, "embedded_columns_", None), X)  # a guard that was pickled before has none
+            if (names := names_of(X)) is not None:
+                guard.embedded_columns_ = [name for name in names if name not in apart]
+        inputs = in_order(guard.embedded_columns_, X)
         X = guard.embedder_(inputs)
         if reset:
             guard.embedder_.warn_if_random(inputs, X)

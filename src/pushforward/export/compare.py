@@ -166,7 +166,7 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...], *, matrix: bool |
         (3, 2)
     """
     if guard.embed is not None:
-        X = guard.embedder_(in_order(getattr(guard, "embedded_columns_", None), X))
+        X = guard.embedder_(in_order(guard.embedded_columns_, X))
     if guard.reads_images:
         return {"images": _pixels(guard, X)}
     schema = guard.schema_
