@@ -288,19 +288,26 @@ def test_killed_while_writing(tmp_path):
     """After SIGKILL at a random moment the file is one of the two that were being written."""
     script = """
         import os, random, signal, sys, time, torch
-        from pushforward import io, registry
+        from pushforward import io
         path, draw = sys.argv[1], random.Random(0)
+
+        def write(value):
+            io.write(path, {"kind": "model", "value": value}, {"x": torch.full((100_000,), value)})
+
+        write(1.0)
+        start = time.monotonic()
+        write(2.0)
+        took = time.monotonic() - start
         for _ in range(30):
             child = os.fork()
             while child == 0:
-                for value in (1.0, 2.0):
-                    io.write(path, {"kind": "model", "value": value}, {"x": torch.full((100_000,), value)})
-            time.sleep(draw.uniform(0.0, 0.05))
+                write(1.0)
+                write(2.0)
+            time.sleep(draw.uniform(0.0, 4 * took))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            if os.path.exists(path):
-                header, tensors = io.read(path)
-                assert (tensors["x"] == header["value"]).all()
+            header, tensors = io.read(path)
+            assert (tensors["x"] == header["value"]).all()
         print(sum(name.endswith(".tmp") for name in os.listdir(os.path.dirname(path))))
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -308,7 +315,6 @@ def test_killed_while_writing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0  # some kills did fall inside a write
-    assert (tmp_path / "f").exists()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
