@@ -215,7 +215,7 @@ def test_a_run_that_is_not_level_after_the_first_time_is_made_again_with_more(tm
 def test_patches_are_reported_at_the_longest_time_for_which_all_models_are_finished(tmp_path, monkeypatch):
     recipes = {
         name: Recipe(lambda: MAF(3, layers=1, hidden=(4,)), PAPER_OPTIONS, 90.0, 0.1)
-        for name in ("MAF (5)", "Real NVP (5)", "late")
+        for name in ("MAF (5)", "Real NVP (5)", "Real NVP (10)", "late")
     }
     over = [("late", 180)]
 
@@ -231,14 +231,17 @@ def test_patches_are_reported_at_the_longest_time_for_which_all_models_are_finis
     experiment = quiet(tmp_path, "long")
     with pytest.raises(UnfinishedError):
         compare_patches(experiment, split, recipes)
-    assert "MAF (5) 140.00" in experiment.findings[0].ours
+    assert "Real NVP (10) 140.00" in experiment.findings[0].ours
     over.clear()
     experiment = quiet(tmp_path, "long")
     compare_patches(experiment, split, recipes)
     beats, _, reached = experiment.findings
     assert "MAF (5) 280.00" in beats.ours
+    assert "Real NVP (5) 280.00" in beats.ours
+    assert "Real NVP (10)" not in beats.ours
     assert "180 minutes of CPU time each" in beats.note
     assert "after 40 minutes MAF (5) 140.00" in reached.note
+    assert "Real NVP (10) 140.00" in reached.note
 
 
 def test_the_rate_is_that_of_the_best_pilot(tmp_path, monkeypatch):
