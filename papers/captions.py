@@ -21,6 +21,10 @@ _SURFACE = (
 )
 
 _LONGER = "Test images, and samples after trainings of several lengths, at two temperatures T; the first seed."
+_LENGTHS = (
+    "After trainings of several lengths, mean and standard deviation over seeds. Left: squared Fréchet distance of samples to test images in "
+    "the features of a classifier; dashed: that of other test images. Right: bits/dim."
+)
 _PATHS = "After the longest training, the first seed: from one test image to another on an arc of latents, and as blends of pixels{moved}."
 
 _PROBES = "The curves take one random probe for each 50 images, so the order of lines that are close is not decided."
@@ -40,11 +44,13 @@ _CAPTIONS = {
     "cygen-samples": _CHAINS,
     "glow-samples": "Test images, and samples at three temperatures T.",
     "glow-attributes": "From left to right: a test image, moved further along the difference of the latent means of two classes.",
+    "glow-longer-curves": _LENGTHS,
     "glow-longer-samples": _LONGER,
     "glow-longer-paths": _PATHS.format(
         moved="; and a test image moved along the difference of the latent means of two classes, from -0.5 to 1.5 times that difference"
     ),
-    "iaf-cifar10-training": "Bound of held-out images of CIFAR-10 against CPU time, one seed.",
+    "iaf-cifar10-training": "Bound of held-out images of CIFAR-10 against CPU time, one seed. PixelCNN++: its exact likelihood of other "
+    "held-out images, from the page of Nalisnick et al.",
     "inflow-power": "Fraction of batches that each test rejects at 5% (the gray line), by batch size, for Fashion-MNIST itself and three "
     "other sets; gray: Fashion-MNIST with a third of its contrast.",
     "maf-bsds300": "Left: log-likelihood of validation patches against CPU time, one seed. Right: of test patches at its end, and as "
@@ -61,6 +67,7 @@ _CAPTIONS = {
     "nice-samples": "Test images; the same with the lower half filled by gradient ascent on the likelihood; samples.",
     "nsf-samples": "Test images, and samples of each model after equal steps.",
     "realnvp-samples": "Samples, and at temperature 0.7; from one test image to another in latent space, and in pixels.",
+    "realnvp-longer-curves": _LENGTHS,
     "realnvp-longer-samples": _LONGER,
     "realnvp-longer-paths": _PATHS.format(moved=""),
     "rectangular-circle": "Density by angle in radians, models of the first seed. Exact: trained jointly; its density rises above the truth near the cut of the circle, and its "

@@ -297,12 +297,15 @@ def index(
     )
     parts.append(headline_table(reports, folder, shorter, longer) + "\n")
     rows = []
+    findings: dict[str, list[Finding]] = {}
     for report in reports:
-        confirmed = sum(finding.confirmed is True for finding in report.findings)
-        rows.append((f"[{short_title(report)}]({folder}{report.name}.md)", f"{confirmed} of {len(report.findings)}"))
+        later = (longer or {}).get(report.name)
+        findings[report.name] = found = [*report.findings, *(() if later is None else later.findings)]
+        confirmed = sum(finding.confirmed is True for finding in found)
+        rows.append((f"[{short_title(report)}]({folder}{report.name}.md)", f"{confirmed} of {len(found)}"))
     parts.append(table(["paper", "claims confirmed"], rows, ["---", "---:"]) + "\n")
     for report in reports:
-        claims = [(finding.claim, verdict(finding.confirmed)) for finding in report.findings]
+        claims = [(finding.claim, verdict(finding.confirmed)) for finding in findings[report.name]]
         parts += [
             f"## {short_title(report)}\n",
             f"[{report.title}]({folder}{report.name}.md).\n",

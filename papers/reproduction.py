@@ -76,6 +76,7 @@ class Reproduction:
         data: names of the data sets that it reads.
         full: estimated time of the full budget, in words.
         run: function of an experiment, which has the budget, that adds findings with ``experiment.report``.
+        reads: names of other reproductions whose measurements it reads, where they are in the same folder.
     """
 
     name: str
@@ -83,20 +84,21 @@ class Reproduction:
     data: tuple[str, ...]
     full: str
     run: Callable[[Experiment], None]
+    reads: tuple[str, ...] = ()
 
 
 _REPRODUCTIONS: dict[str, Reproduction] = {}
 
 
 def reproduction(
-    name: str, title: str, *, data: tuple[str, ...] = (), full: str
+    name: str, title: str, *, data: tuple[str, ...] = (), full: str, reads: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Experiment], None]], Callable[[Experiment], None]]:
     """Register a function as the reproduction of a paper."""
 
     def keep(run: Callable[[Experiment], None]) -> Callable[[Experiment], None]:
         if name in _REPRODUCTIONS:
             raise ConfigError(f"there are two reproductions named {name!r}.")
-        _REPRODUCTIONS[name] = Reproduction(name, title, data, full, run)
+        _REPRODUCTIONS[name] = Reproduction(name, title, data, full, run, reads)
         return run
 
     return keep

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def reproduce(
     entry = find(name)
     with _folder(Path(out), name, budget):
         if resume is not None:
-            _copy(name, budget, Path(resume), Path(out), say)
+            _copy((name, SHARED, *entry.reads), budget, Path(resume), Path(out), say)
         start, end = time.perf_counter(), time.monotonic() + 3600 * hours
         experiment = Experiment(name, budget, Path(out), where(data), seeds, say, end=end)
         unfinished = ""
@@ -125,13 +125,13 @@ def _folder(out: Path, name: str, budget: Budget) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _copy(name: str, budget: Budget, source: Path, out: Path, say: Callable[[str], object]) -> None:
-    """Copy measurements of an earlier run, those that papers share among them, and its pictures."""
+def _copy(names: Sequence[str], budget: Budget, source: Path, out: Path, say: Callable[[str], object]) -> None:
+    """Copy the measurements under each name of an earlier run, and the pictures of the first, which is that of the reproduction."""
     if not source.is_dir():
         raise StorageError(f"{source} is not a folder: give resume a folder with measurements, such as docs/papers.")
-    files = [source / measurements_file(each, budget) for each in (name, SHARED)]
+    files = [source / measurements_file(each, budget) for each in names]
     if not any((folder / files[0].name).exists() for folder in (source, out)):
         say(f"{source} has no {files[0].name}: the run starts anew")
-    for file in (*files, *source.glob(f"{name}-*.png")):
+    for file in (*files, *source.glob(f"{names[0]}-*.png")):
         if file.exists() and not (out / file.name).exists():
             shutil.copyfile(file, out / file.name)

@@ -45,12 +45,12 @@ def run(experiment: Experiment) -> None:
 
     A long or full run also compares it with that flow at equal CPU time, beside other libraries.
     """
-    if experiment.budget != "quick":
-        _against_time(experiment)
     _ring(experiment)
     for name in ("protein", "kin40k"):
         _table(experiment, name)
     _images(experiment)
+    if experiment.budget != "quick":
+        _against_time(experiment)
 
 
 def _against_time(experiment: Experiment) -> None:

@@ -29,9 +29,6 @@ def run(experiment: Experiment) -> None:
 
     A long or full run also compares them at equal CPU time, beside other libraries, and shows samples after longer trainings.
     """
-    if experiment.budget != "quick":
-        _against_time(experiment)
-        _longer(experiment)
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
     train, held_out, test = experiment.image_parts(
         name,
@@ -84,6 +81,9 @@ def run(experiment: Experiment) -> None:
         )[0],
         experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=10_000, full=10_000)),
     )
+    if experiment.budget != "quick":
+        _against_time(experiment)
+        _longer(experiment)
 
 
 def _against_time(experiment: Experiment) -> None:

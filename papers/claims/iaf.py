@@ -25,6 +25,7 @@ PILOT_RUNS = (
     "Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al. 2016, arXiv 1606.04934)",
     data=("mnist", "cifar10"),
     full="several hours on one GPU (estimate), and days for CIFAR-10",
+    reads=("nalisnick",),
 )
 def run(experiment: Experiment) -> None:
     """Compare both posteriors in the VAE of binary MNIST and, but for a quick run, in the residual VAE of CIFAR-10."""

@@ -27,8 +27,6 @@ def run(experiment: Experiment) -> None:
 
     A long or full run also shows samples and latent paths after longer trainings.
     """
-    if experiment.budget != "quick":
-        _longer(experiment)
     setting = coupling_setting(experiment)
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
     hidden = experiment.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
@@ -78,6 +76,8 @@ def run(experiment: Experiment) -> None:
         {"samples": flow.sample(count, seed=0), "T = 0.7": sample_at_temperature(flow, count, 0.7, seed=0), "latent path": path,
          "pixel blend": mixed},
     )  # fmt: skip
+    if experiment.budget != "quick":
+        _longer(experiment)
 
 
 def _longer(experiment: Experiment) -> None:

@@ -175,6 +175,7 @@ def study_lengths(
     _report_paths(experiment, name, found, floor)
     for pair in pairs:
         _report_pair(experiment, pair, found, floor)
+    _draw_lengths(experiment, found, floor["other images"])
     kept = [experiment.keeps_picture(picture, models.values()) for picture in ("longer-samples", "longer-paths")]
     if not all(kept):
         _draw(experiment, judge, models, pairs)
@@ -245,6 +246,28 @@ def _lengths(found: Mapping[int, list[dict[str, float]]], what: str) -> str:
     return f"after {last:,} steps, {plural(len(found[last]), 'seed')}" + "".join(
         f"; after {steps:,} steps {spread(_of(found[steps], what), 1)}" for steps in shorter
     )
+
+
+def _draw_lengths(experiment: Experiment, found: Mapping[int, list[dict[str, float]]], floor: float) -> None:
+    """The distance of samples and the bits/dim of test images against the number of steps."""
+    figure = experiment.figure(9, 3.2)
+    left, right = figure.subplots(1, 2)
+
+    def line(axes: Any, what: str, label: str | None = None) -> None:
+        values = [_of(runs, what) for runs in found.values()]
+        spreads = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
+        axes.errorbar(
+            list(found), [statistics.fmean(each) for each in values], spreads, marker=".", capsize=3, label=label
+        )
+
+    for temperature in TEMPERATURES:
+        line(left, f"T = {temperature}", f"samples, T = {temperature:g}")
+    left.axhline(floor, color="0.5", linestyle="--", label="other test images")
+    left.set(xscale="log", yscale="log", xlabel="steps", ylabel="squared distance to test images")
+    left.legend(fontsize=7)
+    line(right, "bits")
+    right.set(xscale="log", xlabel="steps", ylabel="bits/dim of test images")
+    experiment.picture("longer-curves", figure)
 
 
 def _draw(

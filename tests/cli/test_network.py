@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 import pushforward as pf
 from pushforward.cli import main, network
-from pushforward.errors import SignatureError
+from pushforward.errors import InputError, SignatureError
 
 CODE = """
 import torch
@@ -292,3 +293,76 @@ def test_commands_without_a_network_say_what_to_do(folder, tmp_path, capsys, com
     said = capsys.readouterr().err
     assert f"{command} is for guards of tables and images: call" in said
     assert said.count("\n") == 1
+
+
+def some_rows() -> np.ndarray:
+    return np.concatenate((np.random.default_rng(0).normal(size=(20, 3)), np.full((1, 3), 60.0)))
+
+
+def command(folder: Path, name: str, *words: str) -> list[str]:
+    return [name, str(folder / "guard.safetensors"), *words, "--network", "my_networks_of_a_test:classifier"]
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "words"), [("1", "0", ()), ("yes", "no", ("--anomaly", "yes")), ("true", "false", ())]
+)
+def test_evaluate_leaves_out_rows_without_a_label_and_takes_any_label(folder, tmp_path, capsys, yes, no, words):
+    labels = [no] * 18 + ["", ""] + [yes]
+    lines = [
+        "a,b,c,fault",
+        *(f"{','.join(map(repr, row.tolist()))},{label}" for row, label in zip(some_rows(), labels, strict=True)),
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    assert main([*command(folder, "evaluate", str(tmp_path / "rows.csv"), "--label", "fault", *words), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["normal"], found["anomalous"], found["left_out"]) == (18, 1, 2)
+
+
+def test_a_missing_class_is_named(folder, tmp_path, capsys):
+    columns = dict(zip("abc", some_rows().T, strict=True))
+    table = pa.table(columns | {"class": pa.array([0] * 20 + [None])})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert (
+        main(
+            command(
+                folder, "report", str(tmp_path / "rows.parquet"), "--label", "class", "-o", str(tmp_path / "r.html")
+            )
+        )
+        == 1
+    )
+    assert "column 'class' lacks the number of the class in 1 rows: leave them out." in capsys.readouterr().err
+
+
+def test_every_command_reads_decimal_commas_and_missing_cells(folder, tmp_path, capsys):
+    rows = some_rows()
+    header = "a;b;c"
+    points = "\n".join([header, *(";".join(map(repr, row.tolist())) for row in rows)]) + "\n"
+    (tmp_path / "points.csv").write_text(points)
+    (tmp_path / "commas.csv").write_text(points.replace(".", ","))
+    guard, reading = str(folder / "guard.safetensors"), ("--delimiter", ";", "--decimal", ",")
+
+    def scores(name: str, *words: str) -> list[float]:
+        out = tmp_path / f"{name}.parquet"
+        assert main([*command(folder, "score", str(tmp_path / f"{name}.csv"), "-o", str(out)), *words]) == 0
+        return pq.read_table(out)["anomaly_score"].to_pylist()
+
+    assert scores("commas", *reading) == scores("points", "--delimiter", ";")
+    commas = str(tmp_path / "commas.csv")
+    assert main([*command(folder, "report", commas, "-o", str(tmp_path / "r.html")), *reading]) == 0
+    assert main([*command(folder, "evaluate", commas, "--anomalies", commas), *reading]) == 0
+    assert main(["diff", guard, guard, commas, "--network", "my_networks_of_a_test:classifier", *reading]) == 0
+    capsys.readouterr()
+    assert main(command(folder, "score", commas, "--delimiter", ";", "-o", str(tmp_path / "s.csv"))) == 1
+    assert "column 'a' has the cell" in capsys.readouterr().err
+
+
+def test_text_that_is_no_number_is_named_and_na_is_missing():
+    table = pa.table({"a": ["1.5", "NA", ""], "b": ["2", "?", "x"]})
+    with pytest.raises(InputError, match=r"has a column that is not of numbers, .*: column 'b' has the cell 'x'"):
+        network.numbers_of(table, "rows.csv")
+    found = network.numbers_of(table.slice(0, 2), "rows.csv")
+    assert found["a"].to_pylist()[0] == 1.5
+    assert np.isnan(found["a"].to_pylist()[1])
+    assert np.isnan(found["b"].to_pylist()[1])
+    with pytest.raises(InputError, match=r"column 'a' has the cell '1\.5'"):
+        network.numbers_of(table.slice(0, 1), "rows.csv", {"decimal": ","})

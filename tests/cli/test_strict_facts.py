@@ -7,6 +7,7 @@ import pytest
 import pushforward as pf
 from pushforward.cli.facts import summary
 from pushforward.errors import PushforwardWarning
+from pushforward.estimators.cards import guard_card
 
 
 def test_a_strict_guard_without_alarms_says_why() -> None:
@@ -20,6 +21,9 @@ def test_a_strict_guard_without_alarms_says_why() -> None:
     found = summary(guard)
     assert "too many calibration rows have an infinite score" in found["false alarms"]
     assert "strict" not in found
+    card = guard_card(guard)
+    assert "**It raises no alarm**, because 19 of 100 calibration rows have an infinite score" in card
+    assert "too few" not in card.partition("## Limits")[2]
     text = str(guard.report(table[:100]))
     assert "19 of 100 calibration rows have an infinite score, which is too many for a rate of 5.00%" in text
     assert "too few" not in text.partition("\n")[0] + text.partition("promise")[2].partition("\n")[0]

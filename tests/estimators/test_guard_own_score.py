@@ -22,6 +22,7 @@ from pushforward.detection import realized_interval
 from pushforward.detection.scorers import scorer_of
 from pushforward.detection.scores import CodeLength, Neighbors
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
+from pushforward.estimators.cards import guard_card
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(1200, 3))
@@ -295,3 +296,10 @@ def test_the_function_of_a_detector_says_its_sign() -> None:
 def test_a_statistic_without_a_score_is_named() -> None:
     with pytest.raises(ConfigError, match=r"CodeLength describes a row, .* give TwoSided\(CodeLength\(\.\.\.\)\)"):
         pf.Guard(score=CodeLength("png")).fit(np.zeros((300, 8, 8), np.uint8))
+
+
+def test_the_card_says_that_the_score_is_of_the_user_and_promises_no_certificate():
+    guard = pf.Guard(alpha=0.05, score=Neighbors(5), random_state=0).fit(X)
+    text = guard_card(guard)
+    assert "The score was given by whoever fitted the guard" in text
+    assert "certified" not in text

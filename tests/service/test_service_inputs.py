@@ -472,3 +472,15 @@ def test_what_is_wrong_with_a_picture(images):
     frames[0].save(sink, "PNG", save_all=True, append_images=frames[1:])
     with pytest.raises(Refusal, match="image 0 has 2 frames"):
         images.pictures([sink.getvalue()])
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_decimals_of_arrow_are_the_numbers_that_the_guard_reads(numbers, encoded):
+    from decimal import Decimal
+
+    cells = [Decimal(k) / 100 for k in range(1, 300)]
+    column = pa.array(cells, pa.decimal128(10, 2))
+    column = column.dictionary_encode() if encoded else column
+    table = pa.table(dict.fromkeys(numbers.names, column))
+    found = read_score(numbers, "application/vnd.apache.arrow.stream", arrow(table))[0]
+    assert np.array_equal(found.data[:, 0], [float(str(cell)) for cell in cells])

@@ -108,6 +108,8 @@ def diff(
 
 def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, Any]) -> Iterator[Any]:
     """Parts of a file for two guards; a column that they read in different types is read as text."""
+    import pyarrow as pa
+
     from pushforward.cli.network import labeled_batches, numbers_of
     from pushforward.estimators import NetworkGuard
     from pushforward.estimators.feature_names import in_order
@@ -118,7 +120,8 @@ def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, A
         if all(hasattr(guard, "feature_names_in_") for guard in guards):  # each finds its columns by name
             names = dict.fromkeys(name for guard in guards for name in guard.feature_names_in_)
             yield from (
-                numbers_of(in_order(names, chunk), table) for chunk in stream_table(table, rows=rows, **options)
+                numbers_of(in_order(names, chunk), table, options)
+                for chunk in stream_table(table, rows=rows, types=dict.fromkeys(names, pa.float64()), **options)
             )
         else:
             yield from (inputs for inputs, _ in labeled_batches(table, rows, options, None, guards[0]))

@@ -112,8 +112,7 @@ def _labeled(guard: Any, source: str, rows: int, options: dict[str, Any], label:
     from pushforward.estimators import NetworkGuard
 
     if isinstance(guard, NetworkGuard):
-        for inputs, given in labeled_batches(source, min(rows, 1024), options, label, guard):
-            yield inputs, None if given is None else given.tolist()
+        yield from labeled_batches(source, min(rows, 1024), options, label, guard, classes=False)
         return
     if label is None:
         yield from ((part, None) for part in parts_of(guard, source, rows, options))

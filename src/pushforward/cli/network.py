@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def network_parts(source: str, rows: int, options: dict[str, Any], guard: Any) -
         yield from numbered(_named_batches(source, rows, guard))
     else:
         for chunk in stream_table(source, rows=rows, types=column_types(guard), empty=True, integers=True, **options):
-            yield chunk, matrix_of(chunk, source, guard)
+            yield chunk, matrix_of(chunk, source, guard, options)
 
 
 def network_scores(guard: Any, inputs: Any) -> dict[str, Any]:
@@ -152,18 +152,19 @@ def example_inputs(source: str, options: dict[str, Any], guard: Any) -> Any:
     Raises:
         InputError: for an empty file, a table with columns that are not numbers, or images that are not of 8 bits.
     """
+    from pushforward.cli.parts import column_types
     from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
         return next(_image_batches(source, 2, guard))
-    for chunk in stream_table(source, rows=2, **options):
+    for chunk in stream_table(source, rows=2, types=column_types(guard), **options):
         if chunk.num_rows:
-            return matrix_of(chunk, source, guard)
+            return matrix_of(chunk, source, guard, options)
     raise InputError(f"{source} has no rows.")
 
 
 def labeled_batches(
-    source: str, rows: int, options: dict[str, Any], label: str | None, guard: Any
+    source: str, rows: int, options: dict[str, Any], label: str | None, guard: Any, *, classes: bool = True
 ) -> Iterator[tuple[Any, Any]]:
     """Batches of a file for a network, as :func:`network_parts` makes them, each with its labels or None.
 
@@ -171,24 +172,29 @@ def labeled_batches(
         source: the file.
         rows: of a batch.
         options: of :func:`~pushforward.io.stream_table`.
-        label: the column with the classes, integers; for images, of a Parquet file.
+        label: the column with the labels; for images, of a Parquet file.
         guard: of the network.
+        classes: whether labels are the classes of the network, integers, or a list of any values, None where one is missing.
 
     Raises:
-        InputError: for labels that are not integers, a table with columns that are not numbers, or images that are not of 8 bits.
+        InputError: for classes that are missing or not integers, a table with columns that are not numbers, or images that are not of 8 bits.
         SchemaError: if there is no such column.
         ConfigError: for a column that the guard reads.
     """
+    from pushforward.cli.parts import column_types
     from pushforward.data.schema import present_columns
     from pushforward.errors import SchemaError
     from pushforward.io import holds_images, read_table, stream_table
+
+    def values(column: Any) -> Any:
+        return _classes(column, str(label)) if classes else column.to_pylist()
 
     if holds_images(Path(source)):
         labels = None
         if label is not None:
             if not source.lower().endswith(".parquet"):
                 raise InputError(f"--label {label}: only a Parquet file of images has columns, and {source} is none.")
-            labels = _labels(read_table(source, [label]).column(0), label)
+            labels = values(read_table(source, [label]).column(0))
         first = 0
         for x in _image_batches(source, rows, guard):
             yield x, None if labels is None else labels[first : first + len(x)]
@@ -196,15 +202,15 @@ def labeled_batches(
         return
     if label is not None:
         check_label(guard, label)
-    for chunk in stream_table(source, rows=rows, **options):
+    for chunk in stream_table(source, rows=rows, types=column_types(guard), **options):
         labels = None
         if label is not None:
             if label not in chunk.column_names:
                 raise SchemaError(
                     f"{source} has no column {label!r}; it has {present_columns(label, chunk.column_names)}."
                 )
-            labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
-        yield matrix_of(chunk, source, guard), labels
+            labels, chunk = values(chunk.column(label)), chunk.drop_columns([label])
+        yield matrix_of(chunk, source, guard, options), labels
 
 
 def check_label(guard: Any, label: str) -> None:
@@ -220,10 +226,12 @@ def check_label(guard: Any, label: str) -> None:
         )
 
 
-def _labels(column: Any, name: str) -> Any:
+def _classes(column: Any, name: str) -> Any:
     import pyarrow as pa
     import torch
 
+    if column.null_count:
+        raise InputError(f"column {name!r} lacks the number of the class in {column.null_count} rows: leave them out.")
     try:
         return torch.from_numpy(column.cast(pa.int64()).combine_chunks().to_numpy(zero_copy_only=False).astype("int64"))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
@@ -288,8 +296,14 @@ def _with_channels(x: Any, channels: int) -> Any:
     return x.repeat(1, channels, 1, 1) if channels > 1 else x[:, :1].contiguous()
 
 
-def matrix_of(chunk: Any, source: str, guard: Any) -> Any:
+def matrix_of(chunk: Any, source: str, guard: Any, options: Mapping[str, Any] | None = None) -> Any:
     """A table as the network of a guard takes it, of the type of its weights, or float32.
+
+    Args:
+        chunk: the table.
+        source: the file.
+        guard: of the network.
+        options: of reading, with the decimal point of numbers that are text.
 
     Raises:
         InputError: for a table with columns that are not numbers.
@@ -300,14 +314,14 @@ def matrix_of(chunk: Any, source: str, guard: Any) -> Any:
 
     from pushforward.estimators.feature_names import in_order
 
-    table = numbers_of(in_order(getattr(guard, "feature_names_in_", None), chunk), source)
+    table = numbers_of(in_order(getattr(guard, "feature_names_in_", None), chunk), source, options)
     return torch.from_numpy(np.stack([column.to_numpy() for column in table.columns], 1)).to(
         guard.reader_.dtype or torch.float32
     )
 
 
-def numbers_of(chunk: Any, source: str) -> Any:
-    """A table of float64, of one whose numbers may be text, as those of a CSV file are.
+def numbers_of(chunk: Any, source: str, options: Mapping[str, Any] | None = None) -> Any:
+    """A table of float64, of one whose numbers may be text, as those of a CSV file are; NA and its like are missing.
 
     Raises:
         InputError: for a table with columns that are not numbers.
@@ -315,13 +329,33 @@ def numbers_of(chunk: Any, source: str) -> Any:
     import numpy as np
     import pyarrow as pa
 
+    from pushforward.data.arrow import is_text
+    from pushforward.data.text import parse_numbers
+
+    def numbers(name: str, column: Any) -> Any:
+        if not is_text(column.type):
+            return np.asarray(column.to_numpy(), dtype=np.float64)
+        found, bad = parse_numbers(with_points(column, (options or {}).get("decimal", ".")))
+        if bad.any():
+            raise ValueError(f"column {name!r} has the cell {column[int(bad.argmax())].as_py()!r:.80}")
+        return found
+
     try:
-        columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in chunk.columns]
+        columns = [numbers(name, column) for name, column in zip(chunk.column_names, chunk.columns, strict=True)]
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{source} has a column that is not of numbers, which a network cannot take: {error}"
         ) from error
     return pa.table(columns, names=chunk.column_names)
+
+
+def with_points(column: Any, decimal: str) -> Any:
+    """Numbers that are text, with a point where they have another mark; a point that they already have makes them no numbers."""
+    import pyarrow.compute as pc
+
+    if decimal == ".":
+        return column
+    return pc.replace_substring(pc.replace_substring(column, ".", "?"), decimal, ".")
 
 
 def summary(header: dict[str, Any]) -> dict[str, Any]:

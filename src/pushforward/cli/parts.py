@@ -175,7 +175,7 @@ def score_part_of_table(
         elif isinstance(guard, NetworkGuard):
             from pushforward.cli.network import matrix_of, network_scores
 
-            result = network_scores(guard, matrix_of(chunk, name, guard))
+            result = network_scores(guard, matrix_of(chunk, name, guard, {"decimal": table.decimal}))
         else:
             with counted_from(first):
                 result = guard.assess(chunk)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pushforward.detection.custom_score import CustomScore
 from pushforward.estimators.guard_facts import (
     guard_facts,
     infinite_scores,
@@ -68,12 +69,16 @@ def guard_card(
             "A category that no training row had, and a missing cell in a column without missing cells, raise the score by a fixed amount."
         )
         limits.append("Each row is scored by itself: order, time and repetition are not seen.")
+    elif isinstance(guard.score_, CustomScore):
+        limits.append(
+            "The score was given by whoever fitted the guard: what it sees and what it misses is for them to say."
+        )
     else:
         limits.append(
             "The guard is smoothed: its alarms can be certified against small changes, at the price of a coarser score."
         )
     if guard.level_ == 0:
-        limits.insert(0, "**It raises no alarm**, because the calibration rows are too few for the promised rate.")
+        limits.insert(0, f"**It raises no alarm**{promised.removeprefix('The guard raises no alarm')}")
     facts = guard_facts(guard, file, more or {})
     return model_card(facts, promised, str(guard.calibration_), guard.alpha, measured, limits, reports)
 

@@ -47,6 +47,9 @@ class PartedTable:
         delimiter: as for :func:`~pushforward.io.read_table`.
         decimal: as for :func:`~pushforward.io.read_table`.
 
+    Attributes:
+        decimal: the decimal point of numbers in text.
+
     Raises:
         StorageError: if it cannot be read, or is a pipe.
 
@@ -68,6 +71,7 @@ class PartedTable:
         delimiter: str | None = None,
         decimal: str = ".",
     ) -> None:
+        self.decimal = decimal
         self._source = TableSource.at(path, None, format, TextFormat(encoding, delimiter, decimal), None)
         if self._source.pipe is not None or self._source.owner is not None:
             raise StorageError(f"{self._source.name} can be read only once: parts need a file, a folder or a URI.")

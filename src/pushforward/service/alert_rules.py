@@ -87,7 +87,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a rule needs to know about the active version of a model."""
+    """What a rule needs to know about the active version of a model. ``quiet``: its guard raises no alarm."""
 
     name: str
     version: str
@@ -97,6 +97,7 @@ class ModelFacts:
     calibration_rows: int
     since: float
     trimmed: int = 0
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ def _alarm(connection: Connection, rule: Rule, model: ModelFacts, now: float) ->
 
 def _rate(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> Any:
     rows, alarms, minutes = _window(connection, rule, model, now)
-    if not rows:
+    if not rows or model.quiet:
         return None
     # Alarms of normal rows are beta-binomial given the number of calibration rows, so one bound fits few and many rows.
     level = 2 * rule.probability - 1

@@ -318,6 +318,9 @@ class Reader:
                     column = without_views(column)
                 if pa.types.is_duration(kind):  # as text it would be a number of its own unit
                     column = pa.array(number_cells(name, column, "duration").values)
+                elif number and pa.types.is_decimal(kind):
+                    # Through text, as `number_cells` does, since pyarrow does not round decimals to the nearest number.
+                    column = compute().cast(compute().cast(column, kind), pa.string())
                 elif number and is_text(kind):
                     column = pa.array(_numbers(name, column.to_pylist()))
                 arrays.append(compute().cast(column, pa.float64() if number else pa.string(), safe=False))

@@ -8,6 +8,7 @@ import time
 
 from sqlalchemy import select
 
+from pushforward.errors import StorageError
 from pushforward.estimators.guard_facts import trimmed_scores
 from pushforward.service.alert_rules import ModelFacts, read_alert_file
 from pushforward.service.alerting import Alerting
@@ -23,6 +24,8 @@ __all__ = ["Keeper"]
 _LEASE = 10.0
 _STEP = 1.0
 _SEAL_SECONDS = 3600.0
+_ROWS = 20_000
+"""Events that a round deletes."""
 _log = logging.getLogger("pushforward.service")
 
 
@@ -57,6 +60,7 @@ class Keeper:
         self._sealed = time.monotonic()
         self._cleaned = -1e9
         self._error: str | None = None
+        self._failing: dict[str, str] = {}
 
     @property
     def evidence(self) -> dict[tuple[str, str], float]:
@@ -95,15 +99,35 @@ class Keeper:
             await asyncio.sleep(_STEP)
 
     def _work(self) -> None:
-        self.drift.update()
+        """Do each part of the work. One that fails stops no other, unless the store is gone."""
+        parts = {"drift": self.drift.update, "alerts": self._check, "retention": self._clean, "seals": self._seal}
+        for name, part in parts.items():
+            try:
+                part()
+                self._failing.pop(name, None)
+            except StorageError:
+                raise
+            except Exception as error:
+                if self._failing.get(name) != str(error):
+                    _log.error("%s fail at present: %s", name, error)
+                self._failing[name] = str(error)
+
+    def _check(self) -> None:
         if self.settings.alert_file is not None:  # also without a rule in it, so that the alerts of removed rules end
             self.alerting.check([self._facts(model) for model in self.models.active()])
+
+    def _clean(self) -> None:
+        """Delete some of the events that are too old, so that the lease does not end and no writer waits for long."""
         now = time.monotonic()
-        if self.settings.retention_days is not None and now - self._cleaned > 60:
+        if self.settings.retention_days is None or now - self._cleaned <= 60:
+            return
+        before = time.time() - 86400 * self.settings.retention_days
+        self.drift.save_before(before)
+        if not delete_old(self.store, before, _ROWS):
             self._cleaned = now
-            before = time.time() - 86400 * self.settings.retention_days
-            self.drift.save_before(before)
-            delete_old(self.store, before)
+
+    def _seal(self) -> None:
+        now = time.monotonic()
         if self.key is not None and now - self._sealed > _SEAL_SECONDS:
             self._sealed = now
             seal(self.store, self.key)
@@ -119,6 +143,7 @@ class Keeper:
             len(guard.calibrator_.scores),
             max(model.time, self._started),
             trimmed_scores(guard),
+            guard.level_ == 0,
         )
 
     def close(self) -> None:

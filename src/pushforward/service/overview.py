@@ -76,8 +76,10 @@ def _bar(model: ServedModel, start: float, rows: int, alarms: int) -> dict[str, 
 
 
 def _band(model: ServedModel, rows: int) -> tuple[float, float]:
-    """The interval of the fraction of alarms among so many normal rows, by theory."""
+    """The interval of the fraction of alarms among so many normal rows, by theory; 0 and 0 for a guard that raises none."""
     guard = model.guard
+    if guard.level_ == 0:
+        return 0.0, 0.0
     n, trimmed = len(guard.calibrator_.scores), trimmed_scores(guard)
     return _interval(n, min(rows, 20_000), guard.alpha, guard.guarantee, guard.delta, trimmed)
 

@@ -205,8 +205,18 @@ def per_bucket(
     return [(60.0 * int(start), int(rows), int(alarms)) for start, rows, alarms in connection.execute(query)]
 
 
-def delete_old(store: Store, before: float) -> int:
-    """Delete the events of all batches that were written before a time, and say so in the audit chain."""
+def delete_old(store: Store, before: float, most: int | None = None) -> int:
+    """Delete the events of all batches that were written before a time, and say so in the audit chain.
+
+    Args:
+        store: to delete from.
+        before: seconds since 1970.
+        most: number of events of a call, the oldest first, so that no transaction takes long; batches are deleted whole. All by
+            default.
+
+    Returns:
+        The number of deleted events.
+    """
     with store.write() as connection:
         store.lock(connection, "chain")
         column = tables.audit.c
@@ -228,6 +238,12 @@ def delete_old(store: Store, before: float) -> int:
             through = through if first is None or through is None else min(through, first - 1)
         if not through:
             return 0
+        if most is not None:
+            column = tables.events.c.batch
+            oldest = select(column).order_by(column)
+            end = connection.execute(oldest.offset(most).limit(1)).scalar()
+            if end is not None and end <= through:
+                through = max(end - 1, connection.execute(oldest.limit(1)).scalar_one())
         old = select(tables.events.c.id).where(tables.events.c.batch <= through)
         connection.execute(delete(tables.feedback).where(tables.feedback.c.event.in_(old)))
         gone = connection.execute(delete(tables.events).where(tables.events.c.batch <= through)).rowcount
