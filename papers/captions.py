@@ -49,8 +49,8 @@ _CAPTIONS = {
     "glow-longer-paths": _PATHS.format(
         moved="; and a test image moved along the difference of the latent means of two classes, from -0.5 to 1.5 times that difference"
     ),
-    "iaf-cifar10-training": "Bound of held-out images of CIFAR-10 against CPU time, one seed. PixelCNN++: its exact likelihood of other "
-    "held-out images, from the page of Nalisnick et al.",
+    "iaf-cifar10-training": "Bound of held-out images of CIFAR-10 against CPU time, one seed. PixelCNN++: its exact likelihood of the "
+    "same images, from the page of Nalisnick et al.",
     "inflow-power": "Fraction of batches that each test rejects at 5% (the gray line), by batch size, for Fashion-MNIST itself and three "
     "other sets; gray: Fashion-MNIST with a third of its contrast.",
     "maf-bsds300": "Left: log-likelihood of validation patches against CPU time, one seed. Right: of test patches at its end, and as "

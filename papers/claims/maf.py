@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common.datasets import load_power, load_table
 from benchmarks.quality.data import Split, load
-from papers.experiment import Experiment, Trained, UnfinishedError, clearly_below, spread
+from papers.experiment import Experiment, UnfinishedError, spread
+from papers.flows.table_recipes import PAPER_OPTIONS, clearly_above, compare_more, mean_nats, read_rows, until_level
 from papers.reproduction import reproduction
 from pushforward.distributions import MADEMixture
 from pushforward.errors import StorageError
@@ -27,11 +27,6 @@ TABLES = ("protein", "parkinsons", "elevators", "kin40k")
 MORE_TABLES = (*TABLES, "skillcraft", "power")
 """The five largest tables of the folder without a defect, and the part of POWER that is there. A defect is one that
 ``benchmarks/quality/data.py`` names, or a constant column (sml); no result was looked at."""
-
-PAPER_OPTIONS: dict[str, Any] = {
-    "optimizer": "adam", "learning_rate": 1e-4, "weight_decay": 1e-6, "schedule": None, "batch_size": 100,
-}  # fmt: skip
-"""The training of the paper's flows: Adam with a constant rate, and a weight decay (its L2 penalty)."""
 
 PATCHES = (1_000_000, 50_000, 250_000)
 """Patches of BSDS300 for training, validation and test, as many as in the papers."""
@@ -61,9 +56,10 @@ ACCEPTED = 1.0
 def run(experiment: Experiment) -> None:
     """Fit a density whose order is wrong for one MADE (fig. 1), compare MAF with Real NVP on tables, and five models on BSDS300."""
     _order(experiment)
-    compare_tables(experiment)
+    nats = compare_tables(experiment)
     if experiment.budget in ("long", "full"):
         compare_patches(experiment, _photographs(experiment), RECIPES)
+        compare_more(experiment, nats)
 
 
 def _banana(count: int, seed: int) -> tuple[Tensor, float]:
@@ -86,7 +82,7 @@ def _order(experiment: Experiment) -> None:
             trained = experiment.trained(
                 key, lambda layers=layers: MAF(2, layers=layers, hidden=(64, 64)), train, held_out, seed=seed, max_steps=steps,
             )  # fmt: skip
-            nats = experiment.measure(f"{key} test", lambda trained=trained: _mean(trained.model, test))
+            nats = experiment.measure(f"{key} test", lambda trained=trained: mean_nats(trained.model, test))
             values.append(-nats - entropy)
     experiment.report(
         "one MADE in the wrong order cannot fit fig. 1's density, a stack of five can",
@@ -95,8 +91,12 @@ def _order(experiment: Experiment) -> None:
     )
 
 
-def compare_tables(experiment: Experiment) -> None:
-    """Train MAF and Real NVP of as many layers on tables: for equal steps, or in a long or full run by the paper's recipe for equal time."""
+def compare_tables(experiment: Experiment) -> dict[str, list[float]]:
+    """Train MAF and Real NVP of as many layers on tables: for equal steps, or in a long or full run by the paper's recipe for equal time.
+
+    Returns:
+        The mean log-likelihood of MAF on test rows, for each table and seed.
+    """
     tables = experiment.choose(smoke=TABLES[:1], quick=TABLES, long=MORE_TABLES, full=MORE_TABLES)
     by_recipe = experiment.budget in ("long", "full")
     network: dict[str, Any] = {"hidden": (100, 100), "batch_norm": True} if by_recipe else {}
@@ -105,8 +105,7 @@ def compare_tables(experiment: Experiment) -> None:
     for table in tables:
         found[table] = {"MAF": [], "Real NVP": []}
         for seed in experiment.repeats:
-            read = load_power if table == "power" else lambda table=table, **options: load_table(table, **options)
-            train, held_out, test = read(seed=seed, folder=experiment.data)
+            train, held_out, test = read_rows(experiment, table, seed)
             width = train.shape[1]
             models: dict[str, Callable[[], Model]] = {
                 "MAF": lambda width=width: MAF(width, **network),
@@ -116,7 +115,7 @@ def compare_tables(experiment: Experiment) -> None:
                 train, held_out = train[:250], held_out[:50]
             for name, build in models.items():
                 if by_recipe:
-                    trained, level = _until_level(experiment, f"{table} {name}", build, train, held_out, seed)
+                    trained, level = until_level(experiment, f"{table} {name}", build, train, held_out, seed)
                     stopped.append(level)
                 else:
                     steps = experiment.choose(smoke=3, quick=600, full=600)
@@ -124,11 +123,11 @@ def compare_tables(experiment: Experiment) -> None:
                         f"{table} {name} {seed}", build, train, held_out, seed=seed, max_steps=steps, patience=None
                     )
                 nats = experiment.measure(
-                    f"{trained.key} test", lambda trained=trained, test=test: _mean(trained.model, test)
+                    f"{trained.key} test", lambda trained=trained, test=test: mean_nats(trained.model, test)
                 )
                 found[table][name].append(nats)
-    ahead = [table for table, nats in found.items() if _clearly_above(nats["MAF"], nats["Real NVP"])]
-    behind = [table for table, nats in found.items() if _clearly_above(nats["Real NVP"], nats["MAF"])]
+    ahead = [table for table, nats in found.items() if clearly_above(nats["MAF"], nats["Real NVP"])]
+    behind = [table for table, nats in found.items() if clearly_above(nats["Real NVP"], nats["MAF"])]
     note = "not the paper's tables; ahead or behind by a one-sided paired t-test over splits at 5 %"
     if by_recipe:
         note += (
@@ -147,28 +146,7 @@ def compare_tables(experiment: Experiment) -> None:
         confirmed=len(ahead) > len(tables) / 2,
         note=note,
     )
-
-
-def _until_level(
-    experiment: Experiment, key: str, build: Callable[[], Model], train: Tensor, held_out: Tensor, seed: int
-) -> tuple[Trained[Model], bool]:
-    """A model trained by the paper's recipe, and whether it stopped before the time was over.
-
-    A long run that is not level after 5 minutes is made again with 20, so that one that is level early costs no more.
-    """
-
-    def run(seconds: float, name: str) -> tuple[Trained[Model], bool]:
-        limit = experiment.time_limit(key, build, train, smoke=3, quick=300, long=seconds, full=seconds, batch_size=100)
-        options = PAPER_OPTIONS | limit | {"patience": 30, "evaluate_every": math.ceil(len(train) / 100)}
-        trained = experiment.trained(name, build, train, held_out, seed=seed, **options)
-        return trained, trained.facts["steps"] < limit.get("max_steps", math.inf)
-
-    first, *longer = experiment.choose(smoke=(1,), quick=(300,), long=(300, 1200), full=(6 * 3600,))
-    trained, level = run(first, f"{key} {seed}")
-    for seconds in longer:
-        if not level:
-            trained, level = run(seconds, f"{key} {seed}, {seconds} s")
-    return trained, level
+    return {table: nats["MAF"] for table, nats in found.items()}
 
 
 @dataclass(frozen=True)
@@ -397,12 +375,3 @@ def _mean_and_interval(model: Model, rows: Tensor, offset: float) -> tuple[float
     with torch.no_grad():
         values = torch.cat([model.log_prob(part) for part in rows.split(4096)]).double() + offset
     return values.mean().item(), 2 * values.std().item() / math.sqrt(len(values))
-
-
-def _clearly_above(high: list[float], low: list[float]) -> bool:
-    return clearly_below([-value for value in high], [-value for value in low]) is True
-
-
-def _mean(model: Model, rows: Tensor) -> float:
-    with torch.no_grad():
-        return torch.cat([model.log_prob(part) for part in rows.split(4096)]).double().mean().item()

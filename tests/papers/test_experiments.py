@@ -1,5 +1,6 @@
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,9 @@ def test_tables_show_which_claims_were_not_confirmed(toy, tmp_path):
     assert "| [A toy](papers/toy.md) | 1 of 2 |" in listed
     assert "[A toy (Nobody 2020)](papers/toy.md)." in listed
     assert "| four is less than three | **no** |" in listed
+    both = index([report], "papers/", longer={"toy": replace(report, findings=report.findings[:1])})
+    assert "| [A toy](papers/toy.md) | 2 of 3 |" in both
+    assert both.count("| two is less than three | yes |") == 2
 
 
 def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys):

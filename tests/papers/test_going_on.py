@@ -1,13 +1,14 @@
 """A run is made in parts: it stops after some hours, reports what is finished, and goes on, also on another machine."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from papers import headlines, report
+from papers import headlines, report, run
 from papers import reproduction as registry
 from papers.__main__ import main
 from papers.experiment import Experiment, UnfinishedError
@@ -159,6 +160,15 @@ def test_going_on_keeps_what_the_folder_has_already(made, tmp_path):
     assert again.findings[0].ours == "1"
     other = reproduce("toy", budget="long", out=tmp_path / "other", resume=tmp_path, say=silent)
     assert other.findings[0].ours == "9"
+
+
+def test_going_on_copies_the_measurements_of_runs_that_are_read_too(made, tmp_path, monkeypatch):
+    entry = run.find("toy")
+    monkeypatch.setattr(run, "find", lambda name: replace(entry, reads=("other",)))
+    for name in ("toy", "other", "third"):
+        (tmp_path / f"{name}-long.jsonl").write_text("")
+    reproduce("toy", budget="long", out=tmp_path / "new", resume=tmp_path, say=silent)
+    assert {file.name for file in (tmp_path / "new").glob("*.jsonl")} == {"toy-long.jsonl", "other-long.jsonl"}
 
 
 def test_going_on_from_a_folder_without_measurements_starts_anew_and_says_so(made, tmp_path):

@@ -11,6 +11,8 @@ from papers.autoencoders.image_posteriors import (
     Scores,
     Setting,
     _report,
+    _report_rival,
+    _rival,
     _steps,
     _trained,
     compare_posteriors,
@@ -123,3 +125,25 @@ def test_a_second_run_measures_nothing_again(tmp_path, monkeypatch):
     assert [finding.ours for finding in again.findings] == [finding.ours for finding in first.findings]
     assert "over 2 seeds" in again.findings[0].note
     assert again.pictures[0].stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("bits", "confirmed"), [(1.0, False), (1.95, True)])
+def test_the_likelihood_is_compared_with_that_of_the_autoregressive_model_of_another_report(tmp_path, bits, confirmed):
+    experiment, unit = quiet(tmp_path), 192 * math.log(2)
+    assert _rival(experiment, setting()) is None
+    other = Experiment("nalisnick", "long", tmp_path, say=lambda line: None)
+    key = "PixelCNN++ of photographs 0"
+    for step, minutes in ((5, 10.0), (10, 20.0)):
+        other.measure(f"{key} at step {step}", lambda minutes=minutes: {"minutes": minutes})
+    curve = [[0, -9 * unit], [5, -3 * unit], [10, -2 * unit]]
+    other.measure(key, lambda: {"curve": curve, "parameters": 1234, "steps": 10})
+    other.measure(f"{key} at the end", lambda: {"bits": {"CIFAR-10": bits}})
+    rival = _rival(quiet(tmp_path), setting())
+    assert rival is not None
+    assert rival.curve == [(10.0, pytest.approx(3.0)), (20.0, pytest.approx(2.0))]
+    _report_rival(experiment, setting(), [Scores([], [-2 * unit, -2 * unit])], rival)
+    (finding,) = experiment.findings
+    assert finding.confirmed is confirmed
+    assert finding.ours == f"2.000 bits/dim, and PixelCNN++ {bits:.3f}"
+    assert "100 and 20 minutes of CPU time" in finding.note
+    assert _rival(quiet(tmp_path, "quick"), setting()) is None

@@ -15,8 +15,9 @@ import pushforward as pf
 from benchmarks.common.datasets import load_power
 from benchmarks.quality.data import Split
 from papers.claims import maf, reviews
-from papers.claims.maf import PAPER_OPTIONS, Recipe, compare_patches, compare_tables
+from papers.claims.maf import Recipe, compare_patches, compare_tables
 from papers.experiment import Experiment, UnfinishedError
+from papers.flows import table_recipes
 from papers.flows.equal_time import (
     AFFINE,
     IMAGES,
@@ -29,6 +30,7 @@ from papers.flows.equal_time import (
     ranks,
     run_column,
 )
+from papers.flows.table_recipes import PAPER_OPTIONS, Rival, compare_more, until_level
 from pushforward.errors import StorageError, TrainingError
 from pushforward.models import MAF, NICE, Model, RealNVP
 
@@ -174,17 +176,20 @@ def test_a_long_run_on_tables_trains_by_the_papers_recipe(tmp_path, monkeypatch)
     """Two tables of noise: MAF uses its three steps, and Real NVP stops by patience."""
     monkeypatch.setattr(maf, "MORE_TABLES", ("toy", "power"))
     monkeypatch.setattr(
-        maf, "load_table", lambda name, *, seed, folder: (rows(100), rows(50, seed=1), rows(50, seed=2))
+        table_recipes, "load_table", lambda name, *, seed, folder: (rows(100), rows(50, seed=1), rows(50, seed=2))
     )
-    monkeypatch.setattr(maf, "load_power", lambda *, seed, folder: (rows(100), rows(50, seed=3), rows(50, seed=4)))
+    monkeypatch.setattr(
+        table_recipes, "load_power", lambda *, seed, folder: (rows(100), rows(50, seed=3), rows(50, seed=4))
+    )
     steps = {"MAF": 3, "Real NVP": 100_000}
     monkeypatch.setattr(
         Experiment, "time_limit", lambda self, key, *args, **options: {"max_steps": steps[key.split(" ", 1)[1]]}
     )
     # At this rate every step makes the held-out rows less likely, so training stops after 30 of them.
-    monkeypatch.setattr(maf, "PAPER_OPTIONS", PAPER_OPTIONS | {"learning_rate": 0.5})
+    monkeypatch.setattr(table_recipes, "PAPER_OPTIONS", PAPER_OPTIONS | {"learning_rate": 0.5})
     experiment = quiet(tmp_path, seeds=1)
-    compare_tables(experiment)
+    nats = compare_tables(experiment)
+    assert list(nats) == ["toy", "power"]
     (finding,) = experiment.findings
     assert finding.claim.startswith("MAF beats Real NVP")
     assert "toy" in finding.ours
@@ -197,13 +202,40 @@ def test_a_long_run_on_tables_trains_by_the_papers_recipe(tmp_path, monkeypatch)
     assert model.batch_norm
 
 
+def test_further_models_are_compared_with_maf_on_the_same_splits(tmp_path, monkeypatch):
+    """A model with the right scale is ahead of the given figures of MAF, and one that knows nothing is behind them."""
+    splits = []
+
+    def load(name: str, *, seed: int, folder: Any) -> tuple[torch.Tensor, ...]:
+        splits.append((name, seed))
+        return rows(400, seed=seed), rows(200, seed=seed + 10), rows(400, seed=seed + 20)
+
+    monkeypatch.setattr(table_recipes, "load_table", load)
+    monkeypatch.setattr(Experiment, "time_limit", lambda self, key, *args, **options: {"max_steps": 20})
+    options = PAPER_OPTIONS | {"learning_rate": 1e-6}
+    make = lambda width: MAF(width, layers=1, hidden=(4,))  # noqa: E731
+    rivals = {
+        "near": Rival(make, options, "near beats MAF", "in 5 of 5 tables"),
+        "other": Rival(make, options, "MAF beats other", "in 3 of 5 tables", ahead=False),
+    }
+    monkeypatch.setattr(table_recipes, "RIVALS", rivals)
+    experiment = quiet(tmp_path, seeds=3)
+    compare_more(experiment, {"toy": [-9.0, -9.1, -9.2], "second": [-8.0, -8.1, -8.2]})
+    first, second = experiment.findings
+    assert (first.confirmed, second.confirmed) == (True, False)
+    assert "near is ahead in 2 of 2, behind in 0" in first.ours
+    assert "against -9.10 ± 0.10 (MAF)" in second.ours
+    assert "0 of 6 runs ended because 30 passes" in first.note
+    assert set(splits) == {(name, seed) for name in ("toy", "second") for seed in range(3)}
+
+
 def test_a_run_that_is_not_level_after_the_first_time_is_made_again_with_more(tmp_path, monkeypatch):
     steps = {300: 3, 1200: 5}
     monkeypatch.setattr(
         Experiment, "time_limit", lambda self, key, *args, **options: {"max_steps": steps[options["long"]]}
     )
     experiment = quiet(tmp_path, "long", seeds=1)
-    trained, level = maf._until_level(
+    trained, level = until_level(
         experiment, "toy MAF", lambda: MAF(3, layers=1, hidden=(4,)), rows(100), rows(50, seed=1), 0
     )
     assert not level

@@ -105,6 +105,7 @@ def test_findings_on_figures(
     study_lengths(experiment, "NICE", lambda: ImageNICE(shape=(1, 28, 28), hidden=(8, 8)))
     assert [finding.confirmed for finding in experiment.findings] == list(verdicts)
     assert "other test images 1.0" in experiment.findings[0].ours
+    assert (tmp_path / "toy-longer-curves.png").exists()
 
 
 def test_when_the_time_is_over_the_seeds_that_are_there_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
