@@ -241,3 +241,33 @@ def test_groups_of_a_dictionary_of_columns():
     assert by_name.calibration_.chosen == by_label.calibration_.chosen
     with pytest.raises(InputError, match="each of the 300 rows"):
         pf.Guard(alpha=0.1, effort="fast").fit(table, groups=table["machine"][:-1])
+
+
+def later(n: int, seed: int, start: float = 0.0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    elapsed = start + np.arange(n, dtype=float)
+    return pd.DataFrame(
+        {"a": rng.normal(size=n), "b": rng.normal(size=n), "elapsed": pd.to_timedelta(elapsed, unit="s")}
+    )
+
+
+def test_a_time_that_is_a_duration_is_set_aside() -> None:
+    guard = Guard(0.05, n_estimators=1, max_steps=20, random_state=0).fit(later(400, 0), time="elapsed")
+    assert guard.ignored_ == ("elapsed",)
+    assert (guard.predict(later(200, 1, 1000.0)) < 0).mean() < 0.3
+
+
+def test_groups_that_are_dates_are_set_aside() -> None:
+    rows = sales(600, 0)
+    rows["day"] = rows["when"].dt.floor("D")
+    guard = Guard(0.05, n_estimators=1, max_steps=20, random_state=0).fit(rows.drop(columns="when"), groups="day")
+    assert guard.ignored_ == ("day",)
+    assert guard.p_value(sales(20, 1).drop(columns="when")).shape == (20,)
+
+
+def test_lazy_frames_have_groups_and_times() -> None:
+    import polars as pl
+
+    rows = pl.DataFrame({"a": NUMBERS[:400, 0], "b": NUMBERS[:400, 1], "g": np.repeat(np.arange(40), 10)})
+    fitted = [Guard(0.05, n_estimators=1, max_steps=20, random_state=0).fit(x, groups="g") for x in (rows, rows.lazy())]
+    assert np.array_equal(fitted[0].calibrator_.scores, fitted[1].calibrator_.scores)

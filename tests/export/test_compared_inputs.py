@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,3 +46,16 @@ def test_inputs_of_a_network_become_its_features(tmp_path) -> None:
     guard = pf.Guard(0.1, effort="fast", embed=torch.nn.Linear(3, 2).eval(), random_state=0).fit(rows)
     guard.export(tmp_path / "guard.pt2")
     assert compare(guard, tmp_path / "guard.pt2", rows).agrees
+
+
+@pytest.mark.parametrize(("channels", "given"), [(3, 1), (1, 3)])
+def test_images_have_the_channels_that_the_graph_takes(channels, given):
+    from types import SimpleNamespace
+
+    from pushforward.export.compare import _pixels
+
+    guard: Any = SimpleNamespace(score_=SimpleNamespace(shape=(channels, 8, 8)))
+    gray = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    found = _pixels(guard, np.repeat(gray, given, 1))
+    assert found.flags.c_contiguous
+    assert np.array_equal(found, np.repeat(gray, channels, 1))

@@ -417,3 +417,10 @@ def test_a_report_says_that_rows_are_later_than_the_training_rows():
     hidden = guard.report(later, values=False).to_html()
     assert "after the normal rows that are known; their distance" in hidden
     assert "after the normal rows that are known" not in guard.report(days(50, "2025-01-01")).to_html()
+
+
+@pytest.mark.parametrize("constant", [2.0**60, -1e17, 1e15])
+def test_a_column_with_one_large_value_has_a_chart(constant):
+    table = {"a": np.random.default_rng(0).normal(size=200), "id": np.full(200, constant)}
+    guard = pf.Guard(0.05, n_estimators=1, max_steps=20, random_state=0).fit(pa.table(table))
+    assert "polyline" in guard.report(pa.table(table)).to_html()

@@ -108,12 +108,14 @@ def diff(
 
 def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, Any]) -> Iterator[Any]:
     """Parts of a file for two guards; a column that they read in different types is read as text."""
+    import numpy as np
     import pyarrow as pa
 
     from pushforward.cli.network import labeled_batches, numbers_of
+    from pushforward.cli.parts import column_types
     from pushforward.estimators import NetworkGuard
     from pushforward.estimators.feature_names import in_order
-    from pushforward.io import stream_table
+    from pushforward.io import holds_images, stream_table
 
     if isinstance(guards[0], NetworkGuard):
         rows = min(rows, 1024)
@@ -123,8 +125,14 @@ def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, A
                 numbers_of(in_order(names, chunk), table, options)
                 for chunk in stream_table(table, rows=rows, types=dict.fromkeys(names, pa.float64()), **options)
             )
-        else:
+        elif holds_images(Path(table)):
             yield from (inputs for inputs, _ in labeled_batches(table, rows, options, None, guards[0]))
+        else:  # an array, which each reads in the type of its own network
+            for chunk in stream_table(
+                table, rows=rows, types=column_types(guards[0]) | column_types(guards[1]), **options
+            ):
+                chunk = in_order(getattr(guards[0], "feature_names_in_", None), chunk)
+                yield np.stack([column.to_numpy() for column in numbers_of(chunk, table, options).columns], 1)
         return
     if guards[0].reads_images or guards[1].reads_images:
         yield from parts_of(guards[0], table, rows, options)

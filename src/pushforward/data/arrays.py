@@ -14,7 +14,7 @@ from pushforward.data.cells import number_cells
 from pushforward.data.tables import as_table, is_frame
 from pushforward.errors import InputError
 
-__all__ = ["as_tensor_data"]
+__all__ = ["as_tensor_data", "frame_numbers"]
 
 _BLOCK = 1 << 22  # numbers checked at a time, so that a memory-mapped array is not read into memory as a whole
 
@@ -80,7 +80,7 @@ def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
     if hasattr(data, "tocsr"):
         raise InputTypeError(f"{what} are sparse, which is not supported: pass a dense array, x.toarray().")
     if is_frame(data) or hasattr(data, "columns"):
-        return _frame(data, what)
+        return frame_numbers(data, what)
     if np.ma.is_masked(data):  # numpy would give the values behind the mask
         data = data.astype(np.float64).filled(np.nan)
     try:
@@ -106,7 +106,12 @@ def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), None
 
 
-def _frame(data: Any, what: str) -> tuple[np.ndarray, list[str]]:
+def frame_numbers(data: Any, what: str) -> tuple[np.ndarray, list[str]]:
+    """A data frame of numbers, flags and missing cells as int64 or float64, and the names of its columns.
+
+    Raises:
+        InputError: for text that is no number; it names the column and the row.
+    """
     import pyarrow as pa
 
     table = as_table(data)

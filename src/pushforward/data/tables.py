@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pushforward.data.arrow import InputTypeError, nested_cell, numpy_column, object_column, pandas_column
+from pushforward.data.arrow import (
+    InputTypeError,
+    compute,
+    nested_cell,
+    numpy_column,
+    object_column,
+    pandas_column,
+    without_views,
+)
 from pushforward.errors import InputError
 
 if TYPE_CHECKING:
@@ -172,6 +180,22 @@ def _checked(table: pa.Table) -> pa.Table:
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise InputError(f"the table has more than one column named {twice[0]!r}: rename or drop one.")
+    return _plain_columns(table)
+
+
+def _plain_columns(table: pa.Table) -> pa.Table:
+    """The table with views of text as large strings and without runs: pyarrow takes no rows of these."""
+    import pyarrow as pa
+
+    for k, field in enumerate(table.schema):
+        column = table.column(k)
+        if pa.types.is_run_end_encoded(field.type):
+            column = pa.chunked_array(
+                [compute().run_end_decode(chunk) for chunk in column.chunks], field.type.value_type
+            )
+        column = without_views(column)
+        if column.type != field.type:
+            table = table.set_column(k, field.with_type(column.type), column)
     return table
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from pushforward.data import as_table, is_frame
 from pushforward.data.schema import counted_from
 from pushforward.detection import false_alarm_distribution
+from pushforward.detection.network.reading import move
 from pushforward.errors import ConfigError, InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
+from pushforward.estimators.feature_names import names_of
 from pushforward.estimators.guard import Guard
 from pushforward.estimators.guard_facts import trimmed_scores
 from pushforward.estimators.network_guard import NetworkGuard
@@ -56,7 +58,13 @@ def compare_guards(
         0
     """
     if isinstance(a, NetworkGuard):
-        parts: Iterable[Any] = (inputs for inputs, _ in a._batches(X, "the data"))
+        # Each guard finds columns by its own names, and reads arrays in the type of its own network.
+        by_itself = isinstance(X, np.ndarray) or names_of(X) is not None
+        if by_itself and not hasattr(X, "__len__"):
+            X = as_table(X)
+        parts: Iterable[Any] = (
+            row_parts(X, a.batch_size) if by_itself else (inputs for inputs, _ in a._batches(X, "the data"))
+        )
     else:
         if isinstance(X, Mapping) or not hasattr(X, "__len__"):  # columns by name, or a frame that was not computed yet
             X = as_table(X)
@@ -159,7 +167,7 @@ class _Inputs(_Side):
         self.calibration = None if guard.per_class else guard.calibrators_[None].n
 
     def answer(self, part: Any) -> _Answer:
-        part = self.guard._in_order(part)
+        part = move(self.guard._in_order(part), None, self.guard.reader_.dtype)
         out = self.guard(part)
         score, p, alarm = (values.numpy() for values in (out.score, out.p_value, out.alarm))
         return _Answer(score, p, alarm, lambda k: one_input(self.guard, part, out, k))

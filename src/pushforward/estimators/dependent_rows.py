@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from shlex import quote
 from typing import Any
 
@@ -11,7 +10,7 @@ from scipy.stats import rankdata
 
 from pushforward.data import Schema, as_table, is_frame
 from pushforward.data.arrow import compute, is_text, value_type
-from pushforward.data.cells import parse_times
+from pushforward.data.cells import INSTANTS, parse_times, time_kind
 from pushforward.data.column import CODED
 from pushforward.data.text import date_order, parse_numbers
 from pushforward.errors import ConfigError, InputError, warn_caller
@@ -69,7 +68,7 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
     labels = column.to_numpy()
     if missing := int((labels != labels).sum()):  # NaN of an array is no null
         raise InputError(f"{name} is missing in {missing} rows: give every row a label, or leave these rows out.")
-    count = len(as_table(X)) if isinstance(X, Mapping) else len(X)
+    count = as_table(X, index=True).num_rows if is_frame(X) else len(X)
     if labels.shape != (count,):
         raise InputError(f"{name} must have one label for each of the {count} rows; got shape {labels.shape}.")
     return labels
@@ -107,17 +106,15 @@ def _in_order(text: Any) -> Any:
     return text
 
 
-def column_apart(name: Any, X: Any) -> tuple[str, ...]:
+def column_apart(name: Any, X: Any, *, of_time: bool) -> tuple[str, ...]:
     """The column that ``groups`` or ``time`` names, if the score must not read it; none for an array of labels.
 
     New groups and later instants are beyond all training rows in such a column, so every new row would be unlike them. Instants
-    are read by their time of day and week too, so they stay.
+    that are the time are read by their time of day and week too, so they stay.
     """
     if not isinstance(name, str) or not is_frame(X) or name not in (table := as_table(X)).column_names:
         return ()
-    import pyarrow as pa
-
-    return () if pa.types.is_temporal(value_type(table.column(name).type)) else (name,)
+    return () if of_time and time_kind(value_type(table.column(name).type)) in INSTANTS else (name,)
 
 
 def check_one_of(groups: Any, time: Any) -> None:

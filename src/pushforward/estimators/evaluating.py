@@ -9,6 +9,7 @@ import numpy as np
 from pushforward.data import as_table, is_frame
 from pushforward.data.arrow import to_numpy
 from pushforward.data.digest import content_digest
+from pushforward.data.tables import from_tensor
 from pushforward.errors import InputError
 from pushforward.estimators.guard_facts import promise_sentence, trimmed_scores
 from pushforward.estimators.validation import require_fitted
@@ -126,7 +127,7 @@ def anomalous_rows(y: Any, anomaly: Any = None) -> tuple[np.ndarray, np.ndarray]
         ([False, True, False], [True, True, False])
     """
     if hasattr(y, "detach"):
-        y = y.detach().cpu().numpy()
+        y = from_tensor(y)
     if hasattr(y, "to_numpy"):
         y = to_numpy(y) if hasattr(y, "null_count") and hasattr(y, "type") else y.to_numpy()
     labels = np.asarray(y)

@@ -308,7 +308,7 @@ class Guard(ConformalDetector):
         check_one_of(groups, time)
         start, X = clock.monotonic(), listed(self, X)
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
-        apart = column_apart(groups, X) + column_apart(time, X)
+        apart = column_apart(groups, X, of_time=False) + column_apart(time, X, of_time=True)
         rows, seed = read_rows(self, X, True, apart), seed_from(self.random_state)
         self.digest_ = None if self.embed is None else self.embedder_.digest
         if isinstance(rows, torch.Tensor):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pushforward.data import as_table, is_frame
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.network import Combined, NetworkReader, Reading, digest, make_score
@@ -255,6 +256,8 @@ class NetworkGuard:
 
     def _in_order(self, X: Any) -> Any:
         """The matrix of a data frame, with the columns of ``fit`` in their order; other data as they are."""
+        if not hasattr(X, "__len__") and is_frame(X):  # a frame that was not computed yet
+            X = as_table(X)
         if names_of(X) is None:
             return X
         return plain_tensor(in_order(getattr(self, "feature_names_in_", None), X), self.reader_.dtype)
@@ -341,10 +344,20 @@ class NetworkGuard:
                     raise CalibrationError(f"it needs {self._needed()} calibration rows and there are none.")
                 self.calibrators_[group] = ConformalCalibrator(own.numpy())
                 self.levels_[group] = self.calibrators_[group].threshold(self.alpha, self.guarantee, self.delta)
+                self._check_infinite(self.calibrators_[group].scores, self.levels_[group])
             except CalibrationError as error:
                 where = "" if group is None else f"among the rows that are predicted as class {group}: "
                 raise CalibrationError(f"{where}{error}") from None
         return self
+
+    def _check_infinite(self, scores: np.ndarray, level: float) -> None:
+        """Refuse so many infinite calibration scores that an input with one would have a p-value above the level, and raise no alarm."""
+        infinite = int(np.isposinf(scores).sum())
+        if infinite >= round(level * (len(scores) + 1)):
+            raise CalibrationError(
+                f"{infinite} of {len(scores)} calibration scores are infinite, so no input could raise an alarm at alpha={self.alpha:g} with the "
+                f"{self.guarantee!r} guarantee: use another score, check the weights of the network, or give more calibration rows."
+            )
 
     # -- answers --------------------------------------------------------------------------------------------------------
 

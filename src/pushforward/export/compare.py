@@ -14,6 +14,7 @@ from pushforward.data.cells import text_of
 from pushforward.errors import ConfigError, InputError
 from pushforward.estimators import Guard
 from pushforward.estimators.feature_names import in_order
+from pushforward.estimators.guard_inputs import with_its_channels
 from pushforward.graphs.files import format_of
 
 __all__ = ["Agreement", "compare", "graph_inputs", "run_graph"]
@@ -193,11 +194,11 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...], *, matrix: bool |
 
 def _pixels(guard: Guard, X: Any) -> np.ndarray:
     """Images in the type that the graph takes."""
-    images, top = as_images(X).numpy(), getattr(guard.score_, "top", 255)
+    images, top = with_its_channels(guard, as_images(X), X).numpy(), getattr(guard.score_, "top", 255)
     kind = np.dtype(np.uint8 if top < 256 else np.int32)
     if images.size and images.max() > np.iinfo(kind).max:
         raise InputError(
             f"the graph takes images of {kind.name}, and these have numbers up to {images.max()}: they are alarms of the guard, and "
             "no other program can give them to the graph."
         )
-    return images.astype(kind, copy=False)
+    return np.ascontiguousarray(images.astype(kind, copy=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def column_chart(column: Mapping[str, Any]) -> Markup:
     core = [e for e, c in zip(edges, _cumulative(before, n), strict=True) if 0.004 < c < 0.996] or edges
     width = (core[-1] - core[0]) or (high - low) or 1.0
     low, high = max(low, core[0] - width), min(high, core[-1] + width)
-    margin = 0.12 * ((high - low) or 1.0)
+    margin = max(0.12 * ((high - low) or 1.0), 4 * math.ulp(max(abs(low), abs(high))))
     x, y = scale(low - margin, high + margin, 2, 218), scale(0, 1, 70, 4)
     for cls, counts, total, start in (("line quiet", before, n, 0), ("line", after, m, column["below"])):
         points, level = [(2.0, y(start / total))], start / total

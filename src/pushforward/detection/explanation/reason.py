@@ -27,6 +27,8 @@ USUAL = 0.95
 """Fraction of the normal rows with such other columns whose value is in the usual range."""
 
 _OTHERS = "given the other columns"
+_LARGE, _NARROW = 1e7, 1e-3
+"""Numbers from the first on have four digits, unless their range is narrower than this part of them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class Reason:
             width = _width(self.usual)
             low, high = (text(each, width) for each in self.usual)
             return f"{text(self.value, width)}   (usual {low} to {high})"
-        return text(self.value) + (f"   (usual {text(self.usual[0])})" if self.usual else "")
+        width = _apart(self.value, self.usual[0]) if self.usual else 0.0
+        return text(self.value, width) + (f"   (usual {text(self.usual[0], width)})" if self.usual else "")
 
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types; instants are ISO 8601 text, and numbers that are not finite are None."""
@@ -130,7 +133,12 @@ def text(value: Any, width: float = 0.0) -> str:
     if not math.isfinite(value):
         return "infinite"
     size = max(abs(value), width)
-    if size >= 1e7 or 0 < max(abs(value), width / 10) < 1e-4:
+    if size >= _LARGE and 0 < width < _NARROW * size:  # four digits would not tell these numbers apart
+        digits = 2 - math.floor(math.log10(width))
+        if size >= 1e15:
+            return f"{value:.{min(17, math.floor(math.log10(size)) + digits + 1)}g}"
+        return f"{value:.{min(max(0, digits), 8)}f}"
+    if size >= _LARGE or 0 < max(abs(value), width / 10) < 1e-4:
         return f"{value:.4g}"
     digits = max(0, 2 - math.floor(math.log10(width))) if width > 0 else 6
     if value != 0 and round(value, min(digits, 8)) == 0:
@@ -164,7 +172,8 @@ def sentence(
     if kind == "fraction":
         return f"{name} is {text(value)}, and every training row has a whole number."
     if kind == "changed constant":
-        return f"{name} is {text(value)}; in every training row it is {text(usual[0])}."
+        width = _apart(value, usual[0])
+        return f"{name} is {text(value, width)}; in every training row it is {text(usual[0], width)}."
     if kind == "new category":
         known = ", ".join(text(each) for each in column.categories[:3]) or "true and false"
         count = len(column.categories) - 3
@@ -224,6 +233,14 @@ def _expected(usual: tuple[Any, ...]) -> str:
 def _width(usual: tuple[Any, ...]) -> float:
     low, high = usual
     return float(high - low) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else 0.0
+
+
+def _apart(value: Any, other: Any) -> float:
+    """The distance of two large numbers that are close to each other; 0 for others, which are written with the usual digits."""
+    if not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in (value, other)):
+        return 0.0
+    width, size = abs(float(value) - float(other)), max(abs(value), abs(other))
+    return width if size >= _LARGE and width < _NARROW * size else 0.0
 
 
 def within(value: Any, usual: tuple[Any, ...]) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pushforward.data import is_frame
+from pushforward.data.arrays import frame_numbers
 from pushforward.errors import ConfigError, InputError, PushforwardError
 from pushforward.numerics.conversion import as_tensor
 
@@ -172,6 +174,8 @@ def plain_tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor:
     try:
         found = as_tensor(np.asarray(values))
     except (TypeError, ValueError) as error:
+        if is_frame(values):  # flags or nullable types beside numbers
+            return plain_tensor(frame_numbers(values, "the inputs of the network")[0], dtype)
         kind = type(np.asarray(values, dtype=object).ravel()[:1].tolist()[0]).__name__ if np.size(values) else "nothing"
         raise InputError(
             f"the inputs and labels of a network must be numbers; got {kind}: give labels as the indices of the classes, such as "

@@ -127,10 +127,15 @@ def _are_rows(inputs: Any) -> bool:
 
 def _tensors(inputs: Any, dtype: torch.dtype | None) -> Any:
     if isinstance(inputs, Mapping):
-        return {key: _tensors(value, dtype) for key, value in inputs.items()}
+        return {key: _tensors(_array(value), dtype) for key, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return tuple(_tensors(value, dtype) for value in inputs)
     return plain_tensor(inputs, dtype)
+
+
+def _array(value: Any) -> Any:
+    """A list of numbers, as a data frame gives as a dictionary, as an array; other inputs as they are."""
+    return np.asarray(value) if isinstance(value, list) and value and isinstance(value[0], (int, float)) else value
 
 
 def _lengths(data: Any) -> Iterator[int]:

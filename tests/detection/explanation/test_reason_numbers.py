@@ -1,0 +1,31 @@
+"""How reasons write numbers: with the decimals that tell them from the usual ones."""
+
+import pytest
+
+from pushforward.data import Schema
+from pushforward.detection.explanation.reason import sentence, text
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "expected"),
+    [
+        (100000090.0, 40.0, "100000090.0"),
+        (10132500.31, 0.02, "10132500.3100"),
+        (12345678.0, 1e6, "1.235e+07"),
+        (12345678.0, 0.0, "1.235e+07"),
+        (2.0**60, 512.0, "1.152921504606847e+18"),
+        (1.25, 0.0, "1.25"),
+        (1234.5, 100.0, "1234"),
+    ],
+)
+def test_a_narrow_range_of_large_numbers_keeps_its_digits(value, width, expected):
+    assert text(value, width) == expected
+
+
+def test_a_large_constant_that_changed_is_told_from_its_old_value():
+    import numpy as np
+
+    [column] = Schema.infer({"c": np.full(20, 1e8)}).columns
+    said = sentence(column, "changed constant", 100000001.0, (1e8,), (), float("nan"))
+    assert said == "c is 100000001.00; in every training row it is 100000000.00."
+    assert "1.5" in sentence(column, "changed constant", 1.5, (2.0,), (), float("nan"))
