@@ -9,7 +9,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError, KindError
-from pushforward.likelihood import Support, join
+from pushforward.likelihood import Kind, Support, join
 from pushforward.registry import register
 from pushforward.transforms.base import check_event
 
@@ -46,11 +46,15 @@ class Product(Distribution):
         self.parts = nn.ModuleList(parts)
         self.context = contexts.pop() if contexts else 0
         self.support = Support.joined([(part.support, part.shape[0]) for part in parts])
-        self.kind = join(*(part.kind for part in parts))
         self.sample_passes = max(part.sample_passes for part in parts)
         self.has_rsample = all(part.has_rsample for part in parts)
         ends = list(itertools.accumulate(part.shape[0] for part in parts))
         self.slices = [slice(end - part.shape[0], end) for end, part in zip(ends, parts, strict=True)]
+
+    @property
+    def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of a sum over the parts."""
+        return join(*(part.kind for part in self._list()))
 
     @property
     def autoregressive_order(self) -> tuple[int, ...] | str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.inference.method import split_rows
+from pushforward.inference.method import share, split_rows
 from pushforward.inference.nle import NLE, LikelihoodPosterior
 from pushforward.inference.npe import NPE, NPEPosterior
 from pushforward.inference.nre import NRE
@@ -60,7 +60,7 @@ def infer(
         members: number of networks of each method. With 1,000 simulations three gained up to two nats of held-out
             log-likelihood over one, at three times the cost. NRE has one, whatever the number.
         config: options of the runs; the options below replace its values.
-        options: fields of :class:`TrainingConfig`.
+        options: fields of :class:`TrainingConfig`; ``max_time`` is the time of all networks together.
 
     Returns:
         The posterior; ``posterior.scores`` has the score of each method for "auto".
@@ -88,8 +88,8 @@ def infer(
     if method == "nre":
         return NRE(prior).fit(theta, x, simulator=simulator, simulations=simulations, config=config)
     theta, raw = finite_simulations(prior, theta, x, simulator, simulations, config.seed)
-    npe = NPE(prior, members=members).fit(theta, raw, validation=_HELD_OUT, config=config)
-    nle = NLE(prior, members=members).fit(theta, raw, validation=_HELD_OUT, config=config)
+    npe = NPE(prior, members=members).fit(theta, raw, validation=_HELD_OUT, config=share(config, 2, "npe"))
+    nle = NLE(prior, members=members).fit(theta, raw, validation=_HELD_OUT, config=share(config, 2, "nle"))
     nle.proposal = npe
     scores = {"npe": 0.0, "nle": 0.0}
     for member in range(members):

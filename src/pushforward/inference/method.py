@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,13 +20,14 @@ from pushforward.inference.training_data import TrainingData, training_data
 from pushforward.models import Model
 from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.training.budget import seconds
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit
 from pushforward.training.lattice_warning import lattice_columns, repeated_value
 from pushforward.training.result import FitResult
 from pushforward.training.seeds import mix
 
-__all__ = ["FlowMaker", "SimulationMethod", "check_flow", "split_rows", "train_members"]
+__all__ = ["FlowMaker", "SimulationMethod", "check_flow", "share", "split_rows", "train_members"]
 
 P = TypeVar("P", bound=SimulationPosterior)
 _EXAMINED_ROWS = 10_000
@@ -76,7 +78,9 @@ class SimulationMethod(ABC, Generic[P]):
             simulations: number of runs of the simulator.
             validation: fraction held out; or, for NPE, another ``DataLoader``.
             config: options of the run; the options below replace its values.
-            options: fields of :class:`TrainingConfig`.
+            options: fields of :class:`TrainingConfig`. NPE and NLE train several networks: two with different architectures, of which
+                held-out rows choose one, unless ``flow`` is a function, and ``members``. Then ``max_time`` is the time of all in equal
+                parts, each writes a log of its own, "LOG.0", "LOG.1" and so on, and each calls ``callback``.
 
         Raises:
             InputError: for data that do not fit the prior.
@@ -149,11 +153,32 @@ def train_members(
         builds = builds[:1]
     if isinstance(rows, tuple):
         _warn_of_lattice(builds[0], rows[0], kind)
-    tried = [_train_member(build, rows, validation, 0, config) for build in builds]
+    several = len(builds) + members - 1
+    if several > 1:
+        configs = [share(config, several, str(k)) for k in range(several)]
+    else:
+        configs = [config]
+    tried = [
+        _train_member(build, rows, validation, 0, own)
+        for build, own in zip(builds, configs[: len(builds)], strict=True)
+    ]
     values = [-math.inf if result.best_validation is None else result.best_validation for _, result in tried]
     best = max(range(len(tried)), key=values.__getitem__)
-    trained = [tried[best], *(_train_member(builds[best], rows, validation, k, config) for k in range(1, members))]
+    trained = [
+        tried[best],
+        *(
+            _train_member(builds[best], rows, validation, k, own)
+            for k, own in enumerate(configs[len(builds) :], start=1)
+        ),
+    ]
     return [model for model, _ in trained], [result for _, result in trained]
+
+
+def share(config: TrainingConfig, runs: int, name: str) -> TrainingConfig:
+    """The options of one of several runs: an equal part of the time of all, and a log of its own."""
+    time = None if config.max_time is None else seconds(config.max_time) / runs
+    log = None if config.log is None else f"{os.fspath(config.log)}.{name}"
+    return dataclasses.replace(config, max_time=time, log=log)
 
 
 def _train_member(

@@ -334,9 +334,11 @@ class NLEPosterior(LikelihoodPosterior):
         rows = cells[:, None].expand(-1, len(theta), -1) if x.dim() == 1 else cells
         slopes = torch.stack([self._log_slope(x, place) for place in places]) - self._log_slope(x)
         values = [
-            network(rows.flatten(0, 1), context.repeat(len(places), 1)).view(len(places), -1)
+            network(rows.flatten(0, 1).to(device), context.repeat(len(places), 1).to(device))
+            .cpu()
+            .view(len(places), -1)
             + slopes.view(len(places), -1)
-            for network in self.networks
+            for network, device in ((each, next(each.parameters()).device) for each in self.networks)
         ]
         return logmeanexp(torch.cat(values), 0) if len(values) * len(places) > 1 else values[0][0]
 

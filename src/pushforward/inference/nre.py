@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import make_budget, make_schedule
 from pushforward.training.config import TrainingConfig, changed_fields
-from pushforward.training.result import FitResult
+from pushforward.training.result import FitResult, TrainingEvent
 from pushforward.training.sources import default_batch_size
 
 __all__ = ["NRE", "NREPosterior"]
@@ -94,16 +95,20 @@ class NRE(SimulationMethod["NREPosterior"]):
         schedule, every = make_schedule(config.schedule), config.evaluate_every or max(25, len(train_u) // size)
         optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         best, best_step, best_state, waited = -math.inf, 0, copy.deepcopy(network.state_dict()), 0
-        step, began, history = 0, time.monotonic(), []
+        step, began, history, losses, rate = 0, time.monotonic(), [], [], config.learning_rate
         while True:
             reason = budget.stop_reason(step, time.monotonic() - began)
             if step % every == 0 or reason is not None:
                 value = -float(self._loss(network, held_u, held_x, torch.Generator().manual_seed(0)).detach())
-                history.append({"step": step, "validation": value})
                 if value > best:
                     best, best_step, best_state, waited = value, step, copy.deepcopy(network.state_dict()), 0
                 else:
                     waited += 1
+                loss = sum(losses) / len(losses) if losses else None
+                passed = time.monotonic() - began
+                event = TrainingEvent(step, step * size / len(train_u), loss, value, 0, best, best_step, rate, passed)
+                history.append(dataclasses.asdict(event))
+                losses.clear()
                 if reason is None and config.patience is not None and waited >= config.patience:
                     reason = "patience"
             if reason is not None:
@@ -116,8 +121,10 @@ class NRE(SimulationMethod["NREPosterior"]):
             loss.backward()
             if config.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+            losses.append(float(loss.detach()))
+            rate = config.learning_rate * schedule(budget.used(step, time.monotonic() - began))
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * schedule(budget.used(step, time.monotonic() - began))
+                group["lr"] = rate
             optimizer.step()
             step += 1
         network.load_state_dict(best_state)

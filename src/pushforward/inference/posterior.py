@@ -31,6 +31,13 @@ _MAP_DRAWS = 1000
 """Draws from the best of which the search for the maximum starts."""
 
 
+def shaped(value: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+    """An observation of the shape of a simulation, of one that has a further dimension of length 1, or is a single number; else as it is."""
+    if value.shape == (1, *x_shape):
+        return value[0]
+    return value[None] if value.dim() == 0 and x_shape == (1,) else value
+
+
 class SimulationPosterior(ABC):
     """The posterior p(theta | x) that was learned from simulations, for any observation x.
 
@@ -269,10 +276,7 @@ class SimulationPosterior(ABC):
     def _observation(self, x: Any, rows: int | None = None) -> Tensor:
         """An observation, flat and scaled: ``(width,)``, or ``(rows, width)``."""
         value = as_numbers(x, "an observation").cpu()
-        if value.shape == (1, *self.x_shape):
-            value = value[0]
-        if value.dim() == 0 and self.x_shape == (1,):
-            value = value[None]
+        value = shaped(value, self.x_shape)
         many = rows is not None and value.shape == (rows, *self.x_shape)
         if value.shape != self.x_shape and not many:
             several = value.shape[1:] == self.x_shape and rows is None

@@ -17,7 +17,7 @@ _COARSE = (torch.float16, torch.bfloat16, torch.bool, torch.int8, torch.uint8, t
 
 
 def as_numbers(value: Any, name: str) -> Tensor:
-    """A tensor of float32 or float64 numbers, without gradient; float64 where float32 could lose digits.
+    """A tensor of float32 or float64 numbers on the CPU, without gradient; float64 where float32 could lose digits.
 
     Args:
         value: a tensor, an array, a data frame, a list or a number.
@@ -31,7 +31,7 @@ def as_numbers(value: Any, name: str) -> Tensor:
         torch.float64
     """
     try:
-        tensor = value.detach() if isinstance(value, Tensor) else as_tensor(np.asarray(value))
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else as_tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
             f"{name} must be real numbers of one shape, as a tensor or an array; got {type(value).__name__}."

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError, warn_caller
+from pushforward.inference.method import share
 from pushforward.inference.nle import NLE
 from pushforward.inference.npe import NPE, NPEPosterior
-from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.posterior import SimulationPosterior, shaped
 from pushforward.inference.priors import Prior
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import failed_runs, run_simulator
@@ -84,7 +85,8 @@ def sequential(
     config = make_config(config, options)
     if config.checkpoint is not None:
         raise ConfigError("sequential trains once in each round, so it has no checkpoint: leave it out.")
-    if not bool(torch.isfinite(as_numbers(x, "the observation")).all()):
+    observed = as_numbers(x, "the observation")
+    if not bool(torch.isfinite(observed).all()):
         raise InputError("the observation contains NaN or infinity: give finite numbers.")
     prior = method.prior
     thetas, data, regions, all_runs = [], [], [], []
@@ -99,12 +101,17 @@ def sequential(
         else:
             theta = posterior.sample(simulations, x, seed=seed)
         runs = run_simulator(simulator, prior, simulations, theta=theta, seed=seed)
+        shape = tuple(runs.x.shape[1:]) or (1,)
+        if shaped(observed, shape).shape != shape:
+            raise InputError(
+                f"the observation must have the shape of a simulation, {shape}; got {tuple(observed.shape)}."
+            )
         all_runs.append(runs)
         thetas.append(runs.theta[runs.valid])
         data.append(runs.x[runs.valid])
         all_theta, all_x = torch.cat(thetas), torch.cat(data)
         kept = _inside(regions, all_theta, x)
-        seeded = dataclasses.replace(config, seed=config.seed + index)
+        seeded = dataclasses.replace(share(config, rounds, str(index)), seed=config.seed + index)
         posterior = method.fit(all_theta[kept], all_x[kept], config=seeded)
     failed = failed_runs(*all_runs)
     if failed:

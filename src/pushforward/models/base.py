@@ -558,8 +558,8 @@ class Model(nn.Module, ABC):
         check_model_context(context, self.context_features, type(self).__name__, training=self.training)
         if context is None:
             return None
+        context = (context.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
         try:
-            context = (context.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
             return context.expand(*batch, self.context_features)
         except RuntimeError:
             raise InputError(

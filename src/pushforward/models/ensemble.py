@@ -7,7 +7,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError
-from pushforward.likelihood import Measure, Support, require_log_prob
+from pushforward.likelihood import Kind, Measure, Support, require_log_prob
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
 from pushforward.registry import register
@@ -60,6 +60,11 @@ class Ensemble(Distribution):
         self.support = supports[0] if all(each == supports[0] for each in supports) else hull
 
     @property
+    def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """EXACT, unless a model is not: the mean of densities that are only bounded or estimated in logs has no guarantee."""
+        return Kind.EXACT if all(model.kind is Kind.EXACT for model in self._members()) else Kind.ESTIMATE
+
+    @property
     def measure(self) -> Measure:
         """The measure of the models."""
         return self._members()[0].measure
@@ -95,7 +100,7 @@ class Ensemble(Distribution):
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples ``(*batch, *shape)``, each from a model drawn at random."""
-        device = generator.device if generator is not None else torch.device("cpu")
+        device = generator.device if generator is not None else self.anchor.device
         chosen = torch.randint(len(self.models), tuple(batch), generator=generator, device=device)
         each = tuple(batch)
         if self.context and context is not None:  # a model draws one sample for each context

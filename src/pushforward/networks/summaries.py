@@ -106,6 +106,8 @@ class SetSummary(nn.Module):
             activation,
         )
         self.inputs = self.rows * self.width
+        if not self.hidden:
+            raise ConfigError("hidden must have at least one width, which is that of the mean over the rows; got ().")
         features = self.hidden[-1]
         self.each = MLP(self.width, features, self.hidden, activation=activation)
         self.all = MLP(2 * features, self.outputs, self.hidden, activation=activation)

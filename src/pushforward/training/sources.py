@@ -293,7 +293,9 @@ class DatasetRows(Rows):
         get_items = getattr(self.dataset, "__getitems__", None)
         items = [self.dataset[index] for index in indices] if get_items is None else get_items(indices)
         try:
-            return as_pair(default_collate(items))
+            if not self.spec.context:  # what is ignored need not be stacked
+                items = [item[0] if isinstance(item, list | tuple) and len(item) == 2 else item for item in items]
+            return as_pair(default_collate(items), bool(self.spec.context))
         except (TypeError, RuntimeError) as error:
             raise InputError(f"the items of the data set cannot be stacked to a batch: {error}") from error
 
@@ -383,7 +385,7 @@ class LoaderRows(Source):
                 item = next(iterator)
             except StopIteration:
                 return
-            pair = as_pair(item)
+            pair = as_pair(item, bool(self.spec.context))
             if pair[0].dim() == 0 or len(pair[0]):  # functions that drop bad rows make empty batches
                 yield pair
 
@@ -402,8 +404,8 @@ def reseed(loader: DataLoader, seed: int, epoch: int) -> None:
         reseed(inner, seed, epoch)
 
 
-def as_pair(item: Any) -> Pair:
-    """(x, context) from an item of a data set or a loader: x, (x,) or (x, context).
+def as_pair(item: Any, context: bool = True) -> Pair:
+    """(x, context) from an item of a data set or a loader: x, (x,) or (x, context). Without ``context`` the second part is ignored.
 
     Raises:
         InputError: for anything else.
@@ -411,6 +413,7 @@ def as_pair(item: Any) -> Pair:
     parts = list(item) if isinstance(item, list | tuple) else [item]
     if not 1 <= len(parts) <= 2:
         raise InputError(f"a data set or loader must yield x or (x, context); got {len(parts)} parts.")
+    parts = parts if context else parts[:1]
     tensors = [as_tensor(part) if isinstance(part, np.ndarray) else part for part in parts]
     if wrong := [part for part in tensors if not isinstance(part, Tensor)]:
         raise InputError(
