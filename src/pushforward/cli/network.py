@@ -351,8 +351,9 @@ def numbers_of(chunk: Any, source: str, options: Mapping[str, Any] | None = None
 
 def with_points(column: Any, decimal: str) -> Any:
     """Numbers that are text, with a point where they have another mark; a point that they already have makes them no numbers."""
-    import pyarrow.compute as pc
+    from pushforward.data.arrow import compute
 
+    pc = compute()
     if decimal == ".":
         return column
     return pc.replace_substring(pc.replace_substring(column, ".", "?"), decimal, ".")
