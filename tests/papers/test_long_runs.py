@@ -271,7 +271,7 @@ def test_patches_are_reported_at_the_longest_time_for_which_all_models_are_finis
     assert "MAF (5) 280.00" in beats.ours
     assert "Real NVP (5) 280.00" in beats.ours
     assert "Real NVP (10)" not in beats.ours
-    assert "180 minutes of CPU time each" in beats.note
+    assert "as many steps each as 180 minutes of CPU time give" in beats.note
     assert "after 40 minutes MAF (5) 140.00" in reached.note
     assert "Real NVP (10) 140.00" in reached.note
 
