@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -150,4 +152,4 @@ def test_sparse_tensors_are_refused_in_one_sentence():
 def test_the_wrong_part_of_an_item_is_named():
     loader = DataLoader([(torch.zeros(1), "a")] * 4, batch_size=2)
     with pytest.raises(InputError, match=r"got (list|tuple)"):
-        next(open_sources(SPEC, loader, None, None, 4, 0)[0].ordered())
+        next(open_sources(replace(SPEC, context=1), loader, None, None, 4, 0)[0].ordered())

@@ -19,7 +19,7 @@ from pushforward.detection.explanation.reason import sentence, text
     ],
 )
 def test_a_narrow_range_of_large_numbers_keeps_its_digits(value, width, expected):
-    assert text(value, width) == expected
+    assert text(value, width, True) == expected
 
 
 def test_a_large_constant_that_changed_is_told_from_its_old_value():
@@ -29,3 +29,16 @@ def test_a_large_constant_that_changed_is_told_from_its_old_value():
     said = sentence(column, "changed constant", 100000001.0, (1e8,), (), float("nan"))
     assert said == "c is 100000001.00; in every training row it is 100000000.00."
     assert "1.5" in sentence(column, "changed constant", 1.5, (2.0,), (), float("nan"))
+
+
+def test_a_number_near_a_narrow_range_keeps_its_digits_and_one_far_away_has_four():
+    import numpy as np
+
+    [column] = Schema.infer({"hz": 1e8 + np.linspace(-20, 20, 50)}).columns
+    said = [
+        sentence(column, "number", value, (99999980.0, 100000020.0), (), float("nan")) for value in (100000090.0, 5e8)
+    ]
+    assert said[0].startswith(
+        "hz is 100000090.0; given the other columns, 95 % of normal rows are between 99999980.0 and 100000020.0"
+    )
+    assert said[1].startswith("hz is 5e+08; ")

@@ -81,10 +81,12 @@ class Reason:
         """The cell and its usual values in a few words, for a picture."""
         if len(self.usual) == 2:
             width = _width(self.usual)
-            low, high = (text(each, width) for each in self.usual)
-            return f"{text(self.value, width)}   (usual {low} to {high})"
+            low, high = (text(each, width, True) for each in self.usual)
+            return f"{text(self.value, width, _is_close(self.value, self.usual))}   (usual {low} to {high})"
         width = _apart(self.value, self.usual[0]) if self.usual else 0.0
-        return text(self.value, width) + (f"   (usual {text(self.usual[0], width)})" if self.usual else "")
+        return text(self.value, width, width > 0) + (
+            f"   (usual {text(self.usual[0], width, width > 0)})" if self.usual else ""
+        )
 
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types; instants are ISO 8601 text, and numbers that are not finite are None."""
@@ -113,12 +115,13 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def text(value: Any, width: float = 0.0) -> str:
+def text(value: Any, width: float = 0.0, close: bool = False) -> str:
     """A cell as text; numbers with the decimals that a range of this width needs.
 
     Args:
         value: the cell.
         width: of the usual range, 0 if unknown.
+        close: whether the value is in or near that range, so that a large number keeps the digits that tell it from others there.
     """
     if value is None:
         return "missing"
@@ -133,7 +136,7 @@ def text(value: Any, width: float = 0.0) -> str:
     if not math.isfinite(value):
         return "infinite"
     size = max(abs(value), width)
-    if size >= _LARGE and 0 < width < _NARROW * size:  # four digits would not tell these numbers apart
+    if close and size >= _LARGE and 0 < width < _NARROW * size:  # four digits would not tell these numbers apart
         digits = 2 - math.floor(math.log10(width))
         if size >= 1e15:
             return f"{value:.{min(17, math.floor(math.log10(size)) + digits + 1)}g}"
@@ -173,7 +176,7 @@ def sentence(
         return f"{name} is {text(value)}, and every training row has a whole number."
     if kind == "changed constant":
         width = _apart(value, usual[0])
-        return f"{name} is {text(value, width)}; in every training row it is {text(usual[0], width)}."
+        return f"{name} is {text(value, width, width > 0)}; in every training row it is {text(usual[0], width, width > 0)}."
     if kind == "new category":
         known = ", ".join(text(each) for each in column.categories[:3]) or "true and false"
         count = len(column.categories) - 3
@@ -191,11 +194,11 @@ def sentence(
         own = "" if math.isnan(rare) else f", and {_percent(rare)} one at least as rare as {text(value)}"
         return f"{name} is {text(value)}; {_OTHERS}, {_percent(share)} of normal rows have {text(usual[0])}{own}."
     if len(usual) != 2 and alone:
-        return f"{name} is {text(value, _width(alone))}; {_percent(USUAL)} of all normal rows {_between(alone)}."
+        return f"{name} is {text(value, _width(alone), _is_close(value, alone))}; {_percent(USUAL)} of all normal rows {_between(alone)}."
     if len(usual) != 2:
         return f"{name} is {text(value)}."
     width = _width(usual)
-    begin = f"{name} is {text(value, width)}"
+    begin = f"{name} is {text(value, width, _is_close(value, usual))}"
     if not within(value, usual):
         return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual)}."
     if alone and not within(value, alone):
@@ -220,7 +223,7 @@ def sentence_of_time(column: Column, value: datetime.time) -> str:
 
 def _between(usual: tuple[Any, ...]) -> str:
     width = _width(usual)
-    low, high = (text(each, width) for each in usual)
+    low, high = (text(each, width, True) for each in usual)
     return f"have {low}" if low == high else f"are between {low} and {high}"
 
 
@@ -233,6 +236,14 @@ def _expected(usual: tuple[Any, ...]) -> str:
 def _width(usual: tuple[Any, ...]) -> float:
     low, high = usual
     return float(high - low) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else 0.0
+
+
+def _is_close(value: Any, usual: tuple[Any, ...]) -> bool:
+    """Whether a number is so near to a range that four digits may not tell it from the ends."""
+    if not all(isinstance(each, (int, float)) for each in (value, *usual)):
+        return False
+    low, high = usual
+    return max(low - value, value - high, 0) < _NARROW * max(abs(value), abs(low), abs(high))
 
 
 def _apart(value: Any, other: Any) -> float:
