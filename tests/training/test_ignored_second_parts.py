@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import pushforward as pf
+from pushforward.errors import PushforwardWarning
 
 X = torch.randn(60, 2)
 QUICK = {"max_steps": 4, "batch_size": 20, "progress": "silent"}
@@ -54,7 +55,10 @@ def test_batches_of_a_loader_with_parts_of_other_widths():
 
 
 def test_columns_of_an_ignored_part_are_not_warned_of():
-    loader = DataLoader(Items(lambda k: torch.tensor([1.7e9 + k])), 20)
+    loader = DataLoader(Items(lambda k: torch.tensor([1.7e9 + k], dtype=torch.float64)), 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pf.fit(pf.models.NICE(2), loader, validation=None, max_steps=3, progress="silent")
+        result = pf.fit(pf.models.NICE(2), loader, validation=None, max_steps=3, progress="silent")
+    assert result.steps == 3
+    with pytest.warns(PushforwardWarning, match="column 0 of the context has mean 1.7e"):  # where it is read
+        pf.fit(pf.models.NICE(2, context=1), loader, validation=None, max_steps=3, progress="silent")
