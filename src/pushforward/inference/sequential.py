@@ -60,7 +60,12 @@ def sequential(
         simulations: number of simulations in each round.
         epsilon: probability that the truncation cuts off.
         config: options of the runs; the options below replace its values.
-        options: fields of :class:`TrainingConfig`.
+        options: fields of :class:`TrainingConfig`. ``max_time`` is the time of all rounds together, in equal parts, and each round
+            writes logs of its own, "LOG.0", "LOG.1" and so on, to which ``fit`` adds those of its networks.
+
+    Raises:
+        ConfigError: for a value that an option does not take.
+        InputError: for an observation that is not finite, or has another shape than a simulation; before any training.
 
     Warns:
         PushforwardWarning: for NPE, if the regions of earlier rounds cut off a part of the posterior; and once for runs of the simulator
