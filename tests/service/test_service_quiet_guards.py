@@ -122,7 +122,10 @@ def test_the_page_has_no_band(store, quiet_file):
     assert {(bar["low"], bar["high"]) for bar in found["bars"]} == {(0.0, 0.0)}
 
 
-def test_many_old_events_go_in_steps_of_whole_batches(store, quiet_file, tmp_path, monkeypatch):
+def test_many_old_events_go_in_steps_of_whole_batches(store_url, quiet_file, request):
+    store = Store(store_url)
+    store.migrate()
+    request.addfinalizer(store.close)
     register(store, "m", quiet_file)
     now = time.time()
     for size in (4, 4, 25, 4, 3):
