@@ -34,6 +34,7 @@ _CAPTIONS = {
     "aef-linear": "The linear form for a normal in the plane: its objective rises above the true mean log-density, and an estimate of "
     "log p(x) does not.",
     "aef-curves": "Bound of held-out images against steps, one line a seed.",
+    "aef-wide-curves": "Networks of the paper's size: bound of held-out images against steps, one line a seed.",
     "aef-noise": "MNIST, {latents} latents. Test images, the same with noise, and what each model makes of them.",
     "bayesian-causes": "AUROC of the std, Fashion-MNIST against MNIST. SGHMC, BBB and SWAG: mean over the seeds; other rows: one seed. All "
     "models share the noise of the bound, or each has its own; the bound has K draws. Colors begin at 50.",
@@ -82,6 +83,7 @@ _CAPTIONS = {
     "in nats, and for images in bits/dim.",
     "reviews-families": "Data, and densities after equal steps, first seed.",
     "reviews-images": "Test images, and samples after 300 s of CPU time each, one seed, of the run with a PixelCNN (not the PixelCNN++ of the table of equal time).",
+    "two-step-samples-fashion-mnist": "Fashion-MNIST, one seed. Samples of each first step: of its own prior, and with four densities of its codes.",
     "two-step-samples": "MNIST, one seed. Samples of each first step: of its own prior, and with four densities of its codes.",
 }
 
@@ -98,9 +100,10 @@ def caption(picture: str) -> str:
         text = _AGAINST_TIME.format(images=200 if few else 500, higher="0.07 to 0.17" if few else "0.05 to 0.1")
         return text + (f" {_PROBES}" if few else "") + (f" {_PHASES}" if picture.startswith("cef") else "")
     latents = re.search(r"-(\d+)\.png$", picture)
-    if part := re.match(r"aef-(mnist|fashion-mnist)\b", picture):
-        name = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[part[1]]
-        return f"{name}{f', {latents[1]} latents' if latents else ''}. {_AEF}"
+    if part := re.match(r"aef-(wide-)?(mnist|fashion-mnist)\b", picture):
+        name = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[part[2]]
+        size = ", networks of the paper's size" if part[1] else ""
+        return f"{name}{f', {latents[1]} latents' if latents else ''}{size}. {_AEF}"
     begins = [each for each in _CAPTIONS if picture.startswith(each)]
     text = _CAPTIONS[max(begins, key=len)] if begins else ""
     return text.replace("{latents}", latents[1] if latents else "")

@@ -358,10 +358,14 @@ class Experiment:
         paper: str = "",
         ours: str,
         confirmed: bool | None,
+        seeds: int,
         note: str = "",
         figures: Mapping[str, float] | None = None,
     ) -> None:
-        """Add a finding; its time is the time since the previous finding, its CPU time that of the measurements since then."""
+        """Add a finding; its time is the time since the previous finding, its CPU time that of the measurements since then.
+
+        The arguments are those of :class:`~papers.reproduction.Finding`.
+        """
         now = time.perf_counter()
         if self.budget == "smoke":
             confirmed = None
@@ -369,7 +373,9 @@ class Experiment:
         plain = {name: float(value) for name, value in (figures or {}).items()}
         block, cpu, complete = self.costs.block()
         self.findings.append(
-            Finding(claim, paper, ours, confirmed, round(now - self.marked, 1), note, plain, cpu, complete, block)
+            Finding(
+                claim, paper, ours, confirmed, round(now - self.marked, 1), note, plain, cpu, complete, block, seeds
+            )
         )
         self.marked = now
         self.say(

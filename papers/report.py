@@ -35,7 +35,10 @@ __all__ = [
 
 _PARTS = re.compile(r"(?:\([^()]*\)|[^;])+;?")
 """Parts of a text between semicolons; those in parentheses do not end one."""
-SPREAD = "± is the standard deviation over seeds, if a note says nothing else."
+SPREAD = (
+    "± is the standard deviation over seeds, if a note says nothing else; seeds are 0, 1, and so on, and where models have different "
+    "numbers of them the smallest is shown."
+)
 
 
 @dataclass(frozen=True)
@@ -141,13 +144,14 @@ def markdown(report: Report, *, lines: bool = False) -> str:
             finding.claim,
             finding.paper or "–",
             _in_lines(finding) if lines else finding.ours + (f" ({finding.note})" if finding.note else ""),
+            str(finding.seeds or "–"),
             verdict(finding.confirmed),
             cpu_seconds([finding]) if recorded else f"{finding.seconds:.0f}",
         )
         for finding in report.findings
     ]
-    names = ["claim", "paper", "here", "confirmed", "CPU s" if recorded else "s"]
-    return table(names, rows, ["---", "---", "---", "---", "---:"])
+    names = ["claim", "paper", "here", "seeds", "confirmed", "CPU s" if recorded else "s"]
+    return table(names, rows, ["---", "---", "---", "---:", "---", "---:"])
 
 
 def _in_lines(finding: Finding) -> str:

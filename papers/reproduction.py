@@ -45,6 +45,8 @@ class Finding:
         cpu: CPU seconds of the measurements of its block, in this run or an earlier one; None in reports that did not record it.
         cpu_complete: False if the CPU time of some of them is not known, so that ``cpu`` is a lower bound.
         block: number of its block: findings that rest on the same measurements are of one.
+        seeds: number of seeds of its models, 0, 1, and so on; the smallest where models have different ones, of which the note says more; 0
+            where nothing is random; None in reports that did not record it.
     """
 
     claim: str
@@ -57,6 +59,7 @@ class Finding:
     cpu: float | None = None
     cpu_complete: bool = True
     block: int = 0
+    seeds: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; figures only where there are any."""

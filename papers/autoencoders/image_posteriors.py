@@ -157,6 +157,7 @@ def _report_rival(experiment: Experiment, setting: Setting, scores: list[Scores]
         paper="3.11 bits/dim, and PixelRNN 3.00",
         ours=f"{spread(ours, 3)} bits/dim, and PixelCNN++ {rival.bits:.3f}",
         confirmed=max(ours) - rival.bits < PUBLISHED_GAP,
+        seeds=1,
         note=f"criterion: less than {PUBLISHED_GAP:g} bits/dim apart; {CPU_SECONDS / 60:.0f} and {rival.curve[-1][0]:.0f} minutes of CPU time, "
         f"{rival.facts['parameters']:,} parameters and {rival.facts['steps']:,} steps of PixelCNN++, one seed each; 1,000 test images and, for "
         "PixelCNN++, 4,000; 9,500 training images each, those of the VAE also mirrored",
@@ -259,6 +260,7 @@ def _report(
             paper="3.11 bits/dim with an IAF (20 layers, 50,000 images, 8 GPUs)",
             ours=f"{bits(ours)} against {bits(theirs)} bits/dim: {unit * nats:+.4f} bits/dim, {nats:+.1f} ± {uncertain:.1f} nats an image",
             confirmed=nats - 2 * uncertain > 1,
+            seeds=len(ours),
             note=f"the gain has its standard error {error}; confirmed if the gain less two standard errors is above 1; {taken}; "
             f"{setting.samples} importance samples of {len(setting.test):,} test images; bound: the mean of single samples; {_sizes(setting, facts)}",
         )  # fmt: skip

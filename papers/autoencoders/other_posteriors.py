@@ -91,6 +91,7 @@ def _study(experiment: Experiment, case: Case) -> None:
         ours=f"AUROC in %, {' / '.join(SCORES)}: "
         + "; ".join(f"{method} {words} {row(method, noise)}" for method in METHODS for noise, words in NOISES.items()),
         confirmed=all(best),
+        seeds=len(found["SGHMC"]),
         note=f"in {sum(best)} of {len(best)} readings; {len(train):,} training rows, {base.steps:,} steps of training, {base.models} models, "
         f"{len(inside):,} images each, {plural(len(found['SGHMC']), 'seed')}, {DRAWS[-1]} draws of "
         f"{'the bound' if case.name == 'VAE' else 'the noise that dequantizes'}"

@@ -288,6 +288,7 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
         paper=authors,
         ours=f"AUROC in %, {' / '.join(SCORES)}: {all_scores('Bernoulli')}",
         confirmed=all(best("Bernoulli")),
+        seeds=seeds,
         note=f"in {sum(best('Bernoulli'))} of {len(best('Bernoulli'))} readings; {scale}; test rows "
         f"{_mean(table, 'Bernoulli', 'SGHMC', many, 'nats') / 100:.0f} nats, where the authors' have -238",
     )  # fmt: skip
@@ -295,6 +296,7 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
         "with a discretized logistic, which is a distribution of the gray levels, they are not",
         ours=f"AUROC in %, {' / '.join(SCORES)}: {all_scores('logistic')}",
         confirmed=not any(best("logistic")),
+        seeds=seeds,
         note=f"the claim is ours, not the paper's; {scale}",
     )
     experiment.report(
@@ -305,7 +307,8 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
             for kind in LIKELIHOODS
         ),
         confirmed=all(std(kind, ALONE, many) > 75 for kind in LIKELIHOODS),
-        note=f"the claim is ours, not the paper's; {scale}",
+        seeds=len(table[LIKELIHOODS[0], ALONE]),
+        note=f"the claim is ours, not the paper's; {scale}; one model many times has one seed",
     )
     _report_snapshots(experiment, table, scale)
     if (CONVOLUTIONAL, ALONE) in table:
@@ -320,6 +323,7 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
         ours=f"the logistic in place of the Bernoulli {likelihood[0]:+.1f} with shared noise and {likelihood[1]:+.1f} with own; "
         + "; ".join(f"{kind}, {name} {first:+.1f} and {second:+.1f}" for (kind, name), (first, second) in changes.items()),
         confirmed=all(max(abs(pair[k]) for pair in changes.values()) < abs(likelihood[k]) for k in range(2)),
+        seeds=min(len(table[key]) for key in changes),
         note=f"points of AUROC against the base, whose chain burns in for {10 * base.thin:,} steps and keeps each {base.thin}th state; the claim "
         f"is ours, not the paper's; {scale}; one seed for all but the base",
     )  # fmt: skip
@@ -337,6 +341,7 @@ def _report_snapshots(experiment: Experiment, table: Table, scale: str) -> None:
             for kind, found in snapshots.items()
         ),
         confirmed=all(areas["std"] < 0.5 for kind, found in snapshots.items() if kind != "logistic" for areas in found),
+        seeds=min(map(len, snapshots.values())),
         note=f"criterion: a std below 50 in every run with a Bernoulli; held-out rows choose the scale of SWAG; {scale}",
     )
 
@@ -357,7 +362,8 @@ def _report_convolutional(experiment: Experiment, table: Table, scores: str, sca
         ours=ours,
         confirmed=all(found[many]["std"] >= max(found[many][score] for score in SCORES) for found in runs)
         and alone > _mean(table, CONVOLUTIONAL, "SGHMC", many, "std") - 5,
-        note=f"{networks}; criterion: in every run, and one model within 5 points of SGHMC; {scale}",
+        seeds=len(table[CONVOLUTIONAL, ALONE]),
+        note=f"{networks}; criterion: in every run, and one model within 5 points of SGHMC; {scale}; one model many times has one seed",
     )
     experiment.report(
         "with convolutional networks the posterior of the weights detects without the noise of the bound",
@@ -365,5 +371,6 @@ def _report_convolutional(experiment: Experiment, table: Table, scores: str, sca
         + ", ".join(f"{100 * std:.1f}" for std in shared)
         + " (SGHMC, then BBB)",
         confirmed=min(shared) > 0.95,
+        seeds=len(table[CONVOLUTIONAL, "SGHMC"]),
         note=f"{networks}; criterion: above 95 in every run, set after the first seed was seen; {scale}",
     )

@@ -51,6 +51,9 @@ def run(experiment: Experiment) -> None:
         if cleaned is not None:
             for name in denoised:
                 _denoising(experiment, name, cleaned)
+    if experiment.budget == "long":  # a full run has these networks throughout
+        wide = {("mnist", 2): _images(experiment, "mnist", 2, wide=True)}
+        _draw_curves(experiment, wide, "wide-curves")
 
 
 def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -111,6 +114,7 @@ def _linear(experiment: Experiment) -> None:
         paper="implied by the first version's title (exact maximum likelihood)",
         ours=f"objective {found['objective'][-1]:.2f}, importance estimate {found['estimate'][-1]:.2f}, truth {exact:.2f} nats",
         confirmed=abs(found["objective"][-1] - exact) < 0.05,
+        seeds=1,
         note=f"the objective is log p(x) + log p(u | x), on an extended space; the best of 6 scales for training rows, {draws} draws, effective number "
         f"{found['effective'][-1]:.0f}",
     )
@@ -140,12 +144,15 @@ class _Builders:
         return AutoEncoder(self.shape, self.latent, channels=self.channels)
 
 
-def _builders(experiment: Experiment, shape: tuple[int, ...], latent: int) -> _Builders:
-    return _Builders(
-        shape, latent, experiment.choose(smoke=(4, 8), quick=(16, 32), full=(64, 128)),
-        experiment.choose(smoke={"layers": 1, "hidden": (8,)}, quick={"layers": 2, "hidden": (64,)},
-                   full={"layers": 4, "hidden": (256, 256)}),
-    )  # fmt: skip
+_WIDE = (64, 128), {"layers": 4, "hidden": (256, 256)}
+"""Channels, and flows, as in the paper's small networks."""
+
+
+def _builders(experiment: Experiment, shape: tuple[int, ...], latent: int, wide: bool = False) -> _Builders:
+    narrow: tuple[tuple[int, ...], dict[str, Any]] = experiment.choose(
+        smoke=((4, 8), {"layers": 1, "hidden": (8,)}), quick=((16, 32), {"layers": 2, "hidden": (64,)}), full=_WIDE
+    )
+    return _Builders(shape, latent, *(_WIDE if wide else narrow))
 
 
 def _options(experiment: Experiment) -> dict[str, Any]:
@@ -168,10 +175,15 @@ Curves = dict[str, list[list[tuple[int, float]]]]
 """For each model and seed the bits/dim of held-out images, from one draw, after so many steps."""
 
 
-def _images(experiment: Experiment, name: str, latent: int) -> Curves:
+def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) -> Curves:
+    """Compare an AEF and a VAE in likelihood, reconstructions and samples; ``wide`` for networks of the paper's size."""
     train, held_out, test = _parts(experiment, name)
     shape = tuple(test.shape[1:])
-    builders = _builders(experiment, shape, latent)
+    builders = _builders(experiment, shape, latent, wide)
+    setting, networks = (
+        f"{'wide ' if wide else ''}{name} {latent}",
+        "with networks of the paper's size, " if wide else "",
+    )
     models: dict[str, Callable[[], Model]] = {"AEF": builders.aef, "VAE": builders.vae}
     # More draws tighten both bounds (both models dequantize, and the VAE draws its code), so both get the same number.
     draws = experiment.choose(smoke=2, quick=64, long=128, full=128)
@@ -187,56 +199,62 @@ def _images(experiment: Experiment, name: str, latent: int) -> Curves:
     shell = torch.ones(math.prod(shape), dtype=torch.bool)
     shell[core_of(shape, latent, "center")] = False
     features = principal(train)
-    for seed in experiment.repeats:
+    last = f"bits of {draws}"  # measured last, so that a seed counts with all of its measurements
+    for seed in experiment.in_time(
+        experiment.repeats, lambda seed: [f"{setting} {kind} {seed} {last}" for kind in models]
+    ):
         for kind, build in models.items():
-            key = f"{name} {latent} {kind} {seed}"
+            key = f"{setting} {kind} {seed}"
             trained = experiment.trained(key, build, train, held_out, seed=seed, curve=True, **options)
             facts[kind] = trained.facts
             curves[kind].append(
                 [(step, -nats / math.prod(shape) / math.log(2)) for step, nats in trained.facts["curve"]]
             )
             tests: dict[str, Callable[[Model], Any]] = {
-                f"bits of {draws}": partial(bits_per_dim, images=test, samples=draws),
                 "bits of 1": partial(bits_per_dim, images=test),
                 "errors": partial(_errors, images=test, shell=shell),
                 "distance": lambda model: mmd(features(_new(model, latent, len(test))), features(test)).item(),
+                last: partial(bits_per_dim, images=test, samples=draws),
             }
             found = {
                 what: experiment.measure(f"{key} {what}", lambda trained=trained, score=score: score(trained.model))
                 for what, score in tests.items()
             }
-            bits[kind].append(found[f"bits of {draws}"])
+            bits[kind].append(found[last])
             single[kind].append(found["bits of 1"])
             errors[kind].append(found["errors"][0])
             shells[kind].append(found["errors"][1])
             distances[kind].append(found["distance"])
             if seed == 0:
                 shown[kind] = trained
-    _draw_images(experiment, f"{name}-{latent}", shown, test, latent)
+    _draw_images(experiment, f"{'wide-' if wide else ''}{name}-{latent}", shown, test, latent)
     floor = mmd(features(train[-len(test) :]), features(test)).item()
     sizes = ", ".join(f"{kind} {found['parameters']:,.0f} parameters" for kind, found in facts.items())
     experiment.report(
-        f"a partition AEF has the higher likelihood than a VAE of the same networks at {latent} latents, on {name}",
+        f"{networks}a partition AEF has the higher likelihood than a VAE of the same networks at {latent} latents, on {name}",
         paper="plots only",
         ours=f"{spread(bits['AEF'])} against {spread(bits['VAE'])} bits/dim",
         confirmed=clearly_below(bits["AEF"], bits["VAE"]),
+        seeds=len(bits["AEF"]),
         note=f"both are lower bounds on the probability of the same 8-bit images, from {draws} draws each; from one draw "
         f"{spread(single['AEF'])} against {spread(single['VAE'])}; {options['max_steps']:,} steps of 128; lead of the AEF on held-out images, from one "
         f"draw, {_leads(curves)}; {sizes}",
     )
     experiment.report(
-        f"its reconstructions are nearer to the images at {latent} latents, on {name}",
+        f"{networks}its reconstructions are nearer to the images at {latent} latents, on {name}",
         ours=f"root mean square error {spread(errors['AEF'], 1)} against {spread(errors['VAE'], 1)} gray levels; outside the "
         f"core {spread(shells['AEF'], 1)} against {spread(shells['VAE'], 1)}",
         confirmed=clearly_below(errors["AEF"], errors["VAE"]),
+        seeds=len(errors["AEF"]),
         note=f"errors of the decoder's mean at the code of a test image, for the VAE the center of the code; the AEF's decoder computes the "
         f"shell, and the encoder computes the core of {latent} pixels from the shell",
     )
     experiment.report(
-        f"its samples are nearer to the images at {latent} latents, on {name}",
+        f"{networks}its samples are nearer to the images at {latent} latents, on {name}",
         paper="plots of FID",
         ours=f"squared kernel distance {spread(distances['AEF'], 4)} against {spread(distances['VAE'], 4)}",
         confirmed=clearly_below(distances["AEF"], distances["VAE"]),
+        seeds=len(distances["AEF"]),
         note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor:.4f}; decoder means of "
         "codes from the prior",
     )
@@ -266,7 +284,7 @@ def _leads(curves: Curves) -> str:
     return ", ".join(texts) + " (bits/dim)"
 
 
-def _draw_curves(experiment: Experiment, found: Mapping[tuple[str, int], Curves]) -> None:
+def _draw_curves(experiment: Experiment, found: Mapping[tuple[str, int], Curves], picture: str = "curves") -> None:
     """Draw the bits/dim of held-out images against the steps of training, one panel for each set and number of latents."""
     names = list(dict.fromkeys(name for name, _ in found))
     latents = list(dict.fromkeys(latent for _, latent in found))
@@ -285,7 +303,7 @@ def _draw_curves(experiment: Experiment, found: Mapping[tuple[str, int], Curves]
     for axes in grid[:, 0]:
         axes.set_ylabel("held-out bits/dim", fontsize=8)
     grid[0, 0].legend(fontsize=7)
-    experiment.picture("curves", figure)
+    experiment.picture(picture, figure)
 
 
 def noisy(images: Tensor, level: float, seed: int) -> Tensor:
@@ -302,7 +320,7 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
         "AEF": builders.aef, "linear AEF": partial(builders.aef, "linear"), "VAE": builders.vae, "autoencoder": builders.autoencoder,
     }  # fmt: skip
     levels = experiment.choose(smoke=(0.5,), quick=(0.5,), long=(0.5,), full=(0.25, 0.5, 0.75, 1.0))
-    texts, better, noised, unfinished = [], [], test[:0], None
+    texts, better, counts, noised, unfinished = [], [], [], test[:0], None
     shown: dict[str, Trained[Model]] = {}
     for level in levels:
         parts = [noisy(part, 255 * level, 10 + index) for index, part in enumerate((train, held_out, test))]
@@ -325,6 +343,7 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
             f"noise {level:g}: {', '.join(f'{kind} {spread(values, 1)}' for kind, values in errors.items())}, the noisy images {own:.1f}"
         )
         better.append(clearly_below(errors["linear AEF"], errors["VAE"]))
+        counts.append(len(errors["VAE"]))
     if not experiment.keeps_picture(f"noise-{name}-{latent}", shown.values()):
         cleaned = {kind: _clean(trained.model, noised) for kind, trained in shown.items()}
         experiment.strip(f"noise-{name}-{latent}", {"test": test[:12], "noisy": noised} | cleaned)
@@ -333,6 +352,7 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
         paper="a table of distances in features of an Inception network",
         ours="root mean square distance to the images without noise, gray levels; " + "; ".join(texts),
         confirmed=all_hold(better),
+        seeds=min(counts),
         note="trained on noisy images alone, with one draw of the noise for each image; noise in units of 255 gray levels, rounded and "
         f"clipped; the decoder's mean at the center of the code; {_options(experiment)['max_steps']:,} steps of 128"
         + ("; the other seeds are not finished" if unfinished else ""),

@@ -140,6 +140,7 @@ def _sphere(experiment: Experiment) -> None:
             f"residual {max(column(method, 'residual')):.1e}" for method in gaps
         ),
         confirmed=max(gaps["joint"]) < 0.02 and all(abs(mass - 1) < 0.01 for mass in column("joint", "mass")),
+        seeds=len(found["joint"]),
         note=f"a mixture of three von Mises-Fisher distributions; a Student-t base; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
         f"{study.steps:,} steps of 512 rows; criterion: KL below 0.02, mass within 1 %",
     )  # fmt: skip
@@ -148,6 +149,7 @@ def _sphere(experiment: Experiment) -> None:
         ours=f"total variation {spread(column('joint', 'tv'))} against {spread(column('ambient', 'tv'))}; median distance of its samples "
         f"to the sphere {spread(column('ambient', 'distance'))}, of the conformal flow's {max(column('joint', 'distance')):.0e}",
         confirmed=max(column("joint", "tv")) < min(column("ambient", "tv")) - floor,
+        seeds=len(found["joint"]),
         note=f"floor {floor:.3f}; equal steps; criterion: by more than the floor",
     )
     study.draw()
@@ -189,6 +191,7 @@ def _roll(experiment: Experiment) -> None:
         ours=f"mean squared distance to the Swiss roll's surface: conformal {spread(found['conformal'], 4)}, two principal components "
         f"{plane:.4f}, free networks {spread(found['free networks'], 4)}",
         confirmed=min(found["conformal"]) > 10 * max(found["free networks"]),
+        seeds=len(found["conformal"]),
         note=f"reconstruction only, {steps:,} steps; total variance {total:.2f}; a limit that the method's own theory predicts, not a "
         "claim of the paper",
     )
@@ -247,6 +250,7 @@ def _images(experiment: Experiment) -> None:
         "a conformal embedding of images reconstructs about as well as principal components of the same dimension",
         ours=f"squared residual {found['residual']:.3g} against {found['principal']:.3g} with d = {latent}, in squared gray levels",
         confirmed=found["residual"] < 1.5 * found["principal"],
+        seeds=1,
         note="Fashion-MNIST; two piecewise layers on 4 x 4 blocks; not a claim of the paper, which shows no such comparison; criterion: "
         "at most 1.5 times as large",
     )
@@ -255,6 +259,7 @@ def _images(experiment: Experiment) -> None:
         ours=", ".join(f"{use} {found[f'auroc {use}']:.3f}" for use in ("density", "residual", "both"))
         + " AUROC, Fashion-MNIST against MNIST",
         confirmed=max(found["auroc residual"], found["auroc both"]) > found["auroc density"],
+        seeds=1,
         note="fitted on in-distribution images alone, one seed",
     )
 
@@ -393,6 +398,7 @@ def _report_all_pixels(experiment: Experiment, found: Found) -> None:
         f"at equal CPU time, on {found.images.name}, samples of an embedding are nearer to the images than those of a flow of all pixels",
         ours="squared kernel distance " + "; ".join(f"{name} {found.text(name, 'distance', 4)}" for name in names),
         confirmed=found.below(JOINT, "Glow 1x1", "distance"),
+        seeds=len(found.bits(JOINT)),
         note="to test images in 30 whitened principal components, not FID; not a claim of the paper, which compares embeddings by FID",
     )  # fmt: skip
     report_ahead(

@@ -70,6 +70,7 @@ def _bias(experiment: Experiment) -> None:
         ours=", ".join(f"{plural(draws, 'draw')}: {gap:+.2f}" for draws, gap in gaps.items())
         + f" nats; one draw by theory {expected:+.2f}",
         confirmed=min(gaps.values()) > 0.5 and abs(gaps[1] - expected) < 0.1,
+        seeds=1,
         note="decoder variance 0.01 as in the paper's toy setting",
     )
 
@@ -150,6 +151,7 @@ def _report_toy(experiment: Experiment, found: dict[str, list[dict[str, Any]]], 
         confirmed=all_hold(
             clearly_below(column("CyGen (PT)", "distance"), column(other, "distance")) for other in ("VAE", "DAE")
         ),
+        seeds=len(found["CyGen (PT)"]),
         note=f"{steps:,} steps each, {last:,} of them cyclic with pretraining, and half as many in all without; penalty weighted 1e-4 (the paper's 1e-5 "
         f"does nothing in so few steps); {chain} Gibbs steps from N(0, I) as in the paper's figures, the VAE's from its prior; floor of true "
         f"samples {floor:.4f}",
@@ -158,6 +160,7 @@ def _report_toy(experiment: Experiment, found: dict[str, list[dict[str, Any]]], 
         "(not the paper's) chains keep the distribution: chains ten times as long are as near",
         ours=f"energy distance {every('long')}; of chains of {chain} steps that start from data, {every('from data')}",
         confirmed=fmean(column("CyGen (PT)", "long")) < fmean(column("CyGen (PT)", "distance")) + 0.005,
+        seeds=len(found["CyGen (PT)"]),
         note=f"{long:,} Gibbs steps from N(0, I); the pair is compatible only near data, and only rare jumps between the modes determine the "
         "fraction of samples in each",
     )
@@ -165,6 +168,7 @@ def _report_toy(experiment: Experiment, found: dict[str, list[dict[str, Any]]], 
         "CyGen finds all modes, with and without pretraining",
         ours="modes of 8: " + ", ".join(f"{kind} {fmean(column(kind, 'modes')):.1f}" for kind in KINDS),
         confirmed=min(*column("CyGen", "modes"), *column("CyGen (PT)", "modes")) == 8,
+        seeds=len(found["CyGen (PT)"]),
         note=f"remaining penalty, divided by the mean of those of p and q alone: {every('penalty')}",
     )
 
@@ -210,12 +214,14 @@ def _codes(experiment: Experiment) -> None:
         paper="ahead of a VAE, by another classifier",
         ours=", ".join(f"{kind} {spread([100 * v for v in right[kind]], 1)} %" for kind in kinds),
         confirmed=clearly_below(right["VAE"], right["CyGen (PT)"]),
+        seeds=len(right["VAE"]),
         note=f"10 nearest neighbors in 10-dimensional code means, {len(rows):,} labeled digits, all {len(test):,} test digits; {steps:,} steps each",
     )
     experiment.report(
         "(our idea, not the paper's) the penalty at x separates fashion-mnist from mnist, because the pair is compatible only near the data",
         ours=f"AUROC {spread(areas)}",
         confirmed=min(areas) > 0.9,
+        seeds=len(areas),
     )
 
 

@@ -69,6 +69,7 @@ def run(experiment: Experiment) -> None:
             paper="curves only (fig. 3, CIFAR-10)",
             ours=f"{spread(bits['1x1'])} against {spread(bits[other])} bits/dim on {name}",
             confirmed=clearly_below(bits["1x1"], bits[other]),
+            seeds=len(bits["1x1"]),
             note=f"{options['max_steps']:,} steps of 64; gain by seed {', '.join(f'{gain:+.3f}' for gain in gains)}",
         )
     flow, _ = experiment.train("1x1 0", lambda: Glow(shape, linear="1x1", **sizes), train, held_out, seed=0, **options)
@@ -127,6 +128,7 @@ def _temperature(experiment: Experiment, flow: Glow, test: torch.Tensor) -> None
         "samples at lower temperature are more likely, up to more likely than real images",
         ours=", ".join(f"T {t}: {value:.0f}" for t, value in means.items()) + f"; test images: {real:.0f} nats",
         confirmed=means[1.0] < means[0.7] < means[0.5],
+        seeds=1,
     )
     experiment.strip("samples", rows)
 
@@ -181,6 +183,7 @@ def _attribute(experiment: Experiment, flow: Glow) -> None:
             for name, (before, after) in fractions.items()
         ),
         confirmed=bool(fractions) and all(after > 0.5 > before for before, after in fractions.values()),
+        seeds=1,
         note="the classifier is a logistic regression on the pixels of the training images; it does not measure whether they look real",
     )
 
@@ -229,6 +232,7 @@ def _round_trip(experiment: Experiment, flow: Callable[[int], Glow], test: torch
             f"the flow is invertible: with {name} latents the largest error of every image is below {LIMIT:g} gray levels",
             ours=f"worst of {len(test):,} test images, by seed: {each('worst', '.1e')}",
             confirmed=all(row["above"] == 0 for row in rows),
+            seeds=len(rows),
             note=f"float32 networks; images at {LIMIT:g} or above, by seed: {each('above', ',d')}; images that are equal after rounding: "
             f"{each('equal', ',d')}; largest error of a pixel: {each('furthest', '.0f')}",
         )

@@ -120,6 +120,7 @@ def _size(experiment: Experiment, features: FeatureCache) -> None:
         paper="level 0.05",
         ours="; ".join(f"{test} {rate:.3f}" for test, rate in rates.items()),
         confirmed=all(low / runs <= rate <= high / runs for rate in rates.values()),
+        seeds=1,
         note=f"{runs:,} batches of 10, each with its own reference; 95% interval of 0.05: {low / runs:.3f} to {high / runs:.3f}. "
         "p = (1 + count)/(1 + P); the released p-value can be 0",
         figures={"false_alarms": rates[GATE], "normal_batches": runs},
@@ -152,6 +153,7 @@ def _power(experiment: Experiment, features: FeatureCache) -> None:
             ours=f"batches of {n} rejected, by {' / '.join(TESTS)}: "
             + "; ".join(at(n, name) for name in (*others, ID)),
             confirmed=min(rates) >= 0.95,
+            seeds=1,
             note=f"fraction of {runs} batches at 5%; the second test, the paper's choice, decides",
             figures={
                 word: n,
@@ -194,6 +196,7 @@ def _contamination(experiment: Experiment, features: FeatureCache) -> None:
         "the gate detects 1% of MNIST in a batch",
         ours=seen,
         confirmed=rates[GATE][0] > 0.5,
+        seeds=1,
         note=f"fraction of batches of {n} that are rejected at 5%, by {', '.join(rates)}",
         figures={"one_percent": rates[GATE][0]},
     )
@@ -208,6 +211,7 @@ def _contamination(experiment: Experiment, features: FeatureCache) -> None:
         else f"with {half:.0%} outliers or more, most batches are rejected, "
         f"and {1 - half:.0%} of their rows are in-distribution",
         confirmed=None if half is None else half > 0.5,
+        seeds=1,
         note="all rows of a batch get the same decision",
         figures=None if half is None else {"half": half, "innocent": 1 - half},
     )
@@ -257,6 +261,7 @@ def _roc(experiment: Experiment, features: FeatureCache) -> None:
             ours=f"AUROC {found['unfair']:.3f} if in-distribution rows skip the gate, {found['fair']:.3f} if all "
             f"rows pass it, {found['mixed']:.3f} if every batch has a tenth of outliers",
             confirmed=abs(found["unfair"] - found["fair"]) < 0.005 and found["mixed"] > 0.95,
+            seeds=1,
             note=f"same scores, {plural(batches, 'batch', 'batches')} of each set; the released code hard-codes an open gate for in-distribution rows "
             "and negates the log-determinant",
             figures={f"{which}_{n}": area for which, area in found.items()},
@@ -291,6 +296,7 @@ def _single(experiment: Experiment, features: FeatureCache) -> None:
         "single images are separated nearly perfectly",
         ours="AUROC of the conformal kernel mean and of -log p: " + "; ".join(lines),
         confirmed=best > 0.95,
+        seeds=1,
         note=f"95% intervals over test rows; detected at 5%: {'; '.join(notes)}; false alarms {false:.3f} and {alarm:.3f}",
         figures=areas,
     )

@@ -125,6 +125,7 @@ def _against_time(experiment: Experiment) -> None:
         f"at equal CPU time, on {found.images.name}, a series cut after five terms overestimates the likelihood",
         ours="; ".join(f"{name} reports {found.text(name, 'own')}, the unbiased value is {found.text(name)} bits/dim" for name in cut),
         confirmed=all_hold(found.below(name, name, "own", "bits") for name in cut),
+        seeds=len(found.bits("i-ResNet")),
         note="of the same test images",
     )  # fmt: skip
     peer = found.runs.get("normflows residual flow", [])
@@ -196,12 +197,14 @@ def _likelihood(experiment: Experiment, train: Tensor, test: Tensor) -> None:
             f"a series cut after {'one term' if kind == 'one term' else 'five terms'} overestimates the likelihood",
             ours=f"it reports {spread(reported[kind])}, the exact value is {spread(exact[kind])} bits/dim",
             confirmed=clearly_below(reported[kind], exact[kind]),
+            seeds=len(exact[kind]),
         )
     experiment.report(
         "the residual flow beats the biased i-ResNet, both evaluated exactly",
         paper="3.28 against 3.45 bits/dim on CIFAR-10",
         ours=f"{spread(exact['residual flow'])} against {spread(exact['i-ResNet'])} bits/dim on 8 x 8 digits",
         confirmed=clearly_below(exact["residual flow"], exact["i-ResNet"]),
+        seeds=len(exact["i-ResNet"]),
         note=f"its own estimate: {spread(reported['residual flow'])}; {options['max_steps']:,} steps each",
     )
 
@@ -228,6 +231,7 @@ def _report_purposes(experiment: Experiment, claim: str, found: Found, floor: st
         ours=f"{right[BOTH]} % of test digits right, the same network for the classes alone {right[CLASSES]}, one without constraints {right[PLAIN]}; "
         f"{spread(found.bits[BOTH])} bits/dim, the same network for the density alone {spread(found.bits[DENSITY])}, {floor} {bits:.3f}",
         confirmed=found.as_good() and statistics.fmean(found.bits[BOTH]) < bits,
+        seeds=len(found.bits[BOTH]),
         note="criterion: right within a point of both other classifiers in the mean, and fewer bits/dim than the last"
         + note,
     )
@@ -298,6 +302,7 @@ def _images(experiment: Experiment) -> None:
         "on images a series cut after five terms overestimates the likelihood",
         ours=f"it reports {spread(reported)}, the exact value is {spread(exact_some)} bits/dim on {name}",
         confirmed=clearly_below(reported, exact_some),
+        seeds=len(reported),
         note=f"the same {len(some):,} test images, {draws} draws of the estimate each",
     )
     experiment.report(
@@ -305,6 +310,7 @@ def _images(experiment: Experiment) -> None:
         paper="0.97 against 1.06 bits/dim on MNIST, 3.28 against 3.45 on CIFAR-10",
         ours=f"{spread(exact['residual flow'])} against {spread(exact['i-ResNet'])} bits/dim on {name}",
         confirmed=clearly_below(exact["residual flow"], exact["i-ResNet"]),
+        seeds=len(exact["i-ResNet"]),
         note=f"{steps:,} steps each; convolutional, two scales; upper bounds from one dequantization",
     )
     _image_classifier(experiment, Digits(train, labels, test, test_labels), size, steps)

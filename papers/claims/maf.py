@@ -88,6 +88,7 @@ def _order(experiment: Experiment) -> None:
         "one MADE in the wrong order cannot fit fig. 1's density, a stack of five can",
         ours=f"{spread(gaps[1])} and {spread(gaps[5])} nats above the entropy",
         confirmed=max(gaps[5]) < 0.25 * min(gaps[1]),
+        seeds=len(gaps[5]),
     )
 
 
@@ -144,6 +145,7 @@ def compare_tables(experiment: Experiment) -> dict[str, list[float]]:
         )
         + f" nats: ahead in {len(ahead)} of {len(tables)}, behind in {len(behind)}",
         confirmed=len(ahead) > len(tables) / 2,
+        seeds=min(len(nats["MAF"]) for nats in found.values()),
         note=note,
     )
     return {table: nats["MAF"] for table, nats in found.items()}
@@ -293,6 +295,7 @@ def _report_rivals(
         paper=", ".join(f"{name} {recipes[name].published:.2f}" for name in ("MAF (5)", *rivals)) + " nats",
         ours=", ".join(f"{name} {fits[name].text()}" for name in ("MAF (5)", *rivals)) + " nats",
         confirmed=all(fits["MAF (5)"].clearly_above(fits[rival]) for rival in rivals),
+        seeds=1,
         note=f"± two standard errors over test patches, one seed, {spent}",
     )
 
@@ -311,6 +314,7 @@ def _report_order(experiment: Experiment, fits: Mapping[str, Fit], recipes: Mapp
         ours=f"{len(pairs) - len(wrong)} of {len(pairs)} pairs"
         + (f"; not clearly so: {', '.join(wrong)}" if wrong else ""),
         confirmed=False if wrong else True if len(fits) == len(recipes) else None,
+        seeds=1,
         note="pairs whose published intervals do not overlap, and whose order is clear here by two standard errors",
     )
 
@@ -328,7 +332,8 @@ def _report_nats(
         paper=", ".join(f"{name} {recipes[name].published:.2f}" for name in fits),
         ours=", ".join(f"{name} {fits[name].text()} ({gap:+.2f})" for name, gap in gaps.items()),
         confirmed=False if far else True if len(fits) == len(recipes) else None,
-        note="patches drawn anew from the photographs, as many as in the papers: their own file and conversion to gray are not available; "
+        seeds=1,
+        note="± two standard errors over test patches; patches drawn anew from the photographs, as many as in the papers: their own file and conversion to gray are not available; "
         + "; ".join(
             f"{name} {fit.facts['parameters']:,} parameters, {fit.facts['steps']:,} steps, validation better by "
             f"{_late_gain(fit.facts['curve']):.2f} nats in the last quarter of the steps"

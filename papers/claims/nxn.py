@@ -116,12 +116,14 @@ def _field(experiment: Experiment) -> None:
         "a 1 x 1 convolution cannot model correlation of neighbors, one n x n convolution closes most of the gap",
         ours=said,
         confirmed=gaps["causal"] < 0.25 * gaps["1x1"],
+        seeds=1,
         note=note,
     )
     experiment.report(
         "two convolutions in opposite orders close the gap",
         ours=f"{gaps['emerging']:.2f} nats of {gaps['1x1']:.2f} remain",
         confirmed=gaps["emerging"] < 0.05 * gaps["1x1"],
+        seeds=1,
     )
 
 
@@ -157,5 +159,6 @@ def _images(experiment: Experiment) -> None:
         "n x n convolutions beat 1 x 1 ones in Glow at equal parameters",
         ours=f"{spread(bits['3x3'])} against {spread(bits['1x1'])} bits/dim on {name}",
         confirmed=clearly_below(bits["3x3"], bits["1x1"]),
+        seeds=len(bits["3x3"]),
         note=f"{counts['3x3']:,} and {counts['1x1']:,} parameters, {options['max_steps']:,} steps of 64",
     )

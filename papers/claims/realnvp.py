@@ -52,6 +52,7 @@ def run(experiment: Experiment) -> None:
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (NICE's figure from its own paper)",
         ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {setting.name}",
         confirmed=max(bits["Real NVP"]) < min(bits["NICE"]),
+        seeds=len(bits["Real NVP"]),
         note=f"{options['max_steps']:,} steps of 64, {sizes['Real NVP']:,} and {sizes['NICE']:,} parameters; the same rows; a step of NICE is much "
         f"cheaper: in {taken['steps']:,.0f} steps, about the time of Real NVP, it reaches {more:.3f}",
     )
@@ -69,6 +70,7 @@ def run(experiment: Experiment) -> None:
         "interpolation in latent space stays closer to the data than blending pixels (sec. 4.3, in pictures)",
         ours=f"images between two test images are {gap:+.0f} nats more likely on the latent path than on the blend",
         confirmed=gap > 0,
+        seeds=1,
         note="a likelihood says little about the quality of images; see the picture",
     )
     experiment.strip(

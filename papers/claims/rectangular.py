@@ -82,6 +82,7 @@ def _overfitting(experiment: Experiment, on_curve: Found) -> None:
             + " and total variation " + ", ".join(f"{entry['tv']:.3f}" for entry in found) for found in runs
         ) + f" after {', '.join(f'{stage:,}' for stage in stages)} steps",
         confirmed=any(rises) and all(found[-1]["nats"] > found[0]["nats"] + 0.5 for found in runs),
+        seeds=len(runs),
         note=f"noise floor of the total variation {floor:.3f}; criterion: it ends 0.5 nats higher in every run, and in some interval "
         "the likelihood rises and the total variation rises by more than the floor",
     )  # fmt: skip
@@ -167,6 +168,7 @@ def _report_surface(experiment: Experiment, target: ManifoldDistribution, found:
             + ("" if method == "ambient" else f", squared residual {fmean(column(method, 'residual')):.1e}") for method in found
         ),
         confirmed=max(column("exact", "tv")) < min(0.1, min(column("ambient", "tv"))),
+        seeds=len(found["exact"]),
         note=f"total variation of the nearest points of samples on the surface, and their median distance to it; floor {floor:.3f}; the truth "
         f"on the surface has {truth:.2f} nats, and those of the ambient flow have another measure; seeds: {len(found['exact'])}; "
         f"criterion: in every run below 0.1 and below the best of the ambient flow{trained}",
@@ -176,6 +178,7 @@ def _report_surface(experiment: Experiment, target: ManifoldDistribution, found:
         ours=f"total variation {spread(column('exact', 'tv'))} against {spread(column('M-flow', 'tv'))}, squared residual "
         f"{fmean(column('exact', 'residual')):.1e} against {fmean(column('M-flow', 'residual')):.1e}",
         confirmed=max(column("exact", "tv")) < min(column("M-flow", "tv")) - floor,
+        seeds=len(found["exact"]),
         note="criterion: the worst run of the one is below the best of the other by more than the floor",
     )
     if target.dim > 1:
@@ -186,6 +189,7 @@ def _report_surface(experiment: Experiment, target: ManifoldDistribution, found:
             confirmed=all(
                 one < exact + 2 * floor for one, exact in zip(column("K = 1", "tv"), column("exact", "tv"), strict=True)
             ),
+            seeds=len(found["exact"]),
             note="criterion: for every seed K = 1 is at most twice the floor above the exact one",
         )
 
@@ -213,6 +217,7 @@ def _bars(experiment: Experiment, surfaces: dict[str, Found]) -> None:
             max(e["tv"] for e in found["two-step"]) < min(e["tv"] for e in found["ambient"]) - found["exact"][0]["floor"]
             for found in surfaces.values()
         ),
+        seeds=min(len(found["two-step"]) for found in surfaces.values()),
         note="criterion: on every surface, by more than the floor",
     )  # fmt: skip
 
@@ -299,6 +304,7 @@ def _cost(experiment: Experiment) -> None:
             for latent, exact, probes in zip(dims, found["exact"], found["probes"], strict=True)
         ),
         confirmed=bool(slower) and max(dims) in slower,
+        seeds=1,
         note=f"CPU time of loss and gradient of {len(rows)} rows of {wide} coordinates, tolerance 1e-3, random data; crossover "
         + (f"at or below d = {min(slower)}" if slower else f"beyond d = {max(dims)}"),
     )  # fmt: skip

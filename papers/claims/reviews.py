@@ -131,6 +131,7 @@ def _one_dimensional(experiment: Experiment) -> None:
             for name, values in gaps.items()
             if name != "affine"
         ),
+        seeds=len(gaps["affine"]),
         note="criterion: clearly below half of the affine one's; one layer each, 8 of planar; steps and optimizer equal, no early stopping: transformers of "
         "sigmoids start at a saddle point where all their units are equal, and need hundreds of steps to leave it",
     )
@@ -218,6 +219,7 @@ def _families(experiment: Experiment) -> None:
             f"on {target}, spline couplings beat affine and additive ones",
             ours=", ".join(f"{name} {spread(values, 2)}" for name, values in order),
             confirmed=all_hold(_clearly_above(found["NSF"], found[other]) for other in ("NICE", "Real NVP")),
+            seeds=len(found["NSF"]),
             note="test log-likelihood in nats, equal steps of 512 rows; other universal families train more slowly",
         )
 
@@ -284,6 +286,7 @@ def _continuous(experiment: Experiment) -> None:
         "flow matching trains a continuous flow faster than maximum likelihood",
         ours=f"{spread(found['flow-matching'])} against {spread(found['likelihood'])} nats on spirals after {seconds} s of CPU time each",
         confirmed=min(found["flow-matching"]) > max(found["likelihood"]),
+        seeds=len(found["likelihood"]),
         note=f"{steps['flow-matching']:,} and {steps['likelihood']:,} steps; both evaluated by the same exact likelihood",
     )
 
@@ -339,6 +342,7 @@ def _autoregressive(experiment: Experiment) -> None:
         ours=", ".join(f"{name} {value:.3f}" for name, value in sorted(bits.items(), key=lambda item: item[1]))
         + " bits/dim on Fashion-MNIST",
         confirmed=bits["PixelCNN"] < min(value for name, value in bits.items() if name != "PixelCNN"),
+        seeds=1,
         note=f"{seconds} s of CPU time each, in steps of 64: "
         + ", ".join(f"{name} {count:,.0f}" for name, count in taken.items())
         + "; one seed; PixelCNN exact, the flows' bounds",
@@ -418,6 +422,7 @@ def _equal_time(experiment: Experiment) -> None:
         ours=f"ahead by the median rank in {len(ahead)} of {len(vectors)}; mean ranks in the plane: {order('plane')}; on tables: {order('tables')}; "
         f"on Fashion-MNIST: {order('images')}",
         confirmed=False if len(ahead) < len(vectors) else None if unfinished else True,
+        seeds=len(experiment.repeats),
         note=f"{time} each without evaluations, {plural(len(experiment.repeats), 'seed')}, in the picture with the spread of the distance to the best; one thread; AdamW "
         "with a cosine schedule over the time; vectors: batches of 512, networks of two layers of 64 units and otherwise the sizes of the classes, the rate of "
         "1e-3, 3e-3 and 1e-2 that held-out rows prefer after a tenth of the time with the first seed; images: sizes, batches of 16 and the rate "
@@ -450,5 +455,6 @@ def _report_couplings(
         ours="; ".join(f"{name} {spread(ours)} against {spread(theirs)}" for name, (ours, theirs) in nats.items())
         + " nats",
         confirmed=all_hold([*clear.values(), True if finished else None]),
+        seeds=min(len(ours) for ours, _ in nats.values()),
         note=f"clear: {', '.join(name for name, is_clear in clear.items() if is_clear) or 'none'}; {time} each, as in the next line; NSF (C) and Real NVP",
     )

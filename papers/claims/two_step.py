@@ -193,6 +193,7 @@ def _dimension(experiment: Experiment, train: dict[str, Tensor]) -> None:
         "images lie near a manifold of few dimensions",
         ours=", ".join(f"{name}: {found:.1f} of 784" for name, found in dims.items()),
         confirmed=max(dims.values()) < 40,
+        seeds=experiment.choose(smoke=0, quick=0, full=1),  # more than 5,000 rows are sampled at random
         note=f"maximum likelihood of 20 neighbors among {count:,} rows; the codes have 20, as in the paper",
     )
 
@@ -269,6 +270,7 @@ def _report_detection(experiment: Experiment, found: Found, inside: str, outside
         paper="tables of accuracies with known anomalies; see below",
         ours=f"AUROC of density / residual / both: {table}; on pixels NSF {spread(pixels, 2)}, NICE {spread(flat, 2)}",
         confirmed=clearly_below(pixels, areas[inside, "AE+NF", "density"]),
+        seeds=len(pixels),
         note="unsupervised; criterion: AE+NF against NSF, a flow of couplings like the paper's; NICE has a constant volume; "
         f"{trained}",
     )
@@ -279,6 +281,7 @@ def _report_detection(experiment: Experiment, found: Found, inside: str, outside
         confirmed=all_hold(
             clearly_below(areas[inside, kind, "density"], areas[inside, kind, "both"]) for kind in kinds
         ),
+        seeds=len(pixels),
         note="criterion: clearly for every pair of steps",
     )
 
@@ -296,6 +299,7 @@ def _report_stumps(experiment: Experiment, found: Found) -> None:
                 fmean(stumps["WAE codes"]) > 0.9,
             )
         ),
+        seeds=len(stumps["NSF"]),
         note="densities on the manifold and of the codes alone, with a flow in the second step; supervised: known anomalies of the same "
         "kind determine the threshold; criterion: WAE codes above 90 % and clearly above NSF, which is below 50 %",
     )
@@ -313,6 +317,7 @@ def _report_samples(experiment: Experiment, study: Images, inside: str) -> None:
         confirmed=all_hold(
             clearly_below(distance[f"{kind}+NF"], distance[f"{kind} prior"]) for kind in ("AE", "VAE", "WAE")
         ),
+        seeds=len(distance["AE+NF"]),
         note=f"squared kernel distance to test images in 30 whitened principal components, not FID, where as many training images have {floor:.4f}; "
         "criterion: with NF, for each of the three first steps",
     )
@@ -328,5 +333,6 @@ def _report_checks(experiment: Experiment, found: Found) -> None:
         f"{max(check['cycle_error'] for check in checks.values()):.2g} standard deviations, by the encoder alone to "
         f"{max(check['encoder_error'] for check in checks.values()):.2g}",
         confirmed=all(passed),
+        seeds=len(found.areas[SETS[0], "NSF", "density"]),
         note="bounds 1e-3 and 0.1; where it fails, evaluate reports ESTIMATE",
     )

@@ -171,6 +171,7 @@ def _report_parts(experiment: Experiment, base: dict[str, Found], true: dict[str
         ours=f"energy distance {'; '.join(texts)}",
         confirmed=ends["fractions"] > 2 * max(ends["shapes"], 0.0)
         and fmean(_column(base["noise"], last, "shapes")) < fmean(_column(base["noise"], first, "shapes")) + 0.005,
+        seeds=len(base["noise"]),
         note="shapes: with the modes of samples and test rows weighted to equal fractions; fractions: test rows weighted to the fractions "
         f"of the samples, against equal ones; variation: total variation of the fractions. True samples have {true['distance']:.4f}, "
         f"{true['shapes']:.4f}, {true['fractions']:.4f} and {true['variation']:.2f}. Criterion: after the longest chains the part of the "
@@ -187,6 +188,7 @@ def _report_prediction(experiment: Experiment, found: Found, expected: list[floa
         ours=f"total variation of the fractions after {last:,} steps from data: predicted {spread(expected, 2)}, found {spread(variation, 2)}",
         confirmed=all(abs(ours - theirs) < 0.05 for ours, theirs in zip(expected, variation, strict=True))
         and fmean(variation) > 2 * true["variation"],
+        seeds=len(expected),
         note=f"a Markov chain of eight states, from {5 * _count(experiment):,} chains of {first} steps; criterion: within 0.05 for every seed, and more than "
         "twice that of true samples, so that there is something to explain. The acceptance ratio of Metropolis and Hastings with the pair itself "
         "is 1 for every Gibbs step, so it corrects nothing",
@@ -216,6 +218,7 @@ def _study_returns(experiment: Experiment, base: Found) -> None:
         f"classifier {text(judged)}",
         confirmed=max(facts["distance"] for facts in returning) < 0.005
         and all(facts["distance"] < 0.5 * facts["before distance"] for facts in judged),
+        seeds=len(returning),
         note=f"with a return of probability r after each round, the total variation is at most (1 - r) / r times that of one round; the "
         f"classifier compares the ends of {toy_rows(experiment):,} chains of 1,000 steps from noise with the training rows, and a draw is the last of 10 "
         "proposals (Metropolis and Hastings with independent proposals). Criterion: an energy distance below 0.005 with returns, and less "
@@ -259,6 +262,7 @@ def _study_training(experiment: Experiment) -> None:
         confirmed=any(
             max(facts["distance"] for facts in found) < 0.005 for name, found in trained.items() if name != AS_ABOVE
         ),
+        seeds=min(map(len, trained.values())),
         note=f"energy distance of chains of {last:,} steps from noise and its parts; criterion: below 0.005 in every run of one of them. With "
         "modes far apart, the minimum of every term of the loss, a mean over data of what one row decides, does not depend on their fractions",
     )
@@ -276,6 +280,7 @@ def _study_uneven(experiment: Experiment) -> None:
         "(not the paper's) long chains recover the fractions of data whose modes are not equally likely",
         ours=f"total variation of the fractions from the true ones: {'; '.join(texts)} steps",
         confirmed=max(value for found in uneven.values() for value in _column(found, lengths[-1], "variation")) < 0.05,
+        seeds=min(map(len, uneven.values())),
         note="weights 4, 1, 1, 1, 4, 1, 1, 1; equal fractions would have a total variation of "
         f"{0.5 * sum(abs(w / sum(UNEVEN) - 1 / 8) for w in UNEVEN):.2f}; criterion: below 0.05 in every run",
     )

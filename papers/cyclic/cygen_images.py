@@ -183,6 +183,7 @@ def _report_samples(
             clearly_below(column("CyGen (PT)", short, "distance"), column(*other, "distance"))
             for other in (("VAE", "prior"), ("DAE", short))
         ),
+        seeds=len(found["VAE"]),
         note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor['distance']:.4f}; chains from "
         f"noise, the VAE also from its prior, and decoder means; {_steps(experiment):,} steps of 128 each, a third of them cyclic with "
         "pretraining",
@@ -192,6 +193,7 @@ def _report_samples(
         ours="total variation of the fractions of classes from those of test images: "
         + ", ".join(f"{_label(*source)} {spread(column(*source, 'classes'), 2)}" for source in sources),
         confirmed=max(column("CyGen (PT)", long, "classes")) < 0.1,
+        seeds=len(found["VAE"]),
         note=f"classes by 10 neighbors of {judge.few:,} training images in the same components; as many other training images have "
         f"{floor['classes']:.2f}; criterion: below 0.1 in every run",
     )
@@ -204,6 +206,7 @@ def _report_codes(experiment: Experiment, judge: Judge, name: str, found: Found)
         paper="ahead of a VAE, by another classifier" if name == "mnist" else "",
         ours=", ".join(f"{kind} {spread([100 * v for v in values], 1)} %" for kind, values in right.items()),
         confirmed=clearly_below(right["VAE"], right["CyGen (PT)"]),
+        seeds=len(right["VAE"]),
         note=f"10 nearest neighbors in 10-dimensional code means, {len(judge.rows):,} labeled images, all {len(judge.test):,} test images",
     )
 
@@ -229,5 +232,6 @@ def _report_other_codes(experiment: Experiment, judge: Judge, name: str) -> None
             paper="ahead of a VAE, by another classifier" if name == "mnist" else "",
             ours=", ".join(f"{kind} {spread([100 * v for v in values], 1)} %" for kind, values in right.items()),
             confirmed=clearly_below(right["VAE"], right["CyGen (PT)"]),
+            seeds=len(right["VAE"]),
             note=f"the same models as above; {len(judge.rows):,} labeled images, all {len(judge.test):,} test images",
         )

@@ -244,6 +244,7 @@ def report_ahead(
         ours=f"{', '.join(f'{name} {found.text(name)}' for name in names)} bits/dim on {len(found.images.test):,} test images of "
         f"{found.images.name}: {'; '.join(found.compare(first, other) for other in others)}",
         confirmed=all_hold(holds),
+        seeds=len(found.bits(first)),
         note="; ".join(part for part in (note, found.conditions()) if part),
     )
 
@@ -265,6 +266,7 @@ def report_peers(
         claim,
         ours="; ".join([*said, *absent]),
         confirmed=all_hold(found.not_behind(first, name) for name in there) if there and not absent else None,
+        seeds=len(found.bits(first)) if there else 0,
         note="; ".join(
             part
             for part in (

@@ -204,6 +204,7 @@ def _report(
             clearly_below(_of(found[long], "T = 1.0"), _of(found[short], "T = 1.0"))
             for short, long in pairwise(lengths)
         ),
+        seeds=len(found[lengths[-1]]),
         note=f"Fréchet distance of {count:,} samples to as many test images in the 100 features of a classifier, not the FID, which has another network; "
         f"{rows:,} training images of fashion-mnist, batches of 64, {parameters:,} parameters, {plural(len(found[lengths[-1]]), 'seed')}; nearer: by a one-sided paired t-test over seeds at 5 %",
         figures=figures | {"other images": floor["other images"]},
@@ -219,6 +220,7 @@ def _report_paths(
         paper="pictures",
         ours=f"squared distance {spread(_of(runs, 'path'), 1)} against {floor['blend']:.1f}",
         confirmed=clearly_below(_of(runs, "path"), [floor["blend"]] * len(runs)),
+        seeds=len(runs),
         note=f"{_lengths(found, 'path')}; between pairs of test images of any class, on an arc of latents; distance as above",
     )
 
@@ -234,6 +236,7 @@ def _report_pair(
         paper="pictures only (CelebA-HQ)",
         ours=f"squared distance {spread(after, 1)} with latents and {pixels:.1f} with pixels, {before:.1f} before; other images of that class {there:.1f}",
         confirmed=clearly_below(after, [pixels] * len(runs)),
+        seeds=len(runs),
         note=f"{_lengths(found, f'{pair}, after')}; along the difference of the means of training images, of their latents or of their pixels; the classifier gives the second class to "
         f"{floor[f'{pair}, fraction before']:.0%} of the images before, and to {spread([100 * value for value in _of(runs, f'{pair}, fraction after')], 0)} % after, with latents; "
         "distance as above, to test images of the second class",

@@ -136,6 +136,7 @@ def compare_more(experiment: Experiment, maf: Mapping[str, list[float]]) -> None
             )
             + f" nats: {name} is ahead in {len(ahead)} of {len(found)}, behind in {len(behind)}",
             confirmed=len(held) > len(found) / 2,
+            seeds=min(map(len, found.values())),
             note="not the papers' tables; ahead or behind by a one-sided paired t-test over splits at 5 %; "
             f"{min(parameters):,} to {max(parameters):,} parameters; {sum(level)} of {len(level)} runs ended because {PATIENCE} passes brought "
             "no better validation, the others after "

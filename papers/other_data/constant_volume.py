@@ -244,6 +244,7 @@ def run_variant(experiment: Experiment, variant: Variant) -> list[Values]:
         ours=f"AUROC of -log p {spread(areas)}; {spread([values['bits'][0] for values in found], 2)} and "
         f"{spread([values['bits'][1] for values in found], 2)} bits/dim on {sets.name} and {sets.likelier}",
         confirmed=inverted,
+        seeds=len(found),
         note="criterion: below 0.3, and the higher mean",
     )
     ranks = [rank_correlation(_column(gap, "mean"), _column(gap, "observed")) for gap in gaps]
@@ -253,6 +254,7 @@ def run_variant(experiment: Experiment, variant: Variant) -> list[Values]:
         ours=f"correct sign in {_each(map(_signs, gaps))} clear gaps of {len(sets.others)} data sets, rank correlation {spread(ranks, 2)}; "
         + ", ".join(f"{name} {gap['mean']:+.0f} for {gap['observed']:+.0f}" for name, gap in gaps[0].items()),
         confirmed=predicted,
+        seeds=len(found),
         note="nats, predicted for observed, first seed; expansion at the mean image; criteria: all signs of gaps that differ from 0 by more "
         "than two standard errors over images, and a rank correlation of all gaps above 0.9",
     )
@@ -263,6 +265,7 @@ def run_variant(experiment: Experiment, variant: Variant) -> list[Values]:
         ours=f"correct sign in {_each(alone)} clear gaps; {min(shares):.1%} of the diagonal of the Hessian is not positive; "
         + ", ".join(f"{name} {gap['variances']:+.0f}" for name, gap in gaps[0].items()),
         confirmed=all(right == clear for right, clear in alone) and min(shares) > 0.999,
+        seeds=len(found),
         note="nats predicted by the variances, first seed: as in sec. 5, where the means are equal and pixels uncorrelated; "
         f"with means and covariances, but expanded at one gray for all pixels, {_each(flat)} signs are correct",
     )
@@ -272,6 +275,7 @@ def run_variant(experiment: Experiment, variant: Variant) -> list[Values]:
         ours=", ".join(f"{name} from {curve[0]:.0f} to {curve[-1]:.0f} nats" for name, curve in found[0]["gray"].items())
         + f"; smallest rise of a step {smallest:+.1f}",
         confirmed=float(smallest) > 0,
+        seeds=len(found),
         note="(1 - t) x + t times the mean image, t = 0, 0.1, ..., 0.9",
     )  # fmt: skip
     return [{**values, "inverted": inverted, "predicted": predicted} for values in found]
@@ -312,6 +316,7 @@ def report_summary(experiment: Experiment, results: Mapping[str, Sequence[Values
             for name, found in results.items()
         ),
         confirmed=bool(both),
+        seeds=min(map(len, results.values())),
         note="by the criteria of the findings above, with every seed",
     )
     figure = experiment.figure(3.6 * len(results), 4.2)
@@ -366,6 +371,7 @@ def swap_bases(
         ours=f"AUROC on {first} with the bases {', '.join(REFITTED)}: "
         + "; ".join(f"layers of the {name} " + ", ".join(f"{area:.3f}" for area in row) for name, row in zip(found, table, strict=True)),
         confirmed=bool(by_base.min() > by_layers.max()) and bool((np.diff(table, axis=1) > 0).all()),
+        seeds=1,
         note="a base with a diagonal scaling is fitted to the latents of training images, the layers stay; confirmed if for all layers the "
         f"area grows as the tails get lighter, by more (here at least {by_base.min():.3f}) than it differs between layers with one base "
         f"(here at most {by_layers.max():.3f})",
@@ -380,6 +386,7 @@ def swap_bases(
             f"{name} {cell['auroc']:.3f}, {_each([_signs(cell['gaps'])])} signs" for name, cell in cells.items()
         ),
         confirmed=bool(both),
+        seeds=1,
         note=f"criteria: an AUROC below 0.3 on {first}, all signs of clear gaps, and a rank correlation above 0.9; {first} has the higher mean, and it is "
         f"predicted, with {named} pairs",
     )

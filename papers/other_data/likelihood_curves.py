@@ -137,6 +137,7 @@ def report_curves(experiment: Experiment, trained: CurveModel, found: list[Value
         f"{other}, AUROC of -log p {spread(areas)}"
         + "".join(f"; {each} {spread([end['bits'][each] for end in ends], 3)} bits/dim, {spread([end['auroc'][each] for end in ends])}" for each in rest),
         confirmed=all(lower) and max(areas) < 0.5,
+        seeds=len(found),
         note=f"criterion: fewer bits by more than two standard errors over images, and an AUROC below 0.5; {minutes:.0f} minutes of training, "
         f"{found[0]['parameters']:,} parameters; the kept weights are those of step {best}",
     )  # fmt: skip
@@ -146,6 +147,7 @@ def report_curves(experiment: Experiment, trained: CurveModel, found: list[Value
         f"{trained.name}: longer training does not end it",
         ours=f"AUROC of -log p on {other} {spread(early)} after a tenth of the training, {spread(late)} at its end",
         confirmed=all(b < 0.5 and b - a < 0.05 for a, b in zip(early, late, strict=True)) if all(lower) else None,
+        seeds=len(found),
         note="criterion: below 0.5 at the end, and less than 0.05 above that after a tenth; not tested where other data are not more likely",
     )
 
@@ -179,6 +181,7 @@ def report_variances(
             for other in others
         ),
         confirmed=right == clear if clear else None,
+        seeds=len(found),
         note=f"{first}: {spread([end['bits'][first] for end in ends], 3)} bits/dim; a gap is clear from two standard errors over images on. "
         "The means of the pixels differ too, which the prediction of the paper counts and this line does not",
     )  # fmt: skip

@@ -137,6 +137,7 @@ def _report(experiment: Experiment, found: dict[str, dict[str, list[dict[str, An
         ours="; ".join(text(way) for way in found),
         confirmed=all(best(kind, WAYS) == len(checks(kind)) for kind in ("AE", "VAE"))
         and any(passed(way) < len(checks(way)) for way in BEFORE),
+        seeds=seeds,
         note="autoencoders with each of four densities of the codes; smallest over largest singular value, largest error of a recovered code in "
         f"standard deviations, root mean square error of test images in gray levels, and kernel distance of samples with a flow of the "
         f"codes; {steps:,} and {second_steps:,} steps; seeds: {seeds}; criterion: for AE and for VAE one way passes every test, and not all "

@@ -209,6 +209,7 @@ def _report_samples(
             ) for name in SETS
         ),
         confirmed=all_hold(clearly_below(column(name, "RNF", "distance"), column(name, "M-flow", "distance")) for name in SETS),
+        seeds=len(setting.seeds),
         note="squared kernel distance to test images in 30 whitened principal components, not FID, where training images have "
         + ", ".join(f"{floors[name]:.4f} on {name}" for name in SETS)
         + f"; {sizes.width} codes, {setting.describes}, {setting.steps:,} steps of {setting.batch} rows for each, of which a "
@@ -228,5 +229,6 @@ def _report_detection(experiment: Experiment, setting: Setting, found: Found) ->
             ) for name, other in (SETS, SETS[::-1])
         ),
         confirmed=all(min(areas[0] for areas in column(name, "RNF", "areas")) > 0.8 for name in SETS),
+        seeds=len(setting.seeds),
         note="unsupervised; criterion: the density of RNF above 0.8 in every run",
     )  # fmt: skip

@@ -125,12 +125,14 @@ def _study_circle(experiment: Experiment, circle: Curve) -> None:
         paper="its theorem on manifold overfitting",
         ours=f"test log-likelihood {spread(logs[first])} nats after {first:,} steps, {spread(logs[last])} after {last:,}",
         confirmed=clearly_below(logs[first], logs[last]),
+        seeds=len(logs[last]),
     )
     values = [facts["tv"] for facts in two]
     experiment.report(
         "two steps learn the distribution of the angles better than a flow on the plane",
         ours=f"total variation {spread(values)} against {spread(ambient)}",
         confirmed=clearly_below(values, ambient),
+        seeds=len(values),
         note=f"as many true samples have {circle.floor():.3f}, and the training rows {_variation(circle.rows):.3f}; a code of one number must cut the circle at a point; "
         + _conditions(experiment, circle, two),
     )
@@ -152,6 +154,7 @@ def _study_many_rows(experiment: Experiment, curve: Curve, where: str, note: str
         ours=f"total variation with a flow of the codes {spread(values['NF'], 3)}, with a mixture {spread(values['mixture'], 3)}, of the flow on "
         f"the plane {spread(ambient, 3)}",
         confirmed=clearly_below(values["NF"], ambient),
+        seeds=len(ambient),
         note=f"as many true samples have {curve.floor():.3f}, and the {len(curve.rows):,} training rows {_variation(curve.rows, curve.end):.3f}; {note}"
         + _conditions(experiment, curve, two["NF"]),
     )

@@ -32,12 +32,12 @@ def test_a_finding_has_the_cpu_time_of_its_measurements(tmp_path):
     run = experiment(tmp_path)
     run.measure("a", lambda: busy(0.2))
     run.measure("b", lambda: busy(0.1))
-    run.report("one", ours="", confirmed=True)
-    run.report("two", ours="", confirmed=True)  # of the same measurements
+    run.report("one", ours="", confirmed=True, seeds=1)
+    run.report("two", ours="", confirmed=True, seeds=1)  # of the same measurements
     time.sleep(0.2)  # takes no CPU time
     run.measure("c", lambda: busy(0.1))
     run.measure("a", lambda: busy(9.0))  # counted already
-    run.report("three", ours="", confirmed=True)
+    run.report("three", ours="", confirmed=True, seeds=1)
     one, two, three = run.findings
     assert 0.3 <= one.cpu < 0.45
     assert (two.cpu, two.block) == (one.cpu, one.block)
@@ -50,10 +50,10 @@ def test_a_finding_has_the_cpu_time_of_its_measurements(tmp_path):
 def test_a_later_run_reads_the_cpu_time_from_the_file(tmp_path):
     first = experiment(tmp_path)
     first.measure("a", lambda: busy(0.2))
-    first.report("one", ours="", confirmed=True)
+    first.report("one", ours="", confirmed=True, seeds=1)
     second = experiment(tmp_path)
     second.measure("a", lambda: busy(9.0))
-    second.report("one", ours="", confirmed=True)
+    second.report("one", ours="", confirmed=True, seeds=1)
     assert cpu(second) == cpu(first)
 
 
@@ -64,7 +64,7 @@ def test_a_model_counts_also_where_only_what_was_measured_from_it_is_read(tmp_pa
         made = lambda: busy(0.2) and RealNVP(3, layers=2, hidden=(4,))  # noqa: E731
         trained = one.trained("a run", made, rows, None, max_steps=2)
         one.measure("score", lambda: trained.model.log_prob(rows).mean().item())
-        one.report("one", ours="", confirmed=True)
+        one.report("one", ours="", confirmed=True, seeds=1)
         return one
 
     first, again = run(tmp_path), run(tmp_path)
@@ -80,11 +80,11 @@ def test_a_measurement_inside_another_counts_once(tmp_path):
     first = experiment(tmp_path)
     first.measure("outer", lambda: outer(first))
     first.measure("inner", lambda: busy(9.0))
-    first.report("one", ours="", confirmed=True)
+    first.report("one", ours="", confirmed=True, seeds=1)
     assert 0.3 <= first.findings[0].cpu < 0.45
     second = experiment(tmp_path)
     second.measure("outer", lambda: busy(9.0))  # its part was in the first run
-    second.report("one", ours="", confirmed=True)
+    second.report("one", ours="", confirmed=True, seeds=1)
     assert cpu(second) == cpu(first)
 
 
@@ -92,7 +92,7 @@ def test_a_training_that_went_on_from_its_checkpoint_took_more(tmp_path):
     for _ in range(2):  # measured, and read from the file
         run = experiment(tmp_path)
         run.measure("training", lambda: {"seconds": busy(0.1) + 50.0})
-        run.report("one", ours="", confirmed=True)
+        run.report("one", ours="", confirmed=True, seeds=1)
         assert 0.1 <= run.findings[0].cpu < 0.2
         assert not run.findings[0].cpu_complete
         assert cpu_seconds(run.findings) == "over 0"
@@ -103,7 +103,7 @@ def test_experiments_that_measure_for_one_another_count_together(tmp_path):
     shared = Experiment("shared", "quick", tmp_path, say=lambda line: None, costs=run.costs)
     shared.measure("a", lambda: busy(0.1))
     run.measure("a", lambda: busy(0.2))
-    run.report("one", ours="", confirmed=True)
+    run.report("one", ours="", confirmed=True, seeds=1)
     assert 0.3 <= run.findings[0].cpu < 0.45
 
 
@@ -111,10 +111,10 @@ def test_a_line_without_cpu_time_makes_the_sum_a_lower_bound(tmp_path):
     (tmp_path / "toy-quick.jsonl").write_text(json.dumps({"key": "old", "value": {"seconds": 40.0}}) + "\n")
     run = experiment(tmp_path)
     run.measure("old", dict)
-    run.report("a", ours="", confirmed=True)
+    run.report("a", ours="", confirmed=True, seeds=1)
     run.measure("old", dict)
     run.measure("new", lambda: busy(0.6))
-    run.report("b", ours="", confirmed=True)
+    run.report("b", ours="", confirmed=True, seeds=1)
     old, new = run.findings
     assert cpu_seconds([old]) == "–"
     assert cpu_seconds([new]) == "1"

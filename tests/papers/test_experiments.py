@@ -30,8 +30,11 @@ def toy(monkeypatch: pytest.MonkeyPatch):
 
         values = [experiment.measure(f"seed {seed}", lambda: calls.append(1) or 2.5) for seed in experiment.repeats]
         experiment.picture("plot", Figure())
-        experiment.report("two is less than three", paper="2.00", ours=spread(values), confirmed=values[0] < 3)
-        experiment.report("four is less than three", ours="4 | 3", confirmed=False, note="tried")
+        less = values[0] < 3
+        experiment.report(
+            "two is less than three", paper="2.00", ours=spread(values), confirmed=less, seeds=len(values)
+        )
+        experiment.report("four is less than three", ours="4 | 3", confirmed=False, seeds=0, note="tried")
 
     return calls
 
@@ -53,6 +56,9 @@ def test_measurements_are_made_once(toy, tmp_path):
     assert len(toy) == 3
     report = reproduce("toy", out=tmp_path, seeds=4, say=lambda line: None)
     assert report.command == "python -m papers toy --budget quick --seeds 4"
+    assert [finding.seeds for finding in report.findings] == [4, 0]
+    assert "| 2.500 ± 0.000 | 4 | yes |" in markdown(report)
+    assert "| 4 \\| 3 (tried) | – | **no** |" in markdown(report)
     assert len(toy) == 4
 
 
@@ -138,8 +144,8 @@ def test_smoke_runs_confirm_nothing(toy, tmp_path):
 def test_tables_show_which_claims_were_not_confirmed(toy, tmp_path):
     report = reproduce("toy", out=tmp_path, say=lambda line: None)
     table = markdown(report)
-    assert "| two is less than three | 2.00 | 2.500 ± 0.000 | yes |" in table
-    assert "| four is less than three | – | 4 \\| 3 (tried) | **no** |" in table
+    assert "| two is less than three | 2.00 | 2.500 ± 0.000 | 3 | yes |" in table
+    assert "| four is less than three | – | 4 \\| 3 (tried) | – | **no** |" in table
     text = page(report)
     assert text.startswith("# A toy\n\nA toy (Nobody 2020).\n")
     assert "![toy plot](toy-plot.png)" in text

@@ -37,9 +37,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run(experiment):
         found = experiment.measure("one", lambda: keys.append("one") or 1.0)
         experiment.picture("plot", experiment.figure(experiment.choose(smoke=1, quick=2, long=3, full=4), 1))
-        experiment.report("one is 1", ours=f"{found:g}", confirmed=True)
+        experiment.report("one is 1", ours=f"{found:g}", confirmed=True, seeds=1)
         if experiment.budget == "long":
-            experiment.report("two is 2", ours="2", confirmed=True)
+            experiment.report("two is 2", ours="2", confirmed=True, seeds=1)
 
     return keys
 
@@ -139,7 +139,7 @@ def test_the_last_line_of_all_names_what_was_not_run(made, tmp_path, capsys):
 
     @reproduction("other", "Another toy (Nobody 2020)", full="no time at all")
     def run(experiment):
-        experiment.report("three is 3", ours="3", confirmed=True)
+        experiment.report("three is 3", ours="3", confirmed=True, seeds=1)
 
     assert main(["--all", "--out", str(tmp_path)]) == 1
     assert "not run for the reasons above: toy" in one_line(capsys)

@@ -42,7 +42,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for key, value in (("one", 1.0), ("two", 2.0)):
             found = experiment.measure(key, lambda key=key, value=value: keys.append(key) or value)
             experiment.picture(key, Figure())
-            experiment.report(f"{key} is {value:g}", ours=f"{found:g}", confirmed=found == value)
+            experiment.report(f"{key} is {value:g}", ours=f"{found:g}", confirmed=found == value, seeds=1)
 
     return keys
 
@@ -85,7 +85,7 @@ def test_seeds_that_are_left_out_are_what_comes_next(tmp_path, monkeypatch):
     def run(experiment: Experiment) -> None:
         seeds = experiment.in_time(experiment.repeats, lambda seed: [f"seed {seed}"])
         found = [experiment.measure(f"seed {seed}", lambda seed=seed: seed) for seed in seeds]
-        experiment.report("all seeds", ours=str(found), confirmed=True)
+        experiment.report("all seeds", ours=str(found), confirmed=True, seeds=1)
 
     first = reproduce("toy", budget="long", out=tmp_path, seeds=2, say=silent)
     assert (first.findings[0].ours, first.unfinished) == ("[0, 1]", "")
@@ -244,3 +244,23 @@ def test_denoising_reports_the_seeds_that_are_finished(tmp_path, monkeypatch):
     assert "±" in experiment.findings[-1].ours
     assert not experiment.findings[-1].note.endswith("not finished")
     assert len(experiment.pictures) == 1
+
+
+def test_autoencoders_of_the_paper_s_size_report_the_seeds_that_are_finished(tmp_path, monkeypatch):
+    from papers.claims import aef
+
+    parts = [torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8) for count in (40, 20, 20)]
+    monkeypatch.setattr(aef, "_parts", lambda experiment, name: parts)
+    experiment = Experiment("aef", "smoke", tmp_path, seeds=1, say=silent)
+    aef._images(experiment, "made", 2, wide=True)
+    assert aef._builders(experiment, (1, 8, 8), 2, wide=True).channels == (64, 128)
+    assert [finding.claim.partition(",")[0] for finding in experiment.findings] == [
+        "with networks of the paper's size"
+    ] * 3
+    narrow = Experiment("aef", "smoke", tmp_path, seeds=1, say=silent)
+    aef._images(narrow, "made", 2)
+    assert not narrow.measured("made 2 AEF 1")
+    later = Experiment("aef", "smoke", tmp_path, seeds=2, say=silent, end=-1.0)
+    aef._images(later, "made", 2, wide=True)
+    assert [finding.seeds for finding in later.findings] == [1, 1, 1]
+    assert later.left_out == "wide made 2 AEF 1 bits of 2"

@@ -45,12 +45,23 @@ def test_a_verdict_may_be_more_modest_than_its_findings():
     assert Headline("maf", "", PARTLY, "", ("MAF beats Real NVP of",), "why").contradiction(report) == ""
 
 
+def test_every_finding_says_on_how_many_seeds_it_rests():
+    for file in FOLDER.glob("*.json"):
+        for finding in Report.read(file).findings:
+            assert finding.seeds is not None, (file.name, finding.claim)
+            spread = "±" in finding.ours and not any(
+                text in finding.note for text in ("standard error", "± over repeats")
+            )
+            assert finding.seeds > 1 or not spread or "in file order" in finding.ours, (file.name, finding.claim)
+
+
 def test_every_picture_of_a_page_has_a_caption():
     names = [name for file in FOLDER.glob("*.json") for name in Report.read(file).pictures]
     assert names
     assert [name for name in names if not caption(name)] == []
     assert caption("glow-against-time.png").startswith("Bits/dim of 500 held-out images against CPU time")
     assert caption("aef-fashion-mnist-8.png").startswith("Fashion-MNIST, 8 latents. From the top")
+    assert caption("aef-wide-mnist-2.png").startswith("MNIST, 2 latents, networks of the paper's size. From the top")
     assert caption("aef-noise-mnist-32.png").startswith("MNIST, 32 latents. Test images")
     assert caption("toy-plot.png") == ""
 

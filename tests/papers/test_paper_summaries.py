@@ -70,8 +70,8 @@ def test_a_report_that_does_not_support_a_point_has_no_summary(monkeypatch, find
 
 def test_figures_travel_through_the_file_of_a_report(tmp_path):
     experiment = Experiment("toy", "quick", tmp_path, say=lambda line: None)
-    experiment.report("small", ours="0.5", confirmed=True, figures={"small": 0.5})
-    experiment.report("none", ours="-", confirmed=None)
+    experiment.report("small", ours="0.5", confirmed=True, seeds=1, figures={"small": 0.5})
+    experiment.report("none", ours="-", confirmed=None, seeds=1)
     report = replace(REPORT, findings=tuple(experiment.findings))
     assert Report.read(report.write(tmp_path)).figures == {"small": 0.5}
     assert ["figures" in finding.to_json() for finding in report.findings] == [True, False]
