@@ -144,7 +144,7 @@ class Guard(ConformalDetector):
             are far beyond the others are left out, at most this fraction. If these were anomalies, the promise holds as it
             is; if they were normal rows, the false-alarm rate can be higher, by at most what ``calibration_`` says.
         store_rows: whether the score of a table may measure distances to training rows, for which the guard and its file
-            contain up to 5,000 of them. Without them it detects less (docs/measurements.md); the values of each
+            contain up to 5,000 of them (1,000 with effort "fast", 20,000 with "thorough"). Without them it detects less (docs/measurements.md); the values of each
             column are still stored, sorted by themselves.
         embed: None, or a pretrained network whose features are the rows of the table: a module, a function, or an
             :class:`~pushforward.detection.network.Embedder`, which also says how inputs are prepared. The file of the guard

@@ -170,7 +170,7 @@ class NetworkGuard:
         if calibration is None:
             raise CalibrationError(
                 "calibration rows are missing: on rows that the network has learned its scores are too low, so new rows would raise more "
-                "false alarms than alpha (measured at 1 % on networks that had learned their rows by heart: up to 2.7 % with the default "
+                "false alarms than alpha (measured at 1 % on networks that had learned their rows by heart: up to 2.3 % with the default "
                 "score, up to 8.8 % with the softmax); pass calibration=held_out with at least "
                 f"{self._needed()} rows that the network has not seen ({SMALLEST_REFERENCE} more for a score of several statistics, as the default "
                 "one), or calibration='train' to use training rows without any promise."
