@@ -116,7 +116,7 @@ def bounds(path: Path) -> None:
     """Print the realized rates beside the stated bounds, for each fraction of anomalies."""
     lines = [r for r in results(path) if r["calibration"] - r["trimmed"] >= 19]  # fewer raise no alarm at 5 %
     print(
-        "| anomalies in training | guards | calibration scores left out | stated bound | false alarms | above the interval of alpha = 5% | above that of the bound |"
+        "| anomalies in training | guards | calibration scores left out | bound for those left out | false alarms | above the interval of alpha = 5% | above that of the bound |"
     )
     print("| --- |" + " ---: |" * 6)
     for level in LEVELS:
