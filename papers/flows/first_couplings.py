@@ -19,10 +19,16 @@ from pushforward.transforms import Chain, Flatten, Whiten
 __all__ = ["nice", "real_nvp", "symmetric_whitening"]
 
 
-def symmetric_whitening(rows: Tensor) -> Chain:
-    """z = V S^-1 V^T (x - mean), where V S^2 V^T is the covariance of the rows: the whitening that changes rows least (ZCA)."""
+_FLOOR = 1e-5
+"""Variance that is added to each direction of whitened pixels, of width 1. Without it, directions that vary less among 9,500 training images
+than among others get scales that are too small. Of 0 to 3e-4 it has the best held-out bits/dim with a linear model."""
+
+
+def symmetric_whitening(rows: Tensor, floor: float = 0.0) -> Chain:
+    """z = V (S^2 + floor)^-1/2 V^T (x - mean), where V S^2 V^T is the covariance of the rows (ZCA)."""
     axes = Whiten(rows.shape[1])
     axes.initialize(rows)
+    axes.scale.copy_((axes.scale.square() + floor).sqrt())
     back = Whiten(rows.shape[1])  # z V^T: a rotation, as mean 0 and scale 1 leave it
     back.axes.copy_(axes.axes.mT)
     back.initialized.fill_(True)
@@ -38,7 +44,7 @@ def nice(experiment: Experiment, images: Pictures) -> Contender:
     def whitening() -> dict[str, Tensor]:
         noise = torch.rand((len(images.train), *shape), generator=torch.Generator().manual_seed(0))
         rows = (images.train + noise) / 256 - 0.5
-        return symmetric_whitening(rows.flatten(1)).state_dict()
+        return symmetric_whitening(rows.flatten(1), _FLOOR).state_dict()
 
     def build() -> Model:
         white = Chain(Whiten(size), Whiten(size))

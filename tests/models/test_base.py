@@ -452,3 +452,29 @@ def test_parts_of_another_kind_are_refused_with_what_to_write():
     ):
         with pytest.raises(ConfigError, match=message):
             Flow(chain, other)
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        (torch.tensor([[1.0, float("nan"), 2.0]] * 4), "NaN in its context at index"),
+        (torch.zeros(6, 2), "needs a context of width 3"),
+        (torch.zeros(7, 3), "does not broadcast"),
+        ([[0.0, 1.0, 2.0]] * 4, "torch tensor"),
+    ],
+)
+def test_a_context_that_initialize_refuses_sets_nothing(context, said):
+    model = NSF(2, context=3)
+    x, good = torch.randn(4, 2), torch.randn(4, 3) + 5
+    with pytest.raises(InputError, match=said):
+        model.initialize(x, context)
+    assert not model.context_initialized
+    model.initialize(x, good)
+    torch.testing.assert_close(model.context_mean, good.mean(0))
+    assert model.log_prob(x, good).isfinite().all()
+
+
+def test_an_ensemble_is_made_of_models():
+    for wrong in ([RealNVP(2)], 3, distributions.Normal(2)):
+        with pytest.raises(ConfigError, match=r"as in Ensemble\(\*models\)"):
+            Ensemble(wrong)

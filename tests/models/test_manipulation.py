@@ -205,3 +205,12 @@ def test_a_distribution_of_pixels_has_no_latents() -> None:
     ):
         with pytest.raises(ConfigError, match=r"PixelCNN has no latents: .* Use a flow, such as Glow"):
             call()
+
+
+def test_a_start_of_fewer_batch_dimensions_is_broadcast():
+    model = models.Flow(transforms.Affine(2, shift=-3.0), distributions.Normal(2))
+    ends = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    path = interpolate(model, torch.zeros(2), ends, steps=3)
+    torch.testing.assert_close(path, torch.stack([0 * ends, ends / 2, ends]))
+    with pytest.raises(InputError, match="of one shape"):
+        interpolate(model, torch.zeros(2, 2), ends)

@@ -241,3 +241,9 @@ def test_one_loader_is_not_read_in_turns():
     with pytest.raises(ConfigError, match="read one DataLoader in turns"):
         fit_members(members, loader, validation=None, max_steps=3, progress="silent", stack=True)
     assert len(fit_members(members, loader, validation=None, max_steps=3, progress="silent")) == 2
+
+
+def test_one_model_several_times_is_refused():
+    model = pf.models.NICE(2)
+    with pytest.raises(ConfigError, match="one model several times"):
+        pf.training.fit_members([model] * 2, torch.randn(50, 2), max_steps=1, progress="silent")

@@ -379,12 +379,15 @@ class Model(nn.Module, ABC):
         This state is the standardization of data and context, the scaling of actnorms, and stored rows.
 
         Raises:
-            InputError: for a wrong shape or type, NaN, or an infinite value.
+            InputError: for a wrong shape or type, NaN, or an infinite value, also of the context; nothing is set then.
         """
         with torch.no_grad():
             check_shape(x, self.shape, type(self).__name__)
             check_finite(x, type(self).__name__)
             if self.context_features and context is not None and not self.context_initialized:
+                # Before its statistics are set: a context that is refused must leave none.
+                check_model_context(context, self.context_features, type(self).__name__, training=False)
+                self.prepare_context(context, x.shape[: x.dim() - len(self.shape)])
                 if not self.base.reads_raw_context:
                     width = (self.context_features,)
                     mean, spread = moments(context, width, width)

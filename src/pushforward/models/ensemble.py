@@ -45,6 +45,8 @@ class Ensemble(Distribution):
     def __init__(self, *models: Model) -> None:
         if not models:
             raise ConfigError("an ensemble needs at least one model.")
+        if wrong := [model for model in models if not isinstance(model, Model)]:
+            raise ConfigError(f"an ensemble is made of models, as in Ensemble(*models); got {type(wrong[0]).__name__}.")
         first = models[0]
         for model in models:
             require_log_prob(model.kind, model.measure)

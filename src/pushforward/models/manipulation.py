@@ -92,7 +92,7 @@ def interpolate(
 
     Raises:
         ConfigError: for fewer than 2 steps, or a model without latents.
-        InputError: for data of the wrong shape.
+        InputError: for data of the wrong shape, or of shapes that do not broadcast.
 
     Example:
         >>> import torch, pushforward as pf
@@ -106,6 +106,12 @@ def interpolate(
     _check_latents(model)
     check_integer("steps", steps, 2)
     a, b = model.encode(start, context), model.encode(end, context)
+    try:
+        a, b = torch.broadcast_tensors(a, b)
+    except RuntimeError:
+        raise InputError(
+            f"interpolate reads two data sets of one shape; got {tuple(start.shape)} and {tuple(end.shape)}."
+        ) from None
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).reshape(-1, *(1,) * a.dim())
     if spherical:
         return model.decode(torch.cos(t * (torch.pi / 2)) * a + torch.sin(t * (torch.pi / 2)) * b, context)

@@ -88,6 +88,10 @@ def fit_members(
     models = list(models)
     if not models or not all(isinstance(model, Model) for model in models):
         raise ConfigError("fit_members trains a list of at least one pushforward model.")
+    if len({id(model) for model in models}) < len(models):
+        raise ConfigError(
+            "fit_members got one model several times: make each by a call of its own, [make() for _ in range(n)]."
+        )
     config = make_config(config, options)
     seeds = [config.seed + k for k in range(len(models))] if seeds is None else list(seeds)
     if len(seeds) != len(models):

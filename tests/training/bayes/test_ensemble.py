@@ -75,3 +75,9 @@ def test_each_member_has_a_log(tmp_path):
     deep_ensemble(make, curved(100), 2, log=tmp_path / "log.jsonl", evaluate_every=10, **OPTIONS)
     lines = [len((tmp_path / f"log.jsonl.{k}").read_text().splitlines()) for k in range(2)]
     assert lines == [4, 4]  # steps 0, 10, 20 and 30
+
+
+def test_a_model_in_place_of_a_function_is_refused():
+    for wrong in (pf.models.NICE(2), 3):
+        with pytest.raises(ConfigError, match="a function that makes a model"):
+            deep_ensemble(wrong, torch.randn(50, 2), n_members=2, max_steps=1, progress="silent")

@@ -195,3 +195,12 @@ def test_a_slice_is_a_list_of_models():
     assert torch.equal(posterior[-1].log_prob(x), posterior[3].log_prob(x))
     with pytest.raises(IndexError, match="4 samples"):
         posterior[4]
+
+
+def test_a_batch_size_below_one_is_refused():
+    posterior = pf.training.bayes.deep_ensemble(
+        lambda: pf.models.NICE(1, hidden=(4,)), torch.randn(50, 1), n_members=2, max_steps=1, progress="silent"
+    )
+    for wrong in (-5, 0, 2.5):
+        with pytest.raises(ConfigError, match="batch_size must be an integer of at least 1"):
+            posterior.predictive(torch.zeros(4, 1), batch_size=wrong)

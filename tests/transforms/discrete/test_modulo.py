@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Counting, Lebesgue
-from pushforward.transforms import Chain, ModuloAutoregressive, ModuloCoupling, OneHot
+from pushforward.transforms import Chain, Integers, ModuloAutoregressive, ModuloCoupling, OneHot
 from pushforward.transforms.discrete.modulo import rotate
 
 
@@ -96,3 +97,9 @@ def test_measures_and_arguments():
     ):
         with pytest.raises(ConfigError):
             make()
+
+
+def test_integer_tensors_have_impossible_rows_too():
+    x = torch.tensor([[9, 9], [1, 2]])
+    for part in (Integers(2, levels=4), OneHot(2, categories=4)):
+        assert part.encode(x).contribution.tolist() == [-math.inf, 0.0]

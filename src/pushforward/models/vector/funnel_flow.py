@@ -102,9 +102,8 @@ class FunnelFlow(Model):
         if funnel == "mlp":
             transforms = _dense_layers(features, width, layers, spline, splines, context, hidden)
         else:
-            index = (
-                layers - 1 if funnel_layer is None else min(check_integer("funnel_layer", funnel_layer, 0), layers - 1)
-            )
+            last = layers - 1
+            index = last if funnel_layer is None else check_integer("funnel_layer", funnel_layer, 0, most=last)
             network = {"hidden": hidden, "residual": True, "activation": activation, "dropout": dropout}
             transforms = _coupling_layers(features, width, layers, index, chosen, spline, splines, context, network)
         super().__init__(vector_chain(features, transforms, context=context, standardize=standardize), Normal(width))

@@ -49,7 +49,7 @@ def deep_ensemble(
         options: fields of :class:`TrainingConfig`.
 
     Raises:
-        ConfigError: if ``make`` makes models that differ in more than the values of their tensors, and as for ``fit``.
+        ConfigError: if ``make`` is no function, or makes models that differ in more than the values of their tensors, and as for ``fit``.
 
     Example:
         >>> import torch, pushforward as pf
@@ -62,6 +62,10 @@ def deep_ensemble(
     """
     config = make_config(config, options)
     check_integer("n_members", n_members)
+    if isinstance(make, Model) or not callable(make):
+        raise ConfigError(
+            f"make must be a function that makes a model, such as lambda: NICE(2); got {type(make).__name__}."
+        )
     posterior: Posterior | None = None
     train = held_out = None
     for k in range(n_members):

@@ -166,8 +166,10 @@ class Posterior(nn.Module):
 
         Raises:
             InputError: for data that the model cannot read.
+            ConfigError: for a ``batch_size`` below 1.
         """
         x = as_tensor(x)
+        check_integer("batch_size", batch_size)
         if tuple(x.shape[1:]) != self.model.shape or x.dim() == 0:
             raise InputError(
                 f"log_likelihoods reads data of shape (n, {', '.join(map(str, self.model.shape))}); "

@@ -78,7 +78,14 @@ class StickBreaking(Transform):
         logit = z - self._center(z)
         log_part, log_rest = F.logsigmoid(logit), F.logsigmoid(-logit)
         log_x = log_part + torch.cumsum(log_rest, -1) - log_rest
-        return log_x.exp(), -(log_x + log_rest).sum(-1)
+        return self._inside(log_x.exp()), -(log_x + log_rest).sum(-1)
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """The proportions without their rounding, which can make one of them 0 or their sum 1 or more."""
+        limits = torch.finfo(x.dtype)
+        x = x.clamp(min=limits.tiny * 1024)
+        most = 1 - (self.features + 1) * limits.eps
+        return x * (most / x.sum(-1, keepdim=True)).clamp(max=1.0)
 
     def _center(self, like: Tensor) -> Tensor:
         """log(D + 1 - i), which makes z = 0 the middle of the simplex."""

@@ -50,7 +50,10 @@ class Integers(Transform):
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with 0 or -inf for each coordinate."""
         inside = (x == torch.floor(x)) & (x >= 0) & (x <= self.levels - 1)
-        return x, torch.where(inside, 0.0, -math.inf).to(x.dtype)
+        # Integers have no -inf, so their contribution is of the default floating type.
+        return x, torch.where(inside, 0.0, -math.inf).to(
+            x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        )
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The identity."""

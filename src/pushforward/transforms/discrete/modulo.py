@@ -65,7 +65,8 @@ class OneHot(Transform):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Categories to one-hot rows; anything else is read as the nearest category."""
         z, inside = one_hot(x, self.categories)
-        return Step(z, torch.where(inside.all(-1), 0.0, -math.inf).to(x.dtype))
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()  # integers have no -inf
+        return Step(z, torch.where(inside.all(-1), 0.0, -math.inf).to(dtype))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """One-hot rows to categories, by the largest entry."""
