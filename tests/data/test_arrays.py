@@ -111,3 +111,11 @@ def test_a_bad_row_in_a_later_block_is_named(monkeypatch):
 def test_a_context_that_does_not_fit(context):
     with pytest.raises(InputError, match=r"the context must have shape \(3, width\)"):
         as_tensor_data(np.ones((3, 2)), context)
+
+
+def test_integers_of_64_bits_in_a_frame_are_refused():
+    frame = pd.DataFrame({"a": np.array([2**63 + 5, 1], np.uint64)})
+    with pytest.raises(InputError, match="more than 63 bits"):
+        as_tensor_data(frame)
+    small = pd.DataFrame({"a": np.array([2**63 - 1, 1], np.uint64)})
+    assert as_tensor_data(small)[0].tolist() == [[2**63 - 1], [1]]

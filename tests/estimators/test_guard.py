@@ -427,7 +427,7 @@ def test_numbers_of_numpy_as_options_go_through_a_file(tmp_path) -> None:
         assert type(again.random_state) is int
 
 
-@pytest.mark.parametrize("calibration", [math.inf, "0.2", True, 0, -3, math.nan])
+@pytest.mark.parametrize("calibration", [math.inf, "0.2", True, 0, -3, math.nan, 1.5])
 def test_impossible_numbers_of_calibration_rows(calibration) -> None:
     with pytest.raises(ConfigError, match="calibration must be a positive fraction or number of rows"):
         Guard(calibration=calibration).fit(np.zeros((50, 2)))

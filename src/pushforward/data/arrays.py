@@ -100,10 +100,15 @@ def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
     if kind == "f" and size not in (4, 8):
         return array.astype(np.float32 if size < 4 else np.float64), None
     if kind == "u" and size > 1:
-        if array.size and array.max() > np.iinfo(np.int64).max:
-            raise InputError(f"{what} have integers of more than 63 bits: convert them with x.astype(float).")
-        return array.astype(np.int64), None
+        return _signed(array, what), None
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), None
+
+
+def _signed(array: np.ndarray, what: str) -> np.ndarray:
+    """Integers as int64."""
+    if array.size and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{what} have integers of more than 63 bits: convert them with x.astype(float).")
+    return array.astype(np.int64)
 
 
 def frame_numbers(data: Any, what: str) -> tuple[np.ndarray, list[str]]:
@@ -117,7 +122,7 @@ def frame_numbers(data: Any, what: str) -> tuple[np.ndarray, list[str]]:
     table = as_table(data)
     names = table.column_names
     if all(pa.types.is_integer(column.type) and column.null_count == 0 for column in table.columns):
-        return np.stack([to_numpy(column).astype(np.int64) for column in table.columns], axis=1), names
+        return np.stack([_signed(to_numpy(column), what) for column in table.columns], axis=1), names
     columns = []
     for name, column in zip(names, table.columns, strict=True):
         cells = number_cells(name, column)

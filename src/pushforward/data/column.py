@@ -109,7 +109,7 @@ class Column:
 
         Raises:
             SchemaError: for a column that cannot be modeled, with what to do: only missing cells, infinities, free
-                text or identifiers (more than 1000 texts, or more texts than half the rows), nested cells or bytes.
+                text or identifiers (more than 1000 texts, or more than 20 and more than half the rows), nested cells or bytes.
         """
         return cls.infer_encode(name, data)[0]
 

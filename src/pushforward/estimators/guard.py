@@ -171,7 +171,8 @@ class Guard(ConformalDetector):
         calibrator_: the calibration scores.
         calibration_: which rows calibrated the guard; its text says which rows the promise refers to.
         training_: number, digest and distribution of the training rows; None after loading a file that lacks them.
-        level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
+        level_: p-value at or below which ``predict`` raises an alarm: the largest possible p-value of at most ``alpha``, for "pac" less, and
+            0 where too few rows calibrate for an alarm.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
         digest_: with ``embed``, of the network's weights when the guard was fitted, and of how inputs are prepared; "" for a function.
         n_features_in_: number of columns, or of pixels times channels.

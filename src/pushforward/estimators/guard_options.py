@@ -49,6 +49,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
     try:
         check_positive("calibration", options["calibration"], optional=True)
+        parts = options["calibration"] or 0.0
+        if parts > 1 and parts != int(parts):
+            raise ConfigError("no number of rows")
     except ConfigError:
         raise ConfigError(
             f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}."

@@ -261,3 +261,19 @@ def test_a_calibration_with_numbers_of_numpy_is_read_back() -> None:
     logits = 3 * np.eye(2)[y] + rng.normal(size=(400, 2))
     fitted = ClassifierCalibration.fit(logits, y, risk=np.float64(0.1), delta=np.float32(0.05))
     assert ClassifierCalibration.unpack(*fitted.pack("a."), "a.").rule == fitted.rule
+
+
+@pytest.mark.parametrize(
+    ("total", "n", "risk", "name"),
+    [
+        (1, 10, 1.5, "risk"),
+        (1, -1, 0.1, "n"),
+        (math.nan, 10, 0.1, "total"),
+        (-2, 10, 0.1, "total"),
+        (11, 10, 0.1, "total"),
+    ],
+)
+def test_a_p_value_of_impossible_numbers_is_refused(total, n, risk, name):
+    for errors in (True, False):
+        with pytest.raises(ConfigError, match=f"^{name} must be"):
+            risk_p_value(total, n, risk, errors=errors)

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binom
 
 from pushforward.detection.selective.inputs import loss_array
-from pushforward.numerics.checks import check_number
+from pushforward.numerics.checks import check_integer, check_number
 
 __all__ = ["risk_p_value", "risk_upper_bound"]
 
@@ -28,11 +28,22 @@ def risk_p_value(total: float, n: int, risk: float, *, errors: bool) -> float:
         risk: mean loss of the hypothesis, in (0, 1).
         errors: whether the losses are 0 or 1.
 
+    Raises:
+        ConfigError: for numbers outside these ranges: ``total`` is from 0 to n.
+
     Example:
         >>> from pushforward.detection.selective import risk_p_value
         >>> risk_p_value(2, 100, 0.1, errors=True) < 0.01  # two errors in a hundred, if the risk were 10 %
         True
     """
+    check_integer("n", n, 0)
+    check_number("risk", risk, 0, 1)
+    check_number("total", total, 0, n, closed="both")
+    return _p_value(total, n, risk, errors)
+
+
+def _p_value(total: float, n: int, risk: float, errors: bool) -> float:
+    """The same without checks."""
     if n == 0:
         return 1.0
     if errors:
@@ -75,7 +86,7 @@ def upper_bound(total: float, n: int, delta: float, *, errors: bool) -> float:
     mean = total / n
 
     def excess(risk: float) -> float:
-        return risk_p_value(total, n, risk, errors=False) - delta
+        return _p_value(total, n, risk, errors=False) - delta
 
     nearly = 1 - 1e-12
     if excess(nearly) > 0:

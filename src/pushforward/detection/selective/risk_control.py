@@ -189,7 +189,8 @@ class _Tests:
 
     def p_value(self, threshold: float) -> float:
         count = self.accepted(threshold)
-        return risk_p_value(float(self.totals[count]), count, self.risk, errors=self.errors)
+        total = min(float(self.totals[count]), count)  # a sum of losses may exceed their number by rounding
+        return risk_p_value(total, count, self.risk, errors=self.errors)
 
     def require(self, level: float, delta: float) -> int:
         """The fewest rows without an error that pass a test at ``level``.

@@ -62,7 +62,7 @@ class ODIN(NetworkScore):
 
 
 class GradNorm(NetworkScore):
-    """``-||z||_1 ||softmax(f / T) - 1/C||_1``: the L1 norm of a gradient of the last weights (Huang et al. 2021, arXiv 2110.00218).
+    """``-||z||_1 ||softmax(f / T) - 1/C||_1 / T``: the L1 norm of a gradient of the last weights (Huang et al. 2021, arXiv 2110.00218).
 
     The gradient is of the mean over classes of ``-log softmax(f / T)``; its closed form (the paper's eq. 9) needs no backward pass.
 
