@@ -47,15 +47,14 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {options['model']!r}.")
     for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
         check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
+    calibration = options["calibration"]
+    refusal = ConfigError(f"calibration must be a positive fraction or number of rows; got {calibration!r}.")
     try:
-        check_positive("calibration", options["calibration"], optional=True)
-        parts = options["calibration"] or 0.0
-        if parts > 1 and parts != int(parts):
-            raise ConfigError("no number of rows")
+        check_positive("calibration", calibration, optional=True)
     except ConfigError:
-        raise ConfigError(
-            f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}."
-        ) from None
+        raise refusal from None
+    if calibration is not None and calibration > 1 and calibration != int(calibration):
+        raise refusal
     check_number("max_contamination", options["max_contamination"], 0, 0.25, closed="both")
     check_ignore(options["ignore"])
     for name in ("strict", "store_rows"):
