@@ -25,7 +25,7 @@ class StickBreaking(Transform):
     broken off. Equal proportions have z = 0. The density refers to the first D proportions; the last one is 1 minus their sum
     (:meth:`complete`). log det dz/dx = -sum_i [log x_i + log(1 - s_i)] (the Stan reference manual, "unit simplex").
 
-    Rows outside the simplex have the contribution -inf.
+    Rows outside the simplex have the contribution -inf. Decoded rows are inside, also where rounding would put them on the border.
 
     Args:
         features: D, one less than the number of proportions.

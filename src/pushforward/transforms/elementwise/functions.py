@@ -210,7 +210,7 @@ class Softplus(Elementwise):
 class Exp(Elementwise):
     """z = exp(x), the reals to (0, inf); log dz/dx = x. ``Inverse(Exp(D))`` takes the log of positive data.
 
-    z stays a factor of 1,024 inside the smallest and the largest normal numbers of the type (about 1e-35 and 3e35 in float32); the
+    z stays between 1,024 times the smallest and 1/1,024 of the largest normal number of the type (about 1e-35 and 3e35 in float32); the
     contribution is x beyond that too.
 
     Args:
