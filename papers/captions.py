@@ -84,7 +84,7 @@ _CAPTIONS = {
     "reviews-families": "Data, and densities after equal steps, first seed.",
     "reviews-images": "Test images, and samples after 300 s of CPU time each, one seed, of the run with a PixelCNN (not the PixelCNN++ of the table of equal time).",
     "two-step-samples-fashion-mnist": "Fashion-MNIST, one seed. Samples of each first step: of its own prior, and with four densities of its codes.",
-    "two-step-samples": "MNIST, one seed. Samples of each first step: of its own prior, and with four densities of its codes.",
+    "two-step-samples-mnist": "MNIST, one seed. Samples of each first step: of its own prior, and with four densities of its codes.",
 }
 
 

@@ -255,7 +255,7 @@ def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) 
         ours=f"squared kernel distance {spread(distances['AEF'], 4)} against {spread(distances['VAE'], 4)}",
         confirmed=clearly_below(distances["AEF"], distances["VAE"]),
         seeds=len(distances["AEF"]),
-        note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor:.4f}; decoder means of "
+        note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor:z.4f}; decoder means of "
         "codes from the prior",
     )
     return curves

@@ -318,7 +318,7 @@ def _report_samples(experiment: Experiment, study: Images, inside: str) -> None:
             clearly_below(distance[f"{kind}+NF"], distance[f"{kind} prior"]) for kind in ("AE", "VAE", "WAE")
         ),
         seeds=len(distance["AE+NF"]),
-        note=f"squared kernel distance to test images in 30 whitened principal components, not FID, where as many training images have {floor:.4f}; "
+        note=f"squared kernel distance to test images in 30 whitened principal components, not FID, where as many training images have {floor:z.4f}; "
         "criterion: with NF, for each of the three first steps",
     )
 

@@ -184,7 +184,7 @@ def _report_samples(
             for other in (("VAE", "prior"), ("DAE", short))
         ),
         seeds=len(found["VAE"]),
-        note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor['distance']:.4f}; chains from "
+        note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor['distance']:z.4f}; chains from "
         f"noise, the VAE also from its prior, and decoder means; {_steps(experiment):,} steps of 128 each, a third of them cyclic with "
         "pretraining",
     )
