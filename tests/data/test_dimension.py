@@ -94,3 +94,19 @@ def test_wrong_arguments_and_data():
     with pytest.raises(InputError, match="numbers"):
         intrinsic_dimension([["a", "b"]] * 30)
     assert intrinsic_dimension(x, most=30) == intrinsic_dimension(x, most=30)
+
+
+@pytest.mark.parametrize("method", ["mle", "twonn", "pca"])
+@pytest.mark.parametrize("scale", [1e-200, 1e200, 1e307])
+def test_the_unit_of_the_data_does_not_matter(method, scale):
+    x = sphere(400, 2)
+    assert intrinsic_dimension(scale * x, method) == pytest.approx(intrinsic_dimension(x, method), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["mle", "twonn"])
+def test_rows_on_a_lattice_have_no_ratios_of_distances(method):
+    lattice = np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1).reshape(-1, 2)
+    with pytest.raises(InputError, match="add noise of the size of the rounding"):
+        intrinsic_dimension(lattice, method, neighbors=2 if method == "mle" else None)
+    noisy = lattice + RNG(0).uniform(-0.5, 0.5, size=lattice.shape)
+    assert round(intrinsic_dimension(noisy, method)) == 2

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pushforward.data import as_images
-from pushforward.errors import InputError
+from pushforward.data import Photographs, as_images
+from pushforward.errors import ConfigError, InputError
 from pushforward.io import read_images
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
@@ -108,3 +108,9 @@ def test_types_that_numpy_does_not_have() -> None:
     assert torch.equal(as_images(images.bfloat16()), images[:, None].int())
     assert torch.equal(as_images([images[0].bfloat16().requires_grad_()]), images[:, None].int())
     assert torch.equal(as_images(images.half()), images[:, None].int())  # their range does not hold 2**31
+
+
+@pytest.mark.parametrize("std", [0, (0.5, 0.5), (0.5, 0.0, 0.5), (0.5, float("nan"), 0.5), "abc"])
+def test_photographs_need_a_positive_spread_of_each_channel(std):
+    with pytest.raises(ConfigError, match="std must be"):
+        Photographs(8, std=std)

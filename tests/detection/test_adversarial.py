@@ -199,3 +199,12 @@ def test_refusals():
         with pytest.raises(InputError, match="needs a tensor of real"):
             pgd(linear, wrong, 1)
     assert pgd(linear, x[:0], 1).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8])
+def test_a_type_that_cannot_hold_the_gray_levels_is_refused(dtype):
+    x = torch.zeros(2, 3, dtype=dtype)
+    with pytest.raises(InputError, match="cannot hold 256 gray levels"):
+        pgd(lambda y: y.sum(1), x, budget=4)
+    with pytest.raises(InputError, match="cannot hold 256 gray levels"):
+        fgsm(lambda y: y.sum(1), x, budget=4)

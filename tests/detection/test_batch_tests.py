@@ -334,3 +334,11 @@ def test_equal_rows_of_several_columns_are_equal() -> None:
         rng = np.random.default_rng(seed)
         rows = np.exp(rng.normal(3, 1, (400, 3))) * (rng.random((400, 1)) < 0.15)
         assert median_distance(rows) > 1
+
+
+@pytest.mark.parametrize("bad", [np.array([[0.0, np.nan], [1.0, 2.0]]), np.array([["a", "b"], ["c", "d"]])])
+def test_distances_of_bad_rows_are_refused(bad) -> None:
+    with pytest.raises(InputError, match="the rows"):
+        median_distance(bad)
+    with pytest.raises(InputError, match="must be finite"):
+        mmd_squared(torch.tensor([[np.nan, 0.0]]), torch.zeros(2, 2), 1.0)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -60,5 +62,18 @@ def test_options_seeds_and_refusals():
         bootstrap_interval(auroc, normal, anomalous, n_resamples=0)
     with pytest.raises(ConfigError, match="level"):
         bootstrap_interval(auroc, normal, anomalous, level=1.0)
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        bootstrap_interval(auroc, normal, anomalous, seed=1.5)
+    assert 0 < bootstrap_interval(auroc, normal, anomalous, n_resamples=20, seed=-1)[0] < 1
     with pytest.raises(InputError, match="anomalous"):
         bootstrap_interval(auroc, normal, [])
+
+
+def test_ties_take_no_more_memory():
+    tracemalloc.start()
+    try:
+        bootstrap_interval(auroc, np.zeros(20_000), np.ones(20_000))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6

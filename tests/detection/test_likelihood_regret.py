@@ -81,3 +81,10 @@ def test_bad_arguments():
         LikelihoodRegret(models.VAE(2, latent=1), refit="decoder")
     with pytest.raises(ConfigError, match="steps must be an integer of at least 1"):
         LikelihoodRegret(models.VAE(2, latent=1), steps=0)
+
+
+def test_a_row_too_far_for_an_exact_difference_has_no_small_score():
+    score = LikelihoodRegret(models.VAE(2, latent=1, hidden=(8,)), steps=2, samples=2)
+    values = score(torch.tensor([[3.0, 0.0], [1e6, 0.0], [1e10, 0.0], [1e15, 0.0]]))
+    assert values.isfinite().all()
+    assert (values.diff() > 1e3).all()

@@ -11,6 +11,7 @@ import pytest
 from pushforward.detection import table_score
 from pushforward.detection.table_score import TABLE_TRAINING, TableScore, either, fit_table_score
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
+from pushforward.estimators import Guard
 from pushforward.models import NICE, Flow, RealNVP
 from pushforward.transforms import Chain, Standardize
 
@@ -231,3 +232,14 @@ def test_a_density_without_an_ensemble_cannot_explain() -> None:
     other = TableScore(fitted.features, fitted.pool, Flow(Chain(Standardize(2), flow.chain), flow.base).eval())
     with warnings.catch_warnings(), pytest.raises(ConfigError, match="autoregressive"):
         TableScore.unpack(*other.pack("s."), "s.").explain_density(x)
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_samples_are_times_and_categories_that_exist(count):
+    rng = np.random.default_rng(0)
+    hours = pd.Series(pd.to_timedelta(rng.integers(0, 24, 300), unit="h") + pd.Timestamp("2020-01-01")).dt.time
+    table = pd.DataFrame({"hour": hours, "one": ["a", None] * 150, "x": rng.normal(size=300)})
+    guard = Guard(alpha=0.1, density=True, effort="fast", max_steps=20, random_state=0).fit(table)
+    drawn = guard.sample(count, random_state=1)
+    assert drawn.num_rows == count
+    assert set(drawn.column("one").to_pylist()) <= {"a", None}

@@ -316,3 +316,25 @@ def test_training_rows_as_columns_are_known() -> None:
     table = {"a": x[:, 0], "b": x[:, 1]}
     guard = pf.Guard(0.1, effort="fast", random_state=0).fit(table)
     assert "rows that fitted the guard" in str(guard.evaluate(table, np.arange(200) < 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"anomalous": [0, 0, 1]}, "anomalous must be boolean"),
+        ({"alarm": [True, False]}, "alarm must be boolean, one for each of the 3 scores"),
+        ({"scores": [np.nan, 1.0, 2.0]}, "NaN"),
+        ({"scores": []}, "no rows"),
+    ],
+)
+def test_scores_and_marks_of_another_form_are_refused(change, words) -> None:
+    given = {"scores": [0.0, 1.0, 2.0], "alarm": [False, False, True], "anomalous": [False, False, False]} | change
+    with pytest.raises(InputError, match=words):
+        evaluate_scores(**given, alpha=0.1)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="alpha"):
+        evaluate_scores(np.zeros(3), np.zeros(3, bool), np.zeros(3, bool), alpha=7)
+
+
+def test_a_list_is_no_label_of_anomalies() -> None:
+    with pytest.raises(InputError, match="anomaly must be one label"):
+        anomalous_rows([0, 1, 1], np.array([1, 0]))

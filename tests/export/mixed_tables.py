@@ -42,4 +42,5 @@ def strange_rows() -> pd.DataFrame:
     table.loc[9, "visits"] = 1e6
     table.loc[10, "when"] = pd.Timestamp("1950-01-01")
     table.loc[11:14, "income"] = [0.5, 1e-9, 0.0, -3.0]  # beyond the short end of a positive column
+    table.loc[15, "unit"] = np.inf
     return table

@@ -424,3 +424,31 @@ def test_a_column_with_one_large_value_has_a_chart(constant):
     table = {"a": np.random.default_rng(0).normal(size=200), "id": np.full(200, constant)}
     guard = pf.Guard(0.05, n_estimators=1, max_steps=20, random_state=0).fit(pa.table(table))
     assert "polyline" in guard.report(pa.table(table)).to_html()
+
+
+def test_one_check_can_be_named_by_its_name(table_guard):
+    report = table_guard.report(rows(300, seed=8, shift=20))
+    assert [check.name for check in report.failed("drift")] == ["drift"]
+    assert report.failed("any") == report.failures
+
+
+def test_many_notes_make_no_larger_page(table_guard):
+    content = table_guard.report(rows(50, seed=1)).to_dict()
+    content["data"]["notes"] = ["a sentence that says what is odd " * 12] * 8000
+    text = pf.report.Report(content).to_html()
+    assert len(text.encode()) <= 2_000_000
+    assert re.search(r"and [\d,]+ more</li>", text)
+
+
+def test_what_is_no_guard_is_not_compared(table_guard):
+    with pytest.raises(ConfigError, match="B must be a fitted Guard or NetworkGuard; got int"):
+        compare_guards(table_guard, 3, rows(5, seed=0))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="shown must be an integer of at least 0"):
+        compare_guards(table_guard, table_guard, rows(5, seed=0), shown=-1)
+
+
+def test_a_report_needs_a_group(table_guard):
+    facts = table_guard.report(rows(50, seed=1)).to_dict()["guard"]
+    subject = pf.report.Subject("a title", facts, {}, 0.05, "marginal", 0.05, (True, ""), "")
+    with pytest.raises(ConfigError, match="at least one group"):
+        pf.report.assemble(subject, pf.report.Collected({}), [])

@@ -17,6 +17,7 @@ __all__ = [
     "INSTANTS",
     "TIMES",
     "Cells",
+    "are_times",
     "category_cells",
     "codes_of",
     "flag_cells",
@@ -219,10 +220,8 @@ def seconds_to_time(name: str, seconds: np.ndarray, time: str) -> Any:
     import pyarrow as pa
 
     missing = np.isnan(seconds)
-    ticks = np.floor(seconds / 86400) if time == "date" else np.rint(seconds * 1e6)
-    limit = 2.0**31 if time == "date" else 86400e6 if time == "time" else 2.0**63
-    low = 0.0 if time == "time" else -limit
-    bad = ~missing & ~((ticks >= low) & (ticks < limit))
+    ticks = _ticks(seconds, time)
+    bad = ~are_times(seconds, time)
     if bad.any():
         row = int(bad.argmax())
         raise SchemaError(
@@ -230,6 +229,18 @@ def seconds_to_time(name: str, seconds: np.ndarray, time: str) -> Any:
         )
     ticks = np.where(missing, 0, ticks).astype(np.int32 if time == "date" else np.int64)
     return pa.array(ticks, mask=missing).cast(time_type(time))
+
+
+def are_times(seconds: np.ndarray, time: str) -> np.ndarray:
+    """Whether :func:`seconds_to_time` can convert each number of seconds; NaN, a missing cell, it can."""
+    limit = 2.0**31 if time == "date" else 86400e6 if time == "time" else 2.0**63
+    ticks = _ticks(seconds, time)
+    return np.isnan(seconds) | ((ticks >= (0.0 if time == "time" else -limit)) & (ticks < limit))
+
+
+def _ticks(seconds: np.ndarray, time: str) -> np.ndarray:
+    """Days of a date, and microseconds of the others."""
+    return np.floor(seconds / 86400) if time == "date" else np.rint(seconds * 1e6)
 
 
 def _seconds(column: Any, kind: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from pushforward.data.arrow import compute, is_text, numpy_column, value_type
 from pushforward.data.cells import (
     TIMES,
     Cells,
+    are_times,
     category_cells,
     codes_of,
     flag_cells,
@@ -223,9 +224,8 @@ class Column:
             return seconds_to_time(self.name, values, self.time)
         if self.kind == "numeric":
             return pa.array(values, mask=missing)
-        limit = {"integer": 2.0**63, "boolean": 2.0}.get(self.kind, float(len(self.categories)))
         whole = np.rint(np.where(missing, 0.0, values))
-        bad = (whole >= limit) | (whole < (-limit if self.kind == "integer" else 0.0))
+        bad = ~self.decodable(values)
         if bad.any():
             row = int(bad.argmax())
             raise SchemaError(
@@ -238,6 +238,16 @@ class Column:
         if self.kind == "boolean":
             return pa.array(whole.astype(bool), mask=missing)
         return pa.array(self.categories).take(pa.array(whole, mask=missing))
+
+    def decodable(self, values: np.ndarray) -> np.ndarray:
+        """Whether each number is one that :meth:`decode` can convert, as NaN always is, ``(n,)``."""
+        if self.time:
+            return are_times(values, self.time)
+        if self.kind == "numeric":
+            return np.ones(len(values), dtype=bool)
+        limit = {"integer": 2.0**63, "boolean": 2.0}.get(self.kind, float(len(self.categories)))
+        whole = np.rint(values)
+        return np.isnan(values) | ((whole < limit) & (whole >= (-limit if self.kind == "integer" else 0.0)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

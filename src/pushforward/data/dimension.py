@@ -9,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.numerics.checks import check_choice
+from pushforward.numerics.checks import check_choice, check_integer, check_seed
 
 __all__ = ["intrinsic_dimension"]
 
 METHODS = {"mle": 20, "twonn": 2, "pca": 30}
 """The methods, each with its default number of neighbors."""
+
+
+_ROUNDING = 1e-9  # smaller relative differences of distances are rounding
 
 
 def intrinsic_dimension(
@@ -46,8 +49,9 @@ def intrinsic_dimension(
         The estimate, not rounded.
 
     Raises:
-        ConfigError: for an unknown method, or a number of neighbors that the method does not allow.
-        InputError: for values that are not finite, or fewer distinct rows than neighbors + 1.
+        ConfigError: for an unknown method, a number of neighbors that the method does not allow, or ``most`` below 2.
+        InputError: for values that are not finite, fewer distinct rows than neighbors + 1, or rows on a lattice, most of
+            whose neighbors are equally far ("mle" and "twonn").
 
     Example:
         >>> import numpy as np
@@ -56,6 +60,7 @@ def intrinsic_dimension(
         1.0
     """
     check_choice("method", method, METHODS)
+    check_integer("most", most, 2)
     if neighbors is not None and (method == "twonn" or not isinstance(neighbors, int) or neighbors < 2):
         raise ConfigError(f"neighbors must be an integer of at least 2, and 'twonn' always takes 2; got {neighbors!r}.")
     count = METHODS[method] if neighbors is None else neighbors
@@ -68,8 +73,9 @@ def intrinsic_dimension(
             f"intrinsic_dimension needs finite numbers with one row for each point; got an array of shape {rows.shape}."
         )
     rows = np.unique(rows.reshape(len(rows), -1), axis=0)
+    rows = _unit_scale(rows)
     if len(rows) > most:
-        rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
+        rows = rows[np.random.default_rng(check_seed(seed)).choice(len(rows), most, replace=False)]
     if len(rows) <= count:
         raise InputError(f"{count} neighbors need more than {count} distinct rows; got {len(rows)}.")
     from sklearn.neighbors import NearestNeighbors
@@ -77,7 +83,23 @@ def intrinsic_dimension(
     distances, index = NearestNeighbors(n_neighbors=count + 1).fit(rows).kneighbors(rows)
     if method == "pca":
         return float(np.mean([_components(rows[near]) for near in index]))
+    first, last = distances[:, 1], distances[:, -1]
+    if not first.all() or np.mean(last > (1 + _ROUNDING) * first) < 0.5:
+        raise InputError(
+            f"the distances of most rows to their {count} nearest neighbors are equal or 0, as on a lattice of rounded numbers: "
+            "add noise of the size of the rounding, or use method='pca'."
+        )
     return _mle(distances[:, 1:]) if method == "mle" else _two_neighbors(distances[:, 1:])
+
+
+def _unit_scale(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rows, centered and divided by one number, which changes no ratio of distances and prevents overflow."""
+    if not rows.size:
+        return rows
+    largest = np.abs(rows).max() or 1.0
+    rows = rows / largest
+    rows = rows - rows.mean(0)
+    return rows / (np.abs(rows).max() or 1.0)
 
 
 def _mle(distances: NDArray[np.float64]) -> float:

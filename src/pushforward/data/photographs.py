@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,12 +13,26 @@ import torch
 from torch import Tensor
 
 from pushforward.data.images import CHANNELS, check_frames, is_picture, picture_error
-from pushforward.errors import InputError
-from pushforward.numerics.checks import check_integer
+from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.checks import check_integer, check_number
 
 __all__ = ["Photographs"]
 
 _MOST_PIXELS = 200_000_000
+
+
+def _of_channels(name: str, values: Any, low: float) -> Tensor:
+    """Three numbers above ``low``, ``(3, 1, 1)``."""
+    numbers = list(values) if isinstance(values, (tuple, list, np.ndarray, Tensor)) else []
+    if len(numbers) != 3:
+        raise ConfigError(f"{name} must be three numbers, one for each channel; got {values!r:.80}.")
+    checked = [
+        check_number(
+            name, float(value) if np.ndim(value) == 0 and not isinstance(value, (str, bool)) else value, low, math.inf
+        )
+        for value in numbers
+    ]
+    return torch.tensor(checked, dtype=torch.float32).reshape(3, 1, 1)
 
 
 class Photographs:
@@ -29,7 +44,10 @@ class Photographs:
     Args:
         size: side of the square that the network takes, in pixels.
         mean: of each channel; by default of ImageNet, which most pretrained networks use.
-        std: of each channel.
+        std: of each channel, positive.
+
+    Raises:
+        ConfigError: for a size, a mean or a std that is not possible.
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -46,8 +64,8 @@ class Photographs:
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         self.size = check_integer("size", size)
-        self.mean = torch.tensor(mean, dtype=torch.float32).reshape(3, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32).reshape(3, 1, 1)
+        self.mean = _of_channels("mean", mean, -math.inf)
+        self.std = _of_channels("std", std, 0.0)
 
     def __repr__(self) -> str:
         mean, std = (tuple(round(float(v), 6) for v in part.flatten()) for part in (self.mean, self.std))

@@ -96,6 +96,10 @@ def pgd(
         raise InputError("pgd needs a tensor of real numbers of shape (n, *shape), one row per input.")
     whole = not x.is_floating_point()
     check_integer("levels", levels)
+    if x.dtype == torch.bool or (whole and levels - 1 > torch.iinfo(x.dtype).max):
+        raise InputError(
+            f"{x.dtype} cannot hold {levels} gray levels: give images of a wider integer type, or set levels."
+        )
     top = float(levels - 1) if whole else 1.0
     unit = 1.0 if whole else 1.0 / max(levels - 1, 1)
     radius = unit * check_positive("budget", budget)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pushforward.detection.metrics import auroc, average_precision
 from pushforward.detection.validation import score_array
-from pushforward.numerics.checks import check_integer, check_number
+from pushforward.numerics.checks import check_integer, check_number, check_seed
 
 __all__ = ["bootstrap_interval"]
 
@@ -42,7 +42,7 @@ def bootstrap_interval(
         anomalous: scores of anomalous rows, shape (m,).
         level: fraction of the resamples inside the interval.
         n_resamples: number of resamples.
-        seed: seed of the resampling.
+        seed: seed of the resampling, any integer.
         options: keyword arguments of the metric.
 
     Returns:
@@ -50,7 +50,7 @@ def bootstrap_interval(
 
     Raises:
         InputError: for NaN, an empty group, or a wrong shape or type.
-        ConfigError: for an invalid level or number of resamples.
+        ConfigError: for an invalid level, number of resamples or seed.
 
     Example:
         >>> from pushforward.detection import auroc, bootstrap_interval
@@ -60,7 +60,7 @@ def bootstrap_interval(
     """
     normal, anomalous = score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
     tail, n_resamples = 0.5 * (1 - check_number("level", level, 0, 1)), check_integer("n_resamples", n_resamples)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     from_counts = None if options else _FROM_COUNTS.get(metric)
     if from_counts is None:
         values = np.array(
@@ -71,7 +71,7 @@ def bootstrap_interval(
         )
     else:
         distinct, index = np.unique(np.concatenate([normal, anomalous]), return_inverse=True)
-        chunk = max(1, _CHUNK // distinct.size)
+        chunk = max(1, _CHUNK // max(distinct.size, normal.size, anomalous.size))  # the draws are in memory, too
         values = np.concatenate(
             [
                 from_counts(

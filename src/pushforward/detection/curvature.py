@@ -20,6 +20,7 @@ from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import LogLik
 from pushforward.models import Model
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_number
 
 __all__ = [
     "LikelihoodGap",
@@ -205,6 +206,7 @@ def graying(x: Tensor, amount: float, gray: Tensor | float) -> Tensor:
 
     Raises:
         ConfigError: for an amount outside [0, 1].
+        InputError: for a gray that does not broadcast to the images, or that their integers cannot represent.
 
     Example:
         >>> import torch
@@ -212,10 +214,24 @@ def graying(x: Tensor, amount: float, gray: Tensor | float) -> Tensor:
         >>> graying(torch.tensor([[0, 255]], dtype=torch.uint8), 0.5, 128.0)
         tensor([[ 64, 192]], dtype=torch.uint8)
     """
-    if not 0 <= amount <= 1:
-        raise ConfigError(f"amount must be in [0, 1]; got {amount!r}.")
-    mixed = (1 - amount) * x.double() + amount * torch.as_tensor(gray, dtype=torch.float64)
-    return mixed.to(x.dtype) if x.is_floating_point() else mixed.round().to(x.dtype)
+    check_number("amount", amount, 0, 1, closed="both")
+    if not isinstance(x, Tensor) or x.dtype == torch.bool or x.is_complex():
+        raise InputError("graying needs a tensor of images, of integers or real numbers.")
+    m = torch.as_tensor(gray, dtype=torch.float64, device=x.device)
+    try:
+        mixed = (1 - amount) * x.double() + amount * m.expand(x.shape)
+    except RuntimeError:
+        raise InputError(
+            f"gray must be a number or broadcast to images of shape {tuple(x.shape)}; it has the shape {tuple(m.shape)}."
+        ) from None
+    if x.is_floating_point():
+        return mixed.to(x.dtype)
+    limits = torch.iinfo(x.dtype)
+    if m.numel() and not bool(((m >= limits.min) & (m <= limits.max)).all()):
+        raise InputError(
+            f"gray must lie in the range of {x.dtype}, {limits.min} to {limits.max}; got {m.flatten()[0]:g}."
+        )
+    return mixed.round().to(x.dtype)
 
 
 @torch.no_grad()

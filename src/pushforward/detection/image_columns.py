@@ -22,14 +22,15 @@ def image_schema(channels: int) -> Schema:
 def image_columns(images: Tensor) -> np.ndarray:
     """Properties of images, in the units of their pixels: numbers that a person sees, to compare sets of images.
 
-    Brightness is the mean of all pixels, contrast their standard deviation, sharpness the mean absolute difference of
-    neighboring pixels; red, green and blue are the means of the channels.
+    The gray image is the mean of the channels, of the first three if there are more. Brightness is the mean of its pixels,
+    contrast their standard deviation, sharpness the mean absolute difference of neighbors; red, green and blue are the means
+    of the first three channels.
 
     Args:
         images: ``(n, channels, height, width)``.
 
     Returns:
-        ``(n, 3)`` for gray images, else ``(n, 6)``.
+        ``(n, 6)``; ``(n, 3)`` for fewer than three channels.
 
     Example:
         >>> import torch

@@ -141,7 +141,7 @@ class TableFeatures:
         return self.cost(encoded, self._unseen(encoded))
 
     def cost(self, encoded: np.ndarray, news: np.ndarray) -> np.ndarray:
-        """The nats that cells cost which are news, ``(n, columns)``.
+        """The nats that cells cost which are news, ``(n, columns)``; +inf for an infinite number in a constant column.
 
         Args:
             encoded: ``(n, columns)``.
@@ -150,7 +150,12 @@ class TableFeatures:
         nats = math.log(self.rows + 2) * news
         for i, single in self.singletons:
             nats[np.isinf(encoded[:, i]), i] -= math.log(single + 1)
+        nats[news & self.infinite(encoded)] = math.inf
         return nats
+
+    def infinite(self, encoded: np.ndarray) -> np.ndarray:
+        """Which cells are infinite numbers, boolean ``(n, columns)``; an infinite code is a category that is unseen."""
+        return np.isinf(encoded) & np.array([column.kind not in CODED for column in self.schema.columns])
 
     def row_costs(self, encoded: np.ndarray, news: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nats of each row's news, ``(n,)`` each: of new categories in columns that always have some, and of all others.
@@ -259,15 +264,9 @@ class TableFeatures:
         return encoded
 
     def decodable(self, encoded: np.ndarray) -> np.ndarray:
-        """Whether each encoded row (of a sample) has only codes of categories and flags, and integers, that exist, ``(n,)``."""
-        fits = np.ones(len(encoded), dtype=bool)
-        for i, column in enumerate(self.schema.columns):
-            if column.kind in CODED:
-                code = np.nan_to_num(encoded[:, i])  # a missing cell can be decoded
-                fits &= (code >= 0) & (code < max(2, len(column.categories)))
-            elif column.kind == "integer":
-                fits &= np.abs(np.nan_to_num(encoded[:, i])) < 2.0**63
-        return fits
+        """Whether each encoded row (of a sample) has only codes of categories and flags, integers, and times that exist, ``(n,)``."""
+        fits = [column.decodable(encoded[:, i]) for i, column in enumerate(self.schema.columns)]
+        return np.logical_and.reduce(fits)
 
     def on_lattices(self, encoded: np.ndarray) -> np.ndarray:
         """Encoded rows of a sample, whose numbers on a lattice are the nearest of its points, free of float32's rounding."""

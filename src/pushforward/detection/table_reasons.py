@@ -53,7 +53,8 @@ def explain_rows(features: TableFeatures, pool: Pool, inputs: Any, encoded: np.n
     for column, value in features.constants:
         facts["low"][:, column] = facts["high"][:, column] = value
     facts["p_value"][news | np.isinf(encoded)] = 1.0 / (features.rows + 2)
-    facts["p_value"][news] = np.exp(-cost[news])
+    finite = news & np.isfinite(cost)
+    facts["p_value"][finite] = np.exp(-cost[finite])
     kind = _kinds(features, encoded, news)
     calendar = frozenset(kept[k] for k, _ in features.calendar)
     texts = _texts(features, inputs, kind == _KIND["new category"])

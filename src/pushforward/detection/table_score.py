@@ -108,7 +108,8 @@ class TableScore(InputScore):
         encoded = self._encode(inputs)
         matrix, news = self.features.impute(encoded)
         usual, cost = self.features.row_costs(encoded, news)
-        far = ~np.isfinite(matrix).all(1)
+        far = self.features.infinite(encoded).any(1)
+        cost = np.where(far, 0.0, cost)
         if self.strict:
             far |= (news | self.features.fractions(encoded)).any(1)
         if far.any():
@@ -162,13 +163,14 @@ class TableScore(InputScore):
     def sample(self, count: int, seed: int) -> Any:
         """Draw rows from the density, a ``pyarrow.Table``.
 
-        The density of dequantized codes, flags and integers has tails beyond those that exist; such rows are drawn again.
+        The density of dequantized codes, flags, integers and times has tails beyond those that exist; such rows are drawn again.
 
         Raises:
-            ConfigError: if there is no density.
+            ConfigError: if there is no density, or ``count`` is not a positive integer.
             TrainingError: if hardly a row can be decoded.
         """
         density = self._density()
+        check_integer("count", count)
         generator = torch.Generator().manual_seed(seed)
         accepted: list[np.ndarray] = []
         while sum(map(len, accepted)) < count:

@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from pushforward.distributions.base import Distribution
 from pushforward.errors import InputError
 from pushforward.numerics import bound_square, is_eager, split_infinite, sum_event
-from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.numerics.checks import check_integer, check_positive, check_seed
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, check_event
 
@@ -62,6 +62,7 @@ class KernelDensity(Distribution):
         self, features: int | Shape, points: int = 2000, bandwidth: float | None = None, seed: int = 0
     ) -> None:
         check_integer("points", points)
+        check_seed(seed)
         check_positive("bandwidth", bandwidth, optional=True)
         super().__init__(features)
         self.features, self.points, self.bandwidth, self.seed = features, points, bandwidth, seed

@@ -9,7 +9,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
-from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.numerics.checks import check_integer, check_positive, check_seed
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, check_event
 
@@ -49,7 +49,7 @@ class GaussianMixture(Distribution):
         size = (components, *self.shape)
         loc = torch.empty(size)
         if not loc.is_meta:  # loading a file builds the model without memory first
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(check_seed(seed))
             loc.copy_(math.sqrt(0.5) * torch.randn(size, generator=generator, device="cpu"))
         self.loc = nn.Parameter(loc)
         self.log_scale = nn.Parameter(torch.full(size, 0.5 * math.log(0.5)))

@@ -14,7 +14,7 @@ from pushforward.networks.pixelcnn import GatedPixelCNN
 from pushforward.networks.pixelcnn_plusplus import PixelCNNPlusPlus
 from pushforward.networks.pixelcnn_plusplus_sampler import PixelCNNPlusPlusSampler
 from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
-from pushforward.numerics import check_choice, may_check_values, split_infinite, sum_event
+from pushforward.numerics import check_choice, check_integer, may_check_values, split_infinite, sum_event
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, check_context, check_event
 from pushforward.transforms.stochastic.discrete_likelihoods import CategoricalLikelihood
@@ -82,6 +82,7 @@ class PixelCNN(Distribution):
                 f"PixelCNN is a distribution of images, so shape must be (channels, height, width); got {shape!r}."
             )
         channels, height, width = self.shape
+        check_integer("scales", scales)
         self.likelihood = check_likelihood(likelihood or CategoricalLikelihood())
         self.network, self.filters, self.layers = network, filters, layers
         self.kernel_size, self.first_kernel_size = kernel_size, first_kernel_size

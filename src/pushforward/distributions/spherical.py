@@ -113,8 +113,9 @@ class VonMisesFisher(Distribution):
             raise ConfigError(
                 f"VonMisesFisher is a distribution on the sphere in R^3, so features must be 3; got {features!r}."
             )
-        if len(mean) != 3 or not all(math.isfinite(m) for m in mean) or not any(mean):
-            raise ConfigError(f"mean must be three finite numbers that are not all 0; got {mean!r}.")
+        numbers = mean if isinstance(mean, (tuple, list)) else ()
+        if len(numbers) != 3 or not any(check_number("mean", m, -math.inf, math.inf) for m in numbers):
+            raise ConfigError(f"mean must be three finite numbers that are not all 0; got {mean!r:.80}.")
         check_number("concentration", concentration, _FLATTEST, _SHARPEST, closed="both")
         super().__init__(3)
         self.features, self.mean, self.concentration, self.trainable = 3, tuple(mean), concentration, trainable

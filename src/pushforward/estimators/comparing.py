@@ -22,6 +22,7 @@ from pushforward.estimators.network_guard import NetworkGuard
 from pushforward.estimators.network_reporting import one_input, shown_input
 from pushforward.estimators.reported_rows import Kept, ReportOptions, rows_of
 from pushforward.estimators.reporting import parts_in_memory, row_parts
+from pushforward.numerics.checks import check_integer
 from pushforward.report.checks import LEVEL
 from pushforward.report.collected import Shown
 from pushforward.report.comparison import Comparison, PairedRows
@@ -45,7 +46,7 @@ def compare_guards(
         values: whether to show the cells that are reasons.
 
     Raises:
-        ConfigError: for guards of different kinds of data.
+        ConfigError: for anything but two guards of the same kind of data, or a negative ``shown``.
         InputError: for rows that do not fit both guards, or no rows.
 
     Example:
@@ -57,6 +58,7 @@ def compare_guards(
         >>> found.to_dict()["only_b"]  # the same score with a smaller rate
         0
     """
+    _check_guards(a, b)
     if isinstance(a, NetworkGuard):
         # Each guard finds columns by its own names, and reads arrays in the type of its own network.
         by_itself = isinstance(X, np.ndarray) or names_of(X) is not None
@@ -91,6 +93,8 @@ def compare_parts(
         ConfigError: for guards of different kinds of data.
         InputError: for rows that do not fit both guards, or no rows.
     """
+    _check_guards(a, b)
+    check_integer("shown", shown, 0)
     sides = (_side_of(a), _side_of(b))
     if sides[0].reads != sides[1].reads:
         raise ConfigError(f"A reads {sides[0].reads} and B reads {sides[1].reads}: there are no rows for both.")
@@ -174,6 +178,12 @@ class _Inputs(_Side):
 
     def entries(self, shown: Sequence[Shown], values: bool) -> list[dict[str, Any]]:
         return [shown_input(self.guard, row, ReportOptions(values=False), "alarm", {}) for row in shown]
+
+
+def _check_guards(*guards: Any) -> None:
+    for name, guard in zip("AB", guards, strict=True):
+        if not isinstance(guard, (Guard, NetworkGuard)):
+            raise ConfigError(f"{name} must be a fitted Guard or NetworkGuard; got {type(guard).__name__}.")
 
 
 def _side_of(guard: Guard | NetworkGuard) -> _Side:

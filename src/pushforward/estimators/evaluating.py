@@ -143,6 +143,8 @@ def anomalous_rows(y: Any, anomaly: Any = None) -> tuple[np.ndarray, np.ndarray]
         raise InputError(
             "y must have one label for each row: a number, a flag or a text, and not lists or other containers."
         ) from None
+    if anomaly is not None and np.ndim(anomaly):
+        raise InputError(f"anomaly must be one label; got {anomaly!r:.80}.")
     if anomaly is not None:
         chosen = {value for value in distinct if _same(value, anomaly)}
         if not chosen:

@@ -96,7 +96,7 @@ class ImputeGraph(Part):
             news = (news & ~self.constant) | (self.constant & ~same)  # ONNX Runtime has no Where for bool
         filled = torch.where(missing | news, self.fills, encoded)
         matrix = filled.index_select(1, self.kept)
-        far = infinite(matrix).any(1)
+        far = (infinite(encoded) & ~self.coded).any(1)
         matrix = torch.where(infinite(matrix), 0.0, matrix)
         parts = [matrix]
         if self._has_flags:

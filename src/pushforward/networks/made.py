@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.activations import replace
 from pushforward.networks.masked import MaskedLinear
 from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
-from pushforward.numerics.checks import check_integer, check_widths
+from pushforward.numerics.checks import check_indices, check_integer, check_widths
 from pushforward.registry import register
 
 __all__ = ["MADE"]
@@ -84,9 +84,7 @@ class MADE(nn.Module):
         self.features, self.outputs = check_integer("features", features), check_integer("outputs", outputs)
         self.context = check_integer("context", context, 0)
         self.hidden = check_widths("hidden", hidden, equal=residual)
-        self.order = None if order is None else tuple(order)
-        if self.order is not None and sorted(self.order) != list(range(features)):
-            raise ConfigError(f"order must contain each of 0, ..., {features - 1} once; got {order!r}.")
+        self.order = None if order is None else check_indices("order", order, features, every=True)
         self.residual, self.activation, self.dropout = residual, activation, dropout
         self.input_bound, self.output_gain, self.copies = input_bound, output_gain, copies
         check_options(dropout, input_bound)

@@ -1,6 +1,14 @@
 """Numerical guards: bounds, stable functions, roots, Jacobians, noise of rows, seeds, long sums, checks of arguments and of tracing."""
 
-from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive, check_widths
+from pushforward.numerics.checks import (
+    check_choice,
+    check_indices,
+    check_integer,
+    check_number,
+    check_positive,
+    check_seed,
+    check_widths,
+)
 from pushforward.numerics.clamp import (
     bound_input,
     bound_square,
@@ -47,9 +55,11 @@ __all__ = [
     "bound_square",
     "cast_finite",
     "check_choice",
+    "check_indices",
     "check_integer",
     "check_number",
     "check_positive",
+    "check_seed",
     "check_widths",
     "constant",
     "contraction_root",

@@ -9,7 +9,16 @@ from typing import Any, Literal
 
 from pushforward.errors import ConfigError
 
-__all__ = ["check_choice", "check_integer", "check_number", "check_positive", "check_widths", "is_integer"]
+__all__ = [
+    "check_choice",
+    "check_indices",
+    "check_integer",
+    "check_number",
+    "check_positive",
+    "check_seed",
+    "check_widths",
+    "is_integer",
+]
 
 
 def check_integer(
@@ -118,6 +127,35 @@ def check_widths(name: str, value: Any, *, equal: bool = False) -> tuple[int, ..
             f"{name} must be widths that are all equal, such as (128, 128), in a residual network; got {value!r}."
         )
     return tuple(int(width) for width in widths)
+
+
+def check_indices(name: str, value: Any, size: int, *, every: bool = False) -> tuple[int, ...]:
+    """Distinct indices below ``size``, as a tuple; ``every`` for a permutation of all of them.
+
+    Raises:
+        ConfigError: naming the argument.
+
+    >>> check_indices("order", [1, 0], 2, every=True)
+    (1, 0)
+    """
+    chosen = tuple(value) if isinstance(value, (tuple, list, range)) else (-1,)
+    if not all(is_integer(i) and 0 <= i < size for i in chosen) or len(set(chosen)) != len(chosen):
+        raise ConfigError(f"{name} must contain distinct indices in 0, ..., {size - 1}; got {value!r:.80}.")
+    if every and len(chosen) != size:
+        raise ConfigError(f"{name} must contain each of 0, ..., {size - 1} exactly once; got {value!r:.80}.")
+    return tuple(int(i) for i in chosen)
+
+
+def check_seed(seed: Any, name: str = "seed") -> int:
+    """A seed, any integer, as a number that all generators take: from 0 to 2^64 - 1.
+
+    Raises:
+        ConfigError: naming the argument.
+
+    >>> check_seed(-1) == 2**64 - 1
+    True
+    """
+    return int(check_integer(name, seed, None)) % 2**64
 
 
 def is_integer(value: Any) -> bool:

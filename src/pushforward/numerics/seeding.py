@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from pushforward.numerics.checks import check_seed
+
 __all__ = ["seeded"]
 
 
@@ -27,7 +29,7 @@ def seeded(seed: int) -> Iterator[None]:
     )  # only then the devices have a state to keep; asking for more would start the driver
     try:
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if started else []):
-            torch.manual_seed(seed)
+            torch.manual_seed(check_seed(seed))
             yield
     finally:
         if not started and torch.backends.cuda.is_built():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pushforward.detection.column_drift import DISTANCE, SIGNIFICANCE, ColumnDrift
+from pushforward.errors import ConfigError
 from pushforward.report.checks import LEVEL, alarm_tail, run_checks
 from pushforward.report.collected import Collected, Group
 from pushforward.report.document import Report
@@ -32,7 +33,7 @@ class Subject:
 
     Attributes:
         title: of the page.
-        guard: facts about the guard.
+        guard: facts about the guard in the form of a report, ``guard.report(x).to_dict()["guard"]``.
         data: facts about the rows, such as their source.
         alpha: promised rate.
         guarantee: "marginal" or "pac".
@@ -94,6 +95,9 @@ def assemble(
         classes: result of the check "classes".
         examples: values of columns that no training row had.
 
+    Raises:
+        ConfigError: if ``collected`` has no group of calibration rows.
+
     Example:
         >>> import numpy as np, pushforward as pf
         >>> rng = np.random.default_rng(0)
@@ -103,6 +107,8 @@ def assemble(
         Report(100 rows, 0 of 6 checks failed)
     """
     groups = list(collected.groups.values())
+    if not groups:
+        raise ConfigError("a report needs at least one group: Collected({key: (name, calibrator, level)}).")
     uniformity = [(group, group.uniformity()) for group in groups]
     columns = [tally.compare(len(collected.tallies)) for tally in collected.tallies]
     checks = run_checks(

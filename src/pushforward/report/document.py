@@ -64,12 +64,13 @@ class Report:
         """The checks that failed."""
         return tuple(check for check in self.checks if not check.passed)
 
-    def failed(self, names: Sequence[str]) -> tuple[Check, ...]:
-        """Those of the named checks that failed; "any" names all.
+    def failed(self, names: str | Sequence[str]) -> tuple[Check, ...]:
+        """Those of the named checks that failed, of one name or several; "any" names all.
 
         Raises:
             ConfigError: for a name that no check has.
         """
+        names = [names] if isinstance(names, str) else names
         unknown = [name for name in names if name not in CHECKS and name != "any"]
         if unknown:
             raise ConfigError(f"there is no check {unknown[0]!r}; the checks are any, {', '.join(CHECKS)}.")

@@ -12,7 +12,9 @@ import numpy as np
 
 from pushforward.detection import auroc, average_precision, bootstrap_interval, realized_interval
 from pushforward.detection.proportion import exact_interval
+from pushforward.detection.validation import score_array
 from pushforward.errors import InputError
+from pushforward.numerics.checks import check_number
 from pushforward.report.text import figure, percent, plural
 
 __all__ = ["Estimate", "Evaluation", "Proportion", "evaluate_scores"]
@@ -173,10 +175,19 @@ def evaluate_scores(
         notes: what is known about the rows already.
 
     Raises:
-        InputError: for no rows, or NaN scores.
+        InputError: for no rows, NaN scores, or ``alarm`` and ``anomalous`` that are not boolean or not of this length.
+        ConfigError: for a rate outside (0, 1).
     """
+    scores = score_array(scores, "the scores", may_be_empty=True)
+    check_number("alpha", alpha, 0, 1)
     if not len(scores):
         raise InputError("there are no rows with a label to evaluate.")
+    alarm, anomalous = np.asarray(alarm), np.asarray(anomalous)
+    for name, values in (("alarm", alarm), ("anomalous", anomalous)):
+        if values.dtype != bool or values.shape != scores.shape:
+            raise InputError(
+                f"{name} must be boolean, one for each of the {len(scores)} scores; got {values.dtype} of shape {values.shape}."
+            )
     normal, odd = scores[~anomalous], scores[anomalous]
     areas: list[Estimate | None] = [None, None]
     if len(normal) and len(odd):

@@ -32,6 +32,7 @@ class _Limits:
     alarms: int = 1000
     cells: int = 60
     pictures: int = 1000
+    notes: int = 1000
 
 
 def render(content: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:

@@ -115,7 +115,8 @@ class SphereCoupling(SphereTransform):
         self, features: int = 4, *, bins: int = 8, hidden: tuple[int, ...] = (64, 64), context: int = 0
     ) -> None:
         super().__init__(features)
-        if vector_width(features, "SphereCoupling") < 3:
+        features = vector_width(features, "SphereCoupling")
+        if features < 3:
             raise ConfigError(f"features of SphereCoupling must be at least 3; got {features!r}.")
         self.features, self.bins, self.hidden = features, bins, check_widths("hidden", hidden)
         self.context = check_integer("context", context, 0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_seed
 from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["PerFeature", "image_shape", "per_feature", "seeded_normal", "vector_width"]
@@ -64,5 +65,5 @@ def seeded_normal(*shape: int, seed: int) -> Tensor:
     """Standard normal numbers that depend on the seed alone; uninitialized on the meta device."""
     tensor = torch.empty(shape)
     if not tensor.is_meta:
-        tensor.copy_(torch.randn(shape, generator=torch.Generator("cpu").manual_seed(int(seed)), device="cpu"))
+        tensor.copy_(torch.randn(shape, generator=torch.Generator("cpu").manual_seed(check_seed(seed)), device="cpu"))
     return tensor

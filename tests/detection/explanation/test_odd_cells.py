@@ -14,7 +14,7 @@ import pushforward as pf
 from pushforward.data.arrow import object_column
 from pushforward.data.cells import flag_cells
 from pushforward.data.text import parse_numbers
-from pushforward.errors import InputError, SchemaError
+from pushforward.errors import ConfigError, InputError, SchemaError
 
 RNG = np.random.default_rng(0)
 
@@ -198,3 +198,35 @@ def test_the_p_value_of_an_instant_is_that_of_its_place_in_the_calendar() -> Non
     assert (usual < 0.05).mean() < 0.05 + 4 * np.sqrt(
         0.05 * 0.95 / 400
     )  # the smallest of five times five is no more often small
+
+
+@pytest.mark.filterwarnings("ignore::pushforward.errors.SchemaWarning")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_infinite_number_in_a_constant_column_is_infinitely_far(compiled: bool) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    x[:, 2] = 3.5
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x)
+    guard = guard.compile() if compiled else guard
+    rows = [[0.0, 0.0, np.inf], [0.0, 0.0, -np.inf], [0.0, 0.0, 4.0], [0.0, 0.0, 3.5]]
+    assert np.isinf(guard.score_samples(rows)).tolist() == [True, True, False, False]
+    reason = guard.explain(rows).reasons(0)[0]
+    assert (reason.column, reason.kind, reason.excess) == ("x2", "infinite", np.inf)
+    assert 0 < reason.p_value < 0.01
+
+
+def test_new_cells_are_first_in_guards_of_few_rows_too() -> None:
+    x = np.random.default_rng(0).normal(size=(15, 3))
+    guard = pf.Guard(alpha=0.4, effort="fast", random_state=0).fit(x)
+    with pytest.warns(pf.errors.SchemaWarning):
+        assert guard.explain([[np.nan, 0.0, 1e6]]).reasons()[0].kind == "new missing"
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.0, "3"])
+def test_the_number_of_reasons_is_a_positive_integer(k: Any) -> None:
+    found = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(np.random.default_rng(0).normal(size=(99, 2)))
+    explanation = found.explain([[0.0, 0.0]])
+    for call in (explanation.reasons, explanation.main_reasons, explanation.sentences, explanation.top):
+        with pytest.raises(ConfigError, match="k must be an integer of at least 1"):
+            call(0, k)
+    with pytest.raises(ConfigError, match=r"row 0\.5 cannot be explained"):
+        explanation.reasons(0.5)  # pyright: ignore[reportArgumentType]

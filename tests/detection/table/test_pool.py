@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pushforward.data import Schema
+from pushforward.data import Schema, as_table
 from pushforward.detection.table import EFFORTS, Pool, Sizes, fit_pool, fit_pool_in_time, pool_fit
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.pool_fit import weigh
 from pushforward.detection.table.yardstick import Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
+from pushforward.errors import ConfigError, InputError
 
 
 def pool_of(x: np.ndarray, **options) -> Pool:
@@ -243,3 +244,22 @@ def test_the_column_that_moved_is_the_reason(move: float) -> None:
         moved = usual.copy()
         moved[:, column] += move
         assert (pool.report_cells(moved).excess.argmax(1) == column).mean() > 0.9
+
+
+def test_a_matrix_that_is_none_of_the_features_is_refused():
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    schema = Schema.infer(as_table(x))
+    features = TableFeatures.fit(schema, x)
+    nan = np.where(np.arange(80).reshape(40, 2) == 3, np.nan, x)
+    for wrong, words in ((nan, "must be finite"), (x[:, :1], r"shape \(n, 2\)"), (x[:1], "two training rows")):
+        with pytest.raises(InputError, match=words):
+            fit_pool(features, wrong, sizes=EFFORTS["fast"])
+    pool = fit_pool(features, x, sizes=EFFORTS["fast"])
+    for wrong, words in ((nan, "must be finite"), (x[:, :1], r"shape \(n, 2\)")):
+        with pytest.raises(InputError, match=words):
+            pool.score(wrong)
+    for batch in (0, -1):
+        with pytest.raises(ConfigError, match="batch must be"):
+            pool.score(x, batch=batch)
+    with pytest.raises(ConfigError, match="seconds must be positive"):
+        fit_pool_in_time(features, x, float("nan"))

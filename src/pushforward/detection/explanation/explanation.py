@@ -10,6 +10,7 @@ import numpy as np
 
 from pushforward.detection.explanation.evidence import Evidence
 from pushforward.detection.explanation.reason import (
+    CELL_KINDS,
     USUAL,
     Reason,
     sentence,
@@ -20,6 +21,7 @@ from pushforward.detection.explanation.reason import (
 )
 from pushforward.display import card, table
 from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_integer, is_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,11 +67,15 @@ class Explanation:
 
         Cells that no training row has (categories, missing cells, constants, infinities) are before the others, but for new
         categories of a column of which more than a twentieth of the rows has new ones.
+
+        Raises:
+            ConfigError: for a row that does not exist, or a k that is not a positive integer.
         """
-        row = self._row(row)
+        row, k = self._row(row), check_integer("k", k, optional=True)
         seen = np.zeros(len(self.names), dtype=bool)
         if self.evidence is not None:
-            seen = ~self.evidence.is_new(row) | (self.evidence.p_value[row] > 1 - USUAL)
+            categories = self.evidence.kind[row] == CELL_KINDS.index("new category")
+            seen = ~self.evidence.is_new(row) | (categories & (self.evidence.p_value[row] > 1 - USUAL))
         return np.lexsort((-self.nats[row], seen))[:k]
 
     def top(self, row: int = 0, k: int = 3) -> list[tuple[str, float]]:
@@ -80,7 +86,7 @@ class Explanation:
         """The k most unusual columns of a row, the most unusual first; all of them for None.
 
         Raises:
-            ConfigError: for a row that does not exist.
+            ConfigError: for a row that does not exist, or a k that is not a positive integer.
         """
         row = self._row(row)
         return [self._reason(row, int(column)) for column in self.order(row, k)]
@@ -142,7 +148,9 @@ class Explanation:
         }  # fmt: skip
         records = []
         for rank, reason in self._ranked(k):
-            far = {"excess": reason.excess, "value": reason.value} if reason.kind == "infinite" else {}  # not in JSON
+            far = {"excess": reason.excess} | (
+                {"value": reason.value} if reason.kind == "infinite" else {}
+            )  # not in JSON
             records.append({"row": reason.row, "rank": rank} | reason.to_record() | far)
         texts = {name for name, kind in types.items() if kind == pa.string()}
         columns = {
@@ -203,8 +211,8 @@ class Explanation:
         return card("Explanation", (), table(("row", "column", "excess, nats", "reason"), cells) + more)
 
     def _row(self, row: int) -> int:
-        if not -len(self) <= row < len(self):
-            raise ConfigError(f"there are {len(self)} rows, so row {row} cannot be explained.")
+        if not is_integer(row) or not -len(self) <= row < len(self):
+            raise ConfigError(f"there are {len(self)} rows, so row {row!r} cannot be explained.")
         return int(row) % len(self)
 
     def _reason(self, row: int, column: int) -> Reason:

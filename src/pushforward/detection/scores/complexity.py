@@ -14,7 +14,7 @@ from pushforward.detection.scores.model_outputs import check_model, finite_refer
 from pushforward.detection.scores.two_sided import two_sided
 from pushforward.errors import KindError
 from pushforward.models import Model
-from pushforward.numerics.checks import check_choice
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 
 __all__ = ["InputComplexity"]
@@ -65,6 +65,7 @@ class InputComplexity(Score):
         super().__init__()
         check_choice("form", form, ("fixed", "fitted"))
         check_model(model, "InputComplexity")
+        check_integer("samples", samples)
         if form == "fixed" and model.measure.name != "Counting":
             raise KindError(
                 f"a code length is comparable with a probability of 8-bit images, and this model is a density on "

@@ -17,7 +17,7 @@ from pushforward.detection.scores.two_sided import two_sided
 from pushforward.errors import ConfigError, KindError, KindWarning
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.numerics import logmeanexp
-from pushforward.numerics.checks import check_choice, check_positive
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Chain
 
@@ -59,7 +59,7 @@ class EnsembleScore(Score):
 
     def __init__(self, *models: Model | Ensemble, samples: int = 1) -> None:
         super().__init__()
-        self.models, self.samples = nn.ModuleList(models), samples
+        self.models, self.samples = nn.ModuleList(models), check_integer("samples", samples)
         members = self._members()
         if len(members) < 2:
             raise ConfigError(

@@ -54,6 +54,7 @@ class HierarchicalRatio(Score):
     def __init__(self, model: Model, k: int = 1, samples: int = 1) -> None:
         super().__init__()
         check_model(model, "HierarchicalRatio", context=False)
+        check_integer("samples", samples)
         latents = sum(isinstance(part, Variational) for part in model.chain)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k < latents:
             raise ConfigError(

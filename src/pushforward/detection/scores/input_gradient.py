@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.base import Need, Score
+from pushforward.detection.scores.model_outputs import check_model
 from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
 from pushforward.models import Model
 from pushforward.registry import register
@@ -39,7 +40,7 @@ class InputGradientNorm(Score):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.model = check_model(model, type(self).__name__)
 
     def _score(self, x: Tensor) -> Tensor:
         inner = WithoutPreprocessing(self.model)

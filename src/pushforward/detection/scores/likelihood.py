@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from pushforward.detection.scores.base import Score
+from pushforward.detection.scores.model_outputs import check_model
 from pushforward.models import Model
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
 __all__ = ["Likelihood"]
@@ -31,7 +33,7 @@ class Likelihood(Score):
 
     def __init__(self, model: Model, samples: int = 1) -> None:
         super().__init__()
-        self.model, self.samples = model, samples
+        self.model, self.samples = check_model(model, type(self).__name__), check_integer("samples", samples)
 
     def _score(self, x: Tensor) -> Tensor:
         return -self.model.evaluate(x, samples=self.samples).value

@@ -27,7 +27,9 @@ class LikelihoodRegret(Score):
     Amit 2020, "Likelihood regret", arXiv 2003.02977, eq. 6).
 
     The encoder is trained on inputs like the training data; on other inputs its posterior is far from the optimum for the
-    decoder. L is the importance-weighted bound with ``samples`` draws, and the same noise is used before and after.
+    decoder. L is the importance-weighted bound with ``samples`` draws, and the same noise is used before and after. The rounding
+    error of the bound, |L| times the spacing of the model's float type, is added: so a row too far away for an exact
+    difference has no small score. That of an ordinary row can be slightly negative, because L is an estimate.
 
     ``refit="latent"`` optimizes the mean and log-scale of z (of the posterior's initial normal, if it has a flow) for all rows
     in parallel. ``refit="encoder"`` is the method of the paper: it optimizes a copy of the encoder for each row, and is slow.
@@ -97,7 +99,8 @@ class LikelihoodRegret(Score):
             better = torch.cat(fitted)
         old, new = self._bound(last, y, inferred), self._bound(last, y, better)
         impossible = torch.isneginf(total + old)
-        return torch.where(impossible, math.inf, torch.where(impossible, 0.0, new) - torch.where(impossible, 0.0, old))
+        new, old = (torch.where(impossible, 0.0, bound) for bound in (new, old))
+        return torch.where(impossible, math.inf, new - old + torch.finfo(y.dtype).eps * old.abs())
 
     def _refit_latent(self, last: Variational, y: Tensor, inferred: Tensor) -> Tensor:
         with differentiable(inferred) as free:

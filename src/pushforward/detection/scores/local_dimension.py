@@ -11,13 +11,14 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Need, Score, Statistic
+from pushforward.detection.scores.model_outputs import check_model
 from pushforward.detection.scores.score_typicality import p_above
 from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
 from pushforward.distributions import Normal
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind
 from pushforward.models import Model
-from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
 
 __all__ = ["DualThreshold", "LocalDimension", "local_pca_dimension"]
@@ -66,6 +67,7 @@ class LocalDimension(Statistic):
         self, model: Model, scale: float | None = None, smooth: bool = False, rows: int = 128, neighbors: int = 100
     ) -> None:
         super().__init__()
+        check_model(model, type(self).__name__)
         if not _bijective(WithoutPreprocessing(model)):
             raise KindError(
                 f"{type(model).__name__} is not a bijection after its preprocessing, so it has no square Jacobian: use a flow."
@@ -169,6 +171,7 @@ class DualThreshold(Score):
         self, model: Model, scale: float | None = None, smooth: bool = False, rows: int = 128, neighbors: int = 100
     ) -> None:
         super().__init__()
+        check_model(model, type(self).__name__)
         self.model, self.scale, self.smooth, self.rows, self.neighbors = model, scale, smooth, rows, neighbors
         self.dimension = LocalDimension(model, scale, smooth, rows, neighbors)
         self.declare(surprise=1, flatness=1)
@@ -199,7 +202,8 @@ def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, f
         fraction: smallest variance that counts, as a fraction of the largest.
 
     Raises:
-        InputError: for fewer than three rows.
+        InputError: for fewer than three rows, or values that are not finite.
+        ConfigError: for another argument out of its range.
 
     Example:
         >>> import torch
@@ -208,8 +212,11 @@ def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, f
         >>> local_pca_dimension(torch.cat((t, 2 * t, -t), 1), neighbors=20)
         1.0
     """
-    if len(rows) < 3:
-        raise InputError(f"local_pca_dimension needs at least three rows; got {len(rows)}.")
+    check_integer("neighbors", neighbors)
+    check_integer("points", points)
+    check_number("fraction", fraction, 0, 1)
+    if not isinstance(rows, Tensor) or rows.dim() != 2 or len(rows) < 3 or not torch.isfinite(rows).all():
+        raise InputError("local_pca_dimension needs at least three rows of finite numbers, a tensor of shape (n, D).")
     rows, counts = rows.double(), []
     for point in rows[:points]:
         near = (rows - point).square().sum(1).topk(min(neighbors, len(rows) - 1) + 1, largest=False).indices

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.base import Need, Score
+from pushforward.detection.scores.model_outputs import check_model
 from pushforward.errors import KindError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -37,7 +38,7 @@ class ManifoldDistance(Score):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.model = check_model(model, type(self).__name__)
 
     def _score(self, x: Tensor) -> Tensor:
         return density_and_residual(self.model, x)[1]
@@ -74,7 +75,7 @@ class DensityAndDistance(Score):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.model = check_model(model, type(self).__name__)
         self.declare(center=1, scale=1, floor=1)
 
     def _learn(self, reference: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Need, Score
+from pushforward.detection.scores.model_outputs import check_model
 from pushforward.errors import KindError
 from pushforward.models import Model
 from pushforward.numerics.checks import check_choice
@@ -52,6 +53,7 @@ class ManifoldLikelihood(Score):
 
     def __init__(self, model: Model, use: str = "both") -> None:
         super().__init__()
+        check_model(model, type(self).__name__)
         if model.measure.name != "Manifold":
             raise KindError(
                 f"{type(model).__name__} is a density on {model.measure}, not on a manifold: use the score Likelihood."

@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward.detection.batching import by_batches
 from pushforward.detection.sample_gradients import sample_gradients
 from pushforward.detection.scores.base import Need, Score, Statistic
+from pushforward.detection.scores.model_outputs import check_model
 from pushforward.detection.without_preprocessing import WithoutPreprocessing
 from pushforward.errors import ConfigError
 from pushforward.models import Model
@@ -53,7 +54,7 @@ class ParameterGradients(Statistic):
 
     def __init__(self, model: Model, groups: int | None = None) -> None:
         super().__init__()
-        self.model, self.groups = model, groups
+        self.model, self.groups = check_model(model, type(self).__name__), groups
         count = len(_tensors(model))
         if count == 0:
             raise ConfigError(
@@ -106,7 +107,7 @@ class LayerGradients(Score):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.model = check_model(model, type(self).__name__)
         self.declare(mean=1, std=1)
 
     def _learn(self, reference: Tensor) -> None:
@@ -154,7 +155,7 @@ class FisherScore(Score):
     def __init__(self, model: Model, damping: float = 1e-8) -> None:
         super().__init__()
         check_positive("damping", damping)
-        self.model, self.damping = model, damping
+        self.model, self.damping = check_model(model, type(self).__name__), damping
         self.declare(fisher=1)
 
     def _learn(self, reference: Tensor) -> None:

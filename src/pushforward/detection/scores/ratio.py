@@ -101,7 +101,8 @@ class LikelihoodRatio(Score):
     def __init__(self, foreground: Model, background: Model, samples: int = 1) -> None:
         super().__init__()
         check_pair(foreground, background, "LikelihoodRatio")
-        self.foreground, self.background, self.samples = foreground, background, samples
+        self.foreground, self.background = foreground, background
+        self.samples = check_integer("samples", samples)
 
     def _score(self, x: Tensor) -> Tensor:
         own = log_likelihood(self.foreground, x, self.samples)

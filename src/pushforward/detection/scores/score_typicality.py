@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Need, Score
+from pushforward.detection.scores.model_outputs import check_model
 from pushforward.detection.scores.parameter_gradients import FisherScore
 from pushforward.errors import InputError
 from pushforward.models import Model
@@ -58,7 +59,7 @@ class ScoreTypicality(Score):
     def __init__(self, model: Model, damping: float = 1e-8) -> None:
         super().__init__()
         self.damping = damping
-        self.model = model
+        self.model = check_model(model, type(self).__name__)
         self.test = FisherScore(model, damping)
         self.declare(entropy=0, deviations=1, norms=1)
 

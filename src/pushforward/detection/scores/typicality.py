@@ -9,7 +9,7 @@ from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.model_outputs import check_model, finite_reference, log_likelihood
 from pushforward.detection.scores.two_sided import two_sided
 from pushforward.models import Model
-from pushforward.numerics.checks import check_choice
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 
 __all__ = ["Typicality"]
@@ -45,7 +45,7 @@ class Typicality(Score):
     def __init__(self, model: Model, form: str = "absolute", samples: int = 1) -> None:
         super().__init__()
         check_choice("form", form, ("absolute", "two-sided"))
-        self.model, self.form, self.samples = check_model(model, "Typicality"), form, samples
+        self.model, self.form, self.samples = check_model(model, "Typicality"), form, check_integer("samples", samples)
         self.declare(reference=1)
 
     reference: Tensor

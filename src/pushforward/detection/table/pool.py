@@ -21,7 +21,8 @@ from pushforward.detection.table.reasons import Reasons
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.tails import Tails
-from pushforward.errors import StorageError, in_words
+from pushforward.errors import InputError, StorageError, in_words
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["Pool"]
 
@@ -88,7 +89,13 @@ class Pool:
             matrix: ``(n, w)``, finite.
             batch: rows are scored in batches of this size, and copies of a row fill up the last one, since products of
                 other sizes round differently; None for all rows at once.
+
+        Raises:
+            InputError: for a matrix of another width, or one that is not finite.
+            ConfigError: for a batch that is not a positive integer.
         """
+        check_matrix(matrix, len(self.coordinates.kind))
+        check_integer("batch", batch, optional=True)
         if not len(matrix):
             return np.zeros(0)
         if batch is None:
@@ -238,3 +245,15 @@ def _width(part: Neighbors | Linear | Tails | Mixture) -> int:
     if isinstance(part, Neighbors):
         return part.reference.shape[1]
     return part.values.shape[1] if isinstance(part, Tails) else len(part.mean)
+
+
+def check_matrix(matrix: Any, width: int) -> None:
+    """Refuse anything but a feature matrix of finite numbers, ``(n, width)``.
+
+    Raises:
+        InputError: with what it is instead.
+    """
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.shape[1] != width:
+        raise InputError(f"a feature matrix must have the shape (n, {width}); got {np.shape(matrix)}.")
+    if not np.isfinite(matrix).all():
+        raise InputError("a feature matrix must be finite: TableFeatures.impute makes one of encoded rows.")

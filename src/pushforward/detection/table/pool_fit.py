@@ -17,12 +17,14 @@ from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.made_rows import draw_rows
 from pushforward.detection.table.neighbors import Neighbors, neighbors_of
-from pushforward.detection.table.pool import Pool
+from pushforward.detection.table.pool import Pool, check_matrix
 from pushforward.detection.table.reasons import Reasons, rows_to_store
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
+from pushforward.errors import InputError
+from pushforward.numerics.checks import check_positive
 from pushforward.numerics.threads import one_thread
 
 __all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time", "weigh"]
@@ -109,7 +111,7 @@ def fit_pool(
     A statistic of K neighbors takes part where there are at least 2 K reference rows, because it is not local otherwise. A
     training row's own value is found without it: neighbors leave it out, and the other statistics are fitted on the
     three quarters of the rows that do not contain it. Neighbors of a mix leave out its parents. With fewer than eight
-    rows there are no mixes, and the score is the distance to the nearest row.
+    rows there are no mixes, and the score is the distance to the nearest row, or without stored rows to their mean.
 
     Where every statistic finds mixes more usual than training rows, which then are like those of a normal distribution, the
     weights are those for crosses, if a statistic tells these. Mixes would give the largest weights to what knows least.
@@ -125,6 +127,9 @@ def fit_pool(
             otherwise have half of the weight (:func:`weigh`).
         note: called with the name of each phase.
 
+    Raises:
+        InputError: for a matrix of another width than that of the features, with fewer than two rows, or not finite.
+
     Example:
         >>> import numpy as np, pushforward as pf
         >>> from pushforward.detection.table import EFFORTS, fit_pool
@@ -137,6 +142,9 @@ def fit_pool(
         >>> pool.score(encoded[:3]).shape
         (3,)
     """
+    check_matrix(matrix, len(features.owners))
+    if len(matrix) < 2:
+        raise InputError(f"a pool needs at least two training rows; got {len(matrix)}.")
     with one_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
         return _fit(features, matrix, sizes, seed, store_rows, robust, note)
 
@@ -249,6 +257,10 @@ def fit_pool_in_time(
         robust: as in :func:`fit_pool`.
         note: called with the name of each phase.
 
+    Raises:
+        ConfigError: for a time limit that is not positive.
+        InputError: as :func:`fit_pool`.
+
     Example:
         >>> import numpy as np, pushforward as pf
         >>> from pushforward.detection.table import EFFORTS, fit_pool_in_time
@@ -261,7 +273,7 @@ def fit_pool_in_time(
         >>> pool.score(encoded[:3]).shape
         (3,)
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + check_positive("seconds", seconds)
     pool, last, took = None, None, 0.0
     for rung in (*(each for each in _LADDER if each.reference < sizes.reference), sizes):
         if last is not None:

@@ -18,8 +18,9 @@ _ROUNDING = 1e-6  # in units of a coordinate's spread: smaller distances are rou
 class TailScale(Arrays):
     """-log tail probability of one statistic, from its values on training rows that did not take part in it.
 
-    Up to the 90th percentile u it is -log of the fraction of values that are at least as large. Beyond it is
-    -log(0.1) + (s - u) / b, the tail of an exponential distribution with the mean excess b, so it grows without bound.
+    Up to the 90th percentile u it is -log of the fraction of values that are at least as large. Beyond it is -log of the
+    fraction above u (0.1 without ties), plus (s - u) / b: the tail of an exponential distribution with the mean excess b,
+    so it grows without bound.
 
     Args:
         values: ascending, ``(n,)``, on the logarithmic scale if there is a floor.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pushforward.detection.two_sample.base import Array, BatchTest, rows_of
 from pushforward.errors import InputError
-from pushforward.numerics.checks import check_positive
+from pushforward.numerics.checks import check_integer, check_positive, check_seed
 
 __all__ = ["MMDTest", "median_distance", "mmd_squared"]
 
@@ -107,16 +107,22 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
 
     If most pairs are equal, as those of a column of many zeros, it is the median of the positive distances; 1 if there is none.
 
+    Raises:
+        InputError: for anything but finite numbers of shape ``(n, d)``.
+        ConfigError: for ``most`` below 1.
+
     Example:
         >>> import numpy as np
         >>> from pushforward.detection.two_sample import median_distance
         >>> median_distance(np.array([[0.0], [1.0], [2.0]]))
         1.0
     """
-    if len(rows) > most:
-        rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
-    if len(rows) < 2:
+    check_integer("most", most)
+    if np.shape(rows)[:1] in ((0,), (1,)):
         return 1.0
+    rows = rows_of(rows, "the rows")
+    if len(rows) > most:
+        rows = rows[np.random.default_rng(check_seed(seed)).choice(len(rows), most, replace=False)]
     rows = rows - rows.mean(0)  # avoids cancellation in squared distances
     squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]
     squares[squares < _EQUAL * (rows * rows).sum(1).max()] = 0.0  # rounding errors of equal rows
@@ -135,7 +141,7 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
 
     Raises:
         ConfigError: if the bandwidth is not a positive number.
-        InputError: for anything but tensors of these shapes.
+        InputError: for anything but tensors of these shapes, or values that are not finite.
 
     Example:
         >>> import torch
@@ -150,6 +156,8 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
             raise InputError(
                 f"{name} must be a tensor of rows; got {type(rows).__name__}: give torch.as_tensor({name})."
             )
+        if not torch.isfinite(rows.detach()).all():
+            raise InputError(f"{name} must be finite; it contains NaN or infinity.")
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise InputError(
             f"x and y must have the shapes (n, d) and (m, d), with at least one row; got {tuple(x.shape)} and {tuple(y.shape)}."

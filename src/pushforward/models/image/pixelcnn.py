@@ -77,6 +77,8 @@ class PixelCNN(Model):
         dropout: float = 0.0,
     ) -> None:
         check_choice("output", output, ("categorical", "logistic"))
+        check_integer("components", components)
+        check_integer("scales", scales)
         pixel = CategoricalLikelihood(levels) if output == "categorical" else LogisticLikelihood(levels, components)
         base = distributions.PixelCNN(
             shape, pixel, network=network, filters=filters, layers=layers, kernel_size=kernel_size,

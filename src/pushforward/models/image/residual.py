@@ -14,6 +14,7 @@ from pushforward.distributions import Normal
 from pushforward.models.base import Model
 from pushforward.models.image.building import check_image_shape, multi_scale, pixel_transforms
 from pushforward.models.vector.residual import residual_blocks
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Chain, ImageCoupling, InvertibleResidual, Squeeze, Transform
 from pushforward.transforms.base import Shape
@@ -60,6 +61,7 @@ class _ImageResidualModel(Model, ABC):
         def prior(out: Shape) -> list[Transform]:
             return [ImageCoupling(out, hidden=(), context=context)]
 
+        dense = check_widths("dense", dense)
         transforms = pixel_transforms(image, levels, alpha, dequantize)
         if standardize:
             transforms.append(ActNorm(image))
@@ -71,7 +73,7 @@ class _ImageResidualModel(Model, ABC):
         self.context, self.blocks, self.hidden, self.scales = context, blocks, tuple(hidden), scales
         self.coefficient, self.activation, self.actnorm, self.log_det = coefficient, activation, actnorm, log_det
         self.terms, self.probes, self.standardize = terms, probes, standardize
-        self.factor_out, self.dense, self.kernel_size = factor_out, tuple(dense), kernel_size
+        self.factor_out, self.dense, self.kernel_size = factor_out, dense, kernel_size
         self.levels, self.alpha, self.dequantize = levels, alpha, dequantize
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from pushforward.models.flow import Flow
 from pushforward.models.image.building import pixel_transforms
 from pushforward.models.latent.vae import posterior_flow, prior_distribution
 from pushforward.numerics import RunningMean
-from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.numerics.checks import check_choice, check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Autoencode, Chain, LinearAutoencode, Standardize, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -93,8 +95,10 @@ class AEF(Model):
         if form == "linear" and dequantize != "uniform":
             raise ConfigError(f"form='linear' needs dequantize='uniform'; got {dequantize!r}.")
         check_integer("latent", latent)
-        flow = posterior_flow(posterior, latent, posterior_layers, tuple(posterior_hidden), 0)
-        networks = {"hidden": tuple(hidden), "channels": tuple(channels), "activation": activation}
+        hidden, channels = check_widths("hidden", hidden), check_widths("channels", channels)
+        posterior_hidden = check_widths("posterior_hidden", posterior_hidden)
+        flow = posterior_flow(posterior, latent, posterior_layers, posterior_hidden, 0)
+        networks: dict[str, Any] = {"hidden": hidden, "channels": channels, "activation": activation}
         if form == "partition":
             inner: Transform = Autoencode(features, latent, flow, core=core, **networks)
         else:
@@ -107,8 +111,8 @@ class AEF(Model):
         super().__init__(Chain(*before, inner), base)
         self.features, self.latent, self.form, self.core, self.posterior = features, latent, form, core, posterior
         self.levels, self.alpha, self.dequantize = levels, alpha, dequantize
-        self.hidden, self.channels, self.posterior_layers = tuple(hidden), tuple(channels), posterior_layers
-        self.posterior_hidden, self.standardize, self.activation = tuple(posterior_hidden), standardize, activation
+        self.hidden, self.channels, self.posterior_layers = hidden, channels, posterior_layers
+        self.posterior_hidden, self.standardize, self.activation = posterior_hidden, standardize, activation
         self._given_prior = prior is not None
 
     @property

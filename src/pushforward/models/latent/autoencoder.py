@@ -163,11 +163,12 @@ class AutoEncoder(Model):
         check_choice("penalty", penalty, ("code", "mmd"))
         check_positive("penalty_weight", penalty_weight, zero=True)
         shape = as_shape(features)
-        coder = PointPosterior(shape, latent, tuple(hidden), tuple(channels), activation)
+        hidden, channels = check_widths("hidden", hidden), check_widths("channels", channels)
+        coder = PointPosterior(shape, latent, hidden, channels, activation)
         super().__init__(Chain(input_scaling(shape, levels), coder), Normal(latent))
         self.features, self.latent, self.levels = features, latent, levels
         self.penalty, self.penalty_weight = penalty, penalty_weight
-        self.hidden, self.channels, self.activation = tuple(hidden), tuple(channels), activation
+        self.hidden, self.channels, self.activation = hidden, channels, activation
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean of -log N(x; G(z), s^2 I) at z = g(x), plus the penalty."""

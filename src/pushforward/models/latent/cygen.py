@@ -14,7 +14,7 @@ from pushforward.models.base import Model
 from pushforward.models.latent.autoencoder import Codec, input_scaling
 from pushforward.models.latent.cyclic_pair import Cyclic, Start
 from pushforward.numerics import RowNoise
-from pushforward.numerics.checks import check_choice, check_integer, check_positive
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms import Chain, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -107,6 +107,8 @@ class CyGen(Model):
         check_positive("scale", scale)
         check_positive("penalty_weight", penalty_weight, zero=True)
         shape, count = as_shape(features), check_integer("samples", samples)
+        check_integer("latent", latent)
+        hidden, channels = check_widths("hidden", hidden), check_widths("channels", channels)
         if flow is not None and (
             not isinstance(flow, Transform) or (flow.in_shape, flow.out_shape) != ((latent,), (latent,))
         ):
@@ -118,14 +120,14 @@ class CyGen(Model):
                 f"flow must have all reals as its domain, because it encodes normal noise; {type(flow).__name__} has {flow.domain}."
             )
         outputs = 2 * latent + (0 if flow is None else flow.context)
-        codec = Codec(shape, latent, outputs, tuple(hidden), tuple(channels), activation, input_bound=10.0)
+        codec = Codec(shape, latent, outputs, hidden, channels, activation, input_bound=10.0)
         pair = Cyclic(shape, latent, scale, count, flow, codec)
         super().__init__(Chain(input_scaling(shape, levels), pair), Start(latent))
         self.features, self.latent, self.scale = features, latent, scale
         self.penalty_weight, self.samples = penalty_weight, samples
         self.probes = None if probes is None else check_integer("probes", probes)
         self.gibbs_steps, self.levels, self.activation = check_integer("gibbs_steps", gibbs_steps), levels, activation
-        self.hidden, self.channels = tuple(hidden), tuple(channels)
+        self.hidden, self.channels = hidden, channels
         self.pair.steps = gibbs_steps
         self.set_objective(objective)
 

@@ -13,7 +13,7 @@ from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.vector.building import autoregressive_layers, coupling_layers
-from pushforward.numerics.checks import check_choice, check_integer, check_positive
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms import (
     BernoulliLikelihood,
@@ -120,7 +120,11 @@ class VAE(Model):
         check_positive("free_bits", free_bits, zero=True)
         check_integer("latent", latent)
         likelihood = likelihoods[name]()
-        flow = posterior_flow(posterior, latent, posterior_layers, tuple(posterior_hidden), posterior_context)
+        posterior_hidden = check_widths("posterior_hidden", posterior_hidden)
+        check_integer("posterior_context", posterior_context, 0)
+        check_integer("levels", levels)
+        check_integer("components", components)
+        flow = posterior_flow(posterior, latent, posterior_layers, posterior_hidden, posterior_context)
         transforms: list[Transform] = [DynamicBinarize(shape, levels)] if binarize else []
         transforms += [Standardize(shape)] if standardize and name == "gaussian" else []
         transforms.append(
@@ -140,7 +144,7 @@ class VAE(Model):
         self.decoder, self.posterior = decoder, posterior
         self.levels, self.components, self.binarize = levels, components, binarize
         self.hidden, self.channels, self.posterior_layers = tuple(hidden), tuple(channels), posterior_layers
-        self.posterior_hidden, self.posterior_context = tuple(posterior_hidden), posterior_context
+        self.posterior_hidden, self.posterior_context = posterior_hidden, posterior_context
         self.free_bits, self.standardize, self.activation = free_bits, standardize, activation
 
     @property
@@ -193,9 +197,9 @@ def posterior_flow(posterior: str, latent: int, layers: int, hidden: tuple[int, 
         ConfigError: for an unknown posterior, or fewer than one layer.
     """
     check_choice("posterior", posterior, ("normal", "iaf", "nsf"))
+    check_integer("posterior_layers", layers)
     if posterior == "normal":
         return None
-    check_integer("posterior_layers", layers)
     if posterior == "iaf":
         stack = autoregressive_layers(latent, GatedTransformer(), layers, hidden=hidden, context=context)
         return Chain(*(Inverse(layer) for layer in stack))

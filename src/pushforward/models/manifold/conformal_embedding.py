@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushforward.distributions import Distribution
 from pushforward.errors import ConfigError
 from pushforward.models.manifold.base import ManifoldModel, latent_flow
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms import (
     ConformalEmbedding,
@@ -77,15 +77,21 @@ class ConformalEmbeddingFlow(ManifoldModel):
         shape = as_shape(features)
         check_integer("latent", latent)
         check_integer("layers", layers, 0)
+        check_integer("seed", seed, None)
+        hidden = check_widths("hidden", hidden)
+        if embedding is not None and not isinstance(embedding, Embedding):
+            raise ConfigError(
+                f"ConformalEmbeddingFlow needs an embedding, such as transforms.ConformalEmbedding; got {embedding!r:.80}."
+            )
         chosen = _sphere_embedding(shape, latent, seed) if embedding is None else embedding
         if chosen.in_shape != shape or chosen.out_shape != (latent,):
             raise ConfigError(
                 f"the embedding must have the shapes {shape} and {(latent,)}; got {chosen.in_shape} and "
                 f"{chosen.out_shape}."
             )
-        codes = latent_flow(latent, layers, tuple(hidden), transformer) if flow is None else flow
+        codes = latent_flow(latent, layers, hidden, transformer) if flow is None else flow
         super().__init__(chosen, codes, base, phase, reconstruction_weight)
-        self.features, self.latent, self.layers, self.hidden = features, latent, layers, tuple(hidden)
+        self.features, self.latent, self.layers, self.hidden = features, latent, layers, hidden
         self.transformer, self.seed = transformer, seed
 
 

@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError
 from pushforward.models.image.building import check_image_shape, realnvp_scales
 from pushforward.models.manifold.base import ManifoldModel, latent_flow
 from pushforward.models.vector.building import coupling_layers
-from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms import (
     ActNorm,
@@ -116,13 +116,16 @@ class RectangularFlow(ManifoldModel):
         check_integer("probes", probes)
         check_integer("latent", latent)
         check_integer("latent_layers", latent_layers, 0)
-        embedding = _embedding(decoder, features, latent, layers, tuple(hidden), scales, standardize, seed)
-        codes = latent_flow(latent, latent_layers, tuple(latent_hidden), transformer)
+        check_integer("scales", scales)
+        check_integer("seed", seed, None)
+        hidden, latent_hidden = check_widths("hidden", hidden), check_widths("latent_hidden", latent_hidden)
+        embedding = _embedding(decoder, features, latent, layers, hidden, scales, standardize, seed)
+        codes = latent_flow(latent, latent_layers, latent_hidden, transformer)
         super().__init__(embedding, codes, None, phase, reconstruction_weight)
         self.features, self.latent, self.decoder, self.volume = features, latent, decoder, volume
         self.probes, self.tolerance, self.noise = probes, tolerance, noise
-        self.layers, self.hidden, self.scales = layers, tuple(hidden), scales
-        self.latent_layers, self.latent_hidden = latent_layers, tuple(latent_hidden)
+        self.layers, self.hidden, self.scales = layers, hidden, scales
+        self.latent_layers, self.latent_hidden = latent_layers, latent_hidden
         self.transformer, self.standardize, self.seed = transformer, standardize, seed
         self.solve: Solve | None = None
 

@@ -50,6 +50,7 @@ class BNAF(Model):
         hidden: tuple[int, ...] = (10, 10),
         standardize: bool = True,
     ) -> None:
+        check_integer("features", features)
         transforms: list[Transform] = []
         for k in range(check_integer("layers", layers)):
             if k and features > 1:

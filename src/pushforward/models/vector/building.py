@@ -53,6 +53,7 @@ def autoregressive_layers(features: int, transformer: Transformer, layers: int, 
     Returns:
         The layers.
     """
+    check_integer("features", features)
     return [
         MaskedAutoregressive(features, transformer, order="reverse" if k % 2 else None, **options)
         for k in range(check_integer("layers", layers))

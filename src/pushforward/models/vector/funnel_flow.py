@@ -98,7 +98,8 @@ class FunnelFlow(Model):
             raise ConfigError(f"latent must be at most the number of features, {features}; got {latent!r}.")
         spline = SplineTransformer(bins, tail_bound)
         chosen = funnel_transformer(transformer, spline)
-        splines = 0 if decoder == "normal" else check_integer("decoder_layers", decoder_layers)
+        check_integer("decoder_layers", decoder_layers)
+        splines = 0 if decoder == "normal" else decoder_layers
         if funnel == "mlp":
             transforms = _dense_layers(features, width, layers, spline, splines, context, hidden)
         else:

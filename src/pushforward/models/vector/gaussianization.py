@@ -62,6 +62,8 @@ class GaussianizationFlow(Model):
         standardize: bool = True,
         seed: int = 0,
     ) -> None:
+        check_integer("features", features)
+        check_integer("seed", seed, None)
         transforms: list[Transform] = []
         for k in range(check_integer("layers", layers)):
             if k and features > 1:

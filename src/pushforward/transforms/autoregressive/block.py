@@ -56,7 +56,7 @@ class BlockAutoregressive(Transform):
 
     def __init__(self, features: int, *, hidden: tuple[int, ...] = (8, 8), context: int = 0) -> None:
         super().__init__(features)
-        vector_width(features, "BlockAutoregressive")
+        features = vector_width(features, "BlockAutoregressive")
         self.features, self.hidden = features, check_widths("hidden", hidden)
         self.context = check_integer("context", context, 0)
         if not self.hidden:

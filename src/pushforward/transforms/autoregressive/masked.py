@@ -69,14 +69,14 @@ class MaskedAutoregressive(Transform):
         input_bound: float = 10.0,
     ) -> None:
         super().__init__(features)
-        vector_width(features, "MaskedAutoregressive")
+        features = vector_width(features, "MaskedAutoregressive")
         check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
         self.order, self.hidden, self.residual = order, check_widths("hidden", hidden, equal=residual), residual
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
-        if isinstance(order, str) and order != "reverse":
-            raise ConfigError(f"order must be None, 'reverse' or a tuple of coordinates; got {order!r}.")
+        if order is not None and order != "reverse" and not isinstance(order, (tuple, list)):
+            raise ConfigError(f"order must be None, 'reverse' or a tuple of coordinates; got {order!r:.80}.")
         forward = tuple(range(features))
         self.sequence: tuple[int, ...] = (
             forward if order is None else forward[::-1] if isinstance(order, str) else tuple(order)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward.likelihood import Kind
 from pushforward.networks.velocity import VelocityMLP
 from pushforward.numerics import Noise, RowNoise, full_precision
-from pushforward.numerics.checks import check_choice, check_integer, check_positive
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_seed, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.continuous.ode import Field, solve_adaptive, solve_fixed
@@ -105,11 +105,13 @@ class Continuous(Transform):
         seed: int = 0,
     ) -> None:
         super().__init__(features)
-        vector_width(features, "Continuous")
+        features = vector_width(features, "Continuous")
+        check_seed(seed)
         check_choice("solver", solver, ("rk4", "dopri5"))
         for name, value in (("time", time), ("atol", atol), ("rtol", rtol)):
             check_positive(name, value)
-        self.features, self.dynamics, self.hidden, self.activation = features, dynamics, tuple(hidden), activation
+        self.features, self.dynamics, self.activation = features, dynamics, activation
+        self.hidden = check_widths("hidden", hidden)
         self.context, self.time, self.probes = (
             check_integer("context", context, 0),
             time,

@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Extended, Kind, Measure
 from pushforward.networks.codec import encoder_and_decoder
 from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event
-from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
+from pushforward.numerics.checks import check_choice, check_indices, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, as_shape
 from pushforward.transforms.linear.permutation import inverse_permutation
@@ -207,14 +207,10 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
             f"latent must be less than the {size} coordinates of the data, because the shell needs at least one; got {latent}."
         )
     if not isinstance(core, str):
-        chosen = list(core)
-        if (
-            len(set(chosen)) != latent
-            or not all(isinstance(i, int) and 0 <= i < size for i in chosen)
-            or len(chosen) != latent
-        ):
+        chosen = check_indices("core", core, size)
+        if len(chosen) != latent:
             raise ConfigError(f"core must contain {latent} distinct indices in 0, ..., {size - 1}; got {core!r:.80}.")
-        return chosen
+        return list(chosen)
     check_choice("core", core, ("center", "corner"))
     if len(shape) == 1:
         return list(range(latent))

@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import CIRCLE, REAL, Support
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, constant, sum_event
-from pushforward.numerics.checks import check_integer, check_widths, is_integer
+from pushforward.numerics.checks import check_indices, check_integer, check_widths, is_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.linear.permutation import inverse_permutation
@@ -72,7 +72,7 @@ class Coupling(Transform):
         angles: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__(features)
-        vector_width(features, "Coupling")
+        features = vector_width(features, "Coupling")
         check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
         self.mask, self.flip, self.hidden, self.residual = (
@@ -248,11 +248,9 @@ def mask_indices(features: int, mask: str | tuple[int, ...]) -> list[int]:
         return list(range(0, features, 2)) if features > 1 else []
     if mask == "halves":
         return list(range(features // 2))
-    if isinstance(mask, str):
-        raise ConfigError(f"mask must be 'alternate', 'halves' or a tuple of indices; got {mask!r}.")
-    kept = list(mask)
-    if len(set(kept)) != len(kept) or not all(isinstance(i, int) and 0 <= i < features for i in kept):
-        raise ConfigError(f"mask must contain distinct indices in 0, ..., {features - 1}; got {mask!r}.")
+    if not isinstance(mask, (tuple, list)):
+        raise ConfigError(f"mask must be 'alternate', 'halves' or a tuple of indices; got {mask!r:.80}.")
+    kept = list(check_indices("mask", mask, features))
     if len(kept) == features:
         raise ConfigError(
             f"mask contains every coordinate, so that nothing is transformed: leave some out; got {mask!r}."

@@ -87,7 +87,8 @@ class Modulo(Transform):
     domain = codomain = UNIT
 
     def __init__(self, features: int, categories: int, temperature: float) -> None:
-        super().__init__((vector_width(features, type(self).__name__), check_categories(categories)))
+        features = vector_width(features, type(self).__name__)
+        super().__init__((features, check_categories(categories)))
         check_positive("temperature", temperature)
         self.features, self.categories, self.temperature = features, categories, temperature
 

@@ -61,7 +61,7 @@ class Gaussianize(Transform):
 
     def __init__(self, features: int, components: int = 8) -> None:
         super().__init__(features)
-        vector_width(features, "Gaussianize")
+        features = vector_width(features, "Gaussianize")
         self.features, self.components = features, check_integer("components", components)
         # In units of the background component's center and width; spread evenly, so that no two components start equal.
         start = torch.linspace(-1.5, 1.5, components) if components > 1 else torch.zeros(1)

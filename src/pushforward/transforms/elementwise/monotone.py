@@ -51,7 +51,7 @@ class Monotone(Transform):
         hidden: tuple[int, ...] = (64, 64),
     ) -> None:
         super().__init__(features)
-        vector_width(features, "Monotone")
+        features = vector_width(features, "Monotone")
         check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or SplineTransformer())
         self.context, self.hidden = context, check_widths("hidden", hidden)

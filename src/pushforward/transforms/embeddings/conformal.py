@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Kind
 from pushforward.numerics import Noise, full_precision
-from pushforward.numerics.checks import check_positive
+from pushforward.numerics.checks import check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain
@@ -135,8 +135,7 @@ class Inversion(Mobius):
     def __init__(self, features: int, center: float = 2.0) -> None:
         super().__init__(features)
         width = vector_width(features, "Inversion")
-        if not math.isfinite(center):
-            raise ConfigError(f"center must be finite; got {center!r}.")
+        check_number("center", center, -math.inf, math.inf)
         self.features, self.center = features, center
         self.pole = nn.Parameter(torch.full((width,), float(center)))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_indices, check_seed
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 
@@ -55,8 +56,9 @@ class Permutation(Transform):
         if order is None and torch.get_default_device().type == "meta":  # a loaded file sets the values later
             self.register_buffer("permutation", torch.empty(width, dtype=torch.int64))
             return
-        if order is not None and sorted(order) != list(range(width)):
-            raise ConfigError(f"order must contain each of 0, ..., {width - 1} exactly once; got {order!r}.")
+        check_seed(seed)
+        if order is not None:
+            check_indices("order", order, width, every=True)
         self.register_buffer("permutation", torch.tensor(self._positions(width), dtype=torch.int64))
 
     def _positions(self, width: int) -> list[int]:

@@ -13,7 +13,7 @@ from pushforward.networks.linearized import Linearized
 from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.lipschitz_conv import LinearizedConv, LipschitzConvNet
 from pushforward.numerics import Noise, RowNoise, contraction_root, full_precision, log_abs_det, sum_event
-from pushforward.numerics.checks import check_choice, check_integer, check_number
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_seed, check_widths
 from pushforward.numerics.tracing import is_compiling
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
@@ -110,7 +110,14 @@ class InvertibleResidual(Transform):
         super().__init__(features)
         image = len(self.in_shape) != 1
         check_number("coefficient", coefficient, 0, 1)
-        self.features, self.hidden, self.coefficient, self.activation = features, tuple(hidden), coefficient, activation
+        check_integer("kernel_size", kernel_size)
+        check_seed(seed)
+        self.features, self.hidden, self.coefficient, self.activation = (
+            features,
+            check_widths("hidden", hidden),
+            coefficient,
+            activation,
+        )
         self.context, self.terms = check_integer("context", context, 0), check_integer("terms", terms)
         self.probes, self.input_bound, self.seed = check_integer("probes", probes), input_bound, seed
         self.kernel_size = kernel_size

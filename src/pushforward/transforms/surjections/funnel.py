@@ -83,11 +83,13 @@ class Funnel(Transform):
         dropout: float = 0.0,
         context: int = 0,
     ) -> None:
-        kept, dropped = split_coordinates(vector_width(features, "Funnel"), keep, "Funnel")
+        features = vector_width(features, "Funnel")
+        kept, dropped = split_coordinates(features, keep, "Funnel")
         super().__init__(features, len(kept))
         check_integer("context", context, 0)
         self.features, self.keep, self.transformer = features, keep, transformer or AffineTransformer()
-        self.hidden, self.residual, self.activation, self.dropout = tuple(hidden), residual, activation, dropout
+        self.hidden = check_widths("hidden", hidden)
+        self.residual, self.activation, self.dropout = residual, activation, dropout
         self.decoder_hidden, self.context = check_widths("decoder_hidden", decoder_hidden), context
         self.coupling = Coupling(
             features, self.transformer, mask=tuple(dropped), hidden=hidden, residual=residual, activation=activation,
@@ -187,7 +189,10 @@ class ImageFunnel(Transform):
         super().__init__(features, (kept, height, width))
         self.features, self.keep, self.kept = features, keep, kept
         self.transformer, self.decoder = transformer or AffineTransformer(), decoder or AffineTransformer(MAX_LOG_SCALE)
-        self.hidden, self.decoder_hidden = tuple(hidden), check_widths("decoder_hidden", decoder_hidden)
+        self.hidden, self.decoder_hidden = (
+            check_widths("hidden", hidden),
+            check_widths("decoder_hidden", decoder_hidden),
+        )
         self.residual, self.activation, self.context = residual, activation, context
         self.coupling = ImageCoupling(
             features, self.transformer, keep=channels - kept, flip=True, hidden=hidden, residual=residual,

@@ -58,7 +58,8 @@ class Slice(Transform):
         *,
         hidden: tuple[int, ...] = (64, 64),
     ) -> None:
-        kept, dropped = split_coordinates(vector_width(features, "Slice"), keep, "Slice")
+        features = vector_width(features, "Slice")
+        kept, dropped = split_coordinates(features, keep, "Slice")
         super().__init__(features, len(kept))
         self.features, self.keep, self.hidden = features, keep, check_widths("hidden", hidden)
         self.density = ConditionalDensity(len(dropped), len(kept), decoder, self.hidden, "Slice")
