@@ -27,3 +27,9 @@ def test_a_strict_guard_without_alarms_says_why() -> None:
     text = str(guard.report(table[:100]))
     assert "19 of 100 calibration rows have an infinite score, which is too many for a rate of 5.00%" in text
     assert "too few" not in text.partition("\n")[0] + text.partition("promise")[2].partition("\n")[0]
+
+
+def test_a_small_rate_is_not_written_as_none() -> None:
+    with pytest.warns(PushforwardWarning, match="predict raises no alarm"):
+        guard = pf.Guard(alpha=1e-5, effort="fast", random_state=0).fit(np.random.default_rng(0).normal(size=(200, 2)))
+    assert summary(guard)["false alarms"].startswith("at most 0.001% on average")

@@ -1,5 +1,6 @@
 """Arguments that are not possible end in one sentence, in every model, transform, distribution and score that takes them."""
 
+# pyright: reportArgumentType=false
 from __future__ import annotations
 
 import inspect
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+import pushforward as pf
 from pushforward import distributions, models, transforms
 from pushforward.detection import scores
 from pushforward.detection.curvature import graying
 from pushforward.errors import ConfigError, InputError
+from pushforward.models.manipulation import manipulate, sample_at_temperature
 
 IMAGE, VECTOR = (4, 8, 8), 4
 OF_IMAGES = ("Image", "Conv", "InvertibleConv", "MaxPool", "VariationalDequantize")
@@ -81,21 +84,21 @@ def test_the_shape_of_a_vector_is_a_width(make: Callable[[], Any]):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: transforms.Coupling(4, mask=3), "mask must be"),  # pyright: ignore[reportArgumentType]
+        (lambda: transforms.Coupling(4, mask=3), "mask must be"),
         (lambda: transforms.Coupling(4, mask=(0, 0)), "mask must contain distinct"),
-        (lambda: transforms.MaskedAutoregressive(4, order=-1), "order must be None"),  # pyright: ignore[reportArgumentType]
+        (lambda: transforms.MaskedAutoregressive(4, order=-1), "order must be None"),
         (lambda: transforms.MaskedAutoregressive(4, order=(0, 1)), "order must contain each of 0, ..., 3"),
-        (lambda: transforms.Permutation(4, order=-1), "order must contain distinct"),  # pyright: ignore[reportArgumentType]
-        (lambda: transforms.Inversion(4, center="a"), "center must be a number"),  # pyright: ignore[reportArgumentType]
-        (lambda: distributions.VonMisesFisher(mean=3), "three finite numbers"),  # pyright: ignore[reportArgumentType]
-        (lambda: models.AEF(IMAGE, 4, core=3), "core must"),  # pyright: ignore[reportArgumentType]
-        (lambda: models.VAE(4, posterior_hidden=64), "posterior_hidden must be"),  # pyright: ignore[reportArgumentType]
+        (lambda: transforms.Permutation(4, order=-1), "order must contain distinct"),
+        (lambda: transforms.Inversion(4, center="a"), "center must be a number"),
+        (lambda: distributions.VonMisesFisher(mean=3), "three finite numbers"),
+        (lambda: models.AEF(IMAGE, 4, core=3), "core must"),
+        (lambda: models.VAE(4, posterior_hidden=64), "posterior_hidden must be"),
         (lambda: models.VAE(4, posterior_layers=-1), "posterior_layers must be"),
         (lambda: models.PixelCNN(IMAGE, scales=-1), "scales must be"),
-        (lambda: models.CyGen(4, latent="a"), "latent must be"),  # pyright: ignore[reportArgumentType]
-        (lambda: models.RectangularFlow(4, 2, scales="a"), "scales must be"),  # pyright: ignore[reportArgumentType]
+        (lambda: models.CyGen(4, latent="a"), "latent must be"),
+        (lambda: models.RectangularFlow(4, 2, scales="a"), "scales must be"),
         (lambda: models.FunnelFlow(4, decoder_layers=-1), "decoder_layers must be"),
-        (lambda: models.ImageIResNet(IMAGE, dense=64), "dense must be"),  # pyright: ignore[reportArgumentType]
+        (lambda: models.ImageIResNet(IMAGE, dense=64), "dense must be"),
     ],
 )
 def test_other_impossible_arguments(make: Callable[[], Any], words: str):
@@ -131,3 +134,46 @@ def test_graying_refuses_what_the_integers_cannot_hold():
         graying(x.bool(), 0.5, 0.0)
     with pytest.raises(ConfigError, match="amount must be a number"):
         graying(x, 1.5, 0.0)
+
+
+@pytest.mark.parametrize("device", ["meta", "mps"])
+def test_a_device_that_cannot_train_is_refused(device: str):
+    with pytest.raises(ConfigError, match=f"device='{device}'"):
+        pf.fit(models.NICE(2), torch.randn(100, 2), device=device)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: models.AutoEncoder(4, 2).code(torch.zeros(3, 5)), "AutoEncoder"),
+        (lambda: models.AutoEncoder(4, 2).code(torch.full((3, 4), torch.nan)), "NaN"),
+        (lambda: models.AutoEncoder(4, 2).decode_mean(torch.zeros(3, 5)), "decoder of AutoEncoder"),
+        (lambda: models.AEF(4, 2).decode_mean(torch.zeros(3, 5)), "decoder of AEF"),
+        (lambda: pf.plot.density(distributions.Normal(2)), "as a model"),
+        (lambda: pf.plot.samples(torch.zeros(3, 2), names=("a",)), "names must be 2"),
+        (lambda: pf.plot.samples(torch.zeros(3, 2), names="ab"), "names must be 2"),
+    ],
+)
+def test_codes_and_data_of_another_shape(call: Callable[[], Any], words: str):
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x: pf.plot.samples(x, size=-1), "size must be positive"),
+        (lambda x: pf.plot.scores(x[:, 0], bins=0), "bins must be"),
+        (lambda x: pf.plot.scores(x[:, 0], threshold=float("nan")), "threshold must be"),
+        (lambda x: pf.plot.p_values([0.1, 0.2], calibration=-1), "calibration must be"),
+        (lambda x: pf.plot.heat_map([[1.0]], ["a"], ["b"], limits=(0,)), "limits must be two numbers"),
+        (lambda x: sample_at_temperature(models.NICE(2), 0, 1.0), "count must be"),
+        (lambda x: sample_at_temperature(models.NICE(2), 1, 1.0, seed="a"), "seed must be"),
+        (lambda x: manipulate(models.NICE(2), x, torch.zeros(2), ("a",)), "amounts must be"),
+        (lambda x: transforms.AugmentMissing(4, columns=(0.5,), indicators=(1,)), "columns must contain distinct"),
+        (lambda x: transforms.AugmentMissing(4, columns=3, indicators=(1,)), "columns must contain distinct"),
+    ],
+)
+def test_options_of_pictures_and_latents(call: Callable[[Any], Any], words: str):
+    with pytest.raises(ConfigError, match=words):
+        call(torch.zeros(3, 2))

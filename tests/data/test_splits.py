@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pushforward.data import duplicate_groups, split_indices
+from pushforward.data import detect_lattice, duplicate_groups, split_indices
 from pushforward.errors import ConfigError, InputError
 
 
@@ -120,3 +121,15 @@ def test_many_rows_without_a_collision():
 def test_a_collision_of_hashes_does_not_join_rows(monkeypatch):
     monkeypatch.setattr("pushforward.data.splits._hash", lambda bits: np.zeros(len(bits), dtype=np.uint64))
     assert duplicate_groups([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]).tolist() == [0, 1, 0]
+
+
+def test_seeds_tensors_and_ragged_rows():
+    assert len(split_indices(10, (5, 5), seed=-3)) == 2
+    assert duplicate_groups(torch.ones(3, 2, requires_grad=True)).tolist() == [0, 0, 0]
+    with pytest.raises(InputError, match="unequal lengths"):
+        duplicate_groups([[1.0], [1.0, 2.0]])
+    for n, parts, seed, words in ((2.5, (1,), 0, "n must"), (9, 5, 0, "parts must"), (9, (1,), "a", "seed must")):
+        with pytest.raises(ConfigError, match=words):
+            split_indices(n, parts, seed)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="column of numbers"):
+        detect_lattice(["a", "b"])

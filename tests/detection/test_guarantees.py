@@ -15,6 +15,7 @@ from pushforward.detection import (
     realized_interval,
     rows_needed,
 )
+from pushforward.detection.conformal import guarantees
 from pushforward.errors import CalibrationError, ConfigError, PushforwardError
 
 steady = settings(deadline=None, derandomize=True)  # the same examples every time, on any machine
@@ -233,3 +234,22 @@ def test_realized_interval_of_a_million_rows():
     low, high = realized_interval(10**6, 10**6, 0.01)
     spread = math.sqrt(2 * 0.01 * 0.99 / 10**6)  # binomial and Beta variance are equal here
     assert (low, high) == pytest.approx((0.01 - 1.96 * spread, 0.01 + 1.96 * spread), abs=0.05 * spread)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "n"), [(1, 1, 1), (5, 95, 5000), (1, 999_999, 1000), (500, 9501, 20_000), (99, 1, 4000)]
+)
+def test_the_interval_of_many_rows_is_the_exact_one(monkeypatch, a, b, n):
+    rate = FalseAlarmDistribution(a, b)
+    levels = (0.1, 0.95, 1 - 1e-9)
+    summed = [rate.realized_interval(n, level) for level in levels]
+    monkeypatch.setattr(guarantees, "_SUMMED", 0)
+    assert [rate.realized_interval(n, level) for level in levels] == summed
+
+
+@pytest.mark.parametrize("n_test", [10**9, 10**40])
+def test_more_rows_than_fit_into_memory(n_test):
+    rate = false_alarm_distribution(1000, 0.05)
+    low, high = realized_interval(1000, n_test, 0.05)
+    assert (low, high) == pytest.approx(rate.interval(), rel=1e-6)
+    assert low < rate.interval()[0] < rate.interval()[1] < high

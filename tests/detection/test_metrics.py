@@ -199,6 +199,8 @@ def test_oscr_refuses_other_arrays_than_masks():
     for bad in ([1, 0], [True], [[True, False]], [True, None]):
         with pytest.raises(InputError, match="one boolean for each of the 2"):
             oscr([0.0, 1.0], bad, [2.0])
+    with pytest.raises(InputError, match="correct must be an array"):
+        oscr([0.0, 1.0], [[True], [True, False]], [2.0])
 
 
 def test_the_figures_at_once():

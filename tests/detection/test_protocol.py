@@ -96,3 +96,6 @@ def test_refusals():
         protocol_check(norm, [["a"]], ANOMALOUS)
     with pytest.raises(ConfigError, match="rows"):
         protocol_check(norm, np.ones((3, 2)), np.ones((3, 2)), rows=0)
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        protocol_check(norm, NORMAL, ANOMALOUS, seed=1.5)
+    assert protocol_check(norm, NORMAL, ANOMALOUS, seed=-1).passed

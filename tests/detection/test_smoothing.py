@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binomtest, ks_2samp, norm
 
 from pushforward.detection.projected_mixture import ProjectedMixture
@@ -138,6 +139,16 @@ def test_wrong_use():
             smoothing.lower_bound(FIRST, row, **({"radius": 0.1} | wrong))
     with pytest.raises(InputError, match="row 0 is not"):
         smoothing.score(FIRST, np.array([[math.nan, 0.0]]))
+    for function in (lambda x: x, lambda x: x.sum(), lambda x: x[:1, 0], lambda x: ["a"] * len(x)):
+        with pytest.raises(InputError, match="one number for each row"):
+            smoothing.score(NoisyFunction(function), row)
+    with pytest.raises(InputError, match="rows to smooth must be an array"):
+        smoothing.score(FIRST, [[1.0, 2.0], [3.0]])
+    tensor = torch.ones(1, 2, requires_grad=True)
+    one = NoisyFunction(lambda x: (torch.from_numpy(x) * tensor).sum(1))  # scores with a gradient
+    assert smoothing.score(one, tensor) == pytest.approx(
+        smoothing.score(NoisyFunction(lambda x: x.sum(1)), np.ones((1, 2)))
+    )
     with pytest.raises(InputError, match="shape"):
         smoothing.score(FIRST, np.zeros(3))
     with pytest.raises(InputError, match="base score is NaN"):

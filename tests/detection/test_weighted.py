@@ -6,8 +6,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.naive_bayes import GaussianNB
 
 from pushforward.detection import ClassifierRatio, ConformalCalibrator, WeightedCalibrator
 from pushforward.errors import ConfigError, InputError
@@ -173,10 +175,20 @@ def test_impossible_ratios():
         (rows, np.zeros((20, 3)), "2 columns and the shifted rows 3"),
         (rows[:5], rows, "the reference rows must be a matrix of at least 10"),
         (rows, [["a", "b"]] * 20, "the shifted rows must be a matrix of numbers"),
+        (rows, [[1.0, 2.0], [3.0]], "the shifted rows must be an array of numbers"),
+        (1e200 * np.ones((20, 2)), rows, r"numbers beyond 1e\+100"),
     ):
         with pytest.raises(InputError, match=words):
             ClassifierRatio().fit(reference, shifted)
     with pytest.raises(InputError, match="not fitted"):
         ClassifierRatio()(rows)
+    for classifier in (None, GaussianNB()):
+        fitted = ClassifierRatio(classifier).fit(
+            torch.randn(20, 2, requires_grad=True), np.random.default_rng(0).normal(size=(20, 2))
+        )
+        with pytest.raises(InputError, match="fitted on 2 columns; got 3"):
+            fitted(np.ones((4, 3)))
+        with pytest.raises(InputError, match=r"must be a matrix; got shape \(2,\)"):
+            fitted([0.1, 0.2])
     with pytest.raises(ConfigError, match="clip"):
         ClassifierRatio(clip=0.7)

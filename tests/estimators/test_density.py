@@ -1,5 +1,7 @@
 """`FlowDensity`: units, file, options."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -232,6 +234,17 @@ def test_one_number_as_sample_weight_is_none() -> None:
     x = np.random.default_rng(0).normal(size=(50, 2))
     one, other = (FlowDensity("nice", max_steps=5, random_state=0).fit(x, sample_weight=w) for w in (2.0, None))
     np.testing.assert_array_equal(one.score_samples(x), other.score_samples(x))
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0, math.nan, math.inf])
+def test_one_number_as_sample_weight_is_positive(weight) -> None:
+    with pytest.raises(ConfigError, match="sample_weight must be positive"):
+        FlowDensity("nice", max_steps=5).fit(np.zeros((9, 2)), sample_weight=weight)
+
+
+def test_a_density_takes_at_least_one_step() -> None:
+    with pytest.raises(ConfigError, match="max_steps must be an integer of at least 1"):
+        FlowDensity("nice", max_steps=0).fit(np.zeros((9, 2)))
 
 
 @pytest.mark.parametrize("wrong", [{"sample_weight": [-1.0] * 60}, {"X": np.zeros((60, 3))}, {"max_time": "soon"}])

@@ -102,6 +102,11 @@ def test_a_network_that_was_trained_after_fit_is_not_the_one_of_the_file(photogr
     assert guard.digest_ == before
     with pytest.raises(StorageError, match="of another network"):
         pf.Guard.load(path, embed=guard.embedder_)
+    for again in (guard.recalibrate, guard.update):
+        with pytest.raises(
+            ConfigError, match="have changed since the guard was fitted, and its score is of the old features"
+        ):
+            again(photographs[200:400])
     with torch.no_grad():
         net[0].weight.copy_(network()[0].weight)
     again = pf.Guard.load(path, embed=guard.embedder_)

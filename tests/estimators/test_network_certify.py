@@ -129,6 +129,8 @@ def test_wrong_use(net, guard):
         guard.export("g.pt2", x[0][:2])
     with pytest.raises(InputError, match="finite"):
         guard.certify(torch.full((1, 4), torch.nan), 0.1)
+    with pytest.raises(InputError, match=r"cannot read a batch of shape \(2, 7\)"):  # though no bound is possible
+        guard.certify(torch.zeros(2, 7), 100.0, draws=10)
     words = nn.Sequential(nn.EmbeddingBag(10, 8), nn.Linear(8, 3)).eval()
     tokens = torch.randint(0, 10, (300, 5))
     with pytest.raises(InputError, match="one tensor of floating-point numbers"):

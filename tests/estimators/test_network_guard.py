@@ -156,6 +156,28 @@ def test_the_gradient_shows_where():
     assert (where[:, :, :4] > 0).any()
 
 
+@pytest.mark.parametrize("score", ["default", "OpenMax", "Mahalanobis"])
+def test_a_gradient_is_never_nan(score):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    x, y = torch.randn(600, 4), torch.arange(600) % 3
+    guard = pf.NetworkGuard(net, 0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+    rows = torch.cat((1e10 * x[:3], 1e20 * x[:3], torch.full((1, 4), torch.nan)))
+    where = guard.explain(rows, gradient=True).gradient
+    assert not np.isnan(where).any()
+    assert (where[-1] == 0).all()
+    if score == "default":
+        assert np.isposinf(where[3:6]).all()
+    if score == "OpenMax":  # it is 1 far away
+        assert (where == 0).all()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70, 1.5])
+def test_a_seed_that_generators_do_not_take(seed):
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        pf.NetworkGuard(nn.Linear(2, 2), seed=seed)
+
+
 def test_nan_and_infinity_raise_an_alarm_and_leave_other_rows_alone(blobs, guard):
     _, x, _ = blobs
     rows = x[:4].clone()
@@ -314,6 +336,10 @@ def test_missing_calibration_rows(blobs):
         pf.NetworkGuard(net).fit((x[:1000], y[:1000]))
     guard = pf.NetworkGuard(net, 0.05).fit((x[:1000], y[:1000]), calibration="train")
     assert not guard.promised_
+    with pytest.warns(PushforwardWarning, match="training rows calibrated this guard, .* a monitor may raise an alarm"):
+        guard.monitor()
+    with pytest.warns(PushforwardWarning, match="training rows calibrated this guard, .* may be above fdr"):
+        guard.select(x[:20])
     with pytest.raises(ConfigError, match="calibration must be 'train'"):
         pf.NetworkGuard(net).fit((x[:1000], y[:1000]), calibration="test")
 
@@ -605,6 +631,8 @@ def test_a_guard_of_a_network_that_changed_is_saved_with_a_warning(blobs, tmp_pa
     guard.save(tmp_path / "before")
     with torch.no_grad():
         next(own.parameters()).mul_(1.5)
+    with pytest.raises(ConfigError, match="weights of the network have changed since the guard was fitted"):
+        guard.recalibrate(x[600:900])
     with pytest.warns(PushforwardWarning, match="have changed since the guard was fitted"):
         guard.save(tmp_path / "after")
     with pytest.raises(StorageError, match="network"):

@@ -174,6 +174,20 @@ def test_wrong_use(guard, net):
         embedding(x).accept(guard.selective())
     with pytest.raises(ConfigError, match="promises no risk"):
         guard(x).accept(guard.selective())
+    with pytest.raises(ConfigError, match="leave scores out"):
+        guard.selective((x, y), risk=0.1, scores=np.zeros(300))
+    rng, labels = np.random.default_rng(0), np.arange(700) % 7
+    seven = ClassifierCalibration.fit(
+        9 * np.eye(7)[labels] + rng.normal(size=(700, 7)), labels, risk=0.3, temperature_part=0
+    )
+    with pytest.raises(InputError, match=r"shape \(rows, 7\); got shape"):
+        guard(x).accept(seven)
+    by_scores = ClassifierCalibration.fit(net(x).detach(), y, rng.random(300), risk=0.5, temperature_part=0)
+    for calibration in (by_scores, ClassifierCalibration.unpack(*by_scores.pack("c."), "c.")):
+        with pytest.raises(ConfigError, match="was fitted with scores="):
+            guard(x).accept(calibration)
+        with pytest.raises(ConfigError, match="was fitted with scores="):
+            guard.report((x, y), selective=calibration)
 
 
 def test_a_file_keeps_what_the_promises_are_for(guard):
@@ -181,6 +195,12 @@ def test_a_file_keeps_what_the_promises_are_for(guard):
     again = ClassifierCalibration.unpack(*calibration.pack("c."), "c.")
     assert again.without_alarm
     assert again.rule == calibration.rule
+    assert again.by_scores is False
+    description, tensors = calibration.pack("c.")
+    del description["by_scores"]  # as in a file of before
+    old = ClassifierCalibration.unpack(description, tensors, "c.")
+    assert old.by_scores is None
+    assert guard(clouds(9, 3)[0]).accept(old).shape == (9,)
 
 
 def test_an_unknown_option_names_the_known_ones():

@@ -1,12 +1,22 @@
 """A guard that is calibrated again, and a guard under a known shift: what is promised, to whom, and whether it is kept."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import pushforward as pf
-from pushforward.detection import realized_interval
-from pushforward.errors import CalibrationError, ConfigError, InputError, SchemaError, SchemaWarning, StorageError
+from pushforward.detection import realized_interval, rows_needed
+from pushforward.errors import (
+    CalibrationError,
+    ConfigError,
+    InputError,
+    PushforwardWarning,
+    SchemaError,
+    SchemaWarning,
+    StorageError,
+)
 from pushforward.estimators import ShiftedGuard
 
 ALPHA = 0.05
@@ -162,3 +172,26 @@ def test_weights_or_rows_and_not_both(guard):
     for options in ({}, {"weights": ratio, "shifted": rows(50, 1)}):
         with pytest.raises(ConfigError, match="either weights"):
             ShiftedGuard(guard, rows(50, 1), **options)
+
+
+def test_options_of_the_estimate(guard):
+    x = rows(400, 1)
+    assert ShiftedGuard(guard, x, shifted=rows(200, 2), seed=-1).calibrator_.n == 200
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        ShiftedGuard(guard, x, shifted=rows(200, 2), seed=1.5)
+    with pytest.raises(ConfigError, match="ratio must be a ClassifierRatio or None; got str"):
+        ShiftedGuard(guard, x, shifted=rows(200, 2), ratio="abc")
+
+
+def test_too_few_rows_for_an_alarm_are_a_warning(guard):
+    needed = rows_needed(guard.alpha)
+    with pytest.warns(PushforwardWarning, match=f"count as {needed - 1}, and alpha={guard.alpha:g} needs {needed}"):
+        shifted = ShiftedGuard(guard, rows(needed - 1, 1), np.ones(needed - 1))
+    assert (shifted.predict(1e6 * rows(5, 2), np.ones(5)) == 1).all()
+    assert (ShiftedGuard(guard, rows(needed, 1), np.ones(needed)).predict(1e6 * rows(5, 2), np.ones(5)) == -1).all()
+
+
+def test_a_small_rate_is_not_written_as_none(guard):
+    shifted = copy.copy(ShiftedGuard(guard, rows(400, 1), ratio))
+    shifted.guard = copy.copy(guard).set_params(alpha=1e-5)
+    assert shifted.promise.startswith("at most 0.001% false alarms")

@@ -45,8 +45,12 @@ def test_known_weights(guard, tmp_path):
     assert again.promise == shifted.promise
     without = ShiftedGuard.load(tmp_path / "s.safetensors")
     np.testing.assert_array_equal(without.predict(new, ratio(new)), shifted.predict(new))
-    with pytest.raises(ConfigError, match="give the weights of these rows too"):
+    with pytest.raises(
+        ConfigError, match="this guard has no function of the weights: give the weights of these rows too"
+    ):
         without.predict(new)
+    with pytest.raises(ConfigError, match="weights must be the function"):
+        ShiftedGuard.load(tmp_path / "s.safetensors", weights=np.ones(3))
 
 
 def test_estimated_weights(guard, estimated, tmp_path):
@@ -58,7 +62,10 @@ def test_estimated_weights(guard, estimated, tmp_path):
     assert repr(again) == repr(shifted)
     with pytest.raises(ConfigError, match="estimates its weights: pass none"):
         ShiftedGuard.load(tmp_path / "s.safetensors", weights=ratio)
-    forest = ClassifierRatio(RandomForestClassifier(5, random_state=0))
+    for ask in (again.p_value, again.predict):
+        with pytest.raises(ConfigError, match="estimates its weights: pass none"):
+            ask(new, ratio(new))
+    forest = ClassifierRatio(RandomForestClassifier(5, min_samples_leaf=30, random_state=0))
     with pytest.raises(ConfigError, match="cannot store the classifier RandomForestClassifier"):
         ShiftedGuard(guard, x, shifted=rows(200, 3, shift=1), ratio=forest).save(tmp_path / "no.safetensors")
     assert not (tmp_path / "no.safetensors").exists()

@@ -129,6 +129,16 @@ def test_the_guard_refuses_few_simulations_and_other_shapes():
         inference.SimulationGuard(torch.randn(50, 2))
     with pytest.raises(InputError, match="must have the shape"):
         inference.SimulationGuard(torch.randn(200, 2)).p_value(torch.zeros(3))
+    with pytest.raises(InputError, match="got a single number"):
+        inference.SimulationGuard(3.0)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        inference.SimulationGuard(torch.randn(200, 2)).p_value(torch.tensor([math.nan, 0.0]))
+
+
+@pytest.mark.parametrize("values", [np.array([0.5, np.nan]), np.zeros(0), np.zeros((3, 2))])
+def test_values_without_a_test_of_uniformity_are_refused(values):
+    with pytest.raises(InputError, match="values must be at least one number"):
+        inference.uniformity_p_value(values)
 
 
 def test_predictive_p_values_tell_a_misfit():

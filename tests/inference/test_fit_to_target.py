@@ -494,3 +494,17 @@ def test_draws_by_weights_differ_without_a_seed():
     fit = inference.fit_to_target(1, lambda x: -0.5 * x.square().sum(-1), max_steps=1, **QUIET)
     assert not torch.equal(fit.resample(20), fit.resample(20))
     assert torch.equal(fit.resample(20, seed=3), fit.resample(20, seed=3))
+
+
+@pytest.mark.parametrize(
+    ("starts", "error", "message"),
+    [
+        ([[math.nan, 0.0]], ConfigError, "a starting point contains NaN or infinity"),
+        ("ab", InputError, "starts must be real numbers of one shape"),
+        ([[1.0, 2.0], [1.0]], InputError, "starts must be real numbers of one shape"),
+        ([], ConfigError, "at least one row"),
+    ],
+)
+def test_starting_points_that_are_none_are_refused(starts, error, message):
+    with pytest.raises(error, match=message):
+        inference.fit_to_target(2, correlated, starts=starts, max_steps=2, **QUIET)

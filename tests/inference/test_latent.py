@@ -84,3 +84,10 @@ def test_wrong_use():
         latent_posterior(pf.models.NICE(features=2), torch.zeros(2))
     with pytest.raises(InputError, match="one input of shape"):
         latent_log_density(_vae(), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("z", [torch.zeros(4, 3), torch.zeros(2), [[0.0, 0.0]]])
+def test_latent_variables_of_another_width_are_refused(z):
+    log_density = latent_log_density(_vae(), torch.zeros(3))
+    with pytest.raises(InputError, match=r"z must be a tensor of the shape \(n, 2\)"):
+        log_density(z)

@@ -892,3 +892,106 @@ def test_the_likelihood_of_counts_is_the_mean_density_of_the_cell():
         many = post.log_likelihood(points[:1].expand(3000, 1), [1.0])  # 48,000 rows, in parts
     assert bool((chances < 1.01).all())
     torch.testing.assert_close(many, many[:1].expand(3000))
+
+
+def test_a_prior_reads_integers_and_lists():
+    normal, box = inference.Prior(PRIOR), inference.Prior(td.Uniform(torch.full((2,), 0.5), torch.full((2,), 2.5)))
+    for rows in (torch.tensor([[1, 2], [0, 3]]), [[1, 2], [0, 3]], np.array([[1, 2], [0, 3]])):
+        torch.testing.assert_close(
+            normal.log_prob(rows), PRIOR.log_prob(torch.tensor([[1.0, 2.0], [0.0, 3.0]])).sum(-1).double()
+        )
+        assert box.contains(rows).tolist() == [True, False]
+        assert box.clamp(rows)[0].tolist() == [1.0, 2.0]
+        assert box.settle(rows).tolist() == [[1.0, 2.0], [0.0, 3.0]]
+    grad = torch.zeros(1, 2, requires_grad=True)
+    assert normal.log_prob(grad).requires_grad
+
+
+@pytest.mark.parametrize("count", [-1, 2.5])
+def test_a_prior_has_no_negative_number_of_draws(count):
+    with pytest.raises(ConfigError, match="count must be an integer of at least 0"):
+        inference.Prior(PRIOR).sample(count, seed=0)
+
+
+@pytest.mark.parametrize("prior", [3, td.Poisson(torch.ones(2))])
+def test_a_wrong_prior_is_no_damaged_file(tmp_path, prior):
+    path = tmp_path / "post.safetensors"
+    inference.NPE(PRIOR).fit(*simulations(100), max_steps=2, **QUIET).save(path)
+    with pytest.raises(ConfigError, match="the prior"):
+        inference.load_posterior(path, prior=prior)
+    with pytest.raises(
+        StorageError, match=r"the posterior of NPE, which NLEPosterior does not load: call load_posterior\(path\)"
+    ):
+        inference.NLEPosterior.load(path)
+    assert inference.SimulationPosterior.load(path).method == inference.NPEPosterior.load(path).method == "npe"
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        ("x", "flow must be 'nsf', 'maf' or 'cnf'; got 'x'"),
+        (None, "or a function of .*got None"),
+        (lambda features, context: 3, "flow must return a model of 2 coordinates with a context of width 3; it returned 3"),
+        (lambda features, context: pf.models.MAF(features), "a MAF .* with a context of width 0"),
+        (lambda features, context: pf.models.MAF(features + 1, context), r"of the shape \(3,\)"),
+    ],
+)  # fmt: skip
+def test_flows_that_are_no_conditional_flow_are_refused(flow, message):
+    with pytest.raises(ConfigError, match=message):
+        inference.conditional_flow(flow, 2, 3)
+    if callable(flow):  # before training
+        theta, x = simulations(100)
+        with pytest.raises(ConfigError, match=message):
+            inference.NPE(PRIOR, flow=flow).fit(theta, torch.cat((x, x[:, :1]), 1), **QUIET)
+
+
+def test_an_embedding_of_a_conditional_flow_says_its_widths():
+    with pytest.raises(ConfigError, match="attributes inputs and outputs"):
+        inference.conditional_flow("maf", 2, 3, embedding=torch.nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("theta", "message"),
+    [
+        (torch.zeros(3, 5), r"theta must have the shape \(n, 2\), with at least one row; got \(3, 5\)"),
+        (torch.zeros(0, 2), "at least one row"),
+        (torch.full((3, 2), math.nan), "theta contains NaN or infinity"),
+    ],
+)
+def test_parameters_that_cannot_be_simulated_are_refused(theta, message):
+    with pytest.raises(InputError, match=message):
+        inference.simulate(simulator, PRIOR, 10, theta=theta)
+
+
+def test_scores_need_posteriors_and_pairs():
+    theta, x = simulations(100)
+    npe, nle = (method(PRIOR).fit(theta, x, max_steps=2, **QUIET) for method in (inference.NPE, inference.NLE))
+    for posterior in (npe, nle):
+        for rows, data, message in (
+            (theta[:0], x[:0], "at least one finite pair"),
+            (theta[:5], x[:3], "one row of x for each row of theta"),
+            (theta[0], x[0], r"theta must have the shape \(n, 2\)"),
+            (theta[:20], x[0], "one row of x for each row of theta"),
+            (theta[:2], torch.cat((x, x), 1)[:2], r"x of the shape \(n, 2\)"),
+        ):
+            with pytest.raises(InputError, match=message):
+                inference.posterior_score(posterior, npe, rows, data)
+        holes = theta[:20].clone()
+        holes[3] = math.nan
+        with pytest.warns(PushforwardWarning, match="1 of 20 simulations contain NaN"):
+            assert inference.posterior_score(posterior, npe, holes, x[:20]) > -1000
+    with pytest.raises(ConfigError, match="posterior must be a posterior from simulations"):
+        inference.posterior_score(3, npe, theta, x)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="proposal must be a posterior of NPE"):
+        inference.posterior_score(nle, nle, theta, x)  # type: ignore[arg-type]
+
+
+def test_a_loader_gives_the_data_too():
+    theta, x = simulations(100)
+    loader = _loader(theta, x)
+    for beside in ({"x": x}, {"simulator": simulator}):
+        with pytest.raises(ConfigError, match="leave x and simulator out"):
+            inference.NPE(PRIOR).fit(loader, validation=loader, max_steps=1, **beside, **QUIET)
+    for method in ("auto", "npe", "nle"):
+        with pytest.raises(ConfigError, match=r"train NPE by itself, NPE\(prior\)\.fit\(loader, validation="):
+            inference.infer(PRIOR, loader, method=method, max_steps=1, **QUIET)

@@ -170,6 +170,10 @@ def test_draws_without_weight_may_be_infinite():
         (torch.zeros(30, 2), {"names": ["a"]}, ConfigError, "2 coordinates and 1 names"),
         ({"a": torch.zeros(30)}, {"names": ["b"]}, ConfigError, "leave names= out"),
         (torch.zeros(30, 2), {"probs": (1.5,)}, ConfigError, "probs"),
+        (torch.zeros(30, 2), {"probs": 0.5}, ConfigError, "probs must be a list of numbers from 0 to 1"),
+        (torch.zeros(30, 2), {"weights": torch.ones(30)}, ConfigError, "weights must be importance weights"),
+        (torch.zeros(30, 2, dtype=torch.complex64), {}, InputError, "real numbers; got Tensor"),
+        (np.zeros((30, 2), complex), {}, InputError, "real numbers; got ndarray"),
         (torch.zeros(30, 2), {"weights": ImportanceWeights.of(torch.zeros(40))}, InputError, "30 draws and 40 weights"),
     ],
 )  # fmt: skip

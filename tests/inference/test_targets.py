@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.inference import Parameters, Target, positive
+from pushforward.inference import Parameters, Target, find_modes, positive
 
 X = torch.zeros(4, 3, dtype=torch.float64)
 
@@ -154,3 +154,44 @@ def test_a_pair_may_raise_at_a_point_too():
     values, gradient = target.value_and_gradient(x)
     assert torch.equal(torch.isneginf(values), x[:, 0].abs() > 2)
     torch.testing.assert_close(gradient, torch.where(x.abs() > 2, 0.0, -x))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": -2}, "features must be an integer of at least 1; got -2"),
+        ({"features": 1, "parameters": 3}, r"parameters must be pf\.inference\.Parameters"),
+        ({"features": 7, "parameters": Parameters(a=positive())}, "the parameters have 1 coordinates; got features=7"),
+    ],
+)
+def test_coordinates_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Target(lambda x: x.sum(-1), **options)
+
+
+@pytest.mark.parametrize(
+    ("starts", "options", "error", "message"),
+    [
+        (torch.ones(1, 2), {"iterations": 0}, ConfigError, "iterations must be an integer of at least 1; got 0"),
+        (torch.ones(1, 2), {"iterations": -1}, ConfigError, "iterations must be an integer of at least 1; got -1"),
+        (
+            torch.ones(1, 3),
+            {},
+            ConfigError,
+            r"starts must have the shape \(k, 2\), with at least one row; got \(1, 3\)",
+        ),
+        (torch.ones(0, 2), {}, ConfigError, r"at least one row; got \(0, 2\)"),
+        ([[1.0, 2.0], [1.0]], {}, InputError, "starts must be real numbers of one shape"),
+    ],
+)
+def test_searches_for_modes_that_cannot_start_are_refused(starts, options, error, message):
+    with pytest.raises(error, match=message):
+        find_modes(Target(lambda x: -x.square().sum(-1), 2), starts, **options)
+
+
+def test_modes_are_those_of_a_target_and_starts_may_be_a_list():
+    with pytest.raises(ConfigError, match=r"target must be a Target.*; got function"):
+        find_modes(lambda x: -x.square().sum(-1), torch.ones(1, 2))  # type: ignore[arg-type]
+    starts = [[1.0, 1.0]]
+    (mode,) = find_modes(Target(lambda x: -x.square().sum(-1), 2), starts)  # type: ignore[arg-type]
+    assert mode.location.abs().max() < 1e-6

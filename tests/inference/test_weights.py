@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError
 from pushforward.inference import ImportanceWeights, effective_sample_size, khat_threshold, pareto_smooth
 
 
@@ -177,3 +177,43 @@ def test_the_mean_of_one_number_for_each_draw_and_of_values_without_weight():
     assert float(weights.mean(values)) == pytest.approx(4)  # (1 + 3 * 5) / 4
     assert weights.mean(values).shape == ()
     assert weights.mean(values.reshape(-1, 1, 1).expand(-1, 2, 3)).flatten().tolist() == pytest.approx([4] * 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [0.0, 1e6, -1e6])
+def test_the_effective_sample_size_does_not_depend_on_a_constant(dtype, shift):
+    assert effective_sample_size(torch.full((1000,), shift, dtype=dtype)) == pytest.approx(1000, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([math.nan, 0.0], "1 of 2 log-weights are NaN"),
+        ([math.inf, 0.0], "log-weights are infinite"),
+        ([-math.inf, -math.inf], "no draw has any weight"),
+        ([], r"shape \(n,\)"),
+        ([[0.0, 0.0]], r"shape \(n,\)"),
+        ("ab", "real numbers"),
+    ],
+)
+def test_log_weights_without_an_effective_sample_size_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        effective_sample_size(values)
+
+
+def test_weights_are_made_of_lists_too():
+    assert ImportanceWeights.of([0.0] * 100).ess == pytest.approx(100)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="real numbers"):
+        ImportanceWeights.of("ab")  # type: ignore[arg-type]
+
+
+def test_numbers_of_draws_that_cannot_be_resampled_are_refused():
+    ratios = torch.zeros(100)
+    ratios[:40] = -math.inf
+    weights, generator = ImportanceWeights.of(ratios), torch.Generator().manual_seed(0)
+    with pytest.raises(ConfigError, match="count must be an integer of at least 0; got -1"):
+        weights.resample(-1, generator)
+    with pytest.raises(ConfigError, match="count must be an integer from 0 to 60; got 61"):
+        weights.resample(61, generator, replacement=False)
+    assert sorted(weights.resample(60, generator, replacement=False).tolist()) == list(range(40, 100))
+    assert len(weights.resample(0, generator, replacement=False)) == 0

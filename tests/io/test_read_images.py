@@ -293,3 +293,12 @@ def test_damaged_bytes_are_called_the_picture(tmp_path):
     pq.write_table(pa.table({"image": [b"no picture"]}), tmp_path / "a.parquet")
     with pytest.raises(StorageError, match="cannot identify image file the picture"):
         read_images(tmp_path / "a.parquet")
+
+
+def test_the_folder_of_the_user_and_names_as_text(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "i.npy", np.zeros((2, 3, 3), np.uint8))
+    assert len(read_images("~/i.npy")) == 2
+    assert [len(part) for part in stream_images("~/i.npy", 1)] == [1, 1]
+    assert holds_images("~/i.npy")
+    assert not holds_images("x.csv")

@@ -652,3 +652,11 @@ def test_columns_that_are_not_all_integers_stay_as_they_are(tmp_path, cells) -> 
 
     (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{cell},1\n" for cell in cells))
     assert integer_columns([InputFile("t.csv", str(tmp_path / "t.csv"), None, "csv")], ["a"]) == {}
+
+
+@pytest.mark.parametrize("name", ["t.npy", "t.npz"])
+def test_a_single_number_is_no_table(tmp_path, name):
+    (np.save if name == "t.npy" else np.savez)(tmp_path / name, np.array(3.0))
+    for read in (read_table, lambda path: list(stream_table(path))):
+        with pytest.raises(InputError, match="this is one number"):
+            read(tmp_path / name)

@@ -13,7 +13,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from pushforward.errors import InputError, StorageError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.io import PartedTable, TablePart, stream_table
 
 
@@ -108,3 +108,27 @@ def test_what_has_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stdin", pipe)
     with pytest.raises(StorageError, match="can be read only once"):
         PartedTable("-", format="csv")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize("rows", [0, -1, 1.5, "x"])
+def test_a_number_of_rows_that_is_no_number_of_rows(folder: Path, kind: str, rows: object) -> None:
+    table = PartedTable(folder / kind)
+    with pytest.raises(ConfigError, match="rows must be an integer of at least 1"):
+        table.parts(rows)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="rows must be an integer of at least 1"):
+        list(table.read(TablePart(0), rows))  # type: ignore[arg-type]
+
+
+def test_a_part_that_the_table_does_not_have(folder: Path) -> None:
+    table = PartedTable(folder / "parquet")
+    with pytest.raises(ConfigError, match=r"part\.file must be an integer from 0 to 1; got 9"):
+        list(table.read(TablePart(9), 5))
+    with pytest.raises(ConfigError, match=r"no part of a file with 3 row groups: take one of parts\(rows\)"):
+        list(table.read(TablePart(0, 2, 4), 5))
+
+
+def test_a_part_without_row_groups_is_a_whole_file(folder: Path) -> None:
+    for kind in ("parquet", "csv"):
+        (chunk,) = PartedTable(folder / kind).read(TablePart(1), 100)
+        assert chunk.num_rows == 50

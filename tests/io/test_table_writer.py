@@ -9,7 +9,7 @@ import pytest
 
 from pushforward.data import Schema, as_table, is_positional
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.io import TableWriter, read_table, stream_table
+from pushforward.io import PartedTable, TableWriter, read_table, stream_table
 
 TABLE = pa.table(
     {
@@ -181,3 +181,78 @@ def test_a_link_is_followed_and_permissions_stay(tmp_path):
     assert (tmp_path / "link.csv").is_symlink()
     assert read_table(path).num_rows == 3
     assert path.stat().st_mode & 0o777 == 0o604
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, None, 3]),
+        pa.array([0.5, None, None]),
+        pa.array([True, None, False]),
+        pa.array(["x", None, 'a\n\n"b"']),
+        pa.array([dt.date(2024, 1, 1), None, None]),
+        pa.array([0, None, 1_500_000], pa.timestamp("us")),
+        pa.nulls(3),
+    ],
+)
+def test_missing_cells_of_a_single_column_are_rows(tmp_path, name, column):
+    table = pa.table({"a": column})
+    with TableWriter(tmp_path / name) as writer:
+        writer.write(table.slice(0, 1))
+        writer.write(table.slice(1, 2))
+    assert read_table(tmp_path / name).equals(table)
+    assert pa.concat_tables(stream_table(tmp_path / name, 2, types={"a": column.type})).num_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (["x"], [1], "'a' is int64, and was string"),
+        ([1], ["2"], "'a' is string, and was int64"),
+        ([True], [2], "'a' is int64, and was bool"),
+        ([dt.datetime(2020, 1, 1)], [5], "'a' is int64, and was timestamp"),
+        ([None], [1], "was null, without any value"),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_later_table_of_another_type_is_refused(tmp_path, name, first, second, words):
+    with pytest.raises(InputError, match=words), TableWriter(tmp_path / name) as writer:
+        writer.write({"a": first})
+        writer.write({"a": second})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([1]), pa.array([2.0])),
+        (pa.array([1.5]), pa.array([2], pa.uint8())),
+        (pa.array([1]), pa.nulls(1)),
+        (pa.array(["x"]), pa.array(["y"], pa.large_string())),
+        (pa.array(["x"]).dictionary_encode(), pa.array(["y"])),
+        (pa.array([0], pa.timestamp("us")), pa.array([1], pa.timestamp("s"))),
+    ],
+)
+def test_a_later_table_of_the_same_kind_is_written(tmp_path, first, second):
+    with TableWriter(tmp_path / "t.parquet") as writer:
+        writer.write(pa.table({"a": first}))
+        writer.write(pa.table({"a": second}))
+    assert read_table(tmp_path / "t.parquet")["a"].to_pylist() == [*first.to_pylist(), *second.to_pylist()]
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(InputError, match="path of a file to write; got NoneType"):
+        TableWriter(None)  # type: ignore[arg-type]
+
+
+def test_the_folder_of_the_user_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with TableWriter("~/t.csv") as writer:
+        writer.write({"a": [1, 2]})
+    assert read_table("~/t.csv").num_rows == 2
+    assert sum(part.num_rows for part in stream_table("~/t.csv")) == 2
+    assert [PartedTable("~/t.csv").parts(5)] == [[(0, 0, 0)]]
+    monkeypatch.chdir(tmp_path)
+    with TableWriter("~nobody-of-this-name.csv") as writer:
+        writer.write({"a": [1, 2]})
+    assert read_table("~nobody-of-this-name.csv").num_rows == 2

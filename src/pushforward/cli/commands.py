@@ -302,7 +302,7 @@ def score(
         )
     if as_json or not (quiet or output == "-"):
         fraction = f"{found['alarms']} ({found['alarm_fraction']:.2%})"
-        plain = {"rows": found["rows"], "alarms": fraction, "promised": f"{guard.alpha:.2%} of normal rows",
+        plain = {"rows": found["rows"], "alarms": fraction, "promised": f"{100 * guard.alpha:.3g}% of normal rows",
                  "seconds": f"{found['seconds']:.1f}"}  # fmt: skip
         report(f"scores written to {output}", found, as_json=as_json, output=output, plain=plain)
 

@@ -33,7 +33,7 @@ def summary(guard: Any) -> dict[str, Any]:
     """The facts about a fitted guard that a user needs."""
 
     calibrated = len(guard.calibrator_.scores)
-    promise = f"at most {guard.alpha:.2%}"
+    promise = f"at most {100 * guard.alpha:.3g}%"
     promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
     if guard.level_ == 0:
         why = (

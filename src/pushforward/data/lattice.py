@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.data.tables import plain_numbers
+from pushforward.errors import InputError
+
 __all__ = ["MAX_CELLS", "detect_lattice", "integer_lattice"]
 
 MAX_CELLS = 1_000_000
@@ -38,6 +41,9 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
     Returns:
         ``(origin, step)``, the smallest value and the largest step that fits, or None.
 
+    Raises:
+        InputError: for anything but numbers.
+
     Example:
         >>> import numpy as np
         >>> origin, step = detect_lattice(np.array([0.3, 0.1, 0.3, 0.6, 0.1]))
@@ -46,7 +52,10 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
         >>> detect_lattice(np.random.default_rng(0).normal(size=1000)) is None
         True
     """
-    column = np.asarray(values, dtype=np.float64).ravel()
+    array = plain_numbers(values)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"a column of numbers is needed to find a lattice; got {array.dtype}.")
+    column = array.astype(np.float64).ravel()
     column = column[np.isfinite(column)]
     distinct = np.unique(column)
     if distinct.size < 2 or column.size - distinct.size < _TIES * column.size:

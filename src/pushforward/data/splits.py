@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.data.tables import plain_numbers
 from pushforward.errors import ConfigError, InputError
 from pushforward.numerics import splitmix
+from pushforward.numerics.checks import check_integer, check_seed
 
 __all__ = ["duplicate_groups", "split_indices"]
 
@@ -30,15 +32,18 @@ def split_indices(n: int, parts: Sequence[float], seed: int = 0, groups: Any = N
         Sorted indices of each part, in the order of ``parts``.
 
     Raises:
-        ConfigError: for parts that are not sizes, or that add up to more than all rows.
+        ConfigError: for parts that are not sizes, or that add up to more than all rows; for a seed that is no integer.
         InputError: if a part with a size above 0 would be empty, or if there is not one label for each row.
 
     Example:
         >>> [len(part) for part in split_indices(10, (0.6, 0.2, 0.2), seed=0)]
         [6, 2, 2]
     """
+    check_integer("n", n, 0)
+    if not isinstance(parts, (list, tuple, np.ndarray)):
+        raise ConfigError(f"parts must be a list of sizes; got {parts!r:.80}.")
     sizes = _sizes(n, list(parts))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed(seed))
     if groups is None:
         order = generator.permutation(n)
         ends = np.cumsum(sizes)
@@ -70,7 +75,7 @@ def duplicate_groups(rows: Any) -> np.ndarray:
         >>> duplicate_groups([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]).tolist()
         [0, 1, 0]
     """
-    values = np.asarray(rows)
+    values = plain_numbers(rows)
     if values.ndim == 0 or values.dtype.kind not in "fiub":
         raise InputError(
             f"expected an array of numbers with one row for each case; got {values.dtype} of shape {values.shape}."

@@ -298,6 +298,15 @@ def from_tensor(tensor: Any) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
+def plain_numbers(data: Any) -> np.ndarray:
+    """An array from a list, an array or a tensor, also one with a gradient.
+
+    Raises:
+        InputError: for rows of unequal lengths.
+    """
+    return from_tensor(data) if hasattr(data, "detach") else _as_array(data)
+
+
 def _as_array(data: Any) -> np.ndarray:
     try:
         array = np.asarray(data)

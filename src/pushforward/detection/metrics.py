@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pushforward.detection.validation import ROUNDING, score_array
+from pushforward.detection.validation import ROUNDING, plain_array, score_array
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_number
 
@@ -231,7 +231,7 @@ def oscr(normal: ArrayLike, correct: ArrayLike, anomalous: ArrayLike) -> float:
         0.75
     """
     normal, anomalous = _groups(normal, anomalous)
-    mask = np.asarray(correct)
+    mask = plain_array(correct, "correct")
     if mask.dtype != np.bool_ or mask.shape != normal.shape:
         raise InputError(
             f"correct must contain one boolean for each of the {normal.size} normal rows; got {mask.dtype} of shape {mask.shape}."

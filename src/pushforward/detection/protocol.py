@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_integer, check_seed
 from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["CheckResult", "ProtocolReport", "protocol_check"]
@@ -104,14 +104,14 @@ def protocol_check(
         rows: number of rows of each group to check, chosen at random.
         tolerance: largest accepted difference, relative to the range of the scores; matrix products of different sizes
             round differently.
-        seed: seed of the choice of rows.
+        seed: seed of the choice of rows, any integer.
 
     Returns:
         The report; ``report.require()`` raises an error if a check failed.
 
     Raises:
         InputError: for no rows, or scores that are not one number for each row.
-        ConfigError: for a number of rows below 1.
+        ConfigError: for a number of rows below 1, or a seed that is no integer.
 
     Example:
         >>> import torch
@@ -123,7 +123,7 @@ def protocol_check(
         >>> [check.name for check in report.failures]
         ['batch independence']
     """
-    rng, rows = np.random.default_rng(seed), check_integer("rows", rows)
+    rng, rows = np.random.default_rng(check_seed(seed)), check_integer("rows", rows)
     groups = [_sample(normal, "normal", rows, rng), _sample(anomalous, "anomalous", rows, rng)]
     alike = groups[0].dtype == groups[1].dtype and groups[0].shape[1:] == groups[1].shape[1:]
     described = " and ".join(f"{group.dtype} {tuple(group.shape[1:])}" for group in groups)

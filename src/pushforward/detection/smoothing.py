@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr, ndtri
 from scipy.stats import binom
 
+from pushforward.detection.validation import plain_array
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer, check_number, check_positive
 
@@ -77,7 +78,7 @@ class NoisyFunction:
 
     def noisy_scores(self, row: Array, sigma: float, generator: np.random.Generator, count: int) -> Array:
         """Draws of the function's value under noise."""
-        return np.asarray(self.function(row + sigma * generator.standard_normal((count, row.size))), dtype=np.float64)
+        return plain_array(self.function(row + sigma * generator.standard_normal((count, row.size))), "the base scores")
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Smoothing:
         """The deployed score D of each row ``(m, d)``, float64 ``(m,)``; equal rows have equal scores.
 
         Raises:
-            InputError: for rows with NaN or infinity, or a base score that is NaN.
+            InputError: for rows with NaN or infinity, or a base score that is NaN or not one number for each draw.
         """
         found = (self._sorted_draws(base, row, b"score", self.draws)[self.rank - 1] for row in _finite(rows))
         return np.fromiter(found, np.float64, len(rows))
@@ -214,17 +215,25 @@ class Smoothing:
         content = (row + 0.0).astype("<f8").tobytes()  # -0.0 becomes 0.0
         digest = hashlib.blake2b(content, digest_size=16, key=key, person=purpose).digest()
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        parts = [base.noisy_scores(row, self.sigma, generator, min(1024, count - k)) for k in range(0, count, 1024)]
-        values = np.sort(np.concatenate(parts))
+        parts = []
+        for size in (min(1024, count - k) for k in range(0, count, 1024)):
+            part = base.noisy_scores(row, self.sigma, generator, size)
+            if part.shape != (size,) or part.dtype.kind not in "fiub":
+                raise InputError(
+                    f"the base score must be one number for each row, (n,); for {size} rows it gave {part.dtype} of shape {part.shape}."
+                )
+            parts.append(part)
+        values = np.sort(np.concatenate(parts).astype(np.float64))
         if np.isnan(values[-1]):
             raise InputError("the base score is NaN under noise: it needs a value for every input near the rows.")
         return values
 
 
 def _finite(rows: Array) -> Array:
-    rows = np.asarray(rows, dtype=np.float64)
-    if rows.ndim != 2:
-        raise InputError(f"rows to smooth must have shape (rows, d); got {rows.shape}.")
+    rows = plain_array(rows, "rows to smooth")
+    if rows.ndim != 2 or rows.dtype.kind not in "fiub":
+        raise InputError(f"rows to smooth must be numbers of shape (rows, d); got {rows.dtype} of shape {rows.shape}.")
+    rows = rows.astype(np.float64)
     wrong = ~np.isfinite(rows).all(1)
     if wrong.any():
         raise InputError(f"rows to smooth must be finite numbers; row {int(wrong.argmax())} is not.")

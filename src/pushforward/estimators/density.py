@@ -20,7 +20,7 @@ from pushforward.likelihood import REAL
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
 from pushforward.models.vector.angles import by_kind, check_angles, identity
 from pushforward.numerics import seeded
-from pushforward.numerics.checks import check_choice
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.training import fit
 from pushforward.training.budget import seconds
 from pushforward.transforms import Cast, Chain, Standardize, Transform
@@ -102,8 +102,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
         Args:
             X: ``(rows, columns)`` of finite numbers.
             y: ignored; scikit-learn passes it.
-            sample_weight: weights of the rows, ``(rows,)``, of at least 0, as for :func:`~pushforward.fit`; None or one number for
-                equal ones.
+            sample_weight: weights of the rows, ``(rows,)``, of at least 0, as for :func:`~pushforward.fit`; None or one positive number
+                for equal ones.
 
         Raises:
             InputError: for data that are not a table of finite numbers with at least 2 rows, or a row that is not inside
@@ -128,6 +128,11 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def _fit(self, X: Any, sample_weight: Any) -> None:
         check_choice("model", self.model, _MODELS)
+        check_integer("max_steps", self.max_steps, optional=True)
+        weights = sample_weight
+        if isinstance(sample_weight, Real):
+            check_positive("sample_weight", sample_weight)
+            weights = None
         array = check_array(self, X, reset=True, finite=True)
         if len(array) < 2:
             raise InputError(f"a density needs at least 2 rows; got n_samples = {len(array)}.")
@@ -149,7 +154,6 @@ class FlowDensity(DensityMixin, BaseEstimator):
         scaling.append(Cast(features))
         self.seed_ = seed
         self.model_ = Flow(Chain(*scaling, flow.chain), flow.base)
-        weights = None if isinstance(sample_weight, Real) else sample_weight
         fit(
             self.model_, array, weights=weights, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),

@@ -389,6 +389,7 @@ class Guard(ConformalDetector):
 
         Raises:
             CalibrationError: if the rows (or groups) are too few; it says how many are needed. The guard is then unchanged.
+            ConfigError: if the weights of the network of ``embed`` have changed since ``fit``.
             InputError: for rows that do not fit the guard, or without ``groups`` for a guard that was fitted with them.
 
         Example:
@@ -399,6 +400,7 @@ class Guard(ConformalDetector):
             rows like the 300 rows of the last recalibration (sensor 2), and no longer rows like the training rows
         """
         require_fitted(self)
+        self._check_embed()
         X = listed(self, X)
         rows, times, chosen = self._read(X), self.calibration_.times + 1, self.calibration_.chosen
         check_same_kind(chosen, groups, True)
@@ -435,7 +437,8 @@ class Guard(ConformalDetector):
 
         Raises:
             CalibrationError: if the rows (or groups) are too few; it says how many are needed. The guard is then unchanged.
-            ConfigError: for a guard of images, with smoothing or ``score``, or fitted with ``store_rows=False``.
+            ConfigError: for a guard of images, with smoothing or ``score``, or fitted with ``store_rows=False``, or if the weights of the
+                network of ``embed`` have changed since ``fit``.
             InputError: for rows that do not fit the guard, or without ``groups`` or ``time`` for a guard that was fitted with it.
 
         Example:
@@ -450,6 +453,7 @@ class Guard(ConformalDetector):
             raise ConfigError(
                 "update adds rows to the score that a guard of a table fits itself, without smoothing: fit this one again."
             )
+        self._check_embed()
         check_one_of(groups, time)
         check_same_kind(self.calibration_.chosen, groups, time)
         X = listed(self, X)
@@ -473,6 +477,13 @@ class Guard(ConformalDetector):
         self.score_ = score
         self.calibration_ = CalibrationRecord(self.calibrator_.n, times, str(note), chosen)
         return self
+
+    def _check_embed(self) -> None:
+        if self.embed is not None and self.embedder_.digest != self.digest_:
+            raise ConfigError(
+                "the weights of the network of embed=, or its preparation of inputs, have changed since the guard was fitted, and its score is of "
+                "the old features: fit the guard again."
+            )
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -555,12 +566,13 @@ class Guard(ConformalDetector):
         return score.smoothing.certified_radius(score.base, rows, threshold, **options)
 
     def explain(self, X: Any) -> Explanation:
-        """Which columns made a row unlikely: -log tail probability of each cell, nats, in the order of the columns.
+        """Which columns made a row unlikely: the part of the score that is due to each cell, nats, in the order of the columns.
 
-        The mean of two numbers: how unusual the cell is given the other columns, and how far it is from the middle by
-        itself, each compared with training rows in that column. So a column that is always hard to predict is not reported
-        for that. A new missing cell or a changed constant is log(n + 2), an unseen category log((n + 2) / (s + 1)) if s categories
-        have one row each, and an infinite number +inf.
+        It is the mean of two numbers: by how much the score falls when the cells of the most similar training rows take its
+        place, and by how much the scores of these rows rise when they get the cell. Of a row with more than 24 columns, the
+        24 that are the most unusual given the other columns are examined, and the others have 0. A new missing cell or a
+        changed constant has log(n + 2) more, an unseen category log((n + 2) / (s + 1)) if s categories have one row each, and
+        an infinite number +inf.
 
         Raises:
             ConfigError: for a guard of images.

@@ -137,7 +137,7 @@ class NetworkGuard:
             check_integer("reservoir", reservoir, 2),
             check_integer("batch_size", batch_size),
         )
-        self.seed, self.smoothing = check_integer("seed", seed, 0), smoothing
+        self.seed, self.smoothing = check_integer("seed", seed, 0, most=2**64 - 1), smoothing
         self.smoothing_ = smoothing_of(smoothing, self.seed)
         if self.smoothing_ is not None and self.per_class:
             raise ConfigError(
@@ -201,9 +201,14 @@ class NetworkGuard:
 
         Raises:
             CalibrationError: for too few of them; it says how many are needed. The guard is then unchanged.
+            ConfigError: if the weights of the network have changed since ``fit``.
             InputError: as for :meth:`fit`.
         """
         self._require_fitted()
+        if self._weights_changed():
+            raise ConfigError(
+                "the weights of the network have changed since the guard was fitted, and its statistics are those of the old ones: fit the guard again."
+            )
         if isinstance(calibration, str):
             raise CalibrationError(
                 "recalibrate needs new inputs, and no text: pass inputs that the network has not seen."
@@ -403,7 +408,12 @@ class NetworkGuard:
 
         Returns:
             Boolean mask, ``(n,)``.
+
+        Warns:
+            PushforwardWarning: for a guard with ``calibration="train"``, which does not bound this fraction.
         """
+        self._require_fitted()
+        self._warn_without_promise("the fraction of normal rows among the selected ones may be above fdr")
         return benjamini_hochberg(self.p_value(data), fdr)
 
     def evaluate(self, data: Any, y: Any = None, *, anomaly: Any = None) -> Evaluation:
@@ -450,7 +460,7 @@ class NetworkGuard:
             risk: promised error rate among the accepted answers; None for sets alone.
             delta: probability that the promised risk fails.
             **options: of :meth:`ClassifierCalibration.fit <pushforward.detection.selective.ClassifierCalibration.fit>`, such as
-                ``method="lac"``.
+                ``method="lac"``, without ``scores``.
 
         Raises:
             CalibrationError: for too few rows, or without ``calibration`` if the guard has no rows of its own for this: loaded from a file,
@@ -481,10 +491,14 @@ class NetworkGuard:
 
         Raises:
             ConfigError: for a guard with ``per_class``, whose scores are ranked within classes.
+
+        Warns:
+            PushforwardWarning: for a guard with ``calibration="train"``, which does not bound this probability.
         """
         self._require_fitted()
         if self.per_class:
             raise ConfigError("a monitor ranks all scores together: fit a guard with per_class=False for it.")
+        self._warn_without_promise("a monitor may raise an alarm on normal rows with a probability above alpha")
         return Monitor(self.calibrators_[None].scores, alpha, betting=betting, seed=seed)
 
     def certify(
@@ -548,6 +562,8 @@ class NetworkGuard:
                 "certificates need a guard with smoothing: fit NetworkGuard(net, smoothing=0.25), for example."
             )
         inputs = real_inputs(plain_tensor(self._in_order(x), self.reader_.dtype))
+        if len(inputs):
+            self._read(inputs, finite=False)  # inputs that do not fit are refused also where there are too few draws
         return self.smoothing_, rows_of(inputs), NoisyNetwork(self, inputs)
 
     def explain(self, x: Any, *, neighbors: int = 3, gradient: bool = False) -> NetworkExplanation:
@@ -556,7 +572,8 @@ class NetworkGuard:
         Args:
             x: a batch, as the network takes it.
             neighbors: number of training rows to name.
-            gradient: whether to compute the absolute gradient of the score by the input.
+            gradient: whether to compute the absolute gradient of the score by the input. It is inf where it is too large for the
+                input's type, 0 for an input for which the network returns NaN or infinity, and never NaN.
 
         Raises:
             ConfigError: for a gradient by an input that is not of floating-point numbers, or a number of neighbors below 1.
@@ -600,12 +617,17 @@ class NetworkGuard:
                 realized errors; it must accept by its own :meth:`~pushforward.detection.selective.ClassifierCalibration.uncertainty`.
 
         Raises:
-            InputError: for no inputs.
+            ConfigError: for a calibration that was fitted with ``scores``.
+            InputError: for no inputs, or a calibration of another number of classes.
         """
         from pushforward.estimators.network_reporting import network_report
         from pushforward.estimators.reported_rows import ReportOptions
 
         self._require_fitted()
+        if selective is not None and selective.by_scores:
+            raise ConfigError(
+                "this calibration was fitted with scores=, which a report does not have: fit it without scores."
+            )
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
         return network_report(self, self._batches(data, "the data"), options, selective)
 
@@ -634,6 +656,12 @@ class NetworkGuard:
             ("statistics", ", ".join(self.score_.names)),
         ]
         return card("NetworkGuard", facts)
+
+    def _warn_without_promise(self, what: str) -> None:
+        if not self.promised_:
+            warn_caller(
+                f"training rows calibrated this guard, and the network has learned them, so {what}: fit it with calibration=held_out rows."
+            )
 
     def _require_fitted(self) -> None:
         self._require_score("calibrators_")

@@ -49,7 +49,8 @@ def _first_array(data: Any) -> Any:
         data = list(data.values())
     if isinstance(data, (tuple, list)):
         return _first_array(data[0]) if data else None
-    return data if isinstance(data, Tensor) or (hasattr(data, "__array__") and hasattr(data, "shape")) else None
+    array = isinstance(data, Tensor) or (hasattr(data, "__array__") and hasattr(data, "shape"))
+    return data if array and len(data.shape) else None
 
 
 def _share_memory(a: Any, b: Any) -> bool:

@@ -57,6 +57,10 @@ def selective_answers(guard: NetworkGuard, calibration: Any, options: dict[str, 
         raise ConfigError(
             "selective needs a network that classifies; this one has no logits, or the guard does not use them."
         )
+    if "scores" in options:
+        raise ConfigError(
+            "selective ranks rows by their calibrated uncertainty, since GuardOutput.accept does: leave scores out, or use ClassifierCalibration.fit."
+        )
     logits, labels = _own_rows(guard) if calibration is None else _read_rows(guard, calibration)
     fitted = ClassifierCalibration.fit(logits, labels, **options)
     fitted.without_alarm = True

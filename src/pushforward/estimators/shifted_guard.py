@@ -12,13 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from pushforward import io
 from pushforward.data import split_indices
+from pushforward.detection.conformal.guarantees import rows_needed
 from pushforward.detection.conformal.likelihood_ratio import ClassifierRatio
 from pushforward.detection.conformal.weighted import WeightedCalibrator
-from pushforward.errors import ConfigError, InputError, StorageError, in_words
+from pushforward.detection.validation import ROUNDING
+from pushforward.errors import ConfigError, InputError, StorageError, in_words, warn_caller
 from pushforward.estimators.guard import Guard
 from pushforward.estimators.guard_file import check_writable, guard_contents, guard_from
 from pushforward.estimators.guard_inputs import listed
 from pushforward.estimators.validation import require_fitted
+from pushforward.numerics.checks import check_seed
 
 __all__ = ["ShiftedGuard"]
 
@@ -45,7 +48,7 @@ class ShiftedGuard:
         shifted: rows of Q, normal or nearly all of them, to estimate w from. Half of X is then used for the estimate and
             half to calibrate.
         ratio: the estimator, for ``shifted``.
-        seed: of the split of X.
+        seed: of the split of X, any integer.
 
     Attributes:
         calibrator_: the weighted calibration scores; ``calibrator_.effective_rows`` says what the shift costs.
@@ -53,8 +56,11 @@ class ShiftedGuard:
         promise: what the promise refers to, as a sentence.
 
     Raises:
-        ConfigError: unless exactly one of ``weights`` and ``shifted`` is given.
+        ConfigError: unless exactly one of ``weights`` and ``shifted`` is given, or for another type of ``ratio`` or ``seed``.
         InputError: for weights that are negative, or not one for each row.
+
+    Warns:
+        PushforwardWarning: if the calibration rows are too few, by their ``effective_rows``, for a row of mean weight to raise an alarm.
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -84,6 +90,9 @@ class ShiftedGuard:
         require_fitted(guard)
         if (weights is None) == (shifted is None):
             raise ConfigError("give either weights, the likelihood ratios, or shifted, rows to estimate them from.")
+        if ratio is not None and not isinstance(ratio, ClassifierRatio):
+            raise ConfigError(f"ratio must be a ClassifierRatio or None; got {type(ratio).__name__}.")
+        seed = check_seed(seed)
         X = listed(guard, X)
         self.guard, self.exact = guard, weights is not None
         self._weights: Callable[[Any], ArrayLike] | None = None
@@ -99,6 +108,12 @@ class ShiftedGuard:
             self._weights = weights if callable(weights) else None
             scores, found = guard.anomaly_score(X), weights(X) if callable(weights) else weights
         self.calibrator_ = WeightedCalibrator(scores, found)
+        smallest = 1 / (1 + self.calibrator_.effective_rows)  # of a row whose weight is the mean one of the rows of Q
+        if smallest > guard.alpha * ROUNDING:
+            warn_caller(
+                f"{self.calibrator_.n} calibration rows count as {self.calibrator_.effective_rows:.3g}, and alpha={guard.alpha:g} needs "
+                f"{rows_needed(guard.alpha)}: new rows of mean weight can raise no alarm, which keeps the promise. Give more rows, or a guard with a larger alpha."
+            )
 
     def __repr__(self) -> str:
         return f"ShiftedGuard({self.calibrator_!r}, {'exact' if self.exact else 'estimated'} weights)"
@@ -115,7 +130,7 @@ class ShiftedGuard:
             else "with estimated likelihood ratios, so it is approximate"
         )
         return (
-            f"at most {self.guard.alpha:.2%} false alarms on average, on normal rows of the shifted distribution, {kind}; "
+            f"at most {100 * self.guard.alpha:.3g}% false alarms on average, on normal rows of the shifted distribution, {kind}; "
             f"{self.calibrator_.n} calibration rows count as {self.calibrator_.effective_rows:.0f}."
         )
 
@@ -124,16 +139,19 @@ class ShiftedGuard:
 
         Args:
             X: rows, as for :class:`~pushforward.Guard`.
-            weights: their likelihood ratios; needed if the calibration weights were an array.
+            weights: their likelihood ratios; needed if there is no function of them, and not allowed if the guard estimates them, because
+                its estimates have another constant factor.
 
         Raises:
-            ConfigError: if the weights are needed and absent.
+            ConfigError: if the weights are needed and absent, or given to a guard that estimates them.
             InputError: as for :class:`~pushforward.Guard`.
         """
+        if weights is not None and not self.exact:
+            raise ConfigError("this guard estimates its weights: pass none.")
         X = listed(self.guard, X)
         if weights is None:
             if self._weights is None:
-                raise ConfigError("the calibration weights were given as an array: give the weights of these rows too.")
+                raise ConfigError("this guard has no function of the weights: give the weights of these rows too.")
             weights = self._weights(X)
         return self.calibrator_.p_value(self.guard.anomaly_score(X), weights)
 
@@ -183,8 +201,12 @@ class ShiftedGuard:
 
         Raises:
             StorageError: if the file is damaged or was not written by pushforward; a SignatureError as for ``Guard.load``.
-            ConfigError: for weights of a guard that estimates them, or as for ``Guard.load``.
+            ConfigError: for weights that are no function, or of a guard that estimates them, or as for ``Guard.load``.
         """
+        if weights is not None and not callable(weights):
+            raise ConfigError(
+                f"weights must be the function that gave the weights; got {type(weights).__name__}: leave it out, and give weights to p_value."
+            )
         header, tensors = io.read(path, kind="shifted guard", public_key=public_key)
         if weights is not None and not header.get("exact"):
             raise ConfigError(f"{os.fspath(path)} has a guard that estimates its weights: pass none.")

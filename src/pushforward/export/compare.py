@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 
 from pushforward.data import as_images, as_table, is_frame
 from pushforward.data.cells import text_of
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import Guard
 from pushforward.estimators.feature_names import in_order
 from pushforward.estimators.guard_inputs import with_its_channels
+from pushforward.estimators.validation import require_fitted
 from pushforward.graphs.files import format_of
+from pushforward.io.files import existing_path, plain_errors
 
 __all__ = ["Agreement", "compare", "graph_inputs", "run_graph"]
 
@@ -34,7 +37,8 @@ class Agreement:
         different: rows with an alarm of one and none of the other.
         different_near: those among them that are near the threshold.
         p_value: largest difference of the p-values.
-        score: largest relative difference of the finite scores.
+        score: largest difference of the scores, abs(a - b) / (1 + abs(a)) with a of the guard; inf if one of two scores is infinite or
+            NaN and the other is not the same.
 
     Example:
         >>> from pushforward.export import Agreement
@@ -64,7 +68,9 @@ class Agreement:
         different = expected["alarm"] != found["alarm"]
         score, other = expected["anomaly_score"], found["anomaly_score"]
         with np.errstate(invalid="ignore"):
-            distance = np.where(score == other, 0.0, np.abs(score - other) / (1.0 + np.abs(score)))
+            distance = np.abs(score - other) / (1.0 + np.abs(score))
+            distance = np.where(np.isfinite(score) & np.isfinite(other), distance, np.inf)
+        distance[(score == other) | (np.isnan(score) & np.isnan(other))] = 0.0
         return cls(
             len(near), int(expected["alarm"].sum()), int(near.sum()), int(different.sum()), int((different & near).sum()),
             float(np.abs(expected["p_value"] - found["p_value"]).max(initial=0.0)), float(distance.max(initial=0.0)),
@@ -81,6 +87,8 @@ def compare(guard: Guard, path: str | os.PathLike[str], X: Any) -> Agreement:
 
     Raises:
         ConfigError: for the guard of a network, another ending of the name, or without onnxruntime.
+        StorageError: if the file is absent, or is not a graph.
+        InputError: for rows that the guard does not read.
 
     Example:
         >>> import numpy as np, pathlib, tempfile, pushforward as pf
@@ -102,8 +110,18 @@ def compare(guard: Guard, path: str | os.PathLike[str], X: Any) -> Agreement:
 def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, np.ndarray]:
     """The outputs of an exported graph for rows that the guard reads.
 
+    Args:
+        guard: that was exported.
+        path: the file, ``.onnx`` (needs onnxruntime) or ``.pt2``.
+        X: rows or images, as for ``guard.assess``.
+
+    Returns:
+        An array by the name of each output, such as ``p_value``, ``alarm`` and ``anomaly_score``.
+
     Raises:
-        ConfigError: for another ending of the name, or without onnxruntime.
+        ConfigError: for something that is no guard of tables or images, another ending of the name, or without onnxruntime.
+        StorageError: if the file is absent, or is not a graph.
+        InputError: for rows that the guard does not read.
 
     Example:
         >>> import numpy as np, pathlib, tempfile, pushforward as pf
@@ -114,13 +132,16 @@ def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, n
         >>> pf.export.run_graph(guard, path, [[0.0, 0.0], [9.0, 9.0]])["alarm"]
         array([False,  True])
     """
-    if format_of(path) == "pt2":
-        return _run_pt2(path, graph_inputs(guard, X, ("X",)))
+    found = format_of(path)
+    where = existing_path(path)
+    if found == "pt2":
+        return _run_pt2(where, graph_inputs(guard, X, ("X",)))
     try:
         import onnxruntime
     except ImportError:
         raise ConfigError('to run an ONNX file needs onnxruntime: pip install "pushforward[export]".') from None
-    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    with plain_errors(path):
+        session = onnxruntime.InferenceSession(os.fspath(where), providers=["CPUExecutionProvider"])
     names = tuple(value.name for value in session.get_inputs())
     matrix = names == ("X",) and len(session.get_inputs()[0].shape) == 2  # and no column of this name
     outputs = [value.name for value in session.get_outputs()]
@@ -136,7 +157,9 @@ def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, n
 def _run_pt2(path: str | os.PathLike[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     import torch
 
-    with warnings.catch_warnings():
+    if not zipfile.is_zipfile(path):  # torch would also log a traceback
+        raise StorageError(f"{path} is damaged, or its name has the wrong ending: it is no file of torch.export.")
+    with plain_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the inside of torch.export
         run = torch.export.load(os.fspath(path)).module()
     (rows,) = (torch.from_numpy(values) for values in feeds.values())
@@ -157,6 +180,8 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...], *, matrix: bool |
             name needs False.
 
     Raises:
+        ConfigError: for something that is no guard of tables or images.
+        NotFittedError: for a guard that was not fitted.
         InputError: for rows that the guard does not read.
 
     Example:
@@ -166,6 +191,9 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...], *, matrix: bool |
         >>> pf.export.graph_inputs(guard, x[:3], ("X",))["X"].shape
         (3, 2)
     """
+    if not isinstance(guard, Guard):
+        raise ConfigError(f"guard must be a pf.Guard of tables or images; got {type(guard).__name__}.")
+    require_fitted(guard)
     if guard.embed is not None:
         X = guard.embedder_(in_order(guard.embedded_columns_, X))
     if guard.reads_images:

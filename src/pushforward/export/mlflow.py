@@ -98,7 +98,7 @@ class GuardModel:
         self.guard = guard
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """A pandas frame of log_prob (for tables), anomaly_score, p_value and alarm, one row for each input."""
+        """A pandas frame of log_prob (where the score has a density), anomaly_score, p_value and alarm, one row for each input."""
         import pandas as pd
 
         if self.guard.reads_images:

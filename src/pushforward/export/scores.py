@@ -53,8 +53,9 @@ def export_score(
         delta: of the "pac" guarantee.
 
     Raises:
-        ConfigError: for a score that no graph can compute, with the part and what to do; for another ending of the name;
-            without the extra ``export`` for ONNX.
+        ConfigError: for a score that no graph can compute, with the part and what to do; for something that is no score or no
+            calibrator; for another ending of the name; without the extra ``export`` for ONNX.
+        InputError: for an example that is no tensor with at least one row.
         CalibrationError: for too few calibration scores.
         StorageError: if the file cannot be written.
 
@@ -73,6 +74,14 @@ def export_score(
     format_of(path)
     if not isinstance(score, Score):
         raise ConfigError(f"export_score needs a Score of pushforward.detection.scores; got {type(score).__name__}.")
+    if not isinstance(calibrator, ConformalCalibrator):
+        raise ConfigError(
+            f"calibrator must be a ConformalCalibrator, such as ConformalCalibrator(score(held_out)); got {type(calibrator).__name__}."
+        )
+    if not isinstance(example, Tensor):
+        raise InputError(
+            f"example must be a tensor, of the type that the score reads: the graph takes the same; got {type(example).__name__}."
+        )
     level = calibrator.threshold(alpha, guarantee, delta)
     graph = StatisticGraph(score.eval())
     facts = {
@@ -84,7 +93,7 @@ def export_score(
         "calibration rows": calibrator.n,
     }
     module = _Scored(graph, Promise(calibrator.scores, level, graph.rounding, unit=unit_of(calibrator.scores))).eval()
-    if not len(example):
+    if not example.dim() or not len(example):
         raise InputError("example has no rows: give at least one row as the score reads it.")
     rows = torch.cat((example, example))[: max(2, len(example))]
     write_graph(Graph(module, (rows,), ("x",), OUTPUTS, facts), path)

@@ -10,16 +10,18 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pushforward.errors import ConfigError, InputError
+from pushforward.inference.calibration import finite_pairs
 from pushforward.inference.method import share, split_rows
 from pushforward.inference.nle import NLE, LikelihoodPosterior
 from pushforward.inference.npe import NPE, NPEPosterior
 from pushforward.inference.nre import NRE
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
-from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.training_data import finite_simulations
+from pushforward.models.sampling import seeded_generator
 from pushforward.numerics import logmeanexp
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
@@ -65,6 +67,11 @@ def infer(
     Returns:
         The posterior; ``posterior.scores`` has the score of each method for "auto".
 
+    Raises:
+        ConfigError: for a value that an option does not take, a prior whose support is not a box, a ``DataLoader``, or unless there are
+            either simulations or a simulator.
+        InputError: for data that do not fit the prior, or too few finite simulations.
+
     Example:
         >>> import torch, pushforward as pf
         >>> prior = torch.distributions.Normal(torch.zeros(2), 1.0)
@@ -75,6 +82,11 @@ def infer(
     """
     check_choice("method", method, ("auto", "npe", "nle", "nre"))
     check_integer("members", members)
+    if isinstance(theta, DataLoader):
+        raise ConfigError(
+            "infer splits the simulations, which a DataLoader does not allow: train NPE by itself, NPE(prior).fit(loader, "
+            "validation=another_loader)."
+        )
     config = make_config(config, options)
     if config.checkpoint is not None:
         raise ConfigError(
@@ -126,8 +138,12 @@ def posterior_score(
         posterior: of NPE, NLE or NRE.
         proposal: NPE's posterior, from which the evidence of the other methods is estimated.
         theta: true parameters, ``(n, D)``.
-        x: their data, ``(n, *shape)``.
+        x: their data, ``(n, *shape)``. Pairs with NaN or infinity are left out, with a warning.
         seed: of the draws.
+
+    Raises:
+        ConfigError: for something that is no posterior, or a proposal that is not NPE's, of the same parameters and data.
+        InputError: for other shapes, another number of parameters than of data, or no finite pair.
 
     Example:
         >>> import torch, pushforward as pf
@@ -139,12 +155,24 @@ def posterior_score(
         >>> pf.inference.posterior_score(posterior, posterior, theta[:20], x[:20]) > -5
         True
     """
-    generator = torch.Generator().manual_seed(seed)
-    theta, x = as_numbers(theta, "theta").float(), as_numbers(x, "x")
-    if isinstance(posterior, NPEPosterior):
+    generator = seeded_generator(seed)
+    theta, x = finite_pairs(posterior, theta, x)
+    if (
+        not isinstance(proposal, NPEPosterior)
+        or proposal.x_shape != posterior.x_shape
+        or proposal.features != posterior.features
+    ):
+        raise ConfigError(
+            f"proposal must be a posterior of NPE for the same parameters and data; got {proposal!r:.80}."
+        )
+    if not len(theta) or tuple(x.shape[1:]) != posterior.x_shape:
+        raise InputError(
+            f"a score needs at least one finite pair of theta and x, with x of the shape (n, {', '.join(map(str, posterior.x_shape))}); got "
+            f"{len(theta)}, with x of the shape {tuple(x.shape)}."
+        )
+    if not isinstance(posterior, LikelihoodPosterior):
         values = posterior.log_prob(theta, x)
     else:
-        assert isinstance(posterior, LikelihoodPosterior)
         found = []
         for row, data in zip(theta, x, strict=True):
             scaled = posterior._observation(data)

@@ -140,6 +140,12 @@ def calibrate(
 def uniformity_p_value(values: Array) -> float:
     """p-value of the Kolmogorov-Smirnov test that values are uniform on [0, 1].
 
+    Args:
+        values: independent numbers, ``(n,)``.
+
+    Raises:
+        InputError: for another shape, no numbers, or NaN.
+
     Example:
         >>> import numpy as np
         >>> from pushforward.inference import uniformity_p_value
@@ -148,6 +154,10 @@ def uniformity_p_value(values: Array) -> float:
     """
     from scipy.stats import kstest
 
+    values = as_numbers(values, "values").double().numpy()
+    if values.ndim != 1 or not len(values) or np.isnan(values).any():
+        found = f"the shape {values.shape}" if values.ndim != 1 or not len(values) else "NaN"
+        raise InputError(f"values must be at least one number, (n,), and none of them NaN; got {found}.")
     return float(kstest(values, "uniform").pvalue)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.inference.identity import start_at_identity
-from pushforward.inference.modes import Mode, box_points, find_modes, laplace_draws, mixture_log_prob
+from pushforward.inference.modes import Mode, box_points, find_modes, laplace_draws, mixture_log_prob, start_points
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.proposal import mixture_log_density, weighted_draws
 from pushforward.inference.result import TargetFit, check_modes, warn
@@ -133,7 +133,8 @@ def fit_to_target(
     Raises:
         ConfigError: for a value that an option does not take, or a model without exact density or samples, or whose data
             are not all reals, such as angles.
-        InputError: for a log-density with a wrong shape, without gradient, or that is -inf or NaN everywhere.
+        InputError: for a log-density with a wrong shape, without gradient, or that is -inf or NaN everywhere, or starting points that
+            are not real numbers.
         TrainingError: if the loss is not finite; the model gets its best weights again.
 
     Warns:
@@ -269,9 +270,9 @@ class _Search:
             box = box_points(restarts, width, spread, self.generator)
             starts = torch.cat((torch.zeros(1, width, dtype=torch.float64), box))
         else:
-            starts = torch.as_tensor(starts, dtype=torch.float64)
-            if starts.dim() != 2 or starts.shape[1] != width:
-                raise ConfigError(f"starts must have the shape (k, {width}); got {tuple(starts.shape)}.")
+            starts = start_points(starts, width)
+            if not bool(torch.isfinite(starts).all()):
+                raise ConfigError("a starting point contains NaN or infinity: give finite numbers.")
             given, starts = starts, target.unconstrain(starts)
             if not torch.allclose(target.constrain(starts).nan_to_num(nan=torch.inf), given, rtol=1e-3, atol=1e-6):
                 raise ConfigError(

@@ -107,8 +107,9 @@ def latent_posterior(
 
     The weights are w = p(x | z) p(z) / q(z | x). Their mean is p(x), and their k-hat says whether that estimate, which is what
     ``model.evaluate(x, samples=count)`` gives, can be trusted. If it is not reliable, fit a flow to the exact log-density
-    of this input: ``fit_to_target(latent, latent_log_density(model, x))``. The difference of the two bounds is the
-    amortization gap (Cremer, Li, Duvenaud 2018, arXiv 1801.03558).
+    of this input: ``fit_to_target(latent, latent_log_density(model, x))``. With a flow of the family
+    of the encoder, as a normal distribution, the difference of the two bounds is the amortization gap (Cremer, Li, Duvenaud 2018,
+    arXiv 1801.03558); with a richer one it includes part of the gap that the family leaves.
 
     Args:
         model: a :class:`~pushforward.models.VAE`, or a :class:`~pushforward.models.Flow` that ends with
@@ -147,7 +148,8 @@ def latent_posterior(
 def latent_log_density(model: Model, x: Tensor, *, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """log p(x, z) of one input x as a function of z, ``(n, latent)`` to ``(n,)``, nats: what ``fit_to_target`` reads.
 
-    Its integral over z is p(x), so the evidence of the fit is the log-likelihood of the input.
+    Its integral over z is p(x), so the evidence of the fit is the log-likelihood of the input. It raises an InputError for z of
+    another shape.
 
     Args:
         model: as for :func:`latent_posterior`.
@@ -168,8 +170,12 @@ def latent_log_density(model: Model, x: Tensor, *, context: Tensor | None = None
     """
     with torch.no_grad():
         latent, y, given, constant = _split(model, x, context)
+    (width,) = latent.out_shape
 
     def log_density(z: Tensor) -> Tensor:
+        if not isinstance(z, Tensor) or z.dim() != 2 or z.shape[1] != width:
+            found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise InputError(f"z must be a tensor of the shape (n, {width}); got {found}.")
         z = z.to(model.dtype)
         rows = y.expand(len(z), *y.shape[1:])
         log_p = latent.log_prob(rows, z, None if given is None else given.expand(len(z), -1))

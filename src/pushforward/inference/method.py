@@ -73,10 +73,11 @@ class SimulationMethod(ABC, Generic[P]):
         Args:
             theta: parameters ``(n, D)``; or :class:`~pushforward.inference.Simulations`; or, for NPE, a ``DataLoader`` of
                 pairs (theta, x), for data larger than memory.
-            x: data ``(n, *shape)``. Rows with NaN are left out, with a warning.
+            x: data ``(n, *shape)``; None with a ``DataLoader`` or ``Simulations``. Rows with NaN are left out, with a warning.
             simulator: function of parameters that returns data, in place of theta and x.
             simulations: number of runs of the simulator.
-            validation: fraction held out; or, for NPE, another ``DataLoader``.
+            validation: fraction held out, and for NPE and NLE 0 for none; or, for NPE, held-out simulations as a pair (theta, x), or
+                another ``DataLoader``, which a ``DataLoader`` needs.
             config: options of the run; the options below replace its values.
             options: fields of :class:`TrainingConfig`. NPE and NLE train several networks: two with different architectures, of which
                 held-out rows choose one, unless ``flow`` is a function, and ``members``. Then ``max_time`` is the time of all in equal

@@ -15,7 +15,7 @@ from pushforward.errors import InputError, warn_caller
 from pushforward.estimators import Guard
 from pushforward.inference.calibration import finite_pairs
 from pushforward.inference.data_scale import DataScale
-from pushforward.inference.posterior import SimulationPosterior, check_posterior
+from pushforward.inference.posterior import SimulationPosterior, check_finite_rows, check_posterior
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import Simulations, check_simulator, failed_runs, run_simulator
 from pushforward.models.sampling import seeded_generator
@@ -40,7 +40,8 @@ class SimulationGuard:
         seed: of the split.
 
     Raises:
-        InputError: for fewer than 100 finite simulations.
+        InputError: for fewer than 100 finite simulations; from :meth:`scores` and :meth:`p_value` for observations of another shape, or
+            with NaN or infinity.
 
     Example:
         >>> import torch
@@ -51,6 +52,8 @@ class SimulationGuard:
 
     def __init__(self, x: Any, *, score: Score | None = None, seed: int = 0) -> None:
         x = as_numbers(x, "x")
+        if x.dim() == 0:
+            raise InputError("x must be simulations (n, *shape); got a single number.")
         x = x[:, None] if x.dim() == 1 else x
         self.x_shape = tuple(x.shape[1:])
         rows = x.flatten(1).double()
@@ -79,6 +82,7 @@ class SimulationGuard:
             rows = rows.reshape(-1, 1)
         if rows.shape[1:] != self.x_shape:
             raise InputError(f"an observation must have the shape {self.x_shape}; got {tuple(rows.shape)}.")
+        check_finite_rows(rows)
         return torch.from_numpy(np.asarray(self._score(self.scale(rows.flatten(1).double()).numpy())))
 
     def p_value(self, x: Any) -> Any:

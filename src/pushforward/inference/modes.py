@@ -8,16 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.targets import POINT_ERRORS, Target
+from pushforward.numerics.checks import check_integer
 
-__all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_prob"]
+__all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_prob", "start_points"]
 
 _HESSIAN_STEP = 1e-4
 _WIDEST, _NARROWEST = 1e3, 1e-8
@@ -66,9 +69,10 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
     Args:
         target: the log-density.
         starts: ``(k, D)``; points where the log-density is not finite are skipped.
-        iterations: most iterations for each point.
+        iterations: most iterations of one run of L-BFGS. A point has at most eight runs, each in units that the one before found.
 
     Raises:
+        ConfigError: for something that is no target, points of another shape, or a number of iterations that is not positive.
         InputError: if the log-density is not finite at any starting point.
 
     Example:
@@ -79,6 +83,10 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
         >>> sorted(round(mode.location.item()) for mode in modes)
         [-4, 4]
     """
+    if not isinstance(target, Target):
+        raise ConfigError(f"target must be a Target(log_density, features); got {type(target).__name__}.")
+    check_integer("iterations", iterations)
+    starts = start_points(starts, target.features)
     with torch.no_grad():
         finite = torch.isfinite(target(starts))
     if not bool(finite.any()):
@@ -100,6 +108,19 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
             "the log-density grows without bound from every starting point, so it has no mode to start at: check its sign, and that it falls far from the data."
         )
     return sorted(modes, key=lambda mode: -mode.log_mass)
+
+
+def start_points(starts: Any, width: int) -> Tensor:
+    """Starting points ``(k, width)``, float64.
+
+    Raises:
+        ConfigError: for another shape.
+        InputError: for something that is not real numbers.
+    """
+    points = starts.detach() if isinstance(starts, Tensor) else as_numbers(starts, "starts")
+    if points.dim() != 2 or points.shape[1] != width or not len(points):
+        raise ConfigError(f"starts must have the shape (k, {width}), with at least one row; got {tuple(points.shape)}.")
+    return points.double()
 
 
 def box_points(count: int, width: int, spread: float, generator: torch.Generator) -> Tensor:

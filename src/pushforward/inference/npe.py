@@ -48,6 +48,9 @@ def conditional_flow(
         regression: whether a flow with a name starts with the regression. It helps where the problem is almost linear, and
             makes others harder, so NPE and NLE try both and let the held-out simulations choose.
 
+    Raises:
+        ConfigError: for an unknown flow, a function that returns no model of these widths, or an embedding without widths.
+
     Example:
         >>> import torch
         >>> from pushforward.inference import conditional_flow
@@ -55,10 +58,21 @@ def conditional_flow(
         >>> flow.log_prob(torch.zeros(4, 2), torch.zeros(4, 3)).shape
         torch.Size([4])
     """
+    check_flow(name, tuple(_FLOWS))
+    _check_embedding(embedding)
     width = context if embedding is None else int(embedding.outputs)  # pyright: ignore[reportArgumentType]
     first: list[Transform] = [] if transform is None else [transform]
     if not isinstance(name, str):
         inner = name(features, width)
+        if not isinstance(inner, Model):
+            raise ConfigError(
+                f"flow must return a model of {features} coordinates with a context of width {width}; it returned {inner!r:.80}."
+            )
+        if inner.shape != (features,) or inner.context_features != width:
+            raise ConfigError(
+                f"flow must return a model of {features} coordinates with a context of width {width}; it returned a "
+                f"{type(inner).__name__} of the shape {tuple(inner.shape)} with a context of width {inner.context_features}."
+            )
     else:
         inner = _FLOWS[name](features, width)
         linear = regression and embedding is None and context <= _WIDEST_REGRESSION
@@ -71,6 +85,22 @@ def conditional_flow(
     if embedding is not None:
         chain = EmbedContext(chain, copy.deepcopy(embedding))
     return Flow(Chain(*first, chain), inner.base)
+
+
+def _check_embedding(embedding: Any) -> None:
+    """A network that says its widths, or None.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if embedding is not None and not (
+        isinstance(embedding, nn.Module)
+        and all(is_integer(getattr(embedding, name, None)) for name in ("inputs", "outputs"))
+    ):
+        raise ConfigError(
+            "embedding must be a network with the attributes inputs and outputs, its widths, such as pf.networks.MLP(20, 4); "
+            f"got {embedding!r:.80}."
+        )
 
 
 def _spline_flow(features: int, width: int) -> Model:
@@ -129,14 +159,7 @@ class NPE(SimulationMethod["NPEPosterior"]):
     ) -> None:
         super().__init__(prior, members=members)
         self.flow, self.embedding = check_flow(flow, tuple(_FLOWS)), embedding
-        if embedding is not None and not (
-            isinstance(embedding, nn.Module)
-            and all(is_integer(getattr(embedding, name, None)) for name in ("inputs", "outputs"))
-        ):
-            raise ConfigError(
-                "embedding must be a network with the attributes inputs and outputs, its widths, such as pf.networks.MLP(20, 4); "
-                f"got {embedding!r:.80}."
-            )
+        _check_embedding(embedding)
 
     @property
     def set_width(self) -> int | None:

@@ -20,7 +20,7 @@ from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData
 from pushforward.networks import MLP
 from pushforward.numerics import seeded
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.training.budget import make_budget, make_schedule
 from pushforward.training.config import TrainingConfig, changed_fields
 from pushforward.training.result import FitResult, TrainingEvent
@@ -39,7 +39,7 @@ class NRE(SimulationMethod["NREPosterior"]):
     """Contrastive neural ratio estimation (Durkan, Murray, Papamakarios 2020): the simplest of the three methods, a baseline.
 
     A network f(theta, x) is trained to find, among K parameters, the one that x was simulated from. Then
-    f - log p(x) is, up to a function of x, the log-likelihood.
+    f is, up to a function of x, the log-likelihood log p(x | theta).
 
     Args:
         prior: a torch distribution of vectors, or a list of independent ones.
@@ -62,7 +62,7 @@ class NRE(SimulationMethod["NREPosterior"]):
 
     def __init__(self, prior: Any, *, hidden: tuple[int, ...] = (64, 64), contrasts: int = 10) -> None:
         super().__init__(prior)
-        self.hidden = tuple(hidden)
+        self.hidden = check_widths("hidden", hidden)
         self.contrasts = check_integer("contrasts", contrasts, 2)
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NREPosterior:

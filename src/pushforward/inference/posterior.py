@@ -233,8 +233,17 @@ class SimulationPosterior(ABC):
 
     @classmethod
     def load(cls, path: Path, *, prior: Any = None) -> Self:
-        """Read a posterior from a file; see :func:`load_posterior`."""
-        return load_posterior(path, prior=prior)  # pyright: ignore[reportReturnType]
+        """Read a posterior of this class from a file; see :func:`load_posterior`.
+
+        Raises:
+            StorageError: also for the posterior of another method.
+        """
+        found = load_posterior(path, prior=prior)
+        if not isinstance(found, cls):
+            raise StorageError(
+                f"{path} contains the posterior of {found.method.upper()}, which {cls.__name__} does not load: call load_posterior(path)."
+            )
+        return found
 
     @abstractmethod
     def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -357,6 +366,7 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
 
     Raises:
         StorageError: if there is no such file, it is damaged, or it contains no posterior from simulations.
+        ConfigError: for a prior that :class:`~pushforward.inference.Prior` refuses.
         InputError: if the file has no prior and none is given, or NPE is given another than that of the file.
 
     Example:
@@ -373,6 +383,7 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         torch.Size([3, 1])
     """
     header, tensors = read(path, "simulation-posterior")
+    given = None if prior is None else Prior(prior)
     try:
         cls = SimulationPosterior._methods[header["method"]]
         x_shape = tuple(int(size) for size in header["x_shape"])
@@ -393,16 +404,16 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         options = header["options"]
         if not isinstance(options, Mapping):
             raise StorageError("its options are not valid.")
-        if stored is None and prior is None:
-            raise InputError(f"{path} has no prior, so it needs one: load_posterior(path, prior=...).")
         trained = None if stored is None else Prior.build(stored)
-        chosen = Prior(prior if prior is not None else trained)
+        chosen = trained if given is None else given
+        if chosen is None:
+            raise InputError(f"{path} has no prior, so it needs one: load_posterior(path, prior=...).")
         width = cls._width_of(networks[0])
         if width is not None and width != chosen.features:
             raise InputError(
                 f"the posterior has {width} parameters and the prior {chosen.features}: give the prior of the training."
             )
-        another = prior is not None and trained is not None and not _same(chosen, trained)
+        another = given is not None and trained is not None and not _same(chosen, trained)
         if another and cls._has_prior:
             raise InputError(
                 f"{path} stores the prior of the training, and the posterior of {cls.method.upper()} cannot be given another one: leave "

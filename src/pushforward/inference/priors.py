@@ -15,7 +15,9 @@ from torch.distributions import constraints
 
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.inference.network_inputs import NetworkInputs, edges
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.numerics import seeded
+from pushforward.numerics.checks import check_integer
 from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, Probit, StickBreaking, Transform
 
 __all__ = ["Prior"]
@@ -92,7 +94,12 @@ class Prior:
         return f"Prior({', '.join(map(str, self.parts))})"
 
     def sample(self, count: int, *, seed: int) -> Tensor:
-        """Draws ``(count, D)``, float32; the caller's random state does not change."""
+        """Draws ``(count, D)``, float32; the caller's random state does not change.
+
+        Raises:
+            ConfigError: for a negative number of draws.
+        """
+        check_integer("count", count, 0)
         with seeded(seed):
             return self.clamp(torch.cat([part.sample((count,)).float() for part in self.parts], -1))
 
@@ -100,8 +107,9 @@ class Prior:
         """Log-density in nats, ``(*batch, D)`` to ``batch``; -inf outside the support.
 
         Raises:
-            InputError: for another number of parameters.
+            InputError: for another number of parameters, or something that is not real numbers.
         """
+        theta = _floating(theta)
         if theta.dim() < 1 or theta.shape[-1] != self.features:
             raise InputError(f"theta must have the shape (*batch, {self.features}); got {tuple(theta.shape)}.")
         inside = ((theta >= self.low.to(theta)) & (theta <= self.high.to(theta))).all(-1)
@@ -127,6 +135,7 @@ class Prior:
 
     def clamp(self, theta: Tensor) -> Tensor:
         """Points that rounding put on the edge of the support, moved just inside, ``(*batch, D)``."""
+        theta = _floating(theta)
         low, high = self.low.to(theta), self.high.to(theta)
         low_step, high_step = edges(low, high)
         inside = torch.minimum(torch.maximum(theta, low + low_step), high - high_step)
@@ -139,6 +148,7 @@ class Prior:
 
     def settle(self, theta: Tensor) -> Tensor:
         """Parameters of which rounding put some on the edge of the support, or just outside: these moved inside, ``(n, D)``."""
+        theta = _floating(theta)
         inside = self.clamp(theta)
         low_step, high_step = edges(self.low.to(theta), self.high.to(theta))
         near = (inside - theta).abs() <= 16 * torch.where(inside > theta, low_step, high_step)
@@ -261,6 +271,11 @@ class Prior:
             return cls(parts)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise StorageError(f"the file contains no valid prior: {str(error)[:200]}") from error
+
+
+def _floating(theta: Any) -> Tensor:
+    """Parameters as floating-point numbers, with their gradient: bounds as integers would be others, and there is no infinite one."""
+    return theta if isinstance(theta, Tensor) and theta.is_floating_point() else as_numbers(theta, "theta")
 
 
 def _is_of(item: td.Distribution, family: type[td.Distribution]) -> bool:

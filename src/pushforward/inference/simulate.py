@@ -90,8 +90,8 @@ def simulate(
         simulator: function of parameters ``(n, D)`` that returns data ``(n, *shape)``, as a tensor or an array. For
             ``workers`` it must be defined at the top level of a module; a lambda or a function inside another is refused.
         prior: a torch distribution, or a list of them.
-        simulations: number of runs.
-        theta: parameters ``(n, D)`` to use in place of draws of the prior.
+        simulations: number of runs; with ``theta`` their number is that of its rows, and this one counts for nothing.
+        theta: parameters ``(n, D)`` to use in place of draws of the prior; they may lie outside its support.
         seed: of the draws and of torch's and NumPy's global generators while the simulator runs.
         batch_size: runs in each call.
         workers: number of processes; 0 runs in this process. The rows are the same for every number.
@@ -100,7 +100,7 @@ def simulate(
 
     Raises:
         ConfigError: if ``workers`` cannot load the simulator or the script.
-        InputError: if no run gives finite data, or the data have different shapes.
+        InputError: for ``theta`` of another width than that of the prior, without rows, or with NaN or infinity; if no run gives finite data, or the data have different shapes.
 
     Example:
         >>> import torch
@@ -130,13 +130,18 @@ def run_simulator(
     check_simulator(simulator)
     if timeout is not None and not workers:
         raise InputError("a timeout needs processes: set workers=1 or more.")
+    prior = prior if isinstance(prior, Prior) else Prior(prior)
     if theta is None:
-        theta = (prior if isinstance(prior, Prior) else Prior(prior)).sample(simulations, seed=mix(seed, 300))
+        theta = prior.sample(simulations, seed=mix(seed, 300))
     else:
         theta = as_numbers(theta, "theta").float()
         theta = theta[:, None] if theta.dim() == 1 else theta
-        if theta.dim() != 2:
-            raise InputError(f"theta must have the shape (n, D); got {tuple(theta.shape)}.")
+        if theta.dim() != 2 or theta.shape[1] != prior.features or not len(theta):
+            raise InputError(
+                f"theta must have the shape (n, {prior.features}), with at least one row; got {tuple(theta.shape)}."
+            )
+        if not bool(torch.isfinite(theta).all()):
+            raise InputError("theta contains NaN or infinity: give finite parameters.")
     if not workers:
         return _all_runs(theta, seed, batch_size, lambda tasks: [_attempt(simulator, task) for task in tasks])
     with Workers(functools.partial(_attempt, simulator), workers, timeout) as processes:

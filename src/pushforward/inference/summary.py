@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -164,8 +164,9 @@ def summarize(
         names: of the D coordinates; by default their numbers.
 
     Raises:
-        InputError: for fewer than 25 draws, draws that are not finite numbers, or another number of weights than of draws.
-        ConfigError: for probabilities outside 0 to 1, or another number of names.
+        InputError: for fewer than 25 draws, draws that are not finite real numbers, or another number of weights than of draws.
+        ConfigError: for probabilities that are no list of numbers from 0 to 1, weights that are no importance weights, or another
+            number of names.
 
     Example:
         >>> import torch, pushforward as pf
@@ -175,7 +176,13 @@ def summarize(
         >>> round(float(found.mean[0]), 1), round(float(found.std[0]), 1), found.unreliable
         (3.0, 2.0, [])
     """
+    if not isinstance(probs, Iterable) or np.ndim(probs) == 0:  # pyright: ignore[reportArgumentType]
+        raise ConfigError(f"probs must be a list of numbers from 0 to 1, such as (0.05, 0.95); got {probs!r:.80}.")
     probs = tuple(check_number("probs", p, 0.0, 1.0, closed="both") for p in probs)
+    if not isinstance(weights, ImportanceWeights | None):
+        raise ConfigError(
+            f"weights must be importance weights, such as ImportanceWeights.of(log p - log q); got {type(weights).__name__}."
+        )
     columns, found = _columns(draws)
     if names is not None:
         if isinstance(draws, Mapping):
@@ -280,10 +287,14 @@ def _columns(draws: Any) -> tuple[Array, list[str]]:
 
 
 def _array(what: str, values: Any) -> Array:
+    array = values
     if isinstance(values, Tensor):
-        values = values.detach().to(device="cpu", dtype=torch.float64).numpy()
+        array = values.detach().cpu().to(torch.complex128 if values.is_complex() else torch.float64).numpy()
     try:
-        return np.asarray(values, dtype=np.float64)
+        array = np.asarray(array)
+        if np.iscomplexobj(array):
+            raise TypeError
+        return array.astype(np.float64, copy=False)
     except (TypeError, ValueError):
         raise InputError(f"{what} must be an array or a tensor of real numbers; got {type(values).__name__}.") from None
 

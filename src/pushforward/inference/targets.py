@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.inference.parameters import Parameters
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["LogDensity", "Target"]
 
@@ -41,7 +42,8 @@ class Target:
         parameters: names and constraints of the parameters.
 
     Raises:
-        ConfigError: for something that is not a function or a pair of functions.
+        ConfigError: for something that is not a function or a pair of functions, or another number of coordinates than that of the
+            parameters.
 
     Example:
         >>> import torch
@@ -58,6 +60,11 @@ class Target:
                 "log_density must be a function, or a pair of functions (value, gradient); got "
                 f"{type(log_density).__name__}."
             )
+        check_integer("features", features)
+        if parameters is not None and not isinstance(parameters, Parameters):
+            raise ConfigError(f"parameters must be pf.inference.Parameters(...); got {type(parameters).__name__}.")
+        if parameters is not None and parameters.features != features:
+            raise ConfigError(f"the parameters have {parameters.features} coordinates; got features={features}.")
         if pair and parameters is not None:
             raise ConfigError(
                 "a pair (value, gradient) reads unconstrained vectors: write the constraints into the pair, or pass one "

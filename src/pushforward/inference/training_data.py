@@ -59,10 +59,12 @@ def training_data(
     """Check simulations and scale their data; ``set_width`` as for :meth:`DataScale.of`.
 
     Raises:
-        ConfigError: unless there are either simulations or a simulator.
+        ConfigError: unless there are either simulations or a simulator, or for data beside a ``DataLoader``.
         InputError: for shapes that do not fit, parameters outside the prior, or too few finite rows.
     """
     if isinstance(theta, DataLoader):
+        if x is not None or simulator is not None:
+            raise ConfigError("a DataLoader gives pairs (theta, x): leave x and simulator out.")
         with preserved(torch.device("cpu")):
             return _from_loader(prior, theta, seed, validation, set_width)
     theta, x = finite_simulations(prior, theta, x, simulator, simulations, seed)

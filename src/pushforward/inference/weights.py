@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pushforward.errors import InputError
+from pushforward.inference.real_numbers import as_numbers
 from pushforward.numerics.checks import check_integer
-from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["ImportanceWeights", "effective_sample_size", "khat_threshold", "pareto_smooth"]
 
@@ -69,7 +69,7 @@ class ImportanceWeights:
             >>> weights.log_evidence, round(weights.ess)
             (2.0, 1000)
         """
-        ratios = log_ratios.detach().double().cpu().flatten()
+        ratios = as_numbers(log_ratios, "the log-ratios").double().flatten()
         if len(ratios) < 25:
             raise InputError(f"importance weights need at least 25 draws; got {len(ratios)}.")
         if bool((torch.isnan(ratios) | torch.isposinf(ratios)).any()):
@@ -108,10 +108,16 @@ class ImportanceWeights:
         """Indices of ``count`` draws chosen with the probabilities of the smoothed weights.
 
         Systematic resampling (Kitagawa 1996): a draw of weight w appears floor or ceil of ``count`` w times.
+
+        Raises:
+            ConfigError: for a negative number of draws, or without replacement one above that of the draws with a weight.
         """
+        weights = self.log_weights.exp()
+        check_integer("count", count, 0, most=None if replacement else int((weights > 0).sum()))
         if not replacement:
-            return torch.multinomial(self.log_weights.exp(), count, generator=generator)
-        ends = self.log_weights.exp().cumsum(0)
+            none = torch.empty(0, dtype=torch.long)
+            return torch.multinomial(weights, count, generator=generator) if count else none
+        ends = weights.cumsum(0)
         points = (
             torch.arange(count, dtype=torch.float64) + torch.rand((), generator=generator, dtype=torch.float64)
         ) / count
@@ -127,7 +133,16 @@ class ImportanceWeights:
 
 
 def effective_sample_size(log_weights: Tensor | Array) -> float:
-    """(sum w)^2 / sum w^2 of weights given by their logarithms.
+    """(sum w)^2 / sum w^2 of weights given by their logarithms (Kong 1992).
+
+    Args:
+        log_weights: ``(n,)``, an array or a tensor; with any constant added, and -inf for weights of 0.
+
+    Returns:
+        A number from 1 to n: n for equal weights.
+
+    Raises:
+        InputError: for another shape, no numbers, NaN or +inf, or no weight at all.
 
     Example:
         >>> import torch
@@ -135,8 +150,9 @@ def effective_sample_size(log_weights: Tensor | Array) -> float:
         >>> effective_sample_size(torch.tensor([0.0, 0.0, -torch.inf]))
         2.0
     """
-    log_weights = as_tensor(log_weights)
-    return float(torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)))
+    logarithms = _checked(log_weights, "log-weights")
+    weights = np.exp(logarithms - logarithms.max())
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def khat_threshold(draws: int) -> float:
@@ -175,20 +191,7 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
         >>> k < 0.7, bool(abs(np.exp(log_weights).sum() - 1) < 1e-12)
         (True, True)
     """
-    log_ratios = as_tensor(log_ratios).detach().cpu().double().numpy()
-    if log_ratios.ndim != 1 or not len(log_ratios):
-        raise InputError(f"the log-ratios must have the shape (n,), one for each draw; got {log_ratios.shape}.")
-    if np.isnan(log_ratios).any():
-        raise InputError(
-            f"{int(np.isnan(log_ratios).sum())} of {len(log_ratios)} log-ratios are NaN: give -inf for draws without weight."
-        )
-    if np.isposinf(log_ratios).any() or np.isneginf(log_ratios).all():
-        what = (
-            "infinite: the density of the target is, or that of the draws is 0"
-            if np.isposinf(log_ratios).any()
-            else "-inf: no draw has any weight"
-        )
-        raise InputError(f"log-ratios are {what}; use other draws.")
+    log_ratios = _checked(log_ratios, "log-ratios")
     n = len(log_ratios)
     log_w = log_ratios - log_ratios.max()
     tail = int(min(0.2 * n, 3 * np.sqrt(n)))
@@ -211,6 +214,29 @@ def pareto_smooth(log_ratios: Array | Tensor) -> tuple[Array, float]:
     ):  # equal, of a few draws that have all the weight
         k_hat = np.inf
     return log_w - np.logaddexp.reduce(log_w), np.inf if beyond else float(k_hat)
+
+
+def _checked(logarithms: Array | Tensor, name: str) -> Array:
+    """Logarithms of weights, of which at least one is positive.
+
+    Raises:
+        InputError: for another shape, no numbers, NaN or +inf, or no weight at all.
+    """
+    values = as_numbers(logarithms, f"the {name}").double().numpy()
+    if values.ndim != 1 or not len(values):
+        raise InputError(f"the {name} must have the shape (n,), one for each draw; got {values.shape}.")
+    if np.isnan(values).any():
+        raise InputError(
+            f"{int(np.isnan(values).sum())} of {len(values)} {name} are NaN: give -inf for draws without weight."
+        )
+    if np.isposinf(values).any() or np.isneginf(values).all():
+        what = (
+            "infinite: the density of the target is, or that of the draws is 0"
+            if np.isposinf(values).any()
+            else "-inf: no draw has any weight"
+        )
+        raise InputError(f"{name} are {what}; use other draws.")
+    return values
 
 
 def tail_shape(values: Array, count: int) -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "TEXT_FORMATS",
     "compression_of",
     "existing_path",
+    "expanded",
     "file_format",
     "format_of_name",
     "load_array",
@@ -69,15 +70,23 @@ def compression_of(name: str) -> str | None:
     return next((kind for ending, kind in COMPRESSIONS.items() if name.lower().endswith(ending)), None)
 
 
+def expanded(path: Any) -> Path:
+    """A path with the folder of the user in place of "~"; as it is if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def existing_path(path: Any) -> Path:
-    """The path of a file or folder that exists.
+    """The path of a file or folder that exists, with the folder of the user in place of "~".
 
     Raises:
         InputError: for an object that is not a path.
         StorageError: if nothing is there, it cannot be reached, it is empty, or it is neither a file nor a folder.
     """
     try:
-        found = Path(path)
+        found = expanded(path)
         status = found.stat()
     except TypeError:
         raise InputError(f"expected the path of a file or folder; got {type(path).__name__}.") from None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pushforward.data.images import as_images
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.io.files import existing_path, load_array, plain_errors
+from pushforward.io.files import existing_path, expanded, load_array, plain_errors
 from pushforward.io.input_file import InputFile, unchanged
 from pushforward.io.pictures import (
     PICTURES,
@@ -164,7 +164,7 @@ def _array_parts(path: Path, shape: tuple[int, ...], kind: Any, offset: int, row
             yield as_images(np.fromfile(stream, kind, count * size).reshape(count, *shape[1:]))
 
 
-def holds_images(path: Path) -> bool:
+def holds_images(path: str | os.PathLike[str]) -> bool:
     """Whether a file or folder contains images and not a table.
 
     Images are: an image file, a folder with some, an IDX file, an array of three or four dimensions, and a Parquet file with a
@@ -178,8 +178,9 @@ def holds_images(path: Path) -> bool:
         >>> holds_images(path)
         True
     """
-    name = path.name.lower()
     try:
+        path = expanded(path)
+        name = path.name.lower()
         if path.is_dir():
             return any(is_picture_file(file, path) for file in path.rglob("*"))
         if path.suffix.lower() in PICTURES:

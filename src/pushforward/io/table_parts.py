@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.io.files import plain_errors
 from pushforward.io.input_file import TextFormat, unchanged
 from pushforward.io.table_source import TableSource
 from pushforward.io.tables import chunks_of, in_chunks, whole_numbers
+from pushforward.numerics.checks import check_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +83,11 @@ class PartedTable:
         """The parts, in order: row groups of Parquet files with at most ``rows`` rows, but at least one; else whole files.
 
         Parquet files without rows are no part, except where all are: the first one is then the only part.
+
+        Raises:
+            ConfigError: for a number of rows that is not positive.
         """
+        check_integer("rows", rows)
         with plain_errors(self._source.name):
             if self._source.format != "parquet":
                 return [TablePart(k) for k in range(len(self._source.files))]
@@ -115,9 +120,12 @@ class PartedTable:
             empty: whether a part of a CSV, TSV, Parquet or Arrow table may have no rows: it is then one chunk without rows.
 
         Raises:
+            ConfigError: for a number of rows that is not positive, or a file or row groups that the table does not have.
             InputError: if the columns differ from those of the first file.
             SchemaError, StorageError: as for :func:`~pushforward.io.stream_table`.
         """
+        check_integer("rows", rows)
+        check_integer("part.file", part.file, 0, most=len(self._source.files) - 1)
         source = dataclasses.replace(self._source, files=[self._source.files[part.file]])
         with unchanged(source.inputs), plain_errors(source.name):
             parquet = source.format == "parquet"
@@ -143,7 +151,11 @@ class PartedTable:
     def _read_groups(self, part: TablePart, rows: int) -> Iterator[pa.Table]:
         import pyarrow as pa
 
-        fragment = self._parquet()[part.file].subset(row_group_ids=list(range(part.first, part.end)))
+        fragment = self._parquet()[part.file]
+        groups = fragment.metadata.num_row_groups
+        if not 0 <= part.first <= (end := part.end or groups) <= groups:
+            raise ConfigError(f"{part} is no part of a file with {groups} row groups: take one of parts(rows).")
+        fragment = fragment.subset(row_group_ids=list(range(part.first, end)))
         scan = {"batch_size": rows, "batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
         yield self._dataset.schema.empty_table()
         for batch in fragment.to_batches(schema=self._dataset.schema, **scan):

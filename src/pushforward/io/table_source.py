@@ -71,7 +71,7 @@ class TableSource:
         located = (filesystem, os.fspath(path)) if filesystem is not None else filesystem_of(path)
         if located is not None and located[0] is not None:
             return _remote(str(path), located[1], located[0], format, text, chosen)
-        where = existing_path(path if located is None else located[1]).expanduser()
+        where = existing_path(path if located is None else located[1])
         if not where.is_dir():
             found = file_format(where, format)
             compression = _compression(str(where), found, format)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from pushforward.data.arrow import value_type
+from pushforward.data.arrow import is_text, value_type
 from pushforward.data.cells import number_cells
 from pushforward.data.tables import as_table
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.io.atomic import atomic_write, reason
-from pushforward.io.files import FORMATS, TEXT_FORMATS, compression_of, format_of_name
+from pushforward.io.files import FORMATS, TEXT_FORMATS, compression_of, expanded, format_of_name
 from pushforward.io.input_file import filesystem_of
 from pushforward.io.json_writer import JsonWriter
 from pushforward.io.output import remote_write, standard_output
@@ -32,7 +31,10 @@ class TableWriter:
 
     The file takes its name when the block ends without an error, see :func:`~pushforward.io.atomic.atomic_write`; the same
     is true of a URI. Rows for standard output are written at once. The names and types of the columns are those of the
-    first table. Text has durations in seconds. JSON has neither NaN nor infinity: NaN is written as null, an infinity as the largest float64.
+    first table. A later table may have numbers of another type, if the first one holds them exactly, text or instants in another
+    form, and columns without values; a column that has no value in the first table has none in the others.
+    Text has durations in seconds. JSON has neither NaN nor infinity: NaN is written as null, an infinity as the largest float64.
+    A missing cell is empty in CSV and TSV, and ``""`` in a table of one column, where a blank line is not a row.
 
     Args:
         path: the file. Its ending is its format: .csv, .tsv, .jsonl or .ndjson, each also with .gz or .zst; .parquet, .arrow
@@ -42,7 +44,7 @@ class TableWriter:
 
     Raises:
         StorageError: for another ending, if the file cannot be written, or if no table was written.
-        InputError: for a table that differs from the first one, or a column that the format cannot store.
+        InputError: for a table that differs from the first one, a column that the format cannot store, or an object that is not a path.
         ConfigError: for a format that tables are not written in.
 
     Example:
@@ -57,6 +59,8 @@ class TableWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], format: str | None = None) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"expected the path of a file to write; got {type(path).__name__}.")
         self.name = "standard output" if path == "-" else str(path)
         self.rows = 0
         self.format = _written_format(path, format)
@@ -66,7 +70,7 @@ class TableWriter:
         elif located is not None and located[0] is not None:
             self._replacement = remote_write(*located, self.name)
         else:
-            self._replacement = atomic_write(Path(located[1] if located else path).expanduser())
+            self._replacement = atomic_write(expanded(located[1] if located else path))
         self._pipe = path == "-"
         self._file: Any = None
         self._sink: Any = None
@@ -91,7 +95,11 @@ class TableWriter:
                 raise InputError(
                     f"this table has the columns {table.column_names}, and the first one had {self._schema.names}."
                 )
-            self._writer.write_table(_cast(table, self._schema))
+            table = _cast(table, self._schema)
+            if self.format in ("csv", "tsv") and table.num_columns == 1 and table.column(0).null_count:
+                self._write_column(table)
+            else:
+                self._writer.write_table(table)
             if self._pipe:
                 self._sink.flush()
         except (PushforwardError, BrokenPipeError):
@@ -138,6 +146,17 @@ class TableWriter:
         options = csv.WriteOptions(delimiter="," if self.format == "csv" else "\t")
         return csv.CSVWriter(self._sink, schema, write_options=options)
 
+    def _write_column(self, table: pa.Table) -> None:
+        """Write one column with missing cells as "", which pyarrow would write as blank lines."""
+        import pyarrow as pa
+
+        column = table.column(0)
+        if is_text(column.type) or _family(column.type) == "binary":  # pyarrow quotes these
+            self._writer.write_table(table.set_column(0, table.field(0), column.fill_null(pa.scalar("", column.type))))
+            return
+        cells = column.cast(pa.string()).fill_null('""').to_pylist()
+        self._sink.write("".join(f"{cell}\n" for cell in cells).encode())
+
     def _close(self) -> None:
         try:
             if self._writer is not None:
@@ -163,12 +182,37 @@ def _written_format(path: str | os.PathLike[str], chosen: str | None) -> str:
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the types of the first one; pyarrow would also make text of numbers, and instants of integers."""
     import pyarrow as pa
 
+    for field, first in zip(table.schema, schema, strict=True):
+        if not pa.types.is_null(field.type) and _family(field.type) != _family(first.type):
+            raise InputError(
+                f"the column types of this table differ from those of the first one: column {field.name!r} is {field.type}, and was "
+                f"{first.type}{', without any value' if pa.types.is_null(first.type) else ''}."
+            )
     try:
         return table if table.schema == schema else table.cast(schema)
     except pa.ArrowInvalid as error:
         raise InputError(f"the column types of this table differ from those of the first one: {error}") from error
+
+
+def _family(kind: Any) -> Any:
+    """What all types have in common that can be cast to each other without a change of meaning."""
+    from pyarrow import types
+
+    kind = value_type(kind)
+    if is_text(kind):
+        return "text"
+    if types.is_timestamp(kind):
+        return "local time" if kind.tz is None else "instant"
+    names = {
+        "number": (types.is_integer, types.is_floating, types.is_decimal),
+        "binary": (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary),
+        "date": (types.is_date,),
+        "time": (types.is_time,),
+    }
+    return next((name for name, tests in names.items() if any(test(kind) for test in tests)), kind.id)
 
 
 def _printable(table: pa.Table) -> pa.Table:

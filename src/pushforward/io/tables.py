@@ -322,6 +322,8 @@ def _arrow_batches(file: InputFile, columns: Any = None) -> Iterator[pa.Table]:
 def _array_chunks(path: Path, rows: int) -> Iterator[pa.Table]:
     """The rows of an array. Those of an .npy file are read and not mapped, for the reason in :func:`_arrow_batches`."""
     array = load_array(path)
+    if array.ndim == 0:
+        as_table(np.array(array))  # raises what is wrong
     if not isinstance(array, np.memmap) or array.ndim not in (1, 2):
         for start in range(0, len(array), rows):
             yield as_table(array[start : start + rows])

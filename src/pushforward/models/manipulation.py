@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.models.base import Model
 from pushforward.models.validation import check_data
 from pushforward.numerics import RowNoise
-from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.numerics.checks import check_integer, check_positive, check_seed
 from pushforward.transforms import UniformDequantize, VariationalDequantize
 
 __all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]
@@ -51,7 +51,8 @@ def sample_at_temperature(
         seed: seed of the noise, which is the same for all temperatures.
 
     Raises:
-        ConfigError: for a temperature that is negative or not finite, a base that depends on the context, or a model without latents.
+        ConfigError: for a temperature that is negative or not finite, a count below 1, a base that depends on the context, or a model
+            without latents.
 
     Example:
         >>> import pushforward as pf
@@ -63,8 +64,9 @@ def sample_at_temperature(
     """
     _check_latents(model)
     check_positive("temperature", temperature, zero=True)
+    check_integer("count", count)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(check_seed(seed))
     batch = torch.Size((count, *(() if context is None else context.shape[:-1])))
     if model.base.context:
         raise ConfigError(
@@ -142,7 +144,7 @@ def attribute_direction(
     Raises:
         InputError: for data of the wrong shape, labels that are not one True or False for each row, or if all rows have
             the same label.
-        ConfigError: for a model without latents.
+        ConfigError: for a model without latents, or a batch size below 1.
 
     Example:
         >>> import torch, pushforward as pf
@@ -160,6 +162,7 @@ def attribute_direction(
                 [[4., 1.]]])
     """
     _check_latents(model)
+    check_integer("batch_size", batch_size)
     check_data(x, model.shape, type(model).__name__)
     rows = len(x) if x.dim() == len(model.shape) + 1 else -1
     if not isinstance(labels, Tensor) or labels.shape != (rows,) or not ((labels == 0) | (labels == 1)).all():
@@ -217,8 +220,9 @@ def manipulate(
     check_data(direction, model.base.shape, "the direction of a " + type(model).__name__)
     if direction.shape != model.base.shape:
         raise InputError(f"direction must have the shape {tuple(model.base.shape)}; got {tuple(direction.shape)}.")
-    if not all(math.isfinite(amount) for amount in amounts):
-        raise ConfigError(f"amounts must be finite; got {amounts!r}.")
+    amounts = tuple(amounts) if isinstance(amounts, (tuple, list)) else (amounts,)
+    if not all(isinstance(amount, (int, float)) and math.isfinite(amount) for amount in amounts):
+        raise ConfigError(f"amounts must be finite numbers; got {amounts!r:.80}.")
     z = model.encode(x, context, seed=seed)
     steps = torch.tensor(list(amounts), dtype=z.dtype, device=z.device).reshape(-1, *(1,) * z.dim())
     return model.decode(z + steps * direction.to(z), context, seed=seed)
@@ -290,7 +294,7 @@ def inpaint(
     first = model.chain[0]
     pixels = first if isinstance(first, (UniformDequantize, VariationalDequantize)) else None
     rest = model.chain if pixels is None else model.chain[1:]
-    generator = torch.Generator(x.device).manual_seed(seed)
+    generator = torch.Generator(x.device).manual_seed(check_seed(seed))
     x = torch.where(hidden, 0.0, x.to(model.dtype))
     given = model.prepare_context(context, x.shape[: x.dim() - len(model.shape)])
     with torch.no_grad():

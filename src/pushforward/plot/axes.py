@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.plot.names import fitted
 
 __all__ = [
-    "BAND", "BLUE", "COLORS", "GRAY", "LINES", "MARKERS", "MISSING", "ORANGE", "array", "bars", "groups_of", "ink", "legend",
+    "BAND", "BLUE", "COLORS", "GRAY", "LINES", "MARKERS", "MISSING", "ORANGE", "array", "bars", "check_names", "groups_of", "ink", "legend",
     "mark", "new_axes", "new_figure", "set_limits", "tidy", "turns", "unnamed",
 ]  # fmt: skip
 
@@ -174,6 +174,16 @@ def array(values: Any, what: str, *, finite: bool = False) -> np.ndarray:
     if infinite:
         raise InputError(f"{what} must be finite: leave out the infinite ones, {infinite} of {found.size} numbers.")
     return found
+
+
+def check_names(names: Any, count: int) -> None:
+    """Refuse names that are not as many as the columns; None is allowed.
+
+    Raises:
+        InputError: for another number of names, or one text.
+    """
+    if names is not None and (isinstance(names, str) or len(names) != count):
+        raise InputError(f"names must be {count}, one name for each column; got {names!r:.80}.")
 
 
 def groups_of(values: Any, what: str, name: str, *, finite: bool = False) -> dict[str, np.ndarray]:

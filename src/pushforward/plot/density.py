@@ -9,10 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from pushforward.distributions import Distribution
 from pushforward.errors import InputError, KindError
 from pushforward.numerics import seeded
 from pushforward.numerics.checks import check_integer
-from pushforward.plot.axes import BAND, GRAY, LINES, MARKERS, array, legend, new_axes, set_limits, tidy, turns, unnamed
+from pushforward.plot.axes import (
+    BAND,
+    GRAY,
+    LINES,
+    MARKERS,
+    array,
+    legend,
+    new_axes,
+    set_limits,
+    tidy,
+    turns,
+    unnamed,
+)
 from pushforward.plot.names import label_of, plain
 
 __all__ = ["density"]
@@ -74,6 +87,8 @@ def density(
     """
     if hasattr(model, "anomaly_score"):
         raise InputError("the score of a guard is not a density: pass guard.density_, of a guard with density=True.")
+    if isinstance(model, Distribution):
+        raise InputError("draw a distribution as a model: pf.models.Flow(pf.transforms.Affine(D), distribution).")
     batch = math.prod(getattr(model, "batch_shape", ()))
     if batch > 1:
         raise InputError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.checks import check_number
 from pushforward.plot.axes import array, ink, new_axes
 from pushforward.plot.names import fitted, plain, width_of
 
@@ -44,7 +46,7 @@ def heat_map(
 
     Raises:
         InputError: for a table that does not have these rows and columns, or NaN.
-        ConfigError: without matplotlib.
+        ConfigError: without matplotlib, or for limits that are not two numbers.
 
     Example:
         >>> import pushforward as pf
@@ -55,6 +57,10 @@ def heat_map(
     found = array(values, "values")
     if found.shape != (len(rows), len(columns)):
         raise InputError(f"values have shape {found.shape}, and there are {len(rows)} rows and {len(columns)} columns.")
+    if limits is not None and not (isinstance(limits, (tuple, list)) and len(limits) == 2):
+        raise ConfigError(f"limits must be two numbers, (low, high), or None; got {limits!r:.80}.")
+    for limit in limits or ():
+        check_number("limits", limit, -math.inf, math.inf)
     rows, columns = ([fitted(plain(each), 2.2) for each in part] for part in (rows, columns))
     if ax is None:
         cell = 0.9

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pushforward.errors import InputError
-from pushforward.numerics.checks import check_integer
-from pushforward.plot.axes import MARKERS, array, bars, groups_of, legend, new_axes, tidy, turns
+from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.plot.axes import MARKERS, array, bars, check_names, groups_of, legend, new_axes, tidy, turns
 from pushforward.plot.names import label_of, plain
 
 __all__ = ["images", "samples"]
@@ -30,8 +30,8 @@ def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size:
         The axes.
 
     Raises:
-        InputError: for rows of other widths, NaN or infinite numbers.
-        ConfigError: without matplotlib.
+        InputError: for rows of other widths, NaN or infinite numbers, or another number of names than columns.
+        ConfigError: without matplotlib, or for a size that is not positive.
 
     Example:
         >>> import torch, pushforward as pf
@@ -43,6 +43,8 @@ def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size:
     widths = {v.shape[1] if v.ndim == 2 else v.shape[1:] for v in groups.values()}
     if widths not in ({1}, {2}):
         raise InputError("samples are drawn in one or two columns: choose two of them, such as x[:, :2].")
+    check_names(names, 2 if widths == {2} else 1)
+    check_positive("size", size)
     ax = tidy(new_axes(ax, (5.0, 4.0)))
     if widths == {1}:
         low, high = min(v.min() for v in groups.values()), max(v.max() for v in groups.values())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.plot.axes import bars, groups_of, legend, mark, new_axes, tidy, turns
 from pushforward.plot.names import label_of, plain
 
@@ -32,7 +34,7 @@ def scores(
 
     Raises:
         InputError: for NaN or no scores.
-        ConfigError: without matplotlib.
+        ConfigError: without matplotlib, for a number of bars below 1, or a threshold that is not finite.
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -42,6 +44,8 @@ def scores(
         ['normal: 0 % alarms', 'faults: 94 % alarms', 'alarm']
     """
     found = {key: v.ravel() for key, v in groups_of(groups, "scores", "").items()}
+    check_integer("bins", bins)
+    check_number("threshold", threshold, -math.inf, math.inf, optional=True)
     finite = np.concatenate([v[np.isfinite(v)] for v in found.values()])
     low, high = np.quantile(finite, [0.0025, 0.9975]) if finite.size else (0.0, 1.0)
     if threshold is not None and np.isfinite(threshold):

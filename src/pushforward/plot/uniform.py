@@ -49,6 +49,7 @@ def p_values(
     groups = {key: np.sort(v.ravel()) for key, v in groups_of(p, "p-values", "observed").items()}
     if any(v[0] < 0 or v[-1] > 1 for v in groups.values()):
         raise InputError("p-values are numbers from 0 to 1.")
+    check_integer("calibration", calibration, optional=True)
     count = len(next(iter(groups.values())))
     levels = _LEVELS
     if log:

@@ -229,13 +229,18 @@ def move_to_device(model: Model, device: str | torch.device | None) -> None:
     """Move a model to a device, if one is given.
 
     Raises:
-        ConfigError: for a CUDA device where there is none.
+        ConfigError: for a device that is not here, or that holds no numbers ("meta").
     """
     if device is None:
         return
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={device!r}, but torch finds no CUDA device here: use device='cpu'.")
-    model.to(device)
+    if torch.device(device).type == "meta":
+        raise ConfigError("device='meta' holds no numbers, so nothing can be trained there: use device='cpu'.")
+    try:
+        model.to(device)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ConfigError(f"the model cannot be moved to device={device!r}: {error}") from error
 
 
 def run_settings(

@@ -457,6 +457,10 @@ def test_every_score_says_what_it_needs_and_costs():
         lambda: scores.External(abs, reads="weights"),
         lambda: Combined([]),
         lambda: Combined([scores.Energy()], weights=[0.0]),
+        lambda: Combined([scores.Energy()], weights="a"),
+        lambda: Combined([scores.Energy()], weights=1.0),
+        lambda: Combined(["Energy"]),
+        lambda: Combined(scores.Energy()),
     ],
 )
 def test_impossible_arguments(make):
@@ -528,3 +532,15 @@ def test_too_few_reference_rows():
         score.set_scale(torch.zeros(19, 2, dtype=torch.float64))
     with pytest.raises(InputError, match="Entropy is infinite"):
         score.set_scale(torch.stack((torch.zeros(30), torch.full((30,), math.inf)), 1).double())
+
+
+def test_a_combination_without_its_scale():
+    reading = Reading(output=None, features=torch.zeros(2, 1), logits=torch.tensor([[2.0, 0.0], [0.1, 0.0]]))
+    with pytest.raises(InputError, match="needs its common scale first"):
+        Combined([scores.Energy(), scores.Entropy()])(reading)
+
+
+@pytest.mark.parametrize("make", [scores.MaxSoftmax, scores.MaxLogit, scores.Energy, scores.Entropy, scores.GEN])
+def test_a_reading_without_logits(make):
+    with pytest.raises(InputError, match=f"{make.__name__} needs logits"):
+        make()(Reading(output=None, features=torch.zeros(2, 1)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import pushforward as pf
 from pushforward.detection.network import ClassMoments, Reservoir
 from pushforward.detection.network.reading import class_labels
 from pushforward.detection.network.streaming import batches
@@ -116,3 +118,16 @@ def test_what_is_no_data():
         list(batches(3, 4, "the data"))
     with pytest.raises(InputError, match="different numbers of rows"):
         list(batches((X, Y[:3]), 4, "the data"))
+
+
+@pytest.mark.parametrize(
+    "data", [torch.tensor(1.0), np.array(1.0), (torch.tensor(1.0), Y), (X, torch.tensor(1)), {"x": torch.tensor(1.0)}]
+)
+def test_one_number_is_no_batch(data):
+    with pytest.raises(InputError, match="one row for each input; got one number"):
+        list(batches(data, 4, "the data"))
+    net = torch.nn.Linear(1, 2).eval()
+    with pytest.raises(InputError, match="one number"):
+        pf.NetworkGuard(net, 0.1).fit(data, calibration=torch.randn(100, 1))
+    with pytest.raises(InputError):
+        pf.detection.network.Embedder(net)(data)

@@ -328,7 +328,20 @@ def test_wrong_use():
             PredictionSets(**wrong)
     with pytest.raises(InputError, match="booleans"):
         set_statistics([[1, 0]], [0])
+    with pytest.raises(InputError, match="sets must be an array"):
+        set_statistics([[True, False], [True]], [0, 0])
+    with pytest.raises(ConfigError, match=r"coverage must be at most 1 - 1e-09"):
+        PredictionSets(coverage=1 - 1e-12)
     with pytest.raises(ConfigError, match="temperature_part"):
         ClassifierCalibration.fit(logits, labels, temperature_part=1.0)
     assert fitted(np.empty((0, 6))).shape == (0, 6)
     assert "6 classes" in repr(fitted)
+
+
+def test_any_integer_is_a_seed():
+    logits, labels = drawn(200)
+    sets = PredictionSets(seed=-1).fit(logits, labels)
+    assert sets(logits).shape == logits.shape
+    assert ClassifierCalibration.fit(logits, labels, seed=-1).sets(logits).shape == logits.shape
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        ClassifierCalibration.fit(logits, labels, seed=1.5)

@@ -176,7 +176,16 @@ def test_a_temperature_of_logits_of_any_size() -> None:
     logits = rng.normal(size=(400, 3))
     labels = np.where(rng.random(400) < 0.6, logits.argmax(1), rng.integers(3, size=400))
     usual = fit_temperature(logits, labels).value
-    for factor in (1e-6, 1e6):
-        assert fit_temperature(factor * logits, labels).value == pytest.approx(factor * usual, rel=1e-6)
+    error = fit_temperature(logits, labels).standard_error
+    for factor in (1e-300, 1e-160, 1e-6, 1e6, 1e200, 1e300):
+        found = fit_temperature(factor * logits, labels)
+        assert found.value == pytest.approx(factor * usual, rel=1e-6)
+        assert found.standard_error == pytest.approx(factor * error, rel=1e-6)
+
+
+def test_a_temperature_near_zero_gives_the_largest_logit() -> None:
+    logits = [[1.0, 0.0], [-2.0, -1.0], [3.0, 3.0], [0.0, -math.inf]]
+    expected = [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
+    np.testing.assert_array_equal(Temperature(1e-320).probabilities(logits), expected)
     with pytest.raises(CalibrationError, match="the logits of each row are equal"):
         fit_temperature(np.ones((5, 3)), [0, 1, 2, 0, 1])

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom, binomtest
 
 from pushforward.detection.selective import (
@@ -220,6 +221,10 @@ def test_wrong_tables_of_losses():
         conformal_risk_control(good[:, :1], 0.1)
     with pytest.raises(InputError, match="shape"):
         conformal_risk_control([1.0], 0.1)
+    with pytest.raises(InputError, match="losses must be an array"):
+        conformal_risk_control([[1.0, 0.0], [1.0]], 0.1)
+    for tensor in (torch.tensor(good, requires_grad=True), torch.tensor(good, dtype=torch.bfloat16)):
+        assert conformal_risk_control(tensor, 0.1) == 1
     with pytest.raises(CalibrationError, match="at least 9"):
         conformal_risk_control(good[:5], 0.1)
     with pytest.raises(CalibrationError, match="at least 99"):
@@ -277,3 +282,14 @@ def test_a_p_value_of_impossible_numbers_is_refused(total, n, risk, name):
     for errors in (True, False):
         with pytest.raises(ConfigError, match=f"^{name} must be"):
             risk_p_value(total, n, risk, errors=errors)
+
+
+def test_a_fraction_of_an_error_is_refused():
+    with pytest.raises(ConfigError, match=r"^total must be a number of errors.*got 2\.5"):
+        risk_p_value(2.5, 100, 0.1, errors=True)
+    assert risk_p_value(2.0, 100, 0.1, errors=True) < risk_p_value(2.5, 100, 0.1, errors=False)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_last_threshold_accepts_all(levels):
+    assert sequence_thresholds(range(100), n=1000, risk=0.1, levels=levels)[-1] == math.inf

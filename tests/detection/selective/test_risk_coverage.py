@@ -138,5 +138,7 @@ def test_wrong_input_is_refused():
         aurc([], [])
     with pytest.raises(InputError, match="one boolean for each of the 1"):
         open_set_curve([0.0], [1], [2.0])
+    with pytest.raises(InputError, match="correct must be an array"):
+        open_set_curve([0.0, 1.0], [[True], [True, False]], [2.0])
     with pytest.raises(ConfigError, match="acceptance"):
         correct_rate_at_acceptance([0.0], [True], [2.0], acceptance=1.5)

@@ -19,6 +19,7 @@ from pushforward.errors import CalibrationError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 
 __all__ = [
+    "SMALLEST_ALPHA",
     "FalseAlarmDistribution",
     "Guarantee",
     "alarm_count",
@@ -31,7 +32,14 @@ Guarantee = Literal["marginal", "pac"]
 """``"marginal"``: the false-alarm rate is at most alpha on average over calibration sets.
 ``"pac"``: with probability at least 1 - delta over calibration sets, the false-alarm rate is at most alpha."""
 
-_SMALLEST_ALPHA = 1e-9
+SMALLEST_ALPHA = 1e-9
+"""The smallest rate that can be promised."""
+_SUMMED = 1_000_000
+"""Most rows for which the masses of all numbers of alarms are summed."""
+_MOST = 10**12
+"""Rows beyond which the interval of this many is given, which is wider by 1e-6 for a million calibration rows."""
+_NODES, _NEGLIGIBLE = 100, 1e-15
+"""Nodes of the quadrature for more rows, and the probability that is left out at each end."""
 
 
 def alarm_count(n: int, alpha: float, guarantee: Guarantee, delta: float) -> int:
@@ -117,10 +125,17 @@ class FalseAlarmDistribution:
         Raises:
             ConfigError: unless 0 < level < 1 and ``n_test`` is a positive integer.
         """
-        tail, n_test = 0.5 * (1.0 - check_number("level", level, 0, 1)), check_integer("n_test", n_test)
+        tail, n_test = 0.5 * (1.0 - check_number("level", level, 0, 1)), min(check_integer("n_test", n_test), _MOST)
         if self.left_out:
             high = FalseAlarmDistribution(self.a + self.left_out, self.b).realized_interval(n_test, level)[1]
             return FalseAlarmDistribution(self.a, self.b).realized_interval(n_test, level)[0], high
+        if n_test > _SUMMED:
+            a, b = self.a, self.b
+            lowest, unlikely = (
+                _last_true(lambda k, a=a, b=b: _fewer_alarms(k, n_test, a, b) < tail, n_test + 1)
+                for a, b in ((a, b), (b, a))
+            )
+            return lowest / n_test, (n_test - unlikely) / n_test
         x = np.arange(n_test, dtype=np.float64)
         # Sum log(P(x + 1) / P(x)) and normalize, to avoid differences of large log-gammas.
         ratio = np.log(n_test - x) + np.log(self.a + x) - np.log(x + 1) - np.log(self.b + n_test - 1 - x)
@@ -203,7 +218,7 @@ def realized_interval(
 
 def _checked(alpha: float, guarantee: str, delta: float) -> tuple[float, float]:
     check_choice("guarantee", guarantee, get_args(Guarantee))
-    return check_number("alpha", alpha, _SMALLEST_ALPHA, 1, closed="left"), check_number("delta", delta, 0, 1)
+    return check_number("alpha", alpha, SMALLEST_ALPHA, 1, closed="left"), check_number("delta", delta, 0, 1)
 
 
 def _satisfied(k: int, n: int, alpha: float, guarantee: Guarantee, delta: float) -> bool:
@@ -214,6 +229,25 @@ def _satisfied(k: int, n: int, alpha: float, guarantee: Guarantee, delta: float)
 
     # P(Beta > alpha) <= delta keeps the digits of a small delta; P(Beta <= alpha) >= 1 - delta does not.
     return bool(betaincc(k, n + 1 - k, alpha) <= delta * ROUNDING)
+
+
+def _fewer_alarms(k: int, n: int, a: int, b: int) -> float:
+    """P(fewer than k alarms among n rows), if the rate is Beta(a, b): P(rate < the k-th smallest of n uniform numbers).
+
+    The mean of the distribution function of the wider of the two over the density of the narrower one, by Gauss-Legendre quadrature.
+    """
+    from scipy.special import betainc, betaincc, betainccinv, betaincinv
+    from scipy.stats import beta
+
+    if k == 0:
+        return 0.0
+    rate, kth = (float(a), float(b)), (float(k), float(n + 1 - k))
+    narrow = max(rate, kth, key=sum)
+    low, high = (float(end(*narrow, _NEGLIGIBLE)) for end in (betaincinv, betainccinv))
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    points = 0.5 * (high - low) * nodes + 0.5 * (high + low)
+    mass = weights * beta.pdf(points, *narrow)
+    return float((mass * (betainc(*rate, points) if narrow == kth else betaincc(*kth, points))).sum() / mass.sum())
 
 
 def _last_true(condition: Callable[[int], bool], end: int) -> int:

@@ -12,10 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from torch import Tensor
 
+from pushforward.detection.validation import plain_array
 from pushforward.errors import ConfigError, InputError, StorageError, in_words
 from pushforward.numerics.checks import check_number
 
 __all__ = ["ClassifierRatio"]
+
+_LARGEST = 1e100
 
 
 class ClassifierRatio:
@@ -54,7 +57,7 @@ class ClassifierRatio:
         """Fit on rows of P and of Q, ``(n, columns)`` and ``(m, columns)``, NaN where missing.
 
         Raises:
-            InputError: for other shapes, or fewer than 10 rows of either.
+            InputError: for other shapes, fewer than 10 rows of either, or numbers that are infinite or beyond 1e100.
         """
         from sklearn.base import clone
         from sklearn.metrics import roc_auc_score
@@ -71,7 +74,7 @@ class ClassifierRatio:
         held_out: Any = cross_val_predict(model, x, y, cv=folds, method="predict_proba")
         self.auroc_ = float(roc_auc_score(y, held_out[:, 1]))
         model.fit(x, y)
-        self._odds = len(p) / len(q)
+        self._odds, self._columns = len(p) / len(q), p.shape[1]
         self._probability = _Logistic.of(model) if self.classifier is None else lambda x: model.predict_proba(x)[:, 1]
         return self
 
@@ -82,7 +85,10 @@ class ClassifierRatio:
             InputError: for another number of columns, or before ``fit``.
         """
         self._require_fitted()
-        probability = self._probability(_matrix(x, "the rows", few=True)).clip(self.clip, 1 - self.clip)
+        rows = _matrix(x, "the rows", few=True)
+        if rows.shape[1] != self._columns:
+            raise InputError(f"the ratio was fitted on {self._columns} columns; got {rows.shape[1]}.")
+        probability = self._probability(rows).clip(self.clip, 1 - self.clip)
         return probability / (1 - probability) * self._odds
 
     def pack(self) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -113,6 +119,7 @@ class ClassifierRatio:
             ratio.auroc_, ratio._odds = float(numbers["auroc"]), check_number("odds", numbers["odds"], 0, math.inf)
             ratio._probability = _Logistic(**{name: tensors[name].numpy() for name in _Logistic._fields})
             ratio._probability.check()
+            ratio._columns = len(ratio._probability.fill)
         except (KeyError, TypeError, ConfigError) as error:
             raise StorageError(f"it has no likelihood ratio that pushforward wrote: {in_words(error)}") from error
         return ratio
@@ -156,8 +163,6 @@ class _Logistic(NamedTuple):
         )
 
     def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        if x.shape[1] != len(self.fill):
-            raise InputError(f"the ratio was fitted on {len(self.fill)} columns; got {x.shape[1]}.")
         missing = np.isnan(x)
         both = np.concatenate((np.where(missing, self.fill, x), missing[:, self.flagged]), axis=1)
         return expit((_with_squares((both - self.mean) / self.scale) * self.coefficients).sum(1) + self.intercept[0])
@@ -206,16 +211,21 @@ def _with_squares(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _matrix(values: ArrayLike, name: str, *, few: bool = False) -> NDArray[np.float64]:
+    array = plain_array(values, name)
     try:
-        matrix = np.asarray(values, dtype=np.float64)
+        matrix = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be a matrix of numbers: {error}") from error
     if matrix.ndim == 2 and not matrix.shape[1]:
         raise InputError(f"{name} have no columns: give at least one.")
     if matrix.ndim != 2 or (len(matrix) < 10 and not few):
-        raise InputError(f"{name} must be a matrix of at least 10 rows; got shape {matrix.shape}.")
+        raise InputError(f"{name} must be a matrix{'' if few else ' of at least 10 rows'}; got shape {matrix.shape}.")
     if not few and np.isinf(matrix).any():
         raise InputError(
             f"{name} have infinite numbers, the first in row {np.isinf(matrix).any(1).argmax()}: leave such rows out, or use NaN for a missing cell."
+        )
+    if not few and (np.abs(matrix) > _LARGEST).any():
+        raise InputError(
+            f"{name} have numbers beyond {_LARGEST:g}, whose squares overflow: give their columns in a larger unit."
         )
     return matrix

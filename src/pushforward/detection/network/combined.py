@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class Combined(nn.Module):
         parts: the scores.
         weights: of their surprises; None for equal ones.
 
+    Raises:
+        ConfigError: for parts that are not scores, or other weights than one positive number for each.
+
     Example:
         >>> import torch
         >>> from pushforward.detection.network import Combined, Energy, Entropy
@@ -49,11 +52,18 @@ class Combined(nn.Module):
         super().__init__()
         if not parts:
             raise ConfigError("score must name at least one score.")
+        if not isinstance(parts, Iterable) or not all(isinstance(part, NetworkScore) for part in parts):
+            raise ConfigError(
+                f"the parts of Combined must be scores, such as [Energy(), Entropy()]; got {parts!r:.100}."
+            )
         self.parts = nn.ModuleList(parts)
-        weights = [1.0] * len(parts) if weights is None else list(weights)
-        if len(weights) != len(parts) or not all(math.isfinite(w) and w > 0 for w in weights):
-            raise ConfigError(f"weights must be {len(parts)} positive numbers; got {weights}.")
-        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float64) / sum(weights))
+        try:
+            values = [1.0] * len(parts) if weights is None else [float(w) for w in weights]
+        except (TypeError, ValueError):
+            values = []
+        if len(values) != len(parts) or not all(0 < w < math.inf for w in values):
+            raise ConfigError(f"weights must be {len(parts)} positive numbers; got {weights!r:.100}.")
+        self.register_buffer("weights", torch.tensor(values, dtype=torch.float64) / sum(values))
         self.register_buffer("knots", torch.zeros(0, 0, dtype=torch.float64))
         self.register_buffer("excess", torch.zeros(0, dtype=torch.float64))
         self._lines: tuple[Tensor, Tensor] | None = None
@@ -149,11 +159,19 @@ class Combined(nn.Module):
         return (level + slope * (rows - self.knots.gather(1, knot))).T
 
     def combine(self, columns: Tensor) -> Tensor:
-        """The score of each row, ``(n,)``, from its statistics."""
+        """The score of each row, ``(n,)``, from its statistics.
+
+        Raises:
+            InputError: for several scores without a common scale.
+        """
         if not self.needs_reference:
             return columns[:, 0]
+        if not self.knots.numel():
+            raise InputError(
+                "a combined score needs its common scale first: call set_scale, or pass it to pf.NetworkGuard(net, score=...)."
+            )
         return (self.surprise(columns).square() @ self.weights).clamp(min=1e-24).sqrt()  # the gradient at 0 is finite
 
     def forward(self, reading: Reading) -> Tensor:
-        """The score of each row, ``(n,)``."""
+        """The score of each row, ``(n,)``; raises as :meth:`combine`."""
         return self.combine(self.columns(reading))

@@ -75,10 +75,16 @@ class GuardOutput:
             calibration: from :meth:`NetworkGuard.selective <pushforward.NetworkGuard.selective>`, with a promised risk.
 
         Raises:
-            ConfigError: for a calibration without a promised risk, or a network that does not classify.
+            ConfigError: for a calibration without a promised risk or that was fitted with ``scores``, or a network that does not classify.
+            InputError: for a calibration of another number of classes.
         """
         if self.logits is None:
             raise ConfigError("accept needs a network that classifies.")
+        if calibration.by_scores:
+            raise ConfigError(
+                "this calibration was fitted with scores=, and accept compares its threshold with the calibrated uncertainty: fit it without "
+                "scores, or call calibration.accept(scores)."
+            )
         accepted = ~self.alarm
         rows = self.logits[accepted].double().numpy()  # rows with NaN raise an alarm
         accepted[accepted.clone()] = torch.from_numpy(calibration.accept(calibration.uncertainty(rows)))
@@ -196,7 +202,7 @@ class Examples:
 
 
 def input_gradient(reader: NetworkReader, score: Combined, inputs: Any) -> np.ndarray:
-    """Absolute gradient of the score of each row by its input, of the input's shape.
+    """Absolute gradient of the score of each row by its input, of the input's shape; inf where it overflows, and never NaN.
 
     Raises:
         ConfigError: for an input that is not of floating-point numbers, or a score without a gradient.
@@ -213,5 +219,8 @@ def input_gradient(reader: NetworkReader, score: Combined, inputs: Any) -> np.nd
         if reader.classifies is False:
             reading.logits = None
         (gradient,) = torch.autograd.grad(score(reading).sum(), x)
-    gradient = gradient.abs().detach().cpu()
+        finite = reading.finite
+    gradient = torch.nan_to_num(gradient.abs().detach().cpu(), nan=torch.inf, posinf=torch.inf)  # inf - inf, inf * 0
+    if len(gradient) == len(finite):
+        gradient[~finite] = 0
     return (gradient.float() if gradient.dtype == torch.bfloat16 else gradient).numpy()  # NumPy has no bfloat16

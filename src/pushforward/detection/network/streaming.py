@@ -63,7 +63,9 @@ def _is_array(data: Any) -> bool:
 def _iterate(data: Any, batch_size: int, dtype: torch.dtype | None) -> Iterator[Any]:
     iterable: Any = data
     if isinstance(data, Tensor) or _is_array(data):
-        yield from plain_tensor(data, dtype).split(batch_size)
+        whole = plain_tensor(data, dtype)
+        next(_lengths(whole))  # refuses one number
+        yield from whole.split(batch_size)
     elif isinstance(data, Mapping) or _is_pair(data) or _are_inputs(data):
         whole = (_tensors(data[0], dtype), plain_tensor(data[1], dtype)) if _is_pair(data) else _tensors(data, dtype)
         rows = set(_lengths(whole))
@@ -140,6 +142,8 @@ def _array(value: Any) -> Any:
 
 def _lengths(data: Any) -> Iterator[int]:
     if isinstance(data, Tensor):
+        if not data.dim():
+            raise InputError("data must have one row for each input; got one number: give a batch, also of one input.")
         yield len(data)
     else:
         for value in data.values() if isinstance(data, Mapping) else data:

@@ -19,7 +19,7 @@ from pushforward.detection.selective.risk_control import AbstentionRule, control
 from pushforward.detection.selective.temperature import Temperature, fit_temperature
 from pushforward.detection.validation import score_array
 from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning, StorageError, warn_caller
-from pushforward.numerics.checks import check_number
+from pushforward.numerics.checks import check_number, check_seed
 
 __all__ = ["ClassifierCalibration"]
 
@@ -53,6 +53,9 @@ class ClassifierCalibration:
         rule: when to accept a row; None without a promised risk.
         without_alarm: whether the promises are for rows that raise no alarm of a guard, which alone calibrated it.
 
+    Attributes:
+        by_scores: whether ``rule`` compares the ``scores`` that ``fit`` was given, and not :meth:`uncertainty`; None where it is not known.
+
     Example:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
@@ -71,6 +74,7 @@ class ClassifierCalibration:
         without_alarm: bool = False,
     ) -> None:
         self.temperature, self._sets, self.rule, self.without_alarm = temperature, sets, rule, without_alarm
+        self.by_scores: bool | None = None
 
     def __repr__(self) -> str:
         return f"ClassifierCalibration({self.temperature!r}, {self._sets!r}, {self.rule!r})"
@@ -121,10 +125,11 @@ class ClassifierCalibration:
         first, rest = np.empty(0, dtype=np.int64), np.arange(len(y))
         if part and len(y) > 1:
             count = max(1, round(part * len(y)))
-            first, rest = split_indices(len(y), (count, len(y) - count), seed=seed)
+            first, rest = split_indices(len(y), (count, len(y) - count), seed=check_seed(seed))
         temperature = _temperature(z[first], y[first]) if len(first) else Temperature(1.0)
         sets = PredictionSets(method, coverage=coverage, seed=seed, **options)
         fitted = cls(temperature, sets.fit(temperature.scale(z[rest]), y[rest]))
+        fitted.by_scores = scores is not None
         if risk is not None:
             s = fitted.uncertainty(z) if scores is None else score_array(scores, "the scores")
             if len(s) != len(y):
@@ -148,11 +153,15 @@ class ClassifierCalibration:
         return float(self._sets.options["coverage"])
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated probabilities of the classes, ``(n, K)``."""
-        return self.temperature.probabilities(logits)
+        """Calibrated probabilities of the classes, ``(n, K)``.
+
+        Raises:
+            InputError: for logits of another number of classes, or NaN.
+        """
+        return self.temperature.probabilities(logit_matrix(logits, getattr(self._sets, "n_classes", None)))
 
     def uncertainty(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """1 - the largest calibrated probability, ``(n,)``."""
+        """1 - the largest calibrated probability, ``(n,)``; raises as :meth:`probabilities`."""
         return 1 - self.probabilities(logits).max(1)
 
     def sets(self, logits: ArrayLike) -> NDArray[np.bool_]:
@@ -180,7 +189,7 @@ class ClassifierCalibration:
         error = self.temperature.standard_error
         temperature = [self.temperature.value, None if math.isnan(error) else error]
         description = {"temperature": temperature, "sets": sets, "rule": rule, "without_alarm": self.without_alarm}
-        return description, tensors
+        return description | {"by_scores": self.by_scores}, tensors
 
     @classmethod
     def unpack(cls, description: Any, tensors: dict[str, Tensor], prefix: str) -> Self:
@@ -200,7 +209,10 @@ class ClassifierCalibration:
         except (TypeError, KeyError, ValueError) as wrong:
             raise StorageError(f"its calibration is not one that pushforward writes: {wrong!r}") from wrong
         sets = PredictionSets.unpack(description["sets"], tensors, prefix)
-        return cls(temperature, sets, rule, bool(description.get("without_alarm")))
+        found = cls(temperature, sets, rule, bool(description.get("without_alarm")))
+        by_scores = description.get("by_scores")  # files of before lack it
+        found.by_scores = None if by_scores is None else bool(by_scores)
+        return found
 
 
 def _temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Temperature:

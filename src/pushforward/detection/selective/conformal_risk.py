@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from pushforward.detection.conformal.guarantees import rows_needed
 from pushforward.detection.selective.inputs import loss_array
-from pushforward.detection.validation import ROUNDING, score_array
+from pushforward.detection.validation import ROUNDING, plain_array, score_array
 from pushforward.errors import CalibrationError, InputError
 from pushforward.numerics.checks import check_number, check_positive
 
@@ -43,7 +43,7 @@ def conformal_risk_control(losses: ArrayLike, alpha: float, *, bound: float = 1.
     """
     bound = check_positive("bound", bound)
     alpha = check_number("alpha", alpha, 0, bound)
-    table = np.asarray(losses)
+    table = plain_array(losses, "losses")
     if table.ndim != 2 or 0 in table.shape or table.dtype.kind not in "bfiu":
         raise InputError(
             f"losses must be numbers of shape (rows, parameters); got {table.dtype} of shape {table.shape}."

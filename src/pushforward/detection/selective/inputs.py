@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pushforward.detection.validation import plain_array
 from pushforward.errors import InputError
 
 __all__ = ["class_labels", "log_softmax", "logit_matrix", "loss_array", "probability_matrix"]
@@ -53,7 +52,7 @@ def class_labels(labels: ArrayLike, rows: int, classes: int) -> NDArray[np.int64
     Raises:
         InputError: for another shape, numbers that are not integers, or labels out of range.
     """
-    array = _array(labels, "labels")
+    array = plain_array(labels, "labels")
     if array.shape != (rows,):
         raise InputError(f"labels must be one integer for each of the {rows} rows; got shape {array.shape}.")
     if array.dtype.kind not in "iu":
@@ -71,7 +70,7 @@ def loss_array(losses: ArrayLike, rows: int | None = None) -> tuple[NDArray[np.f
     Raises:
         InputError: for another shape, or values outside [0, 1].
     """
-    array = _array(losses, "losses")
+    array = plain_array(losses, "losses")
     if array.ndim != 1 or array.size == 0 or (rows is not None and array.size != rows):
         wanted = "at least one row" if rows is None else f"each of the {rows} rows"
         raise InputError(f"losses must be one value for {wanted}; got shape {array.shape}.")
@@ -91,21 +90,10 @@ def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _matrix(values: ArrayLike, name: str, classes: int | None) -> NDArray[np.float64]:
-    array = _array(values, name)
+    array = plain_array(values, name)
     if array.ndim != 2 or array.shape[1] < 2 or (classes is not None and array.shape[1] != classes):
         wanted = f"(rows, {classes})" if classes is not None else "(rows, classes), with at least two classes"
         raise InputError(f"{name} must have shape {wanted}; got shape {array.shape}.")
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} must be real numbers; got dtype {array.dtype}.")
     return np.ascontiguousarray(array, dtype=np.float64)
-
-
-def _array(values: Any, name: str) -> NDArray[Any]:
-    if hasattr(values, "detach"):  # a tensor, perhaps with a gradient or on a GPU
-        values = values.detach().cpu()
-        if values.is_floating_point():
-            values = values.double()  # numpy has no bfloat16
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} must be an array of numbers: {error}") from error

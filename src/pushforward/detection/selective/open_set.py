@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pushforward.detection.metrics import oscr
-from pushforward.detection.validation import ROUNDING, score_array
+from pushforward.detection.validation import ROUNDING, plain_array, score_array
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_number
 
@@ -50,7 +50,7 @@ def open_set_curve(normal: ArrayLike, correct: ArrayLike, anomalous: ArrayLike) 
         array([0.33, 0.33, 0.33, 0.67, 0.67])
     """
     known, unknown = score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
-    mask = np.asarray(correct)
+    mask = plain_array(correct, "correct")
     if mask.dtype != np.bool_ or mask.shape != known.shape:
         raise InputError(f"correct must contain one boolean for each of the {known.size} normal rows.")
     threshold = np.unique(np.concatenate([known, unknown]))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pushforward.detection.conformal.calibration import ConformalCalibrator
-from pushforward.detection.conformal.guarantees import Guarantee, rows_needed
+from pushforward.detection.conformal.guarantees import SMALLEST_ALPHA, Guarantee, rows_needed
 from pushforward.detection.selective.inputs import class_labels, logit_matrix
 from pushforward.detection.selective.set_scores import (
     adaptive_scores,
@@ -60,7 +60,7 @@ class PredictionSets:
         penalty: of "raps".
         rank: number of labels without a penalty, of "raps".
         never_empty: whether an empty set becomes the likeliest label; coverage can only grow.
-        seed: of this function.
+        seed: of this function, any integer.
 
     Attributes:
         n_classes: number of classes K.
@@ -99,6 +99,8 @@ class PredictionSets:
     ) -> None:
         check_choice("method", method, ("lac", "aps", "raps"))
         check_number("coverage", coverage, 0, 1)
+        if 1 - coverage < SMALLEST_ALPHA:
+            raise ConfigError(f"coverage must be at most 1 - {SMALLEST_ALPHA:g}; got {coverage!r}.")
         rows_needed(1 - coverage, guarantee, delta)  # checks the guarantee and delta
         check_positive("penalty", penalty, zero=True)
         check_integer("rank", rank, 0)

@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binom
 
 from pushforward.detection.selective.inputs import loss_array
+from pushforward.errors import ConfigError
 from pushforward.numerics.checks import check_integer, check_number
 
 __all__ = ["risk_p_value", "risk_upper_bound"]
@@ -29,7 +30,7 @@ def risk_p_value(total: float, n: int, risk: float, *, errors: bool) -> float:
         errors: whether the losses are 0 or 1.
 
     Raises:
-        ConfigError: for numbers outside these ranges: ``total`` is from 0 to n.
+        ConfigError: for numbers outside these ranges: ``total`` is from 0 to n, and an integer for errors.
 
     Example:
         >>> from pushforward.detection.selective import risk_p_value
@@ -39,6 +40,8 @@ def risk_p_value(total: float, n: int, risk: float, *, errors: bool) -> float:
     check_integer("n", n, 0)
     check_number("risk", risk, 0, 1)
     check_number("total", total, 0, n, closed="both")
+    if errors and total != int(total):
+        raise ConfigError(f"total must be a number of errors, an integer, with errors=True; got {total!r}.")
     return _p_value(total, n, risk, errors)
 
 

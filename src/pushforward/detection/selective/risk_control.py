@@ -99,7 +99,7 @@ def control_risk(
 
     Raises:
         CalibrationError: if even n rows without an error would be too few; it says how many are needed.
-        InputError: for NaN, losses outside [0, 1], or a wrong shape or type.
+        InputError: for NaN, losses outside [0, 1], a wrong shape or type, or thresholds without "sequence" or the other way round.
         ConfigError: for an invalid risk, delta, method or number of levels.
 
     Example:
@@ -160,7 +160,9 @@ def sequence_thresholds(
     s = np.sort(score_array(scores, "the scores"))
     needed = math.log(check_number("delta", delta, 0, 1)) / math.log1p(-check_number("risk", risk, 0, 1))
     start = min(1.0, 3 * needed / check_integer("n", n))
-    ranks = np.unique(np.floor(np.linspace(start, 1, check_integer("levels", levels)) * len(s)).astype(int))
+    fractions = np.linspace(start, 1, check_integer("levels", levels))
+    fractions[-1] = 1  # also of one level
+    ranks = np.unique(np.floor(fractions * len(s)).astype(int))
     ranks = np.maximum(ranks, 1)  # a threshold that accepts no row would end the sequence
     ranks = np.where(_ties_before(s, ranks), np.searchsorted(s, s[np.minimum(ranks, len(s) - 1)], side="right"), ranks)
     return np.unique(np.append(s, math.inf)[ranks])

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from pushforward.detection.selective.inputs import log_softmax
+from pushforward.numerics.checks import check_seed
 from pushforward.numerics.noise import RowNoise
 
 __all__ = ["adaptive_scores", "hashed_uniform", "least_ambiguous_scores", "row_uniform"]
@@ -50,7 +51,7 @@ def row_uniform(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     depend on the scale: the rounding of a network, which differs between batches by about 1e-6 of the logits, hardly changes it, where
     it would change a hash altogether.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed) if seed < 0 else seed)
     direction = rng.normal(size=rows.shape[1])
     direction *= rng.uniform(50, 150) / max(float(np.linalg.norm(direction)), 1e-12)
     z = np.clip(rows, -1e30, 1e30)  # also infinite ones

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pushforward.detection.selective.inputs import class_labels
+from pushforward.detection.validation import plain_array
 from pushforward.errors import InputError
 
 __all__ = ["set_statistics"]
@@ -30,7 +31,7 @@ def set_statistics(sets: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         >>> set_statistics([[True, False], [True, True]], [0, 1])["size"]
         1.5
     """
-    table = np.asarray(sets)
+    table = plain_array(sets, "sets")
     if table.dtype != np.bool_ or table.ndim != 2 or 0 in table.shape:
         raise InputError(f"sets must be booleans of shape (rows, classes); got {table.dtype} of shape {table.shape}.")
     y = class_labels(labels, *table.shape)

@@ -48,15 +48,20 @@ class Temperature:
         Raises:
             InputError: for logits that are not a matrix of numbers.
         """
-        return np.exp(log_softmax(logit_matrix(logits) / self.value))
+        return np.exp(log_softmax(self.scale(logits)))
 
     def scale(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """``logits / T``, ``(n, K)``.
+        """``logits / T``, ``(n, K)``; of a row where this overflows, of the logits less their largest, which have the same probabilities.
 
         Raises:
             InputError: for logits that are not a matrix of numbers.
         """
-        return logit_matrix(logits) / self.value
+        z = logit_matrix(logits)
+        with np.errstate(over="ignore"):
+            scaled = z / self.value
+            wrong = (np.isinf(scaled) & np.isfinite(z)).any(1)
+            scaled[wrong] = (z[wrong] - z[wrong].max(1, keepdims=True)) / self.value
+        return scaled
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
@@ -66,8 +71,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
     derivative ``sum_i (E_p[z_i] - z_i[y_i])``, which increases in 1/T. Classes and their order stay what they were.
 
     The rows must be unseen by the network. The temperature is estimated, not guaranteed: its error is about
-    ``standard_error``, and log-likelihood and calibration error *on these rows* are too good by about 1/(2n) nats and
-    similar amounts; report them on other rows. A conformal method that reads the scaled probabilities needs rows other
+    ``standard_error``, and log-likelihood and calibration error *on these rows* are too good by about 1/n nats and
+    similar amounts, compared with new rows; report them on other rows. A conformal method that reads the scaled probabilities needs rows other
     than these too, because its promise is for scores fixed before its rows are seen
     (:class:`~pushforward.detection.selective.ClassifierCalibration` splits them).
 
@@ -97,6 +102,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
         raise InputError(
             f"row {int(np.isneginf(chosen).argmax())} has a label of probability 0, which no temperature makes likely."
         )
+    size = float(np.abs(z[np.isfinite(z)]).max())
+    unit = 1.0 if size == 0 or 1e-100 < size < 1e100 else size  # no square of a logit overflows, or becomes 0
+    z, chosen = z / unit, chosen / unit
     finite = np.where(np.isneginf(z), 0.0, z)  # times a probability of 0
 
     def slope(log_factor: float) -> float:
@@ -129,4 +137,4 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
     p = np.exp(log_softmax(z * factor))
     mean = (p * finite).sum(1, keepdims=True)
     information = float((p * (finite - mean) ** 2).sum())  # of the factor 1/T; the delta method divides by its square
-    return Temperature(1 / factor, 1 / (factor**2 * math.sqrt(information)))
+    return Temperature(unit / factor, unit / (factor**2 * math.sqrt(information)))

@@ -11,6 +11,7 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Lebesgue, Measure
 from pushforward.models.base import Model
+from pushforward.models.validation import check_data
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, bound_square, normal_like, soft_clamp, sum_event
@@ -190,14 +191,24 @@ class AutoEncoder(Model):
         return far + self.chain.encode(x).contribution
 
     def code(self, x: Tensor) -> Tensor:
-        """g(x), ``(*batch, latent)``."""
+        """g(x), ``(*batch, latent)``.
+
+        Raises:
+            InputError: for data of another shape, or NaN.
+        """
+        check_data(x, self.shape, type(self).__name__)
         scaler, coder = self.chain
         assert isinstance(coder, PointPosterior)
         x = x if x.is_floating_point() else x.to(self.dtype)
         return coder.codec.encode(scaler.encode(x).z)
 
     def decode_mean(self, z: Tensor) -> Tensor:
-        """G(z) in the units of the data, ``(*batch, *shape)``."""
+        """G(z) in the units of the data, ``(*batch, *shape)``.
+
+        Raises:
+            InputError: for codes of another width, or NaN.
+        """
+        check_data(z, (self.latent,), f"the decoder of {type(self).__name__}")
         scaler, coder = self.chain
         assert isinstance(coder, PointPosterior)
         return scaler.decode(coder.codec.decode(z))

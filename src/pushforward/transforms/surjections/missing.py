@@ -10,6 +10,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Measure
 from pushforward.numerics import Noise, normal_like
+from pushforward.numerics.checks import check_indices
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.validation import vector_width
@@ -56,12 +57,12 @@ class AugmentMissing(Transform):
     def __init__(self, features: int, columns: tuple[int, ...], indicators: tuple[int, ...]) -> None:
         super().__init__(features)
         width = vector_width(features, "AugmentMissing")
-        columns, indicators = tuple(columns), tuple(indicators)
+        columns, indicators = check_indices("columns", columns, width), check_indices("indicators", indicators, width)
         if len(columns) != len(indicators) or not columns:
             raise ConfigError(
                 f"columns and indicators must have the same length of at least 1; got {len(columns)} and {len(indicators)}."
             )
-        if len({*columns, *indicators}) != 2 * len(columns) or not all(0 <= i < width for i in (*columns, *indicators)):
+        if {*columns} & {*indicators}:
             raise ConfigError(
                 f"columns and indicators must be distinct indices in 0, ..., {width - 1}; got {columns!r} and {indicators!r}."
             )

@@ -155,7 +155,7 @@ class NetworkScore(nn.Module, ABC):
         """The score of each row, float64, ``(n,)``; +inf for a row whose features are NaN or infinite.
 
         Raises:
-            InputError: if it must be fitted and was not.
+            InputError: if it must be fitted and was not, or for a reading without the logits that it needs.
         """
         return finite_or_infinity(self.raw(reading.clean).double(), reading)
 
@@ -164,10 +164,14 @@ class NetworkScore(nn.Module, ABC):
         """The score of each row of a reading without NaN or infinity, in any precision; it may be NaN where it overflows.
 
         Raises:
-            InputError: if it must be fitted and was not.
+            InputError: if it must be fitted and was not, or for a reading without the logits that it needs.
         """
         if self._declared and not self.fitted:
             raise InputError(f"{type(self).__name__} must be fitted first: pass it to pf.NetworkGuard(net, score=...).")
+        if "logits" in self.needs and reading.logits is None:
+            raise InputError(
+                f"{type(self).__name__} needs logits, and this reading has none: read a network that classifies."
+            )
         # A score that runs the network again runs it in the autocast of the caller, and computes in double precision.
         with without_autocast() if self.cost == "one forward pass" else nullcontext():
             return self._score(reading)

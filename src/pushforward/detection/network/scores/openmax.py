@@ -74,7 +74,10 @@ class OpenMax(NetworkScore):
         logits = logits_of(reading)
         distance = torch.cdist(logits, self.means, compute_mode="donot_use_mm_for_euclid_dist")
         moved = (distance - self.smallest + _TRANSLATION).clamp(min=0)
-        w = -torch.expm1(-((moved / self.scales) ** self.shapes))
+        ratio = torch.minimum(
+            moved / self.scales, 1e3 ** (1 / self.shapes)
+        )  # above, w is 1, and its gradient must not be inf * 0
+        w = -torch.expm1(-(ratio**self.shapes))
         alpha = min(self.alpha, logits.shape[1])
         order = logits.argsort(1, descending=True)[:, :alpha]
         ranked = torch.zeros_like(logits).scatter(
