@@ -256,3 +256,11 @@ class TestDoSE:
             scores.DoSE(Columns()).fit(self.reference[:1])
         with pytest.raises(InputError, match="row 0"):
             scores.DoSE(Columns()).fit(torch.full((3, 2), math.inf))
+
+
+@pytest.mark.parametrize("density", ["gaussian", "kde", "gmm"])
+def test_one_row_is_refused_and_any_integer_is_a_seed(density):
+    score = scores.DoSE(scores.LikelihoodPath(models.RealNVP(features=2, hidden=(8,))), density=density, seed=-1)
+    with pytest.raises(InputError, match="at least two reference rows"):
+        score.fit(torch.randn(1, 2))
+    assert score.fit(torch.randn(30, 2))(torch.randn(3, 2)).isfinite().all()

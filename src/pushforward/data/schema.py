@@ -179,7 +179,7 @@ class Schema:
     def infer(cls, data: Any) -> Schema:
         """Recognize the columns of a training table.
 
-        Integers are integer; so are floats that are all whole numbers with a span of at most a million (counts). Text
+        Integers are integer; so are floats that are whole numbers, at least two of them, with a span of at most a million (counts). Text
         and categories are categorical, booleans boolean. Instants are numeric, in seconds since 1970 UTC (instants
         without a time zone are read as UTC), dates at midnight; times of day and durations are seconds. Decimals are
         numeric. NaN, null and empty text are missing.

@@ -261,5 +261,5 @@ def test_a_matrix_that_is_none_of_the_features_is_refused():
     for batch in (0, -1):
         with pytest.raises(ConfigError, match="batch must be"):
             pool.score(x, batch=batch)
-    with pytest.raises(ConfigError, match="seconds must be positive"):
+    with pytest.raises(ConfigError, match="seconds must be a number"):
         fit_pool_in_time(features, x, float("nan"))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.mahalanobis import shrunk_whitening
+from pushforward.numerics.checks import check_seed
 
 __all__ = ["gaussian", "gmm", "kde", "log_gaussians", "log_kde"]
 
@@ -28,7 +29,7 @@ def gmm(rows: Tensor, components: int, seed: int) -> tuple[Tensor, Tensor, Tenso
     count = min(
         components, max(1, len(rows) // (5 * rows.shape[1]))
     )  # each component needs enough rows for its covariance
-    mixture = GaussianMixture(count, reg_covar=1e-2, max_iter=200, random_state=seed)
+    mixture = GaussianMixture(count, reg_covar=1e-2, max_iter=200, random_state=check_seed(seed) % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last iterate is still a valid density
         mixture.fit(rows.cpu().numpy())

@@ -13,8 +13,8 @@ from pushforward.detection.scores.base import Need, Score, Statistic
 from pushforward.detection.scores.densities import gaussian, gmm, kde, log_gaussians, log_kde
 from pushforward.detection.scores.model_outputs import far_rows, finite_reference
 from pushforward.detection.scores.two_sided import TwoSidedScore
-from pushforward.errors import ConfigError
-from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.checks import check_choice, check_integer, check_seed
 from pushforward.registry import register
 
 __all__ = ["DoSE"]
@@ -46,7 +46,7 @@ class DoSE(Score):
         seed: seed of the mixture's initialization.
 
     Raises:
-        ConfigError: for no statistics or an unknown density.
+        ConfigError: for no statistics, an unknown density, fewer than one component, or a seed that is no integer.
         InputError: by :meth:`fit`, for an infinite statistic, or fewer than two rows.
 
     Example:
@@ -66,6 +66,7 @@ class DoSE(Score):
             raise ConfigError("DoSE combines statistics: pass at least one Statistic.")
         check_choice("density", density, ("gaussian", "kde", "gmm"))
         check_integer("components", components)
+        check_seed(seed)
         self.statistics = nn.ModuleList(statistics)
         self.density, self.components, self.refit, self.seed = density, components, refit, seed
         self.needs: frozenset[Need] = frozenset().union(*(part.needs for part in statistics))  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -100,6 +101,8 @@ class DoSE(Score):
             if self.refit or not part.fitted:
                 part.fit(reference)
         values = finite_reference(by_batches(self.columns, reference, self.batch_size), "a statistic")
+        if len(values) < 2:
+            raise InputError(f"DoSE needs at least two reference rows; got {len(values)}.")
         self.center, spread = values.mean(0), values.std(0, correction=0)
         self.scale = torch.where(spread > 1e-9 * self.center.abs(), spread, 1.0)  # a smaller spread is only rounding
         rows = (values - self.center) / self.scale

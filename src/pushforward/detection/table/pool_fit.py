@@ -24,7 +24,7 @@ from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import InputError
-from pushforward.numerics.checks import check_positive
+from pushforward.numerics.checks import check_number
 from pushforward.numerics.threads import one_thread
 
 __all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time", "weigh"]
@@ -258,7 +258,7 @@ def fit_pool_in_time(
         note: called with the name of each phase.
 
     Raises:
-        ConfigError: for a time limit that is not positive.
+        ConfigError: for a time limit that is not a number.
         InputError: as :func:`fit_pool`.
 
     Example:
@@ -273,7 +273,7 @@ def fit_pool_in_time(
         >>> pool.score(encoded[:3]).shape
         (3,)
     """
-    deadline = time.monotonic() + check_positive("seconds", seconds)
+    deadline = time.monotonic() + check_number("seconds", seconds, -math.inf, math.inf)
     pool, last, took = None, None, 0.0
     for rung in (*(each for each in _LADDER if each.reference < sizes.reference), sizes):
         if last is not None:

@@ -14,7 +14,7 @@ from pushforward.models.base import Model
 from pushforward.models.flow import Flow
 from pushforward.models.image.building import pixel_transforms
 from pushforward.models.latent.vae import posterior_flow, prior_distribution
-from pushforward.models.validation import check_data
+from pushforward.models.validation import check_shape
 from pushforward.numerics import RunningMean
 from pushforward.numerics.checks import check_choice, check_integer, check_widths
 from pushforward.registry import register
@@ -132,9 +132,9 @@ class AEF(Model):
         Codes from the prior give pictures, which are not samples of the model.
 
         Raises:
-            InputError: for codes of another width, or NaN.
+            InputError: for codes of another width.
         """
-        check_data(code, (self.latent,), f"the decoder of {type(self).__name__}")
+        check_shape(code, (self.latent,), f"the decoder of {type(self).__name__}")
         rest = code.new_zeros(*code.shape[:-1], self.base.shape[0] - self.latent)
         return self.decode(torch.cat((code, rest), -1))
 

@@ -11,7 +11,7 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Lebesgue, Measure
 from pushforward.models.base import Model
-from pushforward.models.validation import check_data
+from pushforward.models.validation import check_shape
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, bound_square, normal_like, soft_clamp, sum_event
@@ -194,9 +194,9 @@ class AutoEncoder(Model):
         """g(x), ``(*batch, latent)``.
 
         Raises:
-            InputError: for data of another shape, or NaN.
+            InputError: for data of another shape.
         """
-        check_data(x, self.shape, type(self).__name__)
+        check_shape(x, self.shape, type(self).__name__)
         scaler, coder = self.chain
         assert isinstance(coder, PointPosterior)
         x = x if x.is_floating_point() else x.to(self.dtype)
@@ -206,9 +206,9 @@ class AutoEncoder(Model):
         """G(z) in the units of the data, ``(*batch, *shape)``.
 
         Raises:
-            InputError: for codes of another width, or NaN.
+            InputError: for codes of another width.
         """
-        check_data(z, (self.latent,), f"the decoder of {type(self).__name__}")
+        check_shape(z, (self.latent,), f"the decoder of {type(self).__name__}")
         scaler, coder = self.chain
         assert isinstance(coder, PointPosterior)
         return scaler.decode(coder.codec.decode(z))
