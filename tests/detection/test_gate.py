@@ -142,3 +142,11 @@ def test_refusals():
             gate.p_value(bad)
     with pytest.raises(InputError, match="2 features"):
         gate.p_value(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("x", [torch.zeros(1, 8, 8), torch.zeros(2, 3, 8, 8), [[0.0]]])
+def test_random_features_read_images_of_their_shape(x):
+    with pytest.raises(InputError, match="reads a tensor of images"):
+        RandomFeatures((1, 8, 8))(x)
+    with pytest.raises(ConfigError, match="widths must be a tuple"):
+        RandomFeatures((1, 8, 8), widths=8)  # pyright: ignore[reportArgumentType]

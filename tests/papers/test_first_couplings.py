@@ -1,10 +1,17 @@
 """NICE and Real NVP of CIFAR-10 in the same setting."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from papers.experiment import Experiment
+from papers.flows import inpainting
 from papers.flows.first_couplings import nice, real_nvp, symmetric_whitening
 from papers.flows.timed_training import Pictures
+from pushforward.distributions import Normal
+from pushforward.models import Flow
+from pushforward.transforms import Affine, Chain, UniformDequantize
 
 
 def test_symmetric_whitening_has_covariance_one_and_its_log_determinant():
@@ -28,3 +35,35 @@ def test_both_models_start_from_the_same_images(tmp_path):
         assert model.evaluate(images[:4]).bits_per_dim().shape == (4,)
         drawn = model.sample(2, seed=0)
         assert drawn.shape == (2, 3, 8, 8)
+
+
+def test_filled_halves_are_compared_with_the_true_ones(tmp_path, monkeypatch):
+    """Two classes of images, which differ in the lower half too: the mean of both is halfway between them."""
+    classes = torch.arange(200) % 2
+    images = 100 + 100 * classes[:, None, None, None] * torch.ones(200, 1, 28, 28)
+    images = (images + torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).round()
+    monkeypatch.setattr(inpainting, "load_labels", lambda *_, **__: classes)
+    judge = inpainting._Judge(Experiment("nice", "smoke", tmp_path, say=lambda line: None), images, images[100:])
+    judge.features = lambda x: x.flatten(1).mean(1)
+    judge.classifier = SimpleNamespace(predict=lambda brightness: (brightness > 150).astype(int))
+    assert judge.of(judge.images) == {"error": 0.0, "right": 1.0}
+    shifted = torch.where(judge.known, judge.images, judge.images + 7)
+    assert judge.of(shifted)["error"] == pytest.approx(7)
+    found = judge.others()
+    assert found["mean"]["error"] == pytest.approx(50, abs=1)
+    assert found["nearest"]["error"] < 3
+    assert found["nearest"]["right"] == 1
+
+
+def test_an_ascent_fills_with_the_mode_of_the_density(tmp_path, monkeypatch):
+    """Pixels that are independent and rarely bright: the ascent goes from noise towards dark ones."""
+    monkeypatch.setattr(inpainting, "load_labels", lambda *_, **__: torch.arange(200) % 2)
+    dark = torch.randint(40, (200, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
+    judge = inpainting._Judge(Experiment("nice", "smoke", tmp_path, say=lambda line: None), dark, dark[:4])
+    judge.steps = 300
+    shape = (1, 28, 28)
+    scaled = Affine(shape, shift=-19.5 / 256, scale=5.0)
+    model = Flow(Chain(UniformDequantize(shape), scaled), Normal(shape))
+    found = judge.ascent(model)
+    assert found["before"] < found["after"]
+    assert found["error"] < 30  # uniform noise is 130 off
