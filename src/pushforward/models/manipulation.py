@@ -247,7 +247,8 @@ def inpaint(
     noise, hidden real values at 0, and known ones do not change. The ascent is on continuous values: dequantized pixels
     in [0, 1], clamped to that interval after each step, which the dequantizer rounds to integers at the end. Where the
     density is steep (a pixel that is nearly always black), steps can be too long and the log-density falls. Use a
-    smaller rate, or bound the gradient of each coordinate by ``max_gradient``.
+    smaller rate, or bound the gradient of each coordinate by ``max_gradient``. With a NICE of MNIST the defaults, those of the
+    paper, hardly move the images, and ``steps=2000, rate=1.0, max_gradient=10.0`` fills in halves of digits.
 
     Args:
         model: a model with a density, after a first transform that may be a dequantization.
