@@ -128,3 +128,15 @@ def test_scores_need_a_calibrator_and_an_example(tmp_path, example, calibrated, 
     calibrator: Any = ConformalCalibrator(score(x[100:])) if calibrated else 3
     with pytest.raises(error, match=message):
         export_score(score, calibrator, tmp_path / "score.pt2", example, alpha=0.05)
+
+
+@pytest.mark.parametrize("name", ["guard.pt2", "guard.onnx"])
+def test_the_graph_of_another_guard_is_refused(tmp_path, name) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    guard, other = (pf.Guard(0.1, effort="fast", random_state=0).fit(rows) for rows in (x, x[:, :2]))
+    other.export(tmp_path / name)
+    for call in (run_graph, compare):
+        with pytest.raises(InputError, match=f"{name} takes rows of 2 numbers, and those of the guard have 3"):
+            call(guard, tmp_path / name, x)

@@ -995,3 +995,13 @@ def test_a_loader_gives_the_data_too():
     for method in ("auto", "npe", "nle"):
         with pytest.raises(ConfigError, match=r"train NPE by itself, NPE\(prior\)\.fit\(loader, validation="):
             inference.infer(PRIOR, loader, method=method, max_steps=1, **QUIET)
+
+
+def test_data_beside_a_source_of_data_are_refused():
+    theta, x = simulations(100)
+    for where, source in (
+        ({"simulator": simulator, "simulations": 50}, "the simulator makes its own data"),
+        ({"theta": inference.Simulations(theta, x)}, "Simulations have their own data"),
+    ):
+        with pytest.raises(ConfigError, match=f"{source}: leave x out"):
+            inference.NPE(PRIOR).fit(x=x, max_steps=1, **where, **QUIET)

@@ -45,6 +45,7 @@ from pushforward.estimators.dependent_rows import (
     warn_of_dependence,
 )
 from pushforward.estimators.exporting import export_guard
+from pushforward.estimators.extreme_units import warn_of_extreme_units
 from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
 from pushforward.estimators.guard_inputs import listed, read_rows
 from pushforward.estimators.guard_options import check_image_options, check_options, fit_score
@@ -337,6 +338,7 @@ class Guard(ConformalDetector):
             encoded = schema.encode(rows, warn=False)[0]
             warn_of_texts(schema, encoded)
             warn_of_lone_instants(schema, encoded)
+            warn_of_extreme_units(schema, encoded)
             if chosen == "random" and isinstance(self.score_, TableScore):
                 warn_of_dependence(schema, encoded)
         with warnings.catch_warnings():

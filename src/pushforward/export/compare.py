@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,12 +147,25 @@ def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, n
     matrix = names == ("X",) and len(session.get_inputs()[0].shape) == 2  # and no column of this name
     outputs = [value.name for value in session.get_outputs()]
     feeds = graph_inputs(guard, X, names, matrix=matrix)
+    for value in session.get_inputs():
+        _check_shape(path, value.shape, feeds[value.name])
     count = len(next(iter(feeds.values())))
     parts: list[Any] = [
         session.run(None, {name: values[a : a + _ROWS] for name, values in feeds.items()})
         for a in range(0, max(1, count), _ROWS)
     ]
     return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(outputs)}
+
+
+def _check_shape(path: str | os.PathLike[str], shape: Sequence[Any], values: np.ndarray) -> None:
+    """Compare all dimensions but the first that the graph fixes with those of its input."""
+    fixed = [size if isinstance(size, int) else None for size in shape[1:]]
+    if len(fixed) != values.ndim - 1 or any(s not in (None, n) for s, n in zip(fixed, values.shape[1:], strict=True)):
+        wanted = " x ".join("any" if size is None else str(size) for size in fixed) or "1"
+        found = " x ".join(map(str, values.shape[1:])) or "1"
+        raise InputError(
+            f"{path} takes rows of {wanted} numbers, and those of the guard have {found}: give the file that this guard exported."
+        )
 
 
 def _run_pt2(path: str | os.PathLike[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -161,7 +175,13 @@ def _run_pt2(path: str | os.PathLike[str], feeds: dict[str, np.ndarray]) -> dict
         raise StorageError(f"{path} is damaged, or its name has the wrong ending: it is no file of torch.export.")
     with plain_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the inside of torch.export
-        run = torch.export.load(os.fspath(path)).module()
+        program = torch.export.load(os.fspath(path))
+        run = program.module()
+        names = set(program.graph_signature.user_inputs)
+        shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in names]
+    if len(shapes) != len(feeds):
+        raise InputError(f"{path} has {len(shapes)} inputs, as the graph of a network: give the file that this guard exported.")
+    _check_shape(path, shapes[0], *feeds.values())
     (rows,) = (torch.from_numpy(values) for values in feeds.values())
     size = _ROWS // 10  # a .pt2 graph scores all rows at once
     with torch.no_grad():

@@ -59,7 +59,7 @@ def training_data(
     """Check simulations and scale their data; ``set_width`` as for :meth:`DataScale.of`.
 
     Raises:
-        ConfigError: unless there are either simulations or a simulator, or for data beside a ``DataLoader``.
+        ConfigError: unless there are either simulations or a simulator, or for data beside what has its own.
         InputError: for shapes that do not fit, parameters outside the prior, or too few finite rows.
     """
     if isinstance(theta, DataLoader):
@@ -105,11 +105,14 @@ def finite_simulations(
     """Parameters, float32, and data of the simulations that are finite.
 
     Raises:
-        ConfigError: unless there are either simulations or a simulator.
+        ConfigError: unless there are either simulations or a simulator, or for data beside a simulator or ``Simulations``.
         InputError: for shapes that do not fit, parameters outside the prior, or too few finite rows.
     """
     if (theta is None) == (simulator is None):
         raise ConfigError("fit needs either simulations, fit(theta, x), or a simulator, fit(simulator=...).")
+    if x is not None and (simulator is not None or isinstance(theta, Simulations)):
+        source = "the simulator makes its own data" if simulator is not None else "Simulations have their own data"
+        raise ConfigError(f"{source}: leave x out.")
     failed = ""
     if simulator is not None:
         theta = run_simulator(simulator, prior, simulations, seed=seed)

@@ -47,6 +47,17 @@ def test_probabilities_sum_to_one_and_so_does_each_term(likelihood, scale, chann
 
 
 @pytest.mark.parametrize("likelihood", DISCRETE, ids=str)
+@pytest.mark.parametrize("pixel", [math.nan, math.inf, -math.inf, 0.5, -1.0, 9.0, 1e30])
+def test_what_is_no_level_has_probability_zero(likelihood, pixel):
+    x = torch.tensor([[1.0, pixel]], dtype=torch.float64)
+    raw = raw_of(likelihood, 2).requires_grad_()
+    terms = likelihood.log_prob(x, raw)
+    assert terms[0, 1].item() == -math.inf
+    if not math.isnan(pixel):
+        assert torch.autograd.grad(terms[0, 0], raw)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("likelihood", DISCRETE, ids=str)
 def test_samples_follow_the_probabilities(likelihood):
     x, raw = every(likelihood, 2), raw_of(likelihood, 2, scale=0.7)
     u = torch.rand(20_000, likelihood.draws(2), generator=torch.Generator().manual_seed(1), dtype=torch.float64)

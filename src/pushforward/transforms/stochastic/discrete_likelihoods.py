@@ -66,7 +66,7 @@ class CategoricalLikelihood(DiscreteLikelihood):
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         """log softmax(raw) at x."""
         logits = raw.unflatten(-1, (x.shape[-1], self.levels))
-        index = x.detach().clamp(0, self.levels - 1).long().unsqueeze(-1)
+        index = torch.nan_to_num(x.detach()).clamp(0, self.levels - 1).long().unsqueeze(-1)  # NaN has no index
         return self.possible(x, torch.log_softmax(logits, -1).gather(-1, index).squeeze(-1))
 
     def sample(self, raw: Tensor, u: Tensor) -> Tensor:
