@@ -180,7 +180,9 @@ def _run_pt2(path: str | os.PathLike[str], feeds: dict[str, np.ndarray]) -> dict
         names = set(program.graph_signature.user_inputs)
         shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in names]
     if len(shapes) != len(feeds):
-        raise InputError(f"{path} has {len(shapes)} inputs, as the graph of a network: give the file that this guard exported.")
+        raise InputError(
+            f"{path} has {len(shapes)} inputs, as the graph of a network: give the file that this guard exported."
+        )
     _check_shape(path, shapes[0], *feeds.values())
     (rows,) = (torch.from_numpy(values) for values in feeds.values())
     size = _ROWS // 10  # a .pt2 graph scores all rows at once
