@@ -186,8 +186,9 @@ def test_refusals():
             pgd(linear, x, 1, step=bad)
         with pytest.raises(ConfigError, match="weight"):
             gate_aware_objective(linear, linear, x, 1.0, bad)
-    with pytest.raises(ConfigError, match="steps"):
-        pgd(linear, x, 1, steps=0)
+    for options in ({"steps": 0}, {"steps": -5, "step": 1.0}, {"steps": 2.5, "step": 1.0}, {"seed": 1.5}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            pgd(linear, x, 1, **options)
     with pytest.raises(ConfigError, match="levels"):
         pgd(linear, x, 1, levels=0)
     for wrong in (torch.tensor([[1.5]]), torch.tensor([[math.nan]]), torch.tensor([[-0.1]])):

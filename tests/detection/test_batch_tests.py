@@ -231,6 +231,8 @@ def test_far_from_zero_nothing_cancels():
 def test_features_beyond_all_scales_are_refused_and_get_no_p_value():
     with pytest.raises(InputError, match="too large"), np.errstate(all="ignore"):
         MMDTest(np.full((5, 2), 1e200)).p_value([[-1e200, 1e200], [1.0, 2.0]])
+    with pytest.raises(InputError, match="too large"), np.errstate(all="ignore"):
+        MMDTest([0.0, 1.0, 1e200], bandwidth=1.0).single_p_values([0.5])
 
 
 def test_the_median_distance():
@@ -327,6 +329,17 @@ def test_the_order_of_a_batch_does_not_matter(kind) -> None:
     reference, batch = rng.normal(size=(60, 3)), rng.normal(0.3, 1, size=(25, 3))
     test = MAKE[kind](reference)
     assert len({test.p_value(batch_of(kind, rng.permutation(batch))) for _ in range(10)}) == 1
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_the_place_in_a_large_pool_does_not_matter(kind) -> None:
+    """If the statistic knew which rows come first, those of the batch, it would not be exchangeable."""
+    rng = np.random.default_rng(4)
+    pool, order = rng.normal(size=(1200, 1 if kind == "typicality" else 2)), rng.permutation(1200)
+    subsets = np.stack((np.arange(20), np.arange(500, 520)))
+    test = MAKE[kind](pool)
+    moved = test._statistics(pool[order], np.argsort(order)[subsets])
+    assert moved == pytest.approx(test._statistics(pool, subsets), rel=1e-9)
 
 
 def test_equal_rows_of_several_columns_are_equal() -> None:

@@ -108,6 +108,13 @@ def test_a_batch_of_half_of_the_classes_differs():
     assert homogeneity(before, after) == homogeneity(before, after)
 
 
+@pytest.mark.parametrize("before", [[1000, 500, 1, 0], [10, 5, 1, 0]])
+def test_billions_of_rows_are_compared(before):
+    after = np.array([6_666_666_666, 3_333_333_333, 3_000_000, 1_000_000])
+    assert homogeneity(np.array(before), after) > 0.05
+    assert homogeneity(np.array(before)[[1, 0, 2, 3]] * 3, after) < 0.1
+
+
 @pytest.mark.parametrize("level", [0.01, 1e-7])
 @pytest.mark.parametrize(("classes", "n", "m"), [(2, 1000, 30), (10, 1000, 30), (50, 2000, 60), (20, 300, 4)])
 def test_chance_is_called_a_difference_of_classes_as_rarely_as_it_says(classes, n, m, level):

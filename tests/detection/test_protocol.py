@@ -69,6 +69,17 @@ def test_a_score_that_changes_its_input_is_detected():
     assert torch.equal(NORMAL, kept)
 
 
+def test_rows_with_missing_cells_are_unchanged():
+    normal = NORMAL.clone()
+    normal[::3, 0, 0] = torch.nan
+    assert failed(lambda x: norm(x.nan_to_num(5.0)), normal) == []
+    assert failed(lambda x: norm(x.nan_to_num_(5.0)), normal) == ["rows unchanged"]
+
+
+def test_scores_of_any_precision():
+    assert failed(lambda x: norm(x).bfloat16()) == []
+
+
 def test_nan_and_infinities():
     assert failed(lambda x: torch.where(norm(x) > 40, torch.nan, norm(x))) == ["no NaN"]
     assert failed(lambda x: torch.where(norm(x) > 40, torch.inf, norm(x))) == []
@@ -96,6 +107,11 @@ def test_refusals():
         protocol_check(norm, [["a"]], ANOMALOUS)
     with pytest.raises(ConfigError, match="rows"):
         protocol_check(norm, np.ones((3, 2)), np.ones((3, 2)), rows=0)
+    with pytest.raises(InputError, match="one number for each row"):
+        protocol_check(lambda x: ["a"] * len(x), NORMAL, ANOMALOUS)
+    for wrong in (-1.0, np.nan, "small"):
+        with pytest.raises(ConfigError, match="tolerance"):
+            protocol_check(norm, NORMAL, ANOMALOUS, tolerance=wrong)
     with pytest.raises(ConfigError, match="seed must be an integer"):
         protocol_check(norm, NORMAL, ANOMALOUS, seed=1.5)
     assert protocol_check(norm, NORMAL, ANOMALOUS, seed=-1).passed

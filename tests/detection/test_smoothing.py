@@ -104,6 +104,7 @@ def test_a_score_is_a_function_of_the_row():
     assert smoothing.score(FIRST, np.array([[0.0, -0.0]])) == smoothing.score(FIRST, np.array([[-0.0, 0.0]]))
     assert (smoothing.score(FIRST, rows + 1e-12) != together).all()
     assert (Smoothing(0.3, draws=16, seed=1).score(FIRST, rows) != together).all()
+    assert (Smoothing(0.3, draws=16, seed=np.int64(0)).score(FIRST, rows) == together).all()
     bounds = smoothing.lower_bound(FIRST, rows, 0.1, draws=200)
     assert (bounds == smoothing.lower_bound(FIRST, rows, 0.1, draws=200)).all()
 

@@ -162,6 +162,12 @@ def test_a_shift_of_the_fraction_of_missing_cells_is_found():
     np.testing.assert_allclose(ratio([[np.nan], [0.0]]), [4, 0.6 / 0.9], rtol=0.15)
 
 
+def test_far_rows_have_a_weight_without_a_warning():
+    rng = np.random.default_rng(0)
+    ratio = ClassifierRatio().fit(1e-5 * rng.normal(size=(100, 1)), 1e-5 * rng.normal(0.5, 1, size=(100, 1)))
+    assert ratio([[1e308]]) == ratio([[np.inf]]) == ratio([[1.0]])
+
+
 def test_no_shift_gives_equal_weights():
     rng = np.random.default_rng(0)
     ratio = ClassifierRatio().fit(rng.normal(size=(5000, 2)), rng.normal(size=(5000, 2)))

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -11,6 +12,7 @@ from pushforward.detection.conformal.guarantees import alarm_count
 from pushforward.detection.conformal.trimming import far_scores, trimmed_bound
 from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_features import TableFeatures
+from pushforward.detection.table_score import fit_table_score
 from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.estimators.calibration_rows import trim
 from pushforward.estimators.recalibration import CalibrationRecord
@@ -194,3 +196,12 @@ def test_columns_that_vary_only_in_the_rows_that_are_left_out_are_said_to_be_con
     table = {"a": x if kind == "numbers" else np.where(x > 0, "odd", "usual"), "b": np.ones(120)}
     with pytest.raises(InputError, match=r"constant in the training rows but for the .* farthest.*max_contamination"):
         pf.Guard(0.1, max_contamination=0.25, random_state=0).fit(table)
+
+
+@pytest.mark.parametrize("kind", ["constant", "number", "text"])
+def test_a_column_that_hardly_ever_has_a_value_keeps_some(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    values = {"constant": np.ones(300), "number": rng.normal(size=300), "text": np.full(300, "a", dtype=object)}[kind]
+    table = pd.DataFrame({"x": rng.normal(size=300), "y": pd.Series(values).where(rng.permutation(300) < 3)})
+    score = fit_table_score(table, contamination=0.05, effort="fast")
+    assert np.isfinite(score.score(table)).all()

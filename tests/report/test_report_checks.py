@@ -7,6 +7,7 @@ from scipy import stats
 from pushforward.data import Schema
 from pushforward.detection import ConformalCalibrator
 from pushforward.detection.column_summary import ColumnSummaries
+from pushforward.errors import InputError
 from pushforward.estimators.calibration_rows import trim
 from pushforward.report import Collected
 from pushforward.report.checks import alarm_tail, run_checks
@@ -207,3 +208,24 @@ def test_alarms_along_the_rows(rows, size):
     assert sum(n for _, n, _ in joined) == rows
     assert all(count == alarm[a : a + n].sum() for a, n, count in joined)
     assert joined[0][1] >= min(200, rows / 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"p_value": np.ones(3)}, "one number for each row"),
+        ({"alarm": np.zeros((2, 1), dtype=bool)}, "one number for each row"),
+        ({"group": np.array([None])}, "one number for each row"),
+        ({"alarm": np.array([0, 1])}, "True and False"),
+        ({"encoded": np.zeros((2, 3))}, r"shape \(2, 1\)"),
+    ],
+)
+def test_chunks_that_do_not_fit_are_refused_and_nothing_is_counted(change, message):
+    schema = Schema.infer({"a": [1.0, 2.0, 3.0]})
+    columns = ColumnSummaries.fit(schema, np.arange(3.0)[:, None]).columns(schema)
+    calibrator = ConformalCalibrator(np.arange(99.0))
+    found = Collected({None: ("all rows", calibrator, calibrator.threshold(0.05))}, columns)
+    chunk = {"score": np.zeros(2), "p_value": np.ones(2), "alarm": np.zeros(2, dtype=bool)} | change
+    with pytest.raises(InputError, match=message):
+        found.add(**chunk, content=lambda k: k)
+    assert (found.rows, found.groups[None].counts.rows) == (0, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from pushforward.detection.two_sample import mmd_squared
 from pushforward.errors import InputError
 from pushforward.models import Model
-from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.numerics.checks import check_integer, check_positive, check_seed
 from pushforward.transforms import UniformDequantize, VariationalDequantize
 
 __all__ = ["fgsm", "gate_aware_objective", "log_likelihood_objective", "pgd"]
@@ -76,14 +76,14 @@ def pgd(
         keep_best: whether to return the best point instead of the last, for each row, or for the batch if the objective is a
             scalar.
         levels: number of gray levels.
-        seed: seed of the random start.
+        seed: seed of the random start, any integer.
 
     Returns:
         Images of the dtype of ``x``, with no pixel changed by more than the budget.
 
     Raises:
         InputError: for NaN, pixels out of range, or an objective whose gradient is zero or missing.
-        ConfigError: for an invalid budget, step or number of levels.
+        ConfigError: for an invalid budget, step, seed, or number of steps or levels.
 
     Example:
         >>> import torch
@@ -102,8 +102,8 @@ def pgd(
         )
     top = float(levels - 1) if whole else 1.0
     unit = 1.0 if whole else 1.0 / max(levels - 1, 1)
-    radius = unit * check_positive("budget", budget)
-    length = 4 * radius / check_integer("steps", steps) if step is None else unit * check_positive("step", step)
+    radius, steps = unit * check_positive("budget", budget), check_integer("steps", steps)
+    length = 4 * radius / steps if step is None else unit * check_positive("step", step)
     start = x.detach().to(torch.get_default_dtype() if whole else x.dtype)
     if start.numel() and not bool(((start >= 0) & (start <= top)).all()):
         raise InputError(f"pixels must lie between 0 and {top:g}, {'integers' if whole else 'real numbers'}.")
@@ -114,7 +114,7 @@ def pgd(
     with torch.no_grad():
         highest = torch.nan_to_num(objective(start), nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     if random_start:
-        draw = torch.Generator(x.device).manual_seed(seed)
+        draw = torch.Generator(x.device).manual_seed(check_seed(seed))
         noise = torch.rand(start.shape, generator=draw, dtype=start.dtype, device=x.device)
         y = low + noise * (high - low)
     for k in range(steps + 1):

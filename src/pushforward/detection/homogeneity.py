@@ -16,6 +16,9 @@ _ENOUGH = 5
 _WORK = 10**7
 """Most cells that are drawn for one p-value, about half a second; few p-values need as many."""
 
+_MOST_DRAWN_FROM = 10**9
+"""Rows from which numpy does not draw at random."""
+
 _EXCEEDANCES = 20
 """Simulated statistics as large as the observed one after which no more are drawn (Besag and Clifford 1991)."""
 
@@ -27,7 +30,7 @@ def homogeneity(before: np.ndarray, after: np.ndarray, level: float = 0.01) -> f
     twice the smaller one of two p-values, at most 1:
 
     - of the chi-squared statistic, by simulation: the rows of both samples are divided at random. Where ``level`` would need too
-      many simulations, rare classes are joined until the approximation holds;
+      many simulations, or there are a billion rows, rare classes are joined until the approximation holds;
     - of the class whose fraction changed most: a bound for the tails of the hypergeometric distribution (Hoeffding 1963,
       "Probability inequalities for sums of bounded random variables"), times the number of classes. It can be as small as the
       change is certain, where simulations end at 1 / (1 + their number).
@@ -68,7 +71,7 @@ def homogeneity(before: np.ndarray, after: np.ndarray, level: float = 0.01) -> f
     by_rows = bool(rows < 9 * classes and total <= 10**6)  # which way of drawing takes less time
     most = int(_WORK // (classes + rows if by_rows else 10 * classes))
     draws = min(most, math.ceil(20 / level))
-    if draws < 4 / level:
+    if draws < 4 / level or total >= _MOST_DRAWN_FROM:
         statistic = _chi_squared(_joined(table, expected))
     elif change * (1 + draws) <= 1:  # no simulation can give a smaller one
         statistic = 1.0

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pushforward.detection.validation import plain_array
 from pushforward.errors import InputError
-from pushforward.numerics.checks import check_integer, check_seed
+from pushforward.numerics.checks import check_integer, check_positive, check_seed
 from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["CheckResult", "ProtocolReport", "protocol_check"]
@@ -111,7 +112,7 @@ def protocol_check(
 
     Raises:
         InputError: for no rows, or scores that are not one number for each row.
-        ConfigError: for a number of rows below 1, or a seed that is no integer.
+        ConfigError: for a number of rows below 1, a negative tolerance, or a seed that is no integer.
 
     Example:
         >>> import torch
@@ -124,6 +125,7 @@ def protocol_check(
         ['batch independence']
     """
     rng, rows = np.random.default_rng(check_seed(seed)), check_integer("rows", rows)
+    tolerance = check_positive("tolerance", tolerance, zero=True)
     groups = [_sample(normal, "normal", rows, rng), _sample(anomalous, "anomalous", rows, rng)]
     alike = groups[0].dtype == groups[1].dtype and groups[0].shape[1:] == groups[1].shape[1:]
     described = " and ".join(f"{group.dtype} {tuple(group.shape[1:])}" for group in groups)
@@ -133,7 +135,7 @@ def protocol_check(
     both = torch.cat(groups)
     given = both.clone()
     first = _scores(score, given)
-    unchanged = torch.equal(given, both)
+    unchanged = bool(((given == both) | (given.isnan() & both.isnan())).all())
     finite = first[np.isfinite(first)]
     scale = float(np.ptp(finite)) if finite.size else 0.0
 
@@ -189,10 +191,9 @@ def _sample(data: Any, name: str, rows: int, rng: np.random.Generator) -> Tensor
 
 def _scores(score: Scorer, rows: Tensor) -> NDArray[np.float64]:
     """The scores of rows, including NaN, as float64."""
-    result = score(rows)
-    values = result.detach().cpu().numpy() if isinstance(result, Tensor) else np.asarray(result)
-    if values.shape != (len(rows),):
+    values = plain_array(score(rows), "the scores")
+    if values.shape != (len(rows),) or values.dtype.kind not in "biuf":
         raise InputError(
-            f"a score must return one number for each row; for {len(rows)} rows it returned shape {values.shape}."
+            f"a score must return one number for each row; for {len(rows)} rows it returned {values.dtype} of shape {values.shape}."
         )
     return values.astype(np.float64)

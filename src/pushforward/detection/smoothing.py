@@ -211,7 +211,7 @@ class Smoothing:
         return float(betaincinv(self.rank, self.draws - self.rank + 1, per_attempt)), half
 
     def _sorted_draws(self, base: NoisyScore, row: Array, purpose: bytes, count: int) -> Array:
-        key = self.seed.to_bytes(8, "little")
+        key = int(self.seed).to_bytes(8, "little")
         content = (row + 0.0).astype("<f8").tobytes()  # -0.0 becomes 0.0
         digest = hashlib.blake2b(content, digest_size=16, key=key, person=purpose).digest()
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

@@ -344,6 +344,9 @@ def fit_table_score(
         sizes = replace(sizes, reference=min(sizes.reference, _EXPORTABLE), scale=min(sizes.scale, _EXPORTABLE))
     if contamination:
         kept = rows_to_keep(features, features.impute(encoded)[0], contamination, seed)
+        present = ~np.isnan(encoded)
+        alone = present.any(0) & ~present[kept].any(0)  # a column must not lose all its values
+        kept |= present[:, alone].any(1)
         encoded = encoded[kept]
         features = TableFeatures.fit(schema, encoded)
         if not features.kept:

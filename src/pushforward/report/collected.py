@@ -14,6 +14,7 @@ from pushforward.detection import ConformalCalibrator
 from pushforward.detection.column_drift import ColumnTally
 from pushforward.detection.column_summary import ColumnSummary
 from pushforward.detection.conformal.score_counts import ScoreCounts, Uniformity
+from pushforward.errors import InputError
 
 __all__ = ["AlongRows", "Collected", "Group", "Shown", "Worst"]
 
@@ -184,7 +185,11 @@ class Collected:
             new: for each column with categories that no training row had, these with their counts.
             group: the key of each row's group; None if there is one group.
             typical: number of rows with a p-value near 1/2 to keep.
+
+        Raises:
+            InputError: for arrays of other lengths or types.
         """
+        self._check(score, p_value, alarm, encoded, group)
         for key, found in self.groups.items():
             own = np.ones(len(score), dtype=bool) if group is None else group == key
             found.counts.add(score[own])
@@ -223,6 +228,25 @@ class Collected:
     def first_reasons(self) -> Counter[str]:
         """How often each reason is the first one, in the alarms that were explained."""
         return Counter(self._reasons)
+
+    def _check(
+        self,
+        score: np.ndarray,
+        p_value: np.ndarray,
+        alarm: np.ndarray,
+        encoded: np.ndarray | None,
+        group: np.ndarray | None,
+    ) -> None:
+        shapes = {"score": score.shape, "p_value": p_value.shape, "alarm": alarm.shape}
+        shapes |= {} if group is None else {"group": group.shape}
+        if score.ndim != 1 or len(set(shapes.values())) > 1:
+            raise InputError(f"give one number for each row; got the shapes {shapes}.")
+        if alarm.dtype != bool:
+            raise InputError(f"alarm must be an array of True and False; got {alarm.dtype}.")
+        if encoded is not None and self.tallies and encoded.shape != (len(score), len(self.tallies)):
+            raise InputError(
+                f"encoded must have the shape {(len(score), len(self.tallies))}, a number for each row and column; got {encoded.shape}."
+            )
 
     def _row(self, k: Any, score: np.ndarray, p_value: np.ndarray, content: Callable[[int], Any]) -> Shown:
         return Shown(self.rows + int(k), float(score[k]), float(p_value[k]), content(int(k)))

@@ -295,6 +295,7 @@ def test_files():
         lambda d, t: d.update(temperature=None),
         lambda d, t: d.update(rule={"threshold": "nan", "risk": "0", "delta": "0", "coverage": "0", "bound": "0"}),
         lambda d, t: d.update(rule={"threshold": "x"}),
+        lambda d, t: d.update(rule=["0.5"]),
         lambda d, t: t.clear(),
         lambda d, t: t.update({"a.scores": t["a.scores"].float()}),
         lambda d, t: t.update({"a.scores": t["a.scores"] * math.nan}),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -102,6 +104,11 @@ def test_bins_of_equal_counts():
     order = np.argsort(p.max(1))
     gaps = [abs(np.mean((p.argmax(1) == labels)[part] - p.max(1)[part])) for part in np.split(order, 8)]
     assert calibration_error(p, labels, bins=8, binning="count") == pytest.approx(np.mean(gaps), abs=1e-12)
+    # 30 bins of 62 rows end at rows that are computed without rounding.
+    ends = [math.ceil(Fraction(62 * k, 30)) for k in range(31)]
+    gap = ((p.argmax(1) == labels) - p.max(1))[:62][np.argsort(p.max(1)[:62])]
+    expected = math.sqrt(sum(gap[a:b].sum() ** 2 / (b - a) for a, b in itertools.pairwise(ends)) / 62)
+    assert calibration_error(p[:62], labels[:62], bins=30, binning="count", norm=2) == pytest.approx(expected)
     # Equal confidences cannot be told apart, so they are one bin.
     same = np.tile([0.75, 0.25], (40, 1))
     assert calibration_error(same, [0] * 30 + [1] * 10, binning="count") == pytest.approx(0, abs=1e-12)

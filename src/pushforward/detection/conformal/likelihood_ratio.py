@@ -165,7 +165,9 @@ class _Logistic(NamedTuple):
     def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         missing = np.isnan(x)
         both = np.concatenate((np.where(missing, self.fill, x), missing[:, self.flagged]), axis=1)
-        return expit((_with_squares((both - self.mean) / self.scale) * self.coefficients).sum(1) + self.intercept[0])
+        with np.errstate(over="ignore"):  # what overflows is cut too
+            standard = _with_squares((both - self.mean) / self.scale)
+        return expit((standard * self.coefficients).sum(1) + self.intercept[0])
 
     def check(self) -> None:
         """Refuse arrays that do not fit each other.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -18,7 +17,7 @@ from pushforward.detection.selective.prediction_sets import PredictionSets
 from pushforward.detection.selective.risk_control import AbstentionRule, control_risk, sequence_thresholds
 from pushforward.detection.selective.temperature import Temperature, fit_temperature
 from pushforward.detection.validation import score_array
-from pushforward.errors import CalibrationError, ConfigError, InputError, PushforwardWarning, StorageError, warn_caller
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError, warn_caller
 from pushforward.numerics.checks import check_number, check_seed
 
 __all__ = ["ClassifierCalibration"]
@@ -206,7 +205,7 @@ class ClassifierCalibration:
                 rule = AbstentionRule(**{name: float(text) for name, text in rule.items()})
                 if math.isnan(rule.threshold):
                     raise InputError("the threshold is NaN")
-        except (TypeError, KeyError, ValueError) as wrong:
+        except (TypeError, KeyError, ValueError, AttributeError) as wrong:
             raise StorageError(f"its calibration is not one that pushforward writes: {wrong!r}") from wrong
         sets = PredictionSets.unpack(description["sets"], tensors, prefix)
         found = cls(temperature, sets, rule, bool(description.get("without_alarm")))
@@ -219,5 +218,5 @@ def _temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Temp
     try:
         return fit_temperature(logits, labels)
     except CalibrationError as error:
-        warnings.warn(f"the temperature stays 1: {error}", PushforwardWarning, stacklevel=3)
+        warn_caller(f"the temperature stays 1: {error}")
         return Temperature(1.0)

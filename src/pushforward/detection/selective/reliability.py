@@ -48,7 +48,7 @@ def calibration_error(
         bin_of = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(np.int64)
     else:
         ordered = np.sort(confidence)
-        edges = ordered[np.ceil(np.arange(1, bins) * (len(y) / bins)).astype(np.int64) - 1]
+        edges = ordered[-(-np.arange(1, bins) * len(y) // bins) - 1]
         bin_of = np.searchsorted(edges, confidence, side="left")
     count, gap = np.bincount(bin_of, minlength=bins), np.bincount(bin_of, correct - confidence, minlength=bins)
     filled = count > 0

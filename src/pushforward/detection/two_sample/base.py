@@ -77,8 +77,7 @@ class BatchTest(ABC):
         batch = batch[np.lexsort(batch.T)]  # the same random subsets for the same rows in any order
         pool = np.concatenate([batch, self.reference])
         statistics = self._statistics(pool, self._subsets(batch, len(pool)))
-        if not np.isfinite(statistics).all():
-            raise InputError("the statistic overflows because the features are too large: rescale them.")
+        refuse_overflow(statistics)
         # Sums in a different order round differently, and equal statistics must count as ties.
         slack = 1e-10 * float(np.max(np.abs(statistics)))
         return float(np.mean(statistics >= statistics[0] - slack))
@@ -101,6 +100,16 @@ class BatchTest(ABC):
         own = np.arange(len(batch))
         drawn = [rng.choice(size, len(batch), replace=False, shuffle=False) for _ in range(self.permutations)]
         return np.stack([own, *drawn])
+
+
+def refuse_overflow(statistics: Array) -> None:
+    """Refuse statistics that are not finite.
+
+    Raises:
+        InputError: for such a statistic.
+    """
+    if not np.isfinite(statistics).all():
+        raise InputError("the statistic overflows because the features are too large: rescale them.")
 
 
 def rows_of(rows: Any, name: str, width: int | None = None) -> Array:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.detection.two_sample.base import Array, BatchTest, rows_of
+from pushforward.detection.two_sample.base import Array, BatchTest, refuse_overflow, rows_of
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer, check_positive, check_seed
 
@@ -55,8 +55,9 @@ class MMDTest(BatchTest):
     def _statistics(self, pool: Array, subsets: NDArray[np.intp]) -> Array:
         size, n = len(pool), subsets.shape[1]
         pool = pool - pool.mean(0)  # avoids cancellation in squared distances
-        # Use the median over the pool: a median over the reference alone would break exchangeability.
-        bandwidth = self.bandwidth or median_distance(pool, seed=self.seed)
+        # Use the median over the pool: a median over the reference alone would break exchangeability, and so would a choice of
+        # rows by their place in the pool, where those of the batch come first.
+        bandwidth = self.bandwidth or median_distance(pool[np.lexsort(pool.T)], seed=self.seed)
         sums, inside = np.zeros(size), np.ones(len(subsets))  # k(x, x) = 1 is the whole sum for n = 1
         member = np.zeros((size, len(subsets)) if n > 1 else (size, 0))
         if n > 1:
@@ -93,8 +94,9 @@ class MMDTest(BatchTest):
         found = []
         for start in range(0, len(rows), strip):
             kernel = _kernel(rows[start : start + strip], reference, self.bandwidth)
-            own = 1.0 + kernel.sum(1, keepdims=True)
-            less = self._sums + kernel <= own * (1 + 1e-10)
+            own, others = 1.0 + kernel.sum(1, keepdims=True), self._sums + kernel
+            refuse_overflow(others)
+            less = others <= own * (1 + 1e-10)
             found.append((1 + less.sum(1)) / (1 + len(reference)))
         return np.concatenate(found)
 
