@@ -1,6 +1,7 @@
 """The command line end to end, and its one-line errors."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import pytest
 from PIL import Image
 
 from pushforward.cli import main, show
+from pushforward.cli.files import check_output
 from pushforward.data import Schema, load_image_sample
 from pushforward.detection import realized_interval
+from pushforward.errors import StorageError
 from pushforward.kernels import description, use_kernels
 
 
@@ -129,6 +132,8 @@ def test_a_guard_without_a_density(folder: Path, tmp_path: Path, capsys) -> None
         (["score", "guard.safetensors", "absent.csv", "-o", "s.csv"], "absent.csv"),
         (["info", "train.csv"], "train.csv"),
         (["sample", "guard.safetensors", "-n", "0", "-o", "n.csv"], "number"),
+        (["demo", "--data", "table", "-o", "demo.foo"], "demo.foo"),
+        (["demo", "--data", "table", "-o", "."], "--output"),
         (["frobnicate"], "frobnicate"),
         (["bench"], "bench"),
         (["reproduce"], "reproduce"),
@@ -148,6 +153,23 @@ def test_an_error_is_one_line_and_an_exit_code(
     assert word in lines[0]
     assert "Traceback" not in captured.err
     assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_a_name_may_begin_with_a_tilde(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("~new.csv").write_bytes((folder / "train.csv").read_bytes())
+    guard = str(folder / "guard.safetensors")
+    assert main(["score", guard, "~new.csv", "-o", "~scores.csv", "-q"]) == 0
+    assert main(["report", guard, "~new.csv", "-o", "~report.html", "-q"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"~new.csv", "~scores.csv", "~report.html"}
+
+
+def test_an_existing_file_in_a_folder_that_is_read_only_is_refused_before_the_work(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "out.csv").touch()
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path.resolve())
+    with pytest.raises(StorageError, match="permission denied"):
+        check_output(str(tmp_path / "out.csv"), [], force=False)
+    check_output(os.devnull, [], force=False)
 
 
 def test_existing_columns_are_not_overwritten(folder: Path, capsys) -> None:
@@ -249,7 +271,7 @@ def test_the_demo_of_unknown_data_is_an_error(capsys) -> None:
 def test_the_demo_on_a_table_draws_a_picture(tmp_path: Path, capsys) -> None:
     from pushforward.cli.demo_table import run
 
-    facts = run(tmp_path / "demo.png")
+    facts = run(tmp_path / "demo.png", seed=-1)
     assert facts["AUROC"] > 0.9
     low, high = realized_interval(459, 1839, 0.05, level=0.999)
     assert low <= facts["false alarms"] <= high

@@ -30,6 +30,9 @@ def number():
 def broken():
     raise FileNotFoundError("weights.pt")
 
+def leaves():
+    raise SystemExit(0)
+
 def half():
     return classifier().bfloat16()
 
@@ -146,10 +149,15 @@ def test_info_needs_no_network(folder, capsys):
         ("my_networks_of_a_test:constant", "constant is no function"),
         ("my_networks_of_a_test:broken", "broken() raised FileNotFoundError: weights.pt"),
         ("a_module_with_an_error:f", "a_module_with_an_error raised SyntaxError"),
+        ("a_module_without_a_name:f", "a_module_without_a_name raised AttributeError: module 'math' has no"),
+        ("a_module_that_exits:f", "a_module_that_exits raised SystemExit: 0"),
+        ("my_networks_of_a_test:leaves", "leaves() raised SystemExit: 0"),
     ],
 )
 def test_wrong_networks(folder, capsys, network, sentence):
     (folder / "a_module_with_an_error.py").write_text("f = ")
+    (folder / "a_module_without_a_name.py").write_text("import math\nf = math.nothing\n")
+    (folder / "a_module_that_exits.py").write_text("import sys\nsys.exit(0)\n")
     words = ["score", str(folder / "guard.safetensors"), str(folder / "new.parquet"), "-o", str(folder / "x.csv")]
     assert main(words + ([] if network is None else ["--network", network])) == 1
     assert sentence in capsys.readouterr().err
@@ -293,6 +301,10 @@ def test_commands_without_a_network_say_what_to_do(folder, tmp_path, capsys, com
     said = capsys.readouterr().err
     assert f"{command} is for guards of tables and images: call" in said
     assert said.count("\n") == 1
+    pytest.importorskip("cryptography")
+    public = pf.io.new_key(tmp_path / "key")
+    assert main([*words, "--public-key", str(public)]) == 1
+    assert "is not signed" in capsys.readouterr().err
 
 
 def some_rows() -> np.ndarray:
@@ -366,3 +378,16 @@ def test_text_that_is_no_number_is_named_and_na_is_missing():
     assert np.isnan(found["b"].to_pylist()[1])
     with pytest.raises(InputError, match=r"column 'a' has the cell '1\.5'"):
         network.numbers_of(table.slice(0, 1), "rows.csv", {"decimal": ","})
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"a": np.array(["2026-12-31"], "datetime64[s]")}, r"column 'a' has the type timestamp\[s\]"),
+        ({"a": np.array([5], "timedelta64[s]")}, r"column 'a' has the type duration\[s\]"),
+        ({}, r"rows\.csv has no column for the network"),
+    ],
+)
+def test_instants_and_tables_without_columns_are_no_inputs_of_a_network(columns, words):
+    with pytest.raises(InputError, match=words):
+        network.numbers_of(pa.table(columns), "rows.csv")

@@ -114,8 +114,13 @@ def test_a_folder_of_other_scores_is_refused(folder, tmp_path, here, capsys):
     assert main(words(folder, "texts", out, "--ray", "local")) == 1
     assert "differs in table" in capsys.readouterr().err
     assert contents(out) == before
-    assert main(words(folder, "days", folder / "days", "--ray", "local")) == 1
+    assert main(words(folder, "days", folder / "texts", "--ray", "local")) == 1
     assert "is not empty" in capsys.readouterr().err
+    assert main(words(folder, "days", tmp_path / "no" / "out", "--ray", "local")) == 1
+    assert "cannot make the folder" in capsys.readouterr().err
+    for inside in (folder / "days", folder / "days" / "out"):  # the workers would find its files among the days
+        assert main(words(folder, "days", inside, "--ray", "local")) == 1
+        assert "which is read: choose another place" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

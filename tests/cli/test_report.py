@@ -93,6 +93,9 @@ def test_an_unknown_check_is_a_wrong_argument(capsys):
     assert main(["report", "old.safetensors", "normal.csv", "-o", "never.html", "--fail-on", "drfit"]) == 2
     assert "there is no check 'drfit'; the checks are any, promise" in capsys.readouterr().err
     assert not Path("never.html").exists()
+    for nothing in ("", " , "):
+        assert main(["report", "old.safetensors", "normal.csv", "-o", "never.html", "--fail-on", nothing]) == 2
+        assert "--fail-on names no check; the checks are any, promise" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -77,16 +77,24 @@ def test_a_warning_of_many_parts_is_printed_once(folder: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["score", "-o", "out.csv"], ["explain", "-o", "out.csv"], ["explain", "-q"]], ids=" ".join
+    "words",
+    [
+        ["score", "-o", "out.csv", "--force"],
+        ["explain", "-o", "out.csv", "--force"],
+        ["explain", "-q"],
+        ["evaluate", "--anomalies", "usual.csv"],
+    ],
+    ids=" ".join,
 )
 def test_warnings_of_parts_are_added_up(folder: Path, capsys, monkeypatch, words: list[str]) -> None:
     monkeypatch.chdir(folder)
     table = rows(500, 2)
     cells = np.array(table["c"].to_pylist(), dtype=object)
     cells[[3, 120, 121, 410, 411, 412]] = ["w", "x", "x", "w", "y", "z"]
+    pyarrow.csv.write_csv(table, "usual.csv")
     pyarrow.csv.write_csv(table.set_column(2, "c", pa.array(cells)), "unseen.csv")
     command, *rest = words
-    assert main([command, "g", "unseen.csv", *rest, *SMALL, "--force"]) == 0
+    assert main([command, "g", "unseen.csv", *rest, *SMALL]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert said == [
         "pushforward: warning: column 'c': 6 rows have a value that no row had at fit ('w', 'x', 'y'); this raises the anomaly score."

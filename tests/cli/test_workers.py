@@ -169,6 +169,9 @@ def test_a_guard_file_that_changes_is_an_error(folder, tmp_path):
     changed.path.write_bytes((folder / "g").read_bytes() + b" ")
     with pytest.raises(pf.errors.StorageError, match="changed while it was used"):
         list(scored_by_workers(guard, parts_of(table), changed, 1))
+    large = pa.concat_tables([table] * 100)  # more than the system keeps for a process that does not read
+    with pytest.raises(pf.errors.StorageError, match="changed while it was used"):
+        list(scored_by_workers(guard, iter([(large, None)] * 3), changed, 1))
 
 
 @pytest.mark.usefixtures("fast_start")

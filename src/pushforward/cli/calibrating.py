@@ -43,7 +43,9 @@ def recalibrate(
     from pushforward.io import read_images, read_table
 
     check_output(output, [str(guard_file), table], force, binary=True)
-    refuse_network_guard(guard_file, "recalibrate", "call guard.recalibrate(inputs) in Python, with the network")
+    refuse_network_guard(
+        guard_file, public_key, "recalibrate", "call guard.recalibrate(inputs) in Python, with the network"
+    )
     guard = Guard.load(guard_file, public_key=public_key)
     images = guard.reads_images and local(table)
     gray = images and channels_of(guard) == 1
@@ -86,7 +88,7 @@ def update(
     from pushforward.io import read_table
 
     check_output(output, [str(guard_file), table], force, binary=True)
-    refuse_network_guard(guard_file, "update", "call guard.recalibrate(inputs) in Python, with the network")
+    refuse_network_guard(guard_file, public_key, "update", "call guard.recalibrate(inputs) in Python, with the network")
     guard = Guard.load(guard_file, public_key=public_key)
     if guard.reads_images:
         raise ConfigError(f"{guard_file} is a guard of images: update adds rows to guards of tables.")

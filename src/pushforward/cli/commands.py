@@ -63,11 +63,15 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the divisions and of the training.")] = 0,
 ) -> None:
     """Fit, calibrate and score real data with real anomalies. It takes seconds for a network or a table, and about a minute for images."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
     from pushforward.cli import demo_images, demo_network, demo_table
 
     demos = {"network": demo_network, "images": demo_images, "table": demo_table}
     if data not in demos:
         raise ConfigError(f"--data must be network, images or table; got {data!r}.")
+    if output.is_dir() or output.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise ConfigError(f"--output must be the name of a picture, such as demo.png or demo.pdf; got {str(output)!r}.")
     demos[data].run(output, seed)
 
 

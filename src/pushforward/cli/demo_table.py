@@ -13,6 +13,7 @@ from pushforward.cli.show import grid
 from pushforward.data import load_sample
 from pushforward.detection import auroc, realized_interval
 from pushforward.estimators import Guard
+from pushforward.numerics.checks import check_seed
 from pushforward.plot.axes import new_figure
 
 __all__ = ["run"]
@@ -25,7 +26,7 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
     start = time.perf_counter()
     sample = load_sample("thyroid")
     table, anomalous = sample.table, sample.labels == 1
-    normal = np.random.default_rng(seed).permutation(np.flatnonzero(~anomalous))
+    normal = np.random.default_rng(check_seed(seed)).permutation(np.flatnonzero(~anomalous))
     known, new = normal[: len(normal) // 2], normal[len(normal) // 2 :]
     print(
         f"{sample.title}: {len(known)} normal rows for training, {len(new)} new normal rows, {anomalous.sum()} anomalies."

@@ -34,6 +34,7 @@ def card(
     from pushforward.estimators import Guard
     from pushforward.estimators.cards import guard_card, network_card
     from pushforward.io import read
+    from pushforward.io.files import expanded
     from pushforward.io.strict_json import parse
 
     check_output(output, [str(guard_file), *map(str, reports or ())], force)
@@ -46,7 +47,7 @@ def card(
             raise StorageError(f"{path} is not a report as JSON: {str(error)[:200]}") from None
     more = {
         "Digest of the guard's file": digest_of(guard_file),
-        "Size of the guard's file": f"{guard_file.stat().st_size / 1e6:.2f} MB",
+        "Size of the guard's file": f"{expanded(guard_file).stat().st_size / 1e6:.2f} MB",
     }
     if header["kind"] == "guard":
         text = guard_card(Guard.load(guard_file, public_key=public_key), guard_file.name, more, found)

@@ -80,6 +80,7 @@ def _evaluated(
     """The evaluation of a guard on files, whose rows are scored in parts."""
     import numpy as np
 
+    from pushforward.cli.parts import one_warning_of_all_parts
     from pushforward.data.schema import counted_from
     from pushforward.estimators import NetworkGuard
     from pushforward.estimators.evaluating import anomalous_rows, evaluate_answers
@@ -87,17 +88,18 @@ def _evaluated(
     scores, alarms, labels = [], [], []
     for source, odd in sources:
         before = len(labels)
-        for part, given in _labeled(guard, source, rows, options, label):
-            if isinstance(guard, NetworkGuard):
-                out = guard(part)
-                score, alarm = out.score.numpy(), out.alarm.numpy()
-            else:
-                with counted_from(len(labels) - before):
-                    score = guard.anomaly_score(part)
-                alarm = guard._decide(-score) < 0
-            scores.append(score)
-            alarms.append(alarm)
-            labels += [odd] * len(score) if given is None else given
+        with one_warning_of_all_parts():
+            for part, given in _labeled(guard, source, rows, options, label):
+                if isinstance(guard, NetworkGuard):
+                    out = guard(part)
+                    score, alarm = out.score.numpy(), out.alarm.numpy()
+                else:
+                    with counted_from(len(labels) - before):
+                        score = guard.anomaly_score(part)
+                    alarm = guard._decide(-score) < 0
+                scores.append(score)
+                alarms.append(alarm)
+                labels += [odd] * len(score) if given is None else given
     if not labels:
         raise ConfigError(f"{sources[0][0]} has no rows to evaluate.")
     values = np.empty(len(labels), dtype=object)

@@ -61,7 +61,7 @@ def export(
     from pushforward.io import read_images, read_table
 
     format_of(output)
-    check_output(str(output), [str(guard_file), *([check] if check else [])], force, binary=True)
+    check_output(str(output), [str(guard_file), *(name for name in (check, example) if name)], force, binary=True)
     guard = load_guard(guard_file, network, public_key)
     options = reading(format, encoding, delimiter, decimal)
     facts: dict[str, Any] = {"output": str(output)}

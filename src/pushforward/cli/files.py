@@ -106,15 +106,20 @@ def check_output(output: str, inputs: Sequence[str], force: bool, *, binary: boo
         return
     if not local(output):
         return
-    path = Path(output).expanduser()
+    from pushforward.io.files import expanded
+
+    path = expanded(output)
     if path.is_dir():
         raise StorageError(f"{output} is a directory: give the name of a file to write.")
     if not path.parent.is_dir():
         raise StorageError(f"the directory {path.parent} does not exist: make it first.")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    needed = [path] if path.exists() else []
+    if not needed or path.is_file():  # a new file is made in the folder, and then replaces the old one
+        needed.append(path.resolve().parent)
+    if not all(os.access(place, os.W_OK) for place in needed):
         raise StorageError(f"{output} cannot be written: permission denied.")
     for name in () if force else filter(local, inputs):
-        given = Path(name).expanduser()
+        given = expanded(name)
         if given.is_dir():
             if path.resolve().is_relative_to(given.resolve()):
                 raise ConfigError(

@@ -41,20 +41,21 @@ def load_network(name: str) -> Any:
         raise ConfigError(f"--network must be package.module:function; got {name!r}.")
     with _current_folder():
         try:
-            make = getattr(importlib.import_module(module), function)
+            found = importlib.import_module(module)
         except ImportError as error:
             raise ConfigError(
                 f"--network {name}: cannot import {module}: {error}. Is it in the current folder, or its folder in PYTHONPATH?"
             ) from error
-        except AttributeError:
-            raise ConfigError(f"--network {name}: the module {module} has no function {function}.") from None
-        except Exception as error:  # the code of the user's module
+        except (Exception, SystemExit) as error:  # the code of the user's module
             raise ConfigError(f"--network {name}: {module} raised {type(error).__name__}: {error}") from error
+        if not hasattr(found, function):
+            raise ConfigError(f"--network {name}: the module {module} has no function {function}.")
+        make = getattr(found, function)
         if not callable(make):
             raise ConfigError(f"--network {name}: {function} is no function; write one that returns the network.")
         try:
             net = make()
-        except Exception as error:  # the code of the user's function
+        except (Exception, SystemExit) as error:  # the code of the user's function
             raise ConfigError(f"--network {name}: {function}() raised {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise ConfigError(
@@ -97,7 +98,7 @@ def load_guard(path: Path, network: str | None, public_key: Path | None) -> Any:
     return NetworkGuard.load(path, load_network(network), public_key=public_key)
 
 
-def refuse_network_guard(path: str | Path, command: str, instead: str) -> None:
+def refuse_network_guard(path: str | Path, public_key: str | Path | None, command: str, instead: str) -> None:
     """Refuse the file of a network's guard, for a command that has no network.
 
     Raises:
@@ -105,7 +106,7 @@ def refuse_network_guard(path: str | Path, command: str, instead: str) -> None:
     """
     from pushforward.io import read
 
-    if read(path)[0]["kind"] == "network guard":
+    if read(path, public_key=public_key)[0]["kind"] == "network guard":
         raise ConfigError(
             f"{path} is the guard of a network, and {command} is for guards of tables and images: {instead}."
         )
@@ -333,6 +334,8 @@ def numbers_of(chunk: Any, source: str, options: Mapping[str, Any] | None = None
     from pushforward.data.text import parse_numbers
 
     def numbers(name: str, column: Any) -> Any:
+        if pa.types.is_temporal(column.type):  # a count of a unit that nothing states
+            raise ValueError(f"column {name!r} has the type {column.type}")
         if not is_text(column.type):
             return np.asarray(column.to_numpy(), dtype=np.float64)
         found, bad = parse_numbers(with_points(column, (options or {}).get("decimal", ".")))
@@ -340,6 +343,8 @@ def numbers_of(chunk: Any, source: str, options: Mapping[str, Any] | None = None
             raise ValueError(f"column {name!r} has the cell {column[int(bad.argmax())].as_py()!r:.80}")
         return found
 
+    if not chunk.num_columns:
+        raise InputError(f"{source} has no column for the network.")
     try:
         columns = [numbers(name, column) for name, column in zip(chunk.column_names, chunk.columns, strict=True)]
     except (TypeError, ValueError) as error:

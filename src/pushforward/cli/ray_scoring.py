@@ -20,6 +20,8 @@ from pushforward.cli.parts import column_types, one_warning_of_all_parts, score_
 from pushforward.cli.workers import GuardSource, WorkerError, caught_warnings, one_thread_only, sendable
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import PartedTable, TablePart, TableWriter, atomic_write, stream_table
+from pushforward.io.atomic import reason
+from pushforward.io.files import expanded
 
 __all__ = ["PartScorer", "ScoringPlan", "score_with_ray"]
 
@@ -48,12 +50,14 @@ class ScoringPlan:
     def __init__(
         self, source: GuardSource, table: str, output: str, rows: int, prefix: str, options: dict[str, Any]
     ) -> None:
-        self.output = Path(output).expanduser()
+        self.output = expanded(output)
         parted = PartedTable(table, **options)
         self.parts = parted.parts(_CHUNKS * rows)
         self.settings = {"guard": source.digest, "table": parted.state(), "rows": rows, "prefix": prefix, **options}
         if self.output.exists() and not self.output.is_dir():
             raise ConfigError(f"{output} is a file: with --ray the output is a folder, so choose another name.")
+        if local(table) and self.output.resolve().is_relative_to(expanded(table).resolve()):
+            raise ConfigError(f"{output} is in the folder {table}, which is read: choose another place.")
         before = self._read()
         if before is None and self.output.is_dir() and any(self.output.iterdir()):
             raise ConfigError(
@@ -68,7 +72,10 @@ class ScoringPlan:
             raise ConfigError(
                 f"the folder {output} has scores of another run, which differs in {', '.join(named)}: choose another name, or delete it."
             )
-        self.output.mkdir(exist_ok=True)
+        try:
+            self.output.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make the folder {output}: {reason(error)}.") from error
         for left in self.output.glob(".pushforward-*.tmp"):  # of a run that was killed
             with contextlib.suppress(OSError):
                 left.unlink()
@@ -241,7 +248,7 @@ def score_with_ray(
 
 def _whole(path: str | Path) -> Path:
     """A path that means the same in the workers, whose present directory is another."""
-    return Path(path).expanduser().absolute()
+    return expanded(path).absolute()
 
 
 def _counted(plan: ScoringPlan, done: set[int], prefix: str) -> tuple[int, int]:

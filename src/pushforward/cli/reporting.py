@@ -82,15 +82,18 @@ def report(
     from pushforward.cli.files import check_output, reading
     from pushforward.cli.network import load_guard
     from pushforward.estimators.reported_rows import ReportOptions
+    from pushforward.io.files import expanded
     from pushforward.report import CHECKS
     from pushforward.report.document import check_page_name
 
     named = [name.strip() for item in fail_on or () for name in item.split(",") if name.strip()]
+    if fail_on and not named:  # a variable of a script that is not set
+        raise typer.BadParameter(f"--fail-on names no check; the checks are any, {', '.join(CHECKS)}.")
     unknown = [name for name in named if name != "any" and name not in CHECKS]
     if unknown:
         raise typer.BadParameter(f"there is no check {unknown[0]!r}; the checks are any, {', '.join(CHECKS)}.")
     outputs = [name for name in (output, json_output) if name is not None]
-    if len({name if name == "-" else Path(name).expanduser().resolve() for name in outputs}) < len(outputs):
+    if len({name if name == "-" else expanded(name).resolve() for name in outputs}) < len(outputs):
         raise ConfigError(f"-o and --json are both {output}: give them different names.")
     for name in outputs:
         check_output(name, [str(guard_file), table], force)
@@ -145,15 +148,18 @@ def digest_of(path: Path) -> str:
     """The SHA-256 of a file, as ``sha256sum`` prints it."""
     import hashlib
 
-    with path.open("rb") as file:
+    from pushforward.io.files import expanded
+
+    with expanded(path).open("rb") as file:
         return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _data_facts(table: str) -> dict[str, str]:
     """The digest of a local file, which ``sha256sum`` prints too."""
     from pushforward.cli.files import local
+    from pushforward.io.files import expanded
 
-    path = Path(table).expanduser()
+    path = expanded(table)
     return {"Digest of these rows' file": digest_of(path)} if local(table) and path.is_file() else {}
 
 
@@ -166,11 +172,12 @@ def write_text(text: str, output: str) -> None:
     from pushforward.cli.files import local
     from pushforward.errors import StorageError
     from pushforward.io.atomic import atomic_write
+    from pushforward.io.files import expanded
     from pushforward.io.output import standard_output
 
     if output != "-" and not local(output):
         raise StorageError(f"{output} is not a local file: reports are written to files and to standard output.")
-    with standard_output() if output == "-" else atomic_write(Path(output).expanduser()) as file:
+    with standard_output() if output == "-" else atomic_write(expanded(output)) as file:
         file.write(text.encode())
 
 

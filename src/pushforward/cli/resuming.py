@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from pushforward.cli.files import local
@@ -46,9 +45,11 @@ def goes_on(folder: str | None, quiet: bool) -> Iterator[None]:
         folder: of checkpoints, or None.
         quiet: whether to say nothing where it goes on from an earlier run.
     """
+    from pushforward.io.files import expanded
+
     if folder is not None and not quiet and _has_files(folder):
         print(f"going on from {folder}", file=sys.stderr, flush=True)
-    new = folder is not None and not Path(folder).expanduser().exists()
+    new = folder is not None and not expanded(folder).exists()
     try:
         yield
     except BaseException as error:
@@ -56,7 +57,7 @@ def goes_on(folder: str | None, quiet: bool) -> Iterator[None]:
             raise Interrupted(folder) from None
         if folder is not None and new:
             with suppress(OSError):  # it is not there, or not empty
-                Path(folder).expanduser().rmdir()
+                expanded(folder).rmdir()
         raise
 
 
@@ -71,5 +72,7 @@ def stopped(error: Interrupted, arguments: Sequence[str]) -> str:
 
 
 def _has_files(folder: str) -> bool:
-    path = Path(folder).expanduser()
+    from pushforward.io.files import expanded
+
+    path = expanded(folder)
     return path.is_dir() and any(path.glob("*.safetensors*"))

@@ -100,7 +100,9 @@ def serve(
     from pushforward.service.server import serve as run
 
     for _, path in settings.models:
-        refuse_network_guard(path, "serve", "call the guard where the network is served, out = guard(inputs)")
+        refuse_network_guard(
+            path, public_key, "serve", "call the guard where the network is served, out = guard(inputs)"
+        )
 
     raise typer.Exit(run(settings))
 

@@ -187,6 +187,12 @@ class _Workers:
             self.waiting[worker] -= 1
 
     def _fail(self, worker: int) -> NoReturn:
+        said: tuple[Any, Any] = 0, None
+        with contextlib.suppress(EOFError, OSError):
+            if self.connections[worker].poll():
+                said = self.connections[worker].recv()
+        if said[0] is None:  # why it could not begin
+            raise said[1]
         process = self.processes[worker]
         process.join(10)
         code = process.exitcode
