@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from service_helpers import NORMAL, STRANGE
 from sqlalchemy import select, update
 
+from pushforward.detection import realized_interval
 from pushforward.errors import ConfigError, StorageError
 from pushforward.service import ServiceSettings
 from pushforward.service import alerting as sending
@@ -226,6 +228,16 @@ def test_the_rate_rule_fires_by_the_bound_of_theory(store):
         assert found is not None
         assert "45 alarms among 200 rows" in found.annotations["summary"]
         assert check_rule(connection, rule, MODEL, time.time() + 7200, "") is None
+
+
+@pytest.mark.parametrize(("calibration", "rows", "alpha"), [(500, 394, 0.01), (1000, 49, 0.001)])
+def test_the_rate_rule_is_quiet_at_its_bound(store, calibration, rows, alpha):
+    model = replace(MODEL, alpha=alpha, calibration_rows=calibration)
+    rule = Rule("r", "rate", minutes=60, probability=0.999)
+    most = realized_interval(calibration, rows, alpha, 0.998)[1]
+    add(store, rows, round(most * rows))
+    with store.read() as connection:
+        assert check_rule(connection, rule, model, time.time(), "") is None
 
 
 def firings(store: Store) -> list[tuple[str, str, str]]:

@@ -458,6 +458,13 @@ def test_texts_of_every_arrow_type_are_read(kind):
                 reader.arrow(arrow(table.set_column(1, "c", column)))
 
 
+def test_bytes_that_are_not_text_are_refused(reader):
+    table = rows_like_training(2).set_column(3, "country", pa.array([b"NO", b"\xff"]))
+    with pytest.raises(Refusal, match="column 'country' cannot be read") as error:
+        read_score(reader, "application/vnd.apache.arrow.stream", arrow(table))
+    assert error.value.status == 422
+
+
 def test_bytes_and_lists_as_views_are_refused():
     reader = reader_of(pa.table({"c": ["u", "v"]}))
     for cells in (pa.array([b"u"], pa.binary_view()), pa.array([["u"]], pa.list_view(pa.string()))):

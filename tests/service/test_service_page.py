@@ -120,6 +120,20 @@ def test_signing_in_leads_nowhere_else(page_server, target):
     assert answer.headers["location"] == "/"
 
 
+def test_a_problem_is_shown_as_long_as_it_lasts(page):
+    expect, problem = playwright_expect, page.locator("#problem")
+    page.evaluate("post('/feedback', { id: '0'.repeat(32), label: 'normal' })")
+    expect(problem).to_contain_text("there is no such event")
+    page.wait_for_timeout(2500)  # states arrive each second
+    expect(problem).to_be_visible()
+    page.click("#search button")
+    expect(problem).to_be_hidden()
+    for _ in range(2):
+        page.evaluate("source.onmessage({ data: JSON.stringify({ ...state, store: 'the disk is full' }) })")
+    assert "the disk is full" in problem.inner_text()
+    expect(problem).to_be_hidden()  # with the next state
+
+
 def test_signing_in_leads_to_the_whole_address(page_server):
     asked = "/event/a%20b?model=a%26b&hours=1"
     sent = httpx.get(page_server.url + asked, headers={"accept": "text/html"}).headers["location"]

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from service_helpers import limit_pages
-from sqlalchemy import select
+from sqlalchemy import event, select
 from starlette.responses import Response
 
 from pushforward.detection import Monitor
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import Guard
+from pushforward.io import read, write
 from pushforward.service import ServiceSettings, model_files, routes_page
 from pushforward.service.access import Access, host_name, is_foreign
 from pushforward.service.batching import Batcher
@@ -31,6 +32,7 @@ from pushforward.service.keeper import Keeper
 from pushforward.service.metrics import Metrics
 from pushforward.service.recorder import Recorder
 from pushforward.service.refusal import Refusal
+from pushforward.service.served import LARGEST
 from pushforward.service.store import Store, tables
 from pushforward.service.store.eventlog import Event, append_events, delete_old, event_ids
 from pushforward.service.store.modelbook import register, unload
@@ -220,6 +222,18 @@ def test_requests_that_wait_are_scored_together_and_answered_apart():
     assert run_queue(body, worker) == [[2], [4, 4], [6, 6], [8, 8], [10, 10]]
     assert worker.batches == [1, 8]
     assert MODEL.in_use == 0
+
+
+def test_a_queue_that_stops_answers_what_is_being_scored():
+    worker = Doubler(0.2)
+
+    async def body(batcher):
+        task = asyncio.create_task(batcher.submit(MODEL, rows(1)))
+        await asyncio.sleep(0.05)
+        await batcher.stop()
+        return task.done()
+
+    assert run_queue(body, worker)
 
 
 def test_a_batch_is_finished_in_the_thread_of_its_scores_where_nobody_waits():
@@ -432,6 +446,35 @@ def test_a_store_that_fails_refuses_strict_and_keeps_fast(store, monkeypatch):
     assert fast.error is None
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_events_that_wait_are_tried_for_some_seconds_after_the_end(store, monkeypatch, caplog, comes_back):
+    import pushforward.service.recorder as module
+
+    broken, clock = threading.Event(), [0.0]
+    broken.set()
+
+    def append(where, batch, **options):
+        if broken.is_set():
+            raise StorageError("the disk is full")
+        append_events(where, batch, **options)
+
+    monkeypatch.setattr(module, "append_events", append)
+    short = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda _: time.sleep(0.01))
+    monkeypatch.setattr(module, "time", short)
+    recorder = Recorder(store, "fast")
+    asyncio.run(recorder.add(some_events(4)))
+    time.sleep(0.1)
+    clock[0] += 3600  # it failed for an hour
+    end = threading.Thread(target=recorder.stop)
+    end.start()
+    time.sleep(0.2)
+    if comes_back:
+        broken.clear()
+    clock[0] += 10 if comes_back else 30
+    end.join()
+    assert (count(store), "4 events are lost: the disk is full" in caplog.text) == (4 * comes_back, not comes_back)
+
+
 def test_a_recorder_tries_a_store_that_was_full_without_a_request(store):
     recorder = Recorder(store, "strict")
     limit_pages(store, 8)
@@ -578,6 +621,42 @@ def test_a_monitor_that_another_process_restarted_begins_anew(store, guard_file,
     assert (found["segment"], found["count"]) == (2, 100)
     assert found["log_evidence"] == pytest.approx(want.log_evidence, rel=1e-9)
     assert found["alarm_at"] is not None
+
+
+def test_a_restart_that_comes_while_the_leader_writes_is_not_overwritten(store_url, guard_file):
+    store = Store(store_url)
+    store.migrate()
+    register(store, "m", guard_file)
+    leader, other = Drift(store), Drift(store)
+    leader.update()
+    append_events(store, some_events(100, 50.0))
+    restarts: list[threading.Thread] = []
+
+    def restart(connection, cursor, statement, *_):
+        if statement.startswith("SELECT monitors.cursor, monitors.segment, monitors.alarm_at") and not restarts:
+            restarts.append(threading.Thread(target=other.restart, args=("m", "1")))
+            restarts[0].start()
+            restarts[0].join(0.5)  # it waits for the writer
+
+    event.listen(store.engine, "after_cursor_execute", restart)
+    leader.update()
+    restarts[0].join()
+    found = drift_of(store)
+    assert (found["segment"], found["count"], found["cursor"], found["alarm_at"]) == (2, 0, 100, None)
+    store.close()
+
+
+def test_infinite_scores_are_equal_to_those_of_the_calibration_rows(store, guard_file, tmp_path):
+    header, tensors = read(guard_file, kind="guard")
+    tensors["calibration"] = tensors["calibration"].sort().values
+    tensors["calibration"][-3:] = math.inf
+    write(tmp_path / "m.safetensors", header, tensors)
+    register(store, "m", tmp_path / "m.safetensors")
+    append_events(store, some_events(5, LARGEST))
+    Drift(store).update()
+    want = Monitor(Guard.load(tmp_path / "m.safetensors").calibrator_.scores, math.exp(-bound(1)), seed=1)
+    want.update(np.full(5, math.inf))
+    assert drift_of(store)["log_evidence"] == pytest.approx(want.log_evidence, rel=1e-9)
 
 
 @pytest.mark.parametrize("gone", ["", "other", "m"])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 import pushforward as pf
 from pushforward.errors import StorageError
 from pushforward.service import ServiceSettings
 from pushforward.service.keeper import Keeper
-from pushforward.service.overview import overview
+from pushforward.service.overview import _p_values, overview
 from pushforward.service.served import ServedModel
 from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import verify
@@ -111,6 +112,29 @@ def test_a_part_that_fails_stops_no_other_unless_the_store_is_gone(store, quiet_
         keeper._work()
 
 
+def test_the_end_waits_for_a_round_that_goes_on(store, quiet_file, tmp_path, monkeypatch):
+    register(store, "m", quiet_file)
+    keeper = keeper_of(store, quiet_file, tmp_path)
+    keeper.leads = True
+    running: list[int] = []
+
+    def update():
+        running.append(1)
+        assert len(running) == 1
+        time.sleep(0.3)
+        running.pop()
+
+    monkeypatch.setattr(keeper.drift, "update", update)
+    errors: list[str] = []
+    monkeypatch.setattr("pushforward.service.keeper._log.error", lambda *text: errors.append(str(text)))
+    round_ = threading.Thread(target=keeper._work)
+    round_.start()
+    time.sleep(0.1)
+    keeper.close()
+    round_.join()
+    assert not errors
+
+
 def test_the_page_has_no_band(store, quiet_file):
     append_events(store, some_events(30, time.time()))
     service = SimpleNamespace(
@@ -120,6 +144,26 @@ def test_the_page_has_no_band(store, quiet_file):
     found = overview(service, served(quiet_file), 24)  # pyright: ignore[reportArgumentType]
     assert (found["rows"], found["alarm_count"], found["band"]) == (30, 0, [0.0, 0.0])
     assert {(bar["low"], bar["high"]) for bar in found["bars"]} == {(0.0, 0.0)}
+
+
+@pytest.mark.parametrize("rows", [0, 40, 4000])
+def test_counts_of_p_values_of_normal_rows_are_in_their_band(store, rows):
+    calibration, model = 99, SimpleNamespace(name="m", version="1")
+    model.guard = SimpleNamespace(calibrator_=SimpleNamespace(scores=np.zeros(calibration)))
+    counts: list[int] = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        known, new = np.sort(rng.random(calibration)), rng.random(rows)
+        p = (1 + calibration - np.searchsorted(known, new)) / (calibration + 1)
+        append_events(store, [e._replace(p_value=float(v)) for e, v in zip(some_events(rows, 1.0), p, strict=True)])
+        with store.write() as connection:
+            found = _p_values(connection, model)  # pyright: ignore[reportArgumentType]
+            connection.execute(delete(tables.events))
+        assert found["rows"] == rows == sum(found["counts"])
+        counts += found["counts"]
+    outside = sum(not found["low"] <= count <= found["high"] for count in counts)
+    assert outside <= 0.03 * len(counts)  # 1% is expected at most
+    assert found["high"] < 0.2 * rows + 10
 
 
 def test_many_old_events_go_in_steps_of_whole_batches(store_url, quiet_file, request):

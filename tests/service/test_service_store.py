@@ -17,11 +17,12 @@ from sqlalchemy import delete, func, select, text, update
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import read, write
+from pushforward.service.drift import Drift
 from pushforward.service.refusal import Refusal
 from pushforward.service.served import Models
 from pushforward.service.server import prepare
 from pushforward.service.settings import ServiceSettings
-from pushforward.service.store import Store, tables
+from pushforward.service.store import Store, modelbook, tables
 from pushforward.service.store.audit import SigningKey, append, seal, verify
 from pushforward.service.store.eventlog import (
     Event,
@@ -218,6 +219,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_an_audit_key(tmp_path, monkeypatc
         (update(tables.events).where(tables.events.c.seq == 2).values(alarm=True), "events of entry 1"),
         (update(tables.events).where(tables.events.c.seq == 2).values(score=0.0), "events of entry 1"),
         (delete(tables.events).where(tables.events.c.seq == 2), "events of entry 1"),
+        (text("update events set request = x'00ff' where seq = 2"), "events of entry 1"),
         (delete(tables.audit).where(tables.audit.c.seq == 2), "does not follow"),
         (delete(tables.audit).where(tables.audit.c.seq == 3), "last entries are missing"),
         (update(tables.audit).where(tables.audit.c.seq == 1).values(time=1.0), "hash of entry 1"),
@@ -233,8 +235,17 @@ def test_every_change_of_the_past_is_found(tmp_path, change, problem):
     assert verify(store).valid
     with store.write() as connection:
         connection.execute(change)
-    assert any(problem in text for text in verify(store).problems)
+    assert any(problem in found for found in verify(store).problems)
     store.close()
+
+
+def test_a_store_that_was_emptied_is_found(store):
+    assert verify(store).problems == ()
+    append_events(store, some_events(3))
+    with store.write() as connection:
+        connection.execute(delete(tables.events))
+        connection.execute(delete(tables.audit))
+    assert verify(store).problems == ("the last entries are missing.",)
 
 
 def test_a_forged_chain_with_another_key_is_found(tmp_path):
@@ -243,7 +254,14 @@ def test_a_forged_chain_with_another_key_is_found(tmp_path):
     append_events(store, some_events(3))
     seal(store, SigningKey(tmp_path / "forger.pem"))
     assert verify(store).valid
-    assert not verify(store, SigningKey(tmp_path / "real.pem").public).valid
+    real = SigningKey(tmp_path / "real.pem").public
+    assert not verify(store, real).valid
+    with store.write() as connection:  # a chain that was written anew without a signature
+        connection.execute(delete(tables.audit).where(tables.audit.c.kind == "seal"))
+        last = connection.execute(select(tables.audit.c.hash)).scalar_one()
+        store.put(connection, "chain", {"seq": 1, "hash": last})
+    assert verify(store).valid
+    assert [found[:18] for found in verify(store, real).problems] == ["no entry is signed"]
     store.close()
 
 
@@ -345,6 +363,23 @@ def test_a_damaged_guard_file_does_not_enter_the_store(store, guard_file, tmp_pa
         assert entries(connection) == []
 
 
+def test_a_guard_file_that_is_replaced_while_it_is_read_does_not_enter_the_store(
+    store, guard_file, tmp_path, monkeypatch
+):
+    path = tmp_path / "orders.safetensors"
+    path.write_bytes(guard_file.read_bytes())
+
+    def read_first(name, **options):
+        read(name, **options)
+        path.write_bytes(guard_file.read_bytes()[:-100])
+
+    monkeypatch.setattr(modelbook, "read_file", read_first)
+    with pytest.raises(StorageError, match="changed while it was read"):
+        register(store, "orders", path)
+    with store.read() as connection:
+        assert entries(connection) == []
+
+
 def test_sqlite_runs_with_a_write_ahead_log(tmp_path):
     store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
     store.migrate()
@@ -385,6 +420,11 @@ FORGERIES = {
     "a second label added": "insert into feedback(event, time, label) select event, time, 'normal' from feedback where seq = 1",
     "a label of no event": "insert into feedback(event, time, label) values ('00000000000000000000000000000000', 1.0, 'normal')",
     "a model": "update models set digest = '00' where version = '1'",
+    "the file of a model": "update files set content = substr(content, 2)",
+    "no file of a model": "delete from files",
+    "the entry of a label": "update audit set detail = 'x' where kind = 'feedback'",
+    "the entry of a model": "update audit set detail = null where kind = 'load'",
+    "the position": "update state set value = 'x' where key = 'chain'",
 }
 
 
@@ -489,6 +529,31 @@ def test_a_version_that_cannot_be_loaded_is_left_out_unless_it_is_active(store, 
     assert models.refresh()
     assert [model.version for model in models.all()] == ["2"]
     assert "version 1, is left out" in caplog.text
+
+
+def test_a_version_with_a_damaged_file_stops_neither_the_others_nor_drift_nor_retention(
+    store, guard_file, other_guard_file, caplog
+):
+    register(store, "orders", other_guard_file)
+    append_events(store, some_events(4, model="orders"))
+    Drift(store).update()
+    register(store, "orders", guard_file)
+    append_events(store, [event._replace(version="2") for event in some_events(3, model="orders")])
+    with store.write() as connection:
+        damaged = tables.files.c.digest == entries(connection)[0].digest
+        connection.execute(update(tables.files).where(damaged).values(content=b"x"))
+    models, drift = Models(store, ["orders"], 100), Drift(store)
+    assert models.refresh()
+    assert [model.version for model in models.all()] == ["2"]
+    drift.update()
+    drift.update()
+    with store.read() as connection:
+        column = tables.monitors.c
+        found = dict(connection.execute(select(column.version, column.count)).all())
+    assert found == {"1": 4, "2": 3}
+    assert caplog.text.count("version 1: its drift is not followed: the store has no intact guard file") == 1
+    drift.save_before(time.time())
+    assert delete_old(store, time.time()) == 7
 
 
 def test_a_guard_that_cannot_be_loaded_does_not_enter_the_store(guard_file, tmp_path):

@@ -277,7 +277,7 @@ def _rate(connection: Connection, rule: Rule, model: ModelFacts, now: float) -> 
         model.delta,
         model.trimmed,
     )
-    if alarms <= most * rows:
+    if alarms / rows <= most:  # most * rows can round to less than the number of alarms that it stands for
         return None
     return (
         f"{alarms} alarms among {rows} rows ({alarms / rows:.2%}) in the last {minutes:.1f} minutes; normal rows have more "

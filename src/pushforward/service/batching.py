@@ -95,7 +95,7 @@ class Batcher:
 
     async def stop(self) -> None:
         """Finish what waits, then stop."""
-        while self._jobs or self._unfinished:
+        while self.rows:
             await asyncio.sleep(0.01)
         if self._task is not None:
             self._task.cancel()

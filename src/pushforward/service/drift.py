@@ -8,6 +8,7 @@ like the calibration rows ever raises an alarm is at most alpha, however long th
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from pushforward.detection import Monitor
+from pushforward.errors import StorageError
 from pushforward.estimators import Guard
+from pushforward.service.served import LARGEST
 from pushforward.service.store import Store, tables
 from pushforward.service.store.modelbook import entries, read_content
 
@@ -31,6 +35,7 @@ SEGMENT = 50_000
 _CHUNK = 2000
 _SNAPSHOT_EVERY = 5000
 _POINT_SECONDS = 10.0
+_log = logging.getLogger("pushforward.service")
 
 
 def bound(segment: int) -> float:
@@ -71,6 +76,7 @@ class Drift:
         self.evidence: dict[tuple[str, str], float] = {}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._calibration: dict[str, np.ndarray] = {}
+        self._unreadable: set[tuple[str, str]] = set()
 
     def forget(self) -> None:
         """Drop what is in memory, because another process goes on with it."""
@@ -88,7 +94,10 @@ class Drift:
             key = (entry.name, entry.version)
             stream = self._streams.get(key)
             if stream is None or stream.segment != segments.get(key):  # another process restarted the monitor
-                stream = self._streams[key] = self._restore(key, entry.digest)
+                stream = self._try_restore(key, entry.digest)
+                if stream is None:
+                    continue
+                self._streams[key] = stream
             try:
                 for _ in range(20):  # at most so much at a time, so that other models have their turn
                     if not self._advance(key, entry.digest, stream):
@@ -117,12 +126,17 @@ class Drift:
                     late.append((key[0], key[1]))
         for key in late:
             followed = self._streams.get(key)
-            stream = followed or self._restore(key, digests[key])
+            stream = followed or self._try_restore(key, digests[key])
+            mine = (column.model == key[0]) & (column.version == key[1])
+            if stream is None:  # nothing can repeat its events, which must not stay for ever
+                with self.store.write() as connection:
+                    connection.execute(tables.monitors.update().where(mine).values(snapshot_cursor=column.cursor))
+                continue
             if followed is None:
                 del self.evidence[key]
-            same = (column.model == key[0]) & (column.version == key[1]) & (column.cursor == stream.cursor)
             new = {"snapshot": _pack(stream.monitor), "snapshot_cursor": stream.cursor}
             with self.store.write() as connection:
+                same = mine & (column.cursor == stream.cursor)
                 if connection.execute(tables.monitors.update().where(same).values(new)).rowcount:
                     stream.snapshot_cursor = stream.cursor
 
@@ -131,7 +145,7 @@ class Drift:
         with self.store.write() as connection:
             column, event = tables.monitors.c, tables.events.c
             chosen = (column.model == model) & (column.version == version)
-            row = connection.execute(select(tables.monitors).where(chosen)).mappings().first()
+            row = connection.execute(select(tables.monitors).where(chosen).with_for_update()).mappings().first()
             if row is None:
                 return False
             newest = select(func.max(event.seq)).where(event.model == model, event.version == version)
@@ -167,7 +181,9 @@ class Drift:
         column = tables.monitors.c
         with self.store.write() as connection:
             chosen = (column.model == key[0]) & (column.version == key[1])
-            row = connection.execute(select(column.cursor, column.segment, column.alarm_at).where(chosen)).first()
+            # PostgreSQL has no lock of all writers, so a restart could come between this look and the change below.
+            present = select(column.cursor, column.segment, column.alarm_at).where(chosen).with_for_update()
+            row = connection.execute(present).first()
             # A monitor that was restarted at the end of the stream has the same position and another segment.
             if row is None or tuple(row[:2]) != (old_cursor, stream.segment):
                 self._streams.pop(key, None)  # another process was faster, or the monitor was restarted
@@ -202,6 +218,19 @@ class Drift:
             self._streams[key] = stream = self._restore(key, digest)
             return False
         return True
+
+    def _try_restore(self, key: tuple[str, str], digest: str) -> _Stream | None:
+        """The monitor as of the stored position; None where its guard or its snapshot cannot be read, which is logged once."""
+        if key in self._unreadable:
+            return None
+        try:
+            return self._restore(key, digest)
+        except StorageError as error:
+            if isinstance(error.__cause__, SQLAlchemyError):  # of the database, so of every model
+                raise
+            self._unreadable.add(key)
+            _log.error("model %s, version %s: its drift is not followed: %s", *key, error)
+            return None
 
     def _restore(self, key: tuple[str, str], digest: str) -> _Stream:
         """The monitor as of the stored position: the last snapshot, then the events after it."""
@@ -245,7 +274,8 @@ def _calibration_scores(content: bytes) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "guard.safetensors")
         path.write_bytes(content)
-        return np.array(Guard.load(path).monitor().p_values.seen)
+        # As the scores of the store, in which no number is infinite, so that infinite ones are equal.
+        return np.clip(Guard.load(path).monitor().p_values.seen, -LARGEST, LARGEST)
 
 
 def _pack(monitor: Monitor) -> bytes:

@@ -29,7 +29,7 @@ COOKIE = "pushforward_session"
 _OPEN = {"/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready", "/login", "/favicon.ico"}
 _SCORING = re.compile(r"/score|/invocations|/v2/models/[^/]+(/versions/[^/]+)?/infer")
 _READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
-_ADMIN = ("/v2/repository/models/", "/api/audit", "/api/monitor", "/api/activate")
+_ADMIN = ("/v2/repository/models/", "/api/audit", "/api/monitor")
 _MEMBERS = 1000
 """Parts of a gzip body at most."""
 _SHORT_BODY = 64 * 1024

@@ -323,7 +323,8 @@ class Reader:
                     column = compute().cast(compute().cast(column, kind), pa.string())
                 elif number and is_text(kind):
                     column = pa.array(_numbers(name, column.to_pylist()))
-                arrays.append(compute().cast(column, pa.float64() if number else pa.string(), safe=False))
+                # A safe cast of bytes to text refuses those that are not UTF-8; one of numbers would refuse to round.
+                arrays.append(compute().cast(column, pa.float64() if number else pa.string(), safe=not number))
             except (pa.ArrowException, ValueError) as error:
                 raise Refusal(422, f"column {name!r:.80} cannot be read: {_first_line(error)}") from None
         joined = pa.table(arrays, names=list(self.names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 
 from sqlalchemy import select
@@ -61,6 +62,8 @@ class Keeper:
         self._cleaned = -1e9
         self._error: str | None = None
         self._failing: dict[str, str] = {}
+        # A round that is cancelled goes on in its thread, and `close` must not change the same monitors meanwhile.
+        self._working = threading.Lock()
 
     @property
     def evidence(self) -> dict[tuple[str, str], float]:
@@ -101,16 +104,17 @@ class Keeper:
     def _work(self) -> None:
         """Do each part of the work. One that fails stops no other, unless the store is gone."""
         parts = {"drift": self.drift.update, "alerts": self._check, "retention": self._clean, "seals": self._seal}
-        for name, part in parts.items():
-            try:
-                part()
-                self._failing.pop(name, None)
-            except StorageError:
-                raise
-            except Exception as error:
-                if self._failing.get(name) != str(error):
-                    _log.error("%s fail at present: %s", name, error)
-                self._failing[name] = str(error)
+        with self._working:
+            for name, part in parts.items():
+                try:
+                    part()
+                    self._failing.pop(name, None)
+                except StorageError:
+                    raise
+                except Exception as error:
+                    if self._failing.get(name) != str(error):
+                        _log.error("%s fail at present: %s", name, error)
+                    self._failing[name] = str(error)
 
     def _check(self) -> None:
         if self.settings.alert_file is not None:  # also without a rule in it, so that the alerts of removed rules end
@@ -152,7 +156,8 @@ class Keeper:
         if not self.leads:
             return
         try:
-            self.drift.update()
+            with self._working:
+                self.drift.update()
             if self.key is not None:
                 seal(self.store, self.key)
             with self.store.write() as connection:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, select
 
-from pushforward.detection import realized_interval
+from pushforward.detection import FalseAlarmDistribution, realized_interval
 from pushforward.estimators.guard_facts import trimmed_scores
 from pushforward.service.core import Service
 from pushforward.service.served import ServedModel
@@ -111,15 +111,25 @@ def _drift(connection: Connection, model: ServedModel, since: float) -> dict[str
 
 
 def _p_values(connection: Connection, model: ServedModel) -> dict[str, Any]:
-    """Counts of the last p-values in equal bins, and the interval of a count if they were uniform."""
+    """Counts of the last p-values in equal bins, and the interval of a count for normal rows, by theory."""
     event = tables.events.c
     query = select(event.p_value).where(event.model == model.name, event.version == model.version)
     values = np.array(connection.execute(query.order_by(event.seq.desc()).limit(_RECENT)).scalars().all())
     counts = np.histogram(values, _BINS, (0.0, 1.0))[0] if values.size else np.zeros(_BINS, int)
-    from scipy.stats import binom
+    rows = int(values.size)
+    low, high = _bar_of_bins(len(model.guard.calibrator_.scores), max(1, rows), trimmed_scores(model.guard))
+    return {"counts": counts.tolist(), "rows": rows, "low": low, "high": high}
 
-    low, high = binom.interval(LEVEL, max(1, values.size), 1 / _BINS)
-    return {"counts": counts.tolist(), "rows": int(values.size), "low": float(low), "high": float(high)}
+
+@functools.lru_cache(4096)
+def _bar_of_bins(calibration: int, rows: int, trimmed: int) -> tuple[int, int]:
+    """The interval of the number of p-values in a bin: beta-binomial, because all are ranks among the same calibration scores."""
+    ranks = np.histogram(np.arange(1, calibration + 2) / (calibration + 1), _BINS, (0.0, 1.0))[0]
+    ends = [
+        FalseAlarmDistribution(k, calibration + 1 - k, trimmed).realized_interval(rows, LEVEL) if k else (0.0, 0.0)
+        for k in (int(ranks.min()), int(ranks.max()))
+    ]
+    return round(ends[0][0] * rows), round(ends[1][1] * rows)
 
 
 def _alerts(connection: Connection) -> list[dict[str, Any]]:

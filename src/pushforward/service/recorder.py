@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import math
 import os
 import queue
 import threading
@@ -27,6 +28,7 @@ _MOST_TOGETHER = 5000
 _EVENT_BYTES = 600  # of an event with its entries in the indexes, without its reasons and inputs
 _BATCH_BYTES = 64 * 2**10  # of the pages that every batch writes, however small it is
 _MOST_TRIED = 4 * 2**20
+_LAST_SECONDS = 20.0  # in which "fast" tries to write what waits when the service stops
 _log = logging.getLogger("pushforward.service")
 
 
@@ -48,7 +50,7 @@ class Recorder:
         self._failures = 0
         self._failed_bytes = 0  # about what the last batch that failed takes in the store
         self._queue: queue.SimpleQueue[tuple[Sequence[Event], Future[None] | None] | None] = queue.SimpleQueue()
-        self._stopping = False
+        self._end = math.inf  # after it, nothing is tried again
         self._writing = threading.Lock()  # a writer that waits for SQLite's own lock sleeps too long
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         if durability != "none":
@@ -125,7 +127,7 @@ class Recorder:
     def stop(self) -> None:
         """Write what waits, then stop."""
         if self.durability != "none":
-            self._stopping = True
+            self._end = time.monotonic() + _LAST_SECONDS
             self._queue.put(None)
             self._thread.join(timeout=30)
 
@@ -136,7 +138,7 @@ class Recorder:
                 return
             batch = [item]
             size = len(item[0])
-            if self.durability == "fast" and not self._stopping:
+            if self.durability == "fast" and self._end == math.inf:
                 time.sleep(LONGEST_DELAY / 2)
             while size < _MOST_TOGETHER:
                 try:
@@ -159,7 +161,7 @@ class Recorder:
         self.error = str(error)
 
     def _write(self, batch: list[tuple[Sequence[Event], Future[None] | None]], events: list[Event]) -> None:
-        pause, end, again = 0.1, time.monotonic() + 20, False
+        pause, again = 0.1, False
         while True:
             try:
                 with self._writing:
@@ -168,10 +170,12 @@ class Recorder:
                 self._note(error, events)
                 again = True
                 # "fast" tries until it works; at the end of the process, for 20 seconds.
-                if self.durability == "fast" and not (self._stopping and time.monotonic() > end):
-                    time.sleep(pause)
-                    pause = min(5.0, 2 * pause)
-                    continue
+                if self.durability == "fast":
+                    if time.monotonic() <= self._end:
+                        time.sleep(pause)
+                        pause = min(5.0, 2 * pause)
+                        continue
+                    _log.error("%d events are lost: %s", len(events), error)
                 failure = error if isinstance(error, StorageError) else StorageError(str(error))
             else:
                 self.error = failure = None

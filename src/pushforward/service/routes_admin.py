@@ -24,7 +24,6 @@ _NAME = Path(pattern=f"^{NAME.pattern}$", description="Name of the model.")
 _VERSION = Path(pattern="^[0-9]{1,9}$", description="Version of the model.")
 _EVENT = Path(pattern="^[0-9a-f]{32}$", description="Identifier of the event.")
 _log = logging.getLogger("pushforward.service")
-LABELS = ("anomaly", "normal", "unclear")
 
 
 class Feedback(BaseModel):

@@ -180,8 +180,13 @@ class Models:
             if number == self.generation:
                 return False
             wanted = [entry for entry in entries(connection) if entry.loaded and entry.name in self.names]
-            new = {entry for entry in wanted if (entry.name, entry.version) not in self._served}
-            contents = {entry.digest: read_content(connection, entry.digest) for entry in new}
+            contents: dict[str, bytes | StorageError] = {}
+            for entry in wanted:
+                if (entry.name, entry.version) not in self._served:
+                    try:
+                        contents[entry.digest] = read_content(connection, entry.digest)
+                    except StorageError as error:
+                        contents[entry.digest] = error
             signatures = read_signatures(self.store, connection) if self.public_key is not None else {}
         served = {}
         for entry in wanted:
@@ -200,8 +205,10 @@ class Models:
         self._served, self._active, self.generation = served, active, number
         return True
 
-    def _load(self, entry: Entry, content: bytes, signature: bytes | None) -> ServedModel:
+    def _load(self, entry: Entry, content: bytes | StorageError, signature: bytes | None) -> ServedModel:
         """A model from the bytes of its guard file, after it scored nothing of consequence: the first call is slow."""
+        if isinstance(content, StorageError):
+            raise content
         with tempfile.TemporaryDirectory() as folder:
             if self.public_key is None:
                 path = Path(folder, "guard.safetensors")

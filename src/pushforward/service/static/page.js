@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
 const chosen = { model: query.get("model"), version: query.get("version"), hours: query.get("hours") || "24" };
-let state = null, source = null, drawn = "", known = null, oldest = null;
+let state = null, source = null, drawn = "", known = null, oldest = null, passing = false;
 const isAdmin = $("main").dataset.role === "admin";
 
 function make(tag, attributes = {}, ...children) {
@@ -43,8 +43,14 @@ function follow() {
   for (const button of document.querySelectorAll("#window button"))
     button.setAttribute("aria-pressed", String(button.dataset.hours === chosen.hours));
   source = new EventSource(address("/api/stream"));
-  source.onmessage = (event) => { state = JSON.parse(event.data); $("problem").hidden = true; live(true); draw(); };
-  source.addEventListener("problem", (event) => { problem(JSON.parse(event.data)); });
+  source.onmessage = (event) => {
+    state = JSON.parse(event.data);
+    if (state.store) problem(`The store cannot be used: ${state.store}`, true);
+    else if (passing) solved();
+    live(true);
+    draw();
+  };
+  source.addEventListener("problem", (event) => { problem(JSON.parse(event.data), true); });
   source.onerror = async () => {
     live(false);
     if (source.readyState === EventSource.CLOSED) setTimeout(retry, 2000);
@@ -55,14 +61,20 @@ async function retry() {
     const answer = await fetch(address("/api/overview"));
     if (answer.status === 401) { location.href = `/login?next=${encodeURIComponent(address("/"))}`; return; }
     if (answer.status === 404 && (chosen.model || chosen.version)) { chosen.model = chosen.version = null; }
-    else if (!answer.ok) problem((await answer.json()).error);
+    else if (!answer.ok) problem((await answer.json()).error, true);
   } catch { /* the service is away; the next try may work */ }
   follow();
 }
 function live(on) {
   $("live").textContent = on ? `Live, ${when(state.time, false)}` : "No connection; trying again…";
 }
-function problem(text) { $("problem").textContent = text; $("problem").hidden = false; }
+// The next state ends a problem that is `ends`; the others, of what somebody did, stay until the next action works.
+function problem(text, ends = false) {
+  passing = ends;
+  if ($("problem").hidden || $("problem").textContent !== text) $("problem").textContent = text;  // said aloud once
+  $("problem").hidden = false;
+}
+function solved() { $("problem").hidden = true; }
 
 // -- drawing --------------------------------------------------------------------------------------------------------
 
@@ -71,7 +83,6 @@ function draw() {
   const key = JSON.stringify(rest);
   if (key === drawn) return;
   drawn = key;
-  if (state.store) problem(`The store cannot be used: ${state.store}`);
   drawModels();
   const nothing = state.rows === 0 && state.p_values.rows === 0;
   $("empty").hidden = !nothing;
@@ -211,14 +222,14 @@ function drawPValues() {
   const place = $("p"), p = state.p_values, width = Math.max(300, Math.min(W, place.clientWidth || W));
   if (!p.rows) { place.replaceChildren(make("p", { class: "quiet" }, "No rows yet.")); $("p-note").textContent = ""; return; }
   const top = 1.1 * Math.max(p.high, ...p.counts), n = p.counts.length;
-  const label = `Histogram of the last ${p.rows} p-values; uniform counts would lie between ${p.low} and ${p.high}; the first bin has ${p.counts[0]}.`;
+  const label = `Histogram of the last ${p.rows} p-values; counts of normal rows would lie between ${p.low} and ${p.high}; the first bin has ${p.counts[0]}.`;
   const plot = frame(width, label, 0, 1, top, count);
   plot.svg.append(make("rect", { class: "band", x: LEFT, width: width - LEFT - 8, y: plot.y(p.high), height: plot.y(p.low) - plot.y(p.high) }));
   p.counts.forEach((c, k) => plot.svg.append(make("rect", { class: c > p.high ? "bar bad" : "bar", x: plot.x(k / n) + 1, width: plot.x(1 / n) - plot.x(0) - 2, y: plot.y(c), height: plot.y(0) - plot.y(c), "fill-opacity": 0.85 },
     make("title", {}, `${(k / n).toFixed(2)} to ${((k + 1) / n).toFixed(2)}: ${c} rows`))));
   [0, 0.25, 0.5, 0.75, 1].forEach((v) => plot.svg.append(make("text", { x: plot.x(v), y: H - 6, "text-anchor": v === 0 ? "start" : v === 1 ? "end" : "middle" }, String(v))));
   put(place, plot.svg, asTable("As a table", ["From", "To", "Rows"], p.counts.map((c, k) => [(k / n).toFixed(2), ((k + 1) / n).toFixed(2), count(c)])));
-  $("p-note").textContent = `The last ${count(p.rows)} rows. Band: where ${percent(state.level, 0)} of the bars lie if the p-values are uniform, as those of normal rows are.`;
+  $("p-note").textContent = `The last ${count(p.rows)} rows. Band: where ${percent(state.level, 0)} of the bars lie if the rows are like the calibration rows.`;
 }
 function reasonText(event) {
   return event.reasons ? event.reasons.slice(0, 3).map(([name, nats]) => `${name} (${figure(nats)} nats)`).join(", ") : "";
@@ -264,6 +275,7 @@ async function post(path, body) {
     const answer = await fetch(path, options);
     if (!answer.ok) throw new Error((await answer.json()).error);
     $("announce").textContent = "Done.";
+    solved();
     return true;
   } catch (error) { problem(error.message); return false; }
 }
@@ -276,6 +288,7 @@ async function search(before) {
   try {
     const answer = await fetch(`/events?${parameters}`), found = await answer.json();
     if (!answer.ok) throw new Error(found.error);
+    solved();
     const body = $("events").querySelector("tbody");
     if (!before) body.replaceChildren();
     for (const e of found.events) body.append(make("tr", {}, make("td", {}, make("a", { href: `/event/${e.id}` }, when(e.time))), make("td", {}, e.request || e.id.slice(0, 12)),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, exists, func, select
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.service.store import tables
@@ -88,7 +88,8 @@ def digest_of_events(rows: Iterable[Sequence[Any]]) -> str:
     """SHA-256 of events, each given as its values in the order of the table, without ``seq`` and ``batch``."""
     found = hashlib.sha256()
     for row in rows:
-        found.update(json.dumps(list(row), separators=(",", ":")).encode())
+        # Bytes are never written; whoever changed the store may have put some there.
+        found.update(json.dumps(list(row), separators=(",", ":"), default=repr).encode())
         found.update(b"\n")
     return found.hexdigest()
 
@@ -163,8 +164,9 @@ def verify(store: Store, public_key: str | None = None) -> Report:
 
     Args:
         store: to verify.
-        public_key: hexadecimal key that all signatures must be from. Without it the key in each seal is used, which
-            shows damage, but not a forger who signs with a key of his own.
+        public_key: hexadecimal key that all signatures must be from, of which there must be one, unless the chain is empty.
+            Without it the key in each seal is used, which shows damage, but not a forger who signs with a key of his own, or
+            not at all.
 
     Raises:
         ConfigError: if the key is not one.
@@ -178,10 +180,15 @@ def verify(store: Store, public_key: str | None = None) -> Report:
     with store.read() as connection:
         if not store.sqlite:  # SQLite reads one state of the store in a transaction anyway
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
-        head = store.get(connection, "chain", {"seq": 0, "hash": _START})
+        try:
+            head = store.get(connection, "chain", {"seq": 0, "hash": _START})
+            head = {"seq": int(head["seq"]), "hash": str(head["hash"])}
+        except (ValueError, KeyError, TypeError):
+            return Report(0, 0, 0, 0, "", ("the position of the last entry cannot be read.",))
         retention = select(tables.audit.c.detail).where(tables.audit.c.kind == "retention")
         for text in connection.execute(retention).scalars():
-            retained_from = max(retained_from, json.loads(text)["through"])
+            through = _detail(text).get("through")
+            retained_from = max(retained_from, through if isinstance(through, int) else 0)
         rows = connection.execution_options(stream_results=True).execute(
             select(tables.audit).order_by(tables.audit.c.seq).where(tables.audit.c.seq <= head["seq"])
         )
@@ -209,14 +216,16 @@ def verify(store: Store, public_key: str | None = None) -> Report:
                     problems.append(f"the events of entry {seq} were changed or deleted.")
                 events += len(content)
             elif row["kind"] == "feedback":
-                fact = json.loads(row["detail"])
-                labels.setdefault(fact["event"], []).append(fact)
+                fact = _detail(row["detail"])
+                labels.setdefault(str(fact.get("event")), []).append(fact)
             elif row["kind"] == "load":
-                fact = json.loads(row["detail"])
-                registered.add((fact["model"], fact["version"], fact["digest"]))
+                fact = _detail(row["detail"])
+                registered.add((str(fact.get("model")), str(fact.get("version")), str(fact.get("digest"))))
             previous, expected, entries = row["hash"], seq + 1, entries + 1
-        if entries and (previous != head["hash"] or (expected or 1) - 1 != head["seq"]):
+        if (previous or _START) != head["hash"] or (expected or 1) - 1 != head["seq"]:
             problems.append("the last entries are missing.")
+        if entries and public_key is not None and not sealed:
+            problems.append("no entry is signed with the given key; a service signs each hour and at its end.")
         problems += _strays(connection)
         problems += _wrong_labels(connection, labels)
         problems += _wrong_models(connection, registered)
@@ -231,6 +240,15 @@ def _check_key(public_key: str | None) -> None:
         )
 
 
+def _detail(text: str | None) -> dict[str, Any]:
+    """The detail of an entry; empty where it was changed to something else, which the hash of the entry shows."""
+    try:
+        found = json.loads(text or "")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _events_of(connection: Connection, seq: int) -> Sequence[Any]:
     """The stored events of an entry, in the order of their digest."""
     event = tables.events.c
@@ -241,8 +259,9 @@ def _events_of(connection: Connection, seq: int) -> Sequence[Any]:
 def _strays(connection: Connection) -> list[str]:
     """Events whose batch is not an entry of events."""
     column, batch = tables.audit.c, tables.events.c.batch
-    known = select(column.seq).where(column.kind == "events")
-    count = connection.execute(select(func.count()).where(batch.not_in(known))).scalar()
+    # Not NOT IN, for which PostgreSQL compares each event with each of many entries.
+    known = exists().where(column.seq == batch, column.kind == "events")
+    count = connection.execute(select(func.count()).select_from(tables.events).where(~known)).scalar()
     return [f"{count} events belong to no entry."] if count else []
 
 
@@ -260,19 +279,27 @@ def _wrong_labels(connection: Connection, entries: Mapping[str, Sequence[Mapping
             fact.items() <= one.items() for fact, one in zip(facts, found, strict=True)
         ):
             continue
-        exists = select(func.count()).where(tables.events.c.id == event)
-        if found or connection.execute(exists).scalar():
+        present = select(func.count()).where(tables.events.c.id == event)
+        if found or connection.execute(present).scalar():
             problems.append(f"the labels of the event {event} were changed, deleted or added.")
     return problems
 
 
 def _wrong_models(connection: Connection, registered: Set[tuple[str, str, str]]) -> list[str]:
-    """Versions of models whose name, version and digest are in no entry."""
-    return [
-        f"version {model['version']} of the model {model['name']!r} is not the file that was loaded."
-        for model in connection.execute(select(tables.models)).mappings()
-        if (model["name"], model["version"], model["digest"]) not in registered
-    ]
+    """Versions of models whose name, version and digest are in no entry, or whose file has another digest."""
+    intact: dict[str, bool] = {}
+    problems = []
+    for model in connection.execute(select(tables.models)).mappings().all():
+        digest = model["digest"]
+        if digest not in intact:
+            query = select(tables.files.c.content).where(tables.files.c.digest == digest)
+            content = connection.execute(query).scalar()
+            intact[digest] = content is not None and hashlib.sha256(content).hexdigest() == digest
+        if (model["name"], model["version"], digest) not in registered or not intact[digest]:
+            problems.append(
+                f"version {model['version']} of the model {model['name']!r} is not the file that was loaded."
+            )
+    return problems
 
 
 def _hash(seq: int, when: float, kind: str, digest: str, previous: str, detail: str | None) -> str:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, func, select
 
-from pushforward.errors import StorageError
 from pushforward.service.store import audit, tables
 from pushforward.service.store.database import Store
 
@@ -270,14 +269,3 @@ def _add_labels(connection: Connection, found: list[dict[str, Any]]) -> None:
     labels = {row[0]: row[1] for row in connection.execute(query.order_by(column.seq))}
     for event in found:
         event["label"] = labels.get(event["id"])
-
-
-def check_store(store: Store) -> None:
-    """Raise if the store cannot be read.
-
-    Raises:
-        StorageError: with the reason.
-    """
-    with store.read() as connection:
-        if connection.execute(select(1)).scalar() != 1:
-            raise StorageError("the store does not answer.")

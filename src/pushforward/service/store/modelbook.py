@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 
 from pushforward.errors import ConfigError, SignatureError, StorageError
 from pushforward.io import read as read_file
+from pushforward.io.input_file import InputFile, unchanged
 from pushforward.io.signature import check_signature, signature_path
 from pushforward.service.store import audit, tables
 from pushforward.service.store.database import Store
@@ -137,11 +138,12 @@ def register(
         SignatureError: if a key is given, and the file is not signed with it.
         StorageError: if the file is not an intact guard file; the store then does not change.
     """
-    read_file(path, kind="guard")
     file = Path(path)
-    if file.stat().st_size > _LARGEST_FILE:
-        raise StorageError(f"{path} has more than {_LARGEST_FILE // 2**20} MiB.")
-    content = file.read_bytes()
+    with unchanged([InputFile(str(path), str(path), None, "safetensors")]):  # what is copied is what was checked
+        read_file(path, kind="guard")
+        if file.stat().st_size > _LARGEST_FILE:
+            raise StorageError(f"{path} has more than {_LARGEST_FILE // 2**20} MiB.")
+        content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if public_key is not None:
         check_signature(content, path, public_key)
