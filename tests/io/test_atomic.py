@@ -66,3 +66,18 @@ def test_a_private_file_is_private_while_it_is_rewritten(tmp_path):
         assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
         file.write(b"new")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="this system has no /dev/fd.")
+def test_an_open_pipe_without_a_path_is_written_to():
+    end, start = os.pipe()
+    try:
+        with atomic_write(f"/dev/fd/{start}") as file:
+            file.write(b"whole")
+        os.close(start)
+        start = -1
+        assert os.read(end, 100) == b"whole"
+    finally:
+        for one in (end, start):
+            if one >= 0:
+                os.close(one)

@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 
 import pushforward as pf
 from pushforward.cli import main
@@ -124,6 +125,47 @@ def test_other_files_are_not_keys(tmp_path, keys):
         sign(path, tmp_path / "none")
     with pytest.raises(StorageError, match="cannot read"):
         verify(tmp_path / "none", public)
+
+
+def written(kind, path):
+    """A file of a kind, and the function that reads it."""
+    torch.manual_seed(0)
+    x = torch.randn(60, 2)
+    if kind == "model":
+        pf.save(pf.models.NICE(features=2), path)
+        return pf.load
+    if kind == "density":
+        pf.FlowDensity(max_steps=1, random_state=0).fit(x.numpy()).save(path)
+        return pf.FlowDensity.load
+    if kind == "posterior of weights":
+        model = pf.models.NICE(features=2)
+        posterior = pf.training.bayes.Posterior(model, 1, tuple(dict(model.named_parameters())))
+        posterior.save(path)
+        return pf.training.bayes.Posterior.load
+    if kind == "monitor":
+        pf.detection.Monitor(alpha=0.01).save(path)
+        return pf.detection.Monitor.load
+    prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+    posterior = pf.inference.NPE(prior).fit(torch.tanh(x[:, :1]), x, max_steps=1, progress="silent")
+    posterior.save(path)
+    return pf.inference.load_posterior if kind == "posterior" else type(posterior).load
+
+
+@pytest.mark.parametrize(
+    "kind", ["model", "density", "posterior of weights", "monitor", "posterior", "posterior by class"]
+)
+def test_every_file_can_be_required_to_be_signed(tmp_path, keys, kind):
+    private, public = keys
+    path = tmp_path / "file.safetensors"
+    load = written(kind, path)
+    load(path)
+    with pytest.raises(SignatureError, match="is not signed"):
+        load(path, public_key=public)
+    sign(path, private)
+    load(path, public_key=public)
+    if kind == "model":
+        assert main(["sample", str(path), "-o", str(tmp_path / "s.csv"), "-q", "--public-key", str(public)]) == 0
+        assert main(["info", str(path), "--public-key", str(public)]) == 0
 
 
 def test_a_guard_that_must_be_signed(tmp_path, keys, capsys, monkeypatch):

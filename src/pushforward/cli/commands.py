@@ -340,9 +340,10 @@ def sample(
     if kind == "guard":
         samples = Guard.load(file, public_key=public_key).sample(number, random_state=seed)
     elif kind == "density":
-        samples = as_table(FlowDensity.load(file).sample(number, random_state=seed))
+        samples = as_table(FlowDensity.load(file, public_key=public_key).sample(number, random_state=seed))
     else:
-        samples = as_table(load(file).sample(number, seed=seed).reshape(number, -1).numpy())
+        model = load(file, public_key=public_key)
+        samples = as_table(model.sample(number, seed=seed).reshape(number, -1).numpy())
     with TableWriter(output, chosen) as writer:
         writer.write(samples)
     if as_json or not (quiet or output == "-"):
@@ -385,7 +386,10 @@ def info(
 
         report(str(file), {**facts, **network_summary(header)}, as_json=as_json)
     elif header["kind"] in ("model", "density"):
-        model = load(file) if header["kind"] == "model" else FlowDensity.load(file).model_
+        if header["kind"] == "model":
+            model = load(file, public_key=public_key)
+        else:
+            model = FlowDensity.load(file, public_key=public_key).model_
         size = sum(p.numel() for p in model.parameters())
         facts |= {"model": type(model).__name__, "shape": str(tuple(model.shape)), "fast": model.fast,
                   "likelihood": f"{model.kind.value} on {model.measure}", "parameters": size}  # fmt: skip

@@ -259,10 +259,15 @@ class Monitor:
         write(path, {"kind": "monitor", **header}, tensors)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Monitor:
+    def load(cls, path: str | os.PathLike[str], *, public_key: Any = None) -> Monitor:
         """Load a saved monitor; loading an untrusted file is safe.
 
+        Args:
+            path: the file.
+            public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`; None accepts any.
+
         Raises:
+            SignatureError: if a key is given, and the file is not signed with it or was changed since.
             StorageError: if the file is damaged, does not contain a monitor, or has a newer format.
         """
-        return cls.from_state(*read(path, kind="monitor"))
+        return cls.from_state(*read(path, kind="monitor", public_key=public_key))

@@ -196,13 +196,18 @@ class FlowDensity(DensityMixin, BaseEstimator):
         write(path, header, tensors)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> FlowDensity:
+    def load(cls, path: str | os.PathLike[str], *, public_key: Any = None) -> FlowDensity:
         """Read an estimator from a file; a file that was changed on purpose can make this fail and do nothing else.
 
+        Args:
+            path: the file.
+            public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`; None accepts any.
+
         Raises:
+            SignatureError: if a key is given, and the file is not signed with it or was changed since.
             StorageError: if the file is damaged, was not written by pushforward, or has a newer format.
         """
-        header, tensors = read(path, kind="density")
+        header, tensors = read(path, kind="density", public_key=public_key)
         try:
             estimator = cls(**header["options"])
             names, description = header["names"], header["model"]

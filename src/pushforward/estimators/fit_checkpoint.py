@@ -6,10 +6,10 @@ import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pushforward.errors import ConfigError, StorageError
+from pushforward.io.files import expanded
 from pushforward.training import TrainingConfig
 
 __all__ = ["checkpointed", "remove_checkpoint", "trains"]
@@ -52,7 +52,7 @@ def checkpointed(
         raise ConfigError(
             "a table with max_time has no checkpoint, because what is fitted depends on the clock: leave one of them out."
         )
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -62,7 +62,7 @@ def checkpointed(
 
 def remove_checkpoint(folder: str | os.PathLike[str]) -> None:
     """Delete the checkpoints of a fit that is done, and the folder if nothing else is in it."""
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     for name in _NAMES:
         for file in path.glob(name):
             file.unlink(missing_ok=True)

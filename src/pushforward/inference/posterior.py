@@ -232,13 +232,13 @@ class SimulationPosterior(ABC):
         write(path, header, tensors)
 
     @classmethod
-    def load(cls, path: Path, *, prior: Any = None) -> Self:
+    def load(cls, path: Path, *, prior: Any = None, public_key: Path | None = None) -> Self:
         """Read a posterior of this class from a file; see :func:`load_posterior`.
 
         Raises:
             StorageError: also for the posterior of another method.
         """
-        found = load_posterior(path, prior=prior)
+        found = load_posterior(path, prior=prior, public_key=public_key)
         if not isinstance(found, cls):
             raise StorageError(
                 f"{path} contains the posterior of {found.method.upper()}, which {cls.__name__} does not load: call load_posterior(path)."
@@ -356,15 +356,17 @@ def check_finite_rows(x: Tensor) -> None:
         )
 
 
-def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
+def load_posterior(path: Path, *, prior: Any = None, public_key: Path | None = None) -> SimulationPosterior:
     """Read a posterior that ``save`` wrote, to the CPU. Reading runs no code of the file.
 
     Args:
         path: the file.
         prior: the prior, for a file without one. NLE and NRE use it in place of one in the file, which NPE cannot; where it is wider
             than that of the training, a warning says so.
+        public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`; None accepts any.
 
     Raises:
+        SignatureError: if a key is given, and the file is not signed with it or was changed since.
         StorageError: if there is no such file, it is damaged, or it contains no posterior from simulations.
         ConfigError: for a prior that :class:`~pushforward.inference.Prior` refuses.
         InputError: if the file has no prior and none is given, or NPE is given another than that of the file.
@@ -382,7 +384,7 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         >>> pf.inference.load_posterior(path).sample(3, x=torch.zeros(1)).shape
         torch.Size([3, 1])
     """
-    header, tensors = read(path, "simulation-posterior")
+    header, tensors = read(path, "simulation-posterior", public_key=public_key)
     given = None if prior is None else Prior(prior)
     try:
         cls = SimulationPosterior._methods[header["method"]]

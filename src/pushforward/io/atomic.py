@@ -40,7 +40,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         >>> path.read_bytes()
         b'whole'
     """
-    target = os.path.realpath(path)
+    # A pipe has no path behind its link.
+    target = os.fspath(path) if os.path.exists(path) and not os.path.isfile(path) else os.path.realpath(path)
     try:
         with _replacement(target) as file:
             yield file

@@ -67,7 +67,7 @@ def save(model: models.Model, path: Path) -> None:
     write(path, {"kind": "model", "model": description}, tensors)
 
 
-def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
+def load(path: Path, device: str | torch.device = "cpu", *, public_key: Path | None = None) -> models.Model:
     """Read the model that :func:`save` wrote, in evaluation mode, with the dtypes of its weights.
 
     Reading executes no code of the file and imports nothing, so a damaged or malicious file causes an error and nothing
@@ -76,9 +76,11 @@ def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
     Args:
         path: the file.
         device: the device of the weights.
+        public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`; None accepts any.
 
     Raises:
         FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
+        SignatureError: if a key is given, and the file is not signed with it or was changed since.
         StorageError: if there is no such file, it is damaged, or it does not contain a model.
         ConfigError: if the device is not available.
 
@@ -91,7 +93,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
         >>> torch.equal(again.log_prob(torch.zeros(1, 2)), model.log_prob(torch.zeros(1, 2)))
         True
     """
-    header, tensors = read(path, "model")
+    header, tensors = read(path, "model", public_key=public_key)
     try:
         model = unpack(header.get("model"), tensors)
         if not isinstance(model, models.Model):

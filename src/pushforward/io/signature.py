@@ -12,6 +12,7 @@ from typing import Any
 
 from pushforward.errors import ConfigError, SignatureError, StorageError
 from pushforward.io.atomic import atomic_write, reason
+from pushforward.io.files import expanded
 
 __all__ = ["check_signature", "new_key", "sign", "signature_path", "verify"]
 
@@ -42,7 +43,7 @@ def new_key(path: AnyPath, *, force: bool = False) -> Path:
         'release.pem.pub'
     """
     serialization, ed25519 = _cryptography()
-    private, public = Path(path).expanduser(), _with_ending(path, ".pub")
+    private, public = expanded(path), _with_ending(path, ".pub")
     for file in (private, public):
         if file.exists() and not force:
             raise StorageError(f"{file} exists, and a key that is lost cannot be made again: choose another name.")
@@ -163,13 +164,13 @@ def signature_path(path: AnyPath) -> Path:
 
 
 def _with_ending(path: AnyPath, ending: str) -> Path:
-    path = Path(path).expanduser()
+    path = expanded(path)
     return path.with_name(path.name + ending)
 
 
 def _content(path: AnyPath, limit: int | None = None) -> bytes:
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with expanded(path).open("rb") as file:
             return file.read() if limit is None else file.read(limit)
     except (OSError, ValueError, TypeError) as error:
         raise StorageError(f"cannot read {path}: {reason(error)}.") from error

@@ -212,13 +212,18 @@ class Posterior(nn.Module):
         write(path, {"kind": "posterior", "posterior": description}, tensors)
 
     @staticmethod
-    def load(path: Path) -> Posterior:
+    def load(path: Path, *, public_key: Path | None = None) -> Posterior:
         """Load a posterior that :meth:`save` wrote, to the CPU.
 
+        Args:
+            path: the file.
+            public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`; None accepts any.
+
         Raises:
+            SignatureError: if a key is given, and the file is not signed with it or was changed since.
             StorageError: if the file does not exist, is damaged, or contains no posterior.
         """
-        header, tensors = read(path, "posterior")
+        header, tensors = read(path, "posterior", public_key=public_key)
         try:
             posterior = unpack(header.get("posterior"), tensors)
             if not isinstance(posterior, Posterior):
