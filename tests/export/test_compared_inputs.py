@@ -119,6 +119,8 @@ def test_scores_that_disagree_about_infinity_differ_by_infinity(guard_score, gra
         ([[0.0, 0.0]], True, InputError, "example must be a tensor.*got list"),
         (np.zeros((2, 2)), True, InputError, "example must be a tensor.*got ndarray"),
         (torch.tensor(1.0), True, InputError, "example has no rows"),
+        (torch.zeros(2), True, InputError, r"needs real numbers of shape \(n, ...\), one row per input"),
+        (torch.zeros(2, 3), True, InputError, "fitted on rows of 2 values; got rows of 3"),
         (torch.zeros(2, 2), False, ConfigError, "calibrator must be a ConformalCalibrator.*got int"),
     ],
 )

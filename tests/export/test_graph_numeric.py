@@ -51,6 +51,7 @@ def test_the_quadratic_form_is_that_of_the_inverse(portable: bool):
 def test_log_sum_exp_of_large_numbers():
     x = torch.tensor([[-1000.0, -1000.0], [700.0, 0.0]], dtype=torch.float64)
     np.testing.assert_allclose(log_sum_exp(x).numpy(), [-1000 + np.log(2), 700.0])
+    assert log_sum_exp(torch.full((1, 2), -math.inf, dtype=torch.float64)).tolist() == [-math.inf]
 
 
 def test_operations_that_onnx_lacks_are_replaced_by_equal_ones():
@@ -64,6 +65,9 @@ def test_operations_that_onnx_lacks_are_replaced_by_equal_ones():
             DECOMPOSITIONS[aten.kthvalue.default](x, 2, 0, keepdim), x.kthvalue(2, 0, keepdim), strict=True
         ):
             assert torch.equal(found, expected)
+    count = DECOMPOSITIONS[aten.sum.dim_IntList](x > 0, [0], dtype=torch.uint8)
+    assert count.dtype is torch.uint8
+    assert torch.equal(count.long(), (x > 0).sum(0))
     values, y = x[:, 0].sort().values, y.T.contiguous().T
     found = DECOMPOSITIONS[aten.searchsorted.Tensor](values, y[:, 0], right=True)
     assert torch.equal(found, torch.searchsorted(values, y[:, 0], right=True))

@@ -27,6 +27,7 @@ from pushforward.detection.scores import (
 )
 from pushforward.errors import ConfigError
 from pushforward.export import compare, export_score
+from pushforward.graphs.scores import StatisticGraph
 
 PLAIN = """
 import json, sys, warnings
@@ -142,7 +143,7 @@ def test_a_guard_of_16_bit_images_and_numbers_beyond_its_range(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["neighbors", "likelihood", "two-sided", "dose"])
+@pytest.mark.parametrize("kind", ["neighbors", "likelihood", "splines", "two-sided", "dose", "kde"])
 def test_a_score_that_a_user_chose(tmp_path, kind):
     onnxruntime = pytest.importorskip("onnxruntime")
     x = torch.randn(900, 3)
@@ -150,8 +151,10 @@ def test_a_score_that_a_user_chose(tmp_path, kind):
     score = {
         "neighbors": lambda: Neighbors(),
         "likelihood": lambda: Likelihood(flow),
+        "splines": lambda: Likelihood(pf.models.NSF(features=3, layers=1, hidden=(8,)).eval()),
         "two-sided": lambda: TwoSided(Likelihood(flow)),
         "dose": lambda: DoSE(LikelihoodPath(flow), LatentMahalanobis(flow), density="gmm"),
+        "kde": lambda: DoSE(Likelihood(flow), Neighbors(), density="kde"),
     }[kind]().fit(x[:400])
     calibrator = ConformalCalibrator(score(x[400:800]))
     new = torch.cat((x[800:], 3 * torch.randn(100, 3)))
@@ -176,3 +179,26 @@ def test_distances_in_small_units_are_compared_in_these_units(tmp_path):
     np.testing.assert_allclose(found["p_value"].numpy(), expected, atol=1e-9)
     assert found["alarm"].tolist() == (expected <= calibrator.threshold(0.05)).tolist()
     assert found["alarm"].sum() > 20
+
+
+def test_a_density_of_kernels_has_a_graph_for_any_number_of_rows(tmp_path):
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    score = DoSE(Neighbors(), Neighbors(k=2), density="kde").fit(x[:100]).train()
+    export_score(score, ConformalCalibrator(score(x[100:])), tmp_path / "score.pt2", x[:2], alpha=0.05)
+    assert all(module.training for module in score.modules())  # as before
+    new = torch.cat((x[:50], torch.tensor([[1e200, 0.0], [torch.inf, 0.0]])))
+    found = torch.export.load(tmp_path / "score.pt2").module()(new)
+    np.testing.assert_allclose(found["anomaly_score"].numpy(), score(new).numpy(), rtol=1e-8)
+
+
+@pytest.mark.parametrize("end", [-torch.inf, torch.inf])
+def test_a_number_within_rounding_of_a_reference_number_is_a_tie(end):
+    x = torch.randn(99, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    score = TwoSided(Neighbors()).fit(x)
+    expected = score(x)
+    score.reference = torch.nextafter(score.reference, torch.tensor(end, dtype=torch.float64))
+    found = StatisticGraph(score)(x)[:, 0]
+    assert (found <= expected + 1e-9).all()
+    torch.testing.assert_close(
+        StatisticGraph(score)(torch.full((1, 2), end)).double(), torch.tensor([[torch.inf]]).double()
+    )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pushforward.errors import ConfigError
-from pushforward.kernels import description, kernels, native, use_kernels
+from pushforward.kernels import SplineSettings, conv_stack, description, kernels, native, spline, use_kernels
 
 FACTS = description()
 installed = pytest.mark.skipif(not FACTS["installed"], reason="the native kernels are not installed")
@@ -120,6 +120,19 @@ def test_the_mode_ends_with_its_block():
             assert kernels() == "auto"
         assert kernels() == "plain"
     assert kernels() == before
+
+
+@pytest.mark.parametrize("change", [lambda t: t, torch._neg_view, lambda t: torch.complex(t, -t).conj().imag])
+def test_numbers_whose_sign_is_not_in_memory_are_read_with_it(change):
+    x, weight, bias, raw = torch.randn(2, 1, 4, 4), torch.randn(1, 1, 3, 3), torch.zeros(1), torch.randn(11, 6)
+    settings = SplineSettings(4, 3.0, 1e-2, 4.6)
+    for call in (
+        lambda: conv_stack(change(x), [weight, weight], [bias, bias]),
+        lambda: spline(torch.zeros(6), change(raw), settings)[0],
+    ):
+        with use_kernels("plain"):
+            expected = call()
+        torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
 
 
 SCRIPT = """

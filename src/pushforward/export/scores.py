@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pushforward import __version__
 from pushforward.detection import ConformalCalibrator, Guarantee
+from pushforward.detection.network.modes import evaluation
 from pushforward.detection.scores import Score
 from pushforward.errors import ConfigError, InputError
 from pushforward.graphs.files import format_of, write_graph
@@ -55,7 +56,7 @@ def export_score(
     Raises:
         ConfigError: for a score that no graph can compute, with the part and what to do; for something that is no score or no
             calibrator; for another ending of the name; without the extra ``export`` for ONNX.
-        InputError: for an example that is no tensor with at least one row.
+        InputError: for an example that is no tensor with at least one row, or that the score does not read.
         CalibrationError: for too few calibration scores.
         StorageError: if the file cannot be written.
 
@@ -82,8 +83,10 @@ def export_score(
         raise InputError(
             f"example must be a tensor, of the type that the score reads: the graph takes the same; got {type(example).__name__}."
         )
+    if not example.dim() or not len(example):
+        raise InputError("example has no rows: give at least one row as the score reads it.")
+    score(example)  # refuses rows that it does not read
     level = calibrator.threshold(alpha, guarantee, delta)
-    graph = StatisticGraph(score.eval())
     facts = {
         "pushforward": __version__,
         "score": type(score).__name__,
@@ -92,8 +95,8 @@ def export_score(
         "alarm at p-values up to": level,
         "calibration rows": calibrator.n,
     }
-    module = _Scored(graph, Promise(calibrator.scores, level, graph.rounding, unit=unit_of(calibrator.scores))).eval()
-    if not example.dim() or not len(example):
-        raise InputError("example has no rows: give at least one row as the score reads it.")
     rows = torch.cat((example, example))[: max(2, len(example))]
-    write_graph(Graph(module, (rows,), ("x",), OUTPUTS, facts), path)
+    with evaluation(score):
+        graph = StatisticGraph(score)
+        promise = Promise(calibrator.scores, level, graph.rounding, unit=unit_of(calibrator.scores))
+        write_graph(Graph(_Scored(graph, promise).eval(), (rows,), ("x",), OUTPUTS, facts), path)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.graphs.numeric import count_below
 
-__all__ = ["DECOMPOSITIONS"]
+__all__ = ["DECOMPOSITIONS", "is_lacking"]
 
 
 def _searchsorted(values: Tensor, x: Tensor, *, right: bool = False, side: str | None = None, **options: Any) -> Tensor:
@@ -34,9 +34,21 @@ def _cdist(x: Tensor, y: Tensor, p: float, compute_mode: int | None = None) -> T
     return _euclidean(x, y)
 
 
+def _sum(x: Tensor, dim: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+    """A count in small integers, as splines find their bin; ONNX adds no numbers shorter than 32 bits."""
+    return x.sum(dim, keepdim, dtype=torch.int64).to(dtype) if dtype is torch.uint8 else NotImplemented
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.searchsorted.Tensor: _searchsorted,
     torch.ops.aten.kthvalue.default: _kthvalue,
+    torch.ops.aten.sum.dim_IntList: _sum,
     torch.ops.aten._cdist_forward.default: _cdist,
     torch.ops.aten._euclidean_dist.default: _euclidean,
 }
+
+
+def is_lacking(node: torch.fx.Node) -> bool:
+    """Whether ONNX lacks the operation of a node."""
+    counts = node.target is torch.ops.aten.sum.dim_IntList
+    return node.target in DECOMPOSITIONS and (not counts or node.kwargs.get("dtype") is torch.uint8)

@@ -105,6 +105,6 @@ def _(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def log_sum_exp(x: Tensor) -> Tensor:
-    """log sum exp over the last dimension, of finite numbers."""
-    largest = x.amax(-1, keepdim=True)
+    """log sum exp over the last dimension, of numbers that are not +inf; -inf where all are below -1e38."""
+    largest = x.amax(-1, keepdim=True).clamp(min=-1e38)
     return (x - largest).exp().sum(-1).log() + largest.squeeze(-1)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pushforward.errors import ConfigError
-from pushforward.graphs.decompositions import DECOMPOSITIONS
+from pushforward.graphs.decompositions import DECOMPOSITIONS, is_lacking
 from pushforward.graphs.graph import Graph
 from pushforward.graphs.pt2 import program_of
 from pushforward.io import atomic_write
@@ -66,7 +66,7 @@ def onnx_model(graph: Graph) -> Any:
     quiet = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(quiet):
         warnings.simplefilter("ignore")  # about the inside of torch.export and torch.onnx
-        if any(node.target in DECOMPOSITIONS for node in program.graph.nodes):
+        if any(map(is_lacking, program.graph.nodes)):
             program = program.run_decompositions(DECOMPOSITIONS)
         try:
             # Not optimized: the rules of onnxscript drop the addition of a small constant, such as 1e-9.

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from pushforward.detection.image_score import ImageScore, prepare
 from pushforward.detection.scores import CodeLength, DoSE, Log, Statistic, SurpriseSum, TwoSided
-from pushforward.detection.scores.densities import log_kde
 from pushforward.detection.scores.model_outputs import far_rows
 from pushforward.detection.scores.two_sided import TwoSidedScore, two_sided
 from pushforward.errors import ConfigError
-from pushforward.graphs.numeric import Part, log_sum_exp
+from pushforward.graphs.numeric import Part, infinite, log_sum_exp, tolerance
 from pushforward.models import Model
 from pushforward.transforms.discrete.dequantize import LatticeDequantize, UniformDequantize, VariationalDequantize
 
@@ -47,7 +46,10 @@ class StatisticGraph(Part):
             self.parts.extend(StatisticGraph(part) for part in statistic.used())
         elif isinstance(statistic, DoSE):
             self.parts.extend(StatisticGraph(part) for part in statistic.statistics)  # pyright: ignore[reportArgumentType]
-            if statistic.density != "kde":
+            if statistic.density == "kde":
+                constant = 0.5 * math.log(2 * math.pi) + math.log(statistic.points.shape[1])
+                self.register_buffer("offsets", -statistic.bandwidths.log() - constant)
+            else:
                 volumes = torch.linalg.slogdet(statistic.whitenings)[1]
                 constant = 0.5 * statistic.means.shape[1] * math.log(2 * math.pi)
                 self.register_buffer("offsets", statistic.log_weights + volumes - constant)
@@ -62,7 +64,10 @@ class StatisticGraph(Part):
         if isinstance(statistic, SurpriseSum):
             return statistic.combine(torch.cat([part(x) for part in self.parts], 1)).sum(1, keepdim=True)
         if isinstance(statistic, TwoSidedScore):
-            return two_sided(self.number(x), statistic.reference)[:, None]
+            number = self.number(x)
+            near = torch.where(infinite(number), 0.0, tolerance(number, self.rounding))
+            ranked = [two_sided(number + side * near, statistic.reference) for side in (-1.0, 1.0)]
+            return torch.minimum(*ranked)[:, None]  # a value within rounding of a reference value is equal to it
         return statistic._values(x).double()
 
     def number(self, x: Tensor) -> Tensor:
@@ -81,7 +86,8 @@ class StatisticGraph(Part):
         far = far_rows(x) | ~torch.isfinite(values).all(1)
         rows = (torch.where(far[:, None], statistic.center, values) - statistic.center) / statistic.scale
         if statistic.density == "kde":
-            log_q = log_kde(rows, statistic.points, statistic.bandwidths)
+            deviation = (rows.unsqueeze(2) - statistic.points) / statistic.bandwidths.unsqueeze(1)
+            log_q = (log_sum_exp(-0.5 * deviation.square()) + self.offsets).sum(1)
         else:
             white = (rows - statistic.means.unsqueeze(1)) @ statistic.whitenings
             log_q = log_sum_exp(self.offsets - 0.5 * white.square().sum(2).T)

@@ -140,7 +140,7 @@ def library(source: str, dtype: torch.dtype) -> SimpleNamespace | None:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether native kernels can read these tensors: plain tensors on the CPU, all float32 or all float64.
+    """Whether native kernels can read the memory of these tensors: plain tensors on the CPU, all float32 or all float64.
 
     False under ``torch.compile``, export, tracing, function transforms and forward-mode differentiation, and where
     plain operations are to be used.
@@ -156,6 +156,7 @@ def usable(*tensors: Tensor) -> bool:
     dtype = tensors[0].dtype
     return (
         all(t.device.type == "cpu" and t.dtype == dtype and type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+        and not any(t.is_neg() for t in tensors)  # imaginary parts of conjugates have their sign elsewhere
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and dtype in _TYPES
