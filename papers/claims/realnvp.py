@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from papers.experiment import Experiment, bits_per_dim, size, spread
-from papers.flows.against_time import draw, pictures, report_ahead, run_contenders
+from papers.flows.against_time import RATES, draw, pictures, report_ahead, run_contenders
 from papers.flows.coupling_setting import coupling_setting
 from papers.flows.first_couplings import nice, real_nvp
 from papers.flows.longer_samples import study_lengths
@@ -101,4 +101,7 @@ def _longer(experiment: Experiment) -> None:
     """Train a flow of Fashion-MNIST for several lengths, and look at its samples and latent paths."""
     layers = experiment.choose(smoke=1, quick=2, full=8)
     hidden = experiment.choose(smoke=(4, 4), quick=(32, 32), full=(64,) * 8)
-    study_lengths(experiment, "Real NVP", lambda: ImageRealNVP(shape=(1, 28, 28), layers=layers, hidden=hidden))
+    study_lengths(
+        experiment, "Real NVP", lambda: ImageRealNVP(shape=(1, 28, 28), layers=layers, hidden=hidden),
+        rates=experiment.choose(smoke=RATES[:1], quick=RATES, full=RATES),
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmarks.common.datasets import load_labels
 from papers.distances import frechet
 from papers.experiment import Experiment, Trained, all_hold, bits_per_dim, clearly_below, size, spread
+from papers.flows.equal_time import best_rate
 from papers.other_data.classifier_attacks import train_classifier
 from pushforward.models import Model
 from pushforward.models.manipulation import attribute_direction, interpolate, manipulate, sample_at_temperature
@@ -24,6 +25,8 @@ __all__ = ["Judge", "Labeled", "study_lengths"]
 SHOWN = 12
 """Images of a row of a picture."""
 TEMPERATURES = (1.0, 0.7)
+_RATE = 1e-3
+"""Learning rate whose measurements have keys without a rate."""
 
 
 class Labeled(NamedTuple):
@@ -124,7 +127,11 @@ class Judge:
 
 
 def study_lengths(
-    experiment: Experiment, name: str, make: Callable[[], Model], pairs: Mapping[str, tuple[int, int]] | None = None
+    experiment: Experiment,
+    name: str,
+    make: Callable[[], Model],
+    pairs: Mapping[str, tuple[int, int]] | None = None,
+    rates: Sequence[float] = (_RATE,),
 ) -> None:
     """Train a flow of Fashion-MNIST for several numbers of steps, report what its samples are like, and draw them.
 
@@ -133,6 +140,7 @@ def study_lengths(
         name: of the model.
         make: function that makes it.
         pairs: pairs of classes, without and with an attribute.
+        rates: learning rates, among which held-out images choose after the shortest training, with seed 0.
     """
     pairs = pairs or {}
     rows = experiment.choose(smoke=300, quick=20_000, long=None, full=None)
@@ -150,28 +158,44 @@ def study_lengths(
     found: dict[int, list[dict[str, float]]] = {}
     models: dict[int, Trained[Model]] = {}
 
-    def key(length: int, seed: int) -> str:
-        return f"samples after {length} steps, seed {seed}"
+    def key(length: int, seed: int, rate: float) -> str:
+        return f"samples after {length} steps, seed {seed}" + (f", rate {rate:g}" if rate != _RATE else "")
 
+    def fit(length: int, seed: int, rate: float) -> Trained[Model]:
+        return experiment.trained(
+            key(length, seed, rate), make, train.images[:-held_out], train.images[-held_out:], seed=seed, max_steps=length,
+            batch_size=64, patience=None, evaluate_every=max(1, length // 10), learning_rate=rate,
+        )  # fmt: skip
+
+    def on_held_out(rate: float) -> float:
+        trained = fit(lengths[0], 0, rate)
+        return experiment.measure(
+            f"{key(lengths[0], 0, rate)}, held out", lambda: -bits_per_dim(trained.model, train.images[-held_out:])
+        )
+
+    rate = best_rate(rates, on_held_out) if len(rates) > 1 else rates[0]
     seeds = experiment.in_time(
         experiment.few(1, 3),
-        lambda seed: [f"{key(length, seed)}{end}" for length in lengths for end in ("", ", figures")],
+        lambda seed: [f"{key(length, seed, rate)}{end}" for length in lengths for end in ("", ", figures")],
     )
     for length in lengths:
         for seed in seeds:
-            trained = experiment.trained(
-                key(length, seed), make, train.images[:-held_out], train.images[-held_out:], seed=seed,
-                max_steps=length, batch_size=64, patience=None, evaluate_every=max(1, length // 10),
-            )  # fmt: skip
+            trained = fit(length, seed, rate)
             if seed == 0:
                 models[length] = trained
             found.setdefault(length, []).append(
                 experiment.measure(
-                    f"{key(length, seed)}, figures",
+                    f"{key(length, seed, rate)}, figures",
                     lambda seed=seed, trained=trained: judge.figures(trained.model, pairs, seed),
                 )
             )
-    _report(experiment, name, found, floor, size(make()), len(train.images) - held_out, judge.count)
+    chosen = (
+        f", of {', '.join(f'{each:g}' for each in rates)} by held-out images after {lengths[0]} steps"
+        if len(rates) > 1
+        else ""
+    )
+    setting = f"{len(train.images) - held_out:,} training images of fashion-mnist, batches of 64, learning rate {rate:g}{chosen}, {size(make()):,} parameters"
+    _report(experiment, name, found, floor, setting, judge.count)
     _report_paths(experiment, name, found, floor)
     for pair in pairs:
         _report_pair(experiment, pair, found, floor)
@@ -186,7 +210,7 @@ def _of(runs: list[dict[str, float]], what: str) -> list[float]:
 
 
 def _report(
-    experiment: Experiment, name: str, found: Mapping[int, list[dict[str, float]]], floor: Mapping[str, float], parameters: int, rows: int, count: int,
+    experiment: Experiment, name: str, found: Mapping[int, list[dict[str, float]]], floor: Mapping[str, float], setting: str, count: int
 ) -> None:  # fmt: skip
     lengths = list(found)
     text = "; ".join(
@@ -206,7 +230,7 @@ def _report(
         ),
         seeds=len(found[lengths[-1]]),
         note=f"Fréchet distance of {count:,} samples to as many test images in the 100 features of a classifier, not the FID, which has another network; "
-        f"{rows:,} training images of fashion-mnist, batches of 64, {parameters:,} parameters, {plural(len(found[lengths[-1]]), 'seed')}; nearer: by a one-sided paired t-test over seeds at 5 %",
+        f"{setting}, {plural(len(found[lengths[-1]]), 'seed')}; nearer: by a one-sided paired t-test over seeds at 5 %",
         figures=figures | {"other images": floor["other images"]},
     )  # fmt: skip
 

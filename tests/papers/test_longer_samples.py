@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,22 @@ def test_when_the_time_is_over_the_seeds_that_are_there_are_reported(tmp_path: P
     first, late = run(1, float("inf")), run(2, -1.0)
     assert [finding.ours for finding in late.findings] == [finding.ours for finding in first.findings]
     assert (first.left_out, late.left_out) == ("", "samples after 2 steps, seed 1")
+
+
+def test_held_out_images_choose_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sets = {True: stripes(300, 0), False: stripes(300, 1)}
+    monkeypatch.setattr(Experiment, "images", lambda self, name, *, train, rows=None: sets[train].images[:rows])
+    monkeypatch.setattr(longer_samples, "load_labels", lambda name, train, folder: sets[train].labels)
+    asked: list[str] = []
+    measure = Experiment.measure
+
+    def known(self: Experiment, key: str, function: Callable[[], object], *kept: Path) -> object:
+        asked.append(key)
+        return measure(self, key, (lambda: -2.0 if "rate" in key else -3.0) if "held out" in key else function, *kept)
+
+    monkeypatch.setattr(Experiment, "measure", known)
+    experiment = Experiment("toy", "smoke", tmp_path, seeds=1, say=lambda line: None)
+    study_lengths(experiment, "NICE", lambda: ImageNICE(shape=(1, 28, 28), hidden=(8, 8)), rates=(1e-3, 2e-3))
+    figures = [key for key in asked if key.endswith("figures")]
+    assert figures == [f"samples after {length} steps, seed 0, rate 0.002, figures" for length in (2, 3)]
+    assert "learning rate 0.002, of 0.001, 0.002 by held-out images after 2 steps" in experiment.findings[0].note
