@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from papers.measurements import SHARED, measurements_file
+from papers.measurements import SHARED, add_lacking, measurements_file
 from papers.report import (
     Report,
     index,
@@ -116,8 +117,9 @@ def write_all(names: Sequence[str], budget: Budget, out: Path, target: Path) -> 
     """Write the index and one page for each report, in a folder with the name of the index, with its pictures.
 
     Nothing is copied if the index is in ``out`` itself; the pages are then beside it. Else reports, pictures and the measurements of
-    long and full runs are copied, with which another machine can go on. The page of a report also has what a longer run found that
-    was stopped. A reproduction without a report in ``out`` keeps its report in that folder.
+    long and full runs are copied, with which another machine can go on; of a file that the run shares with other papers, those that the
+    folder lacks. The page of a report also has what a longer run found that was stopped. A reproduction without a report in ``out``
+    keeps its report in that folder.
 
     Raises:
         StorageError: if there is no report.
@@ -152,9 +154,13 @@ def _copy_all(names: Sequence[str], new: Sequence[Report], out: Path, folder: Pa
         kept = pictures_of_longer_runs(folder, report)
         for name in (report.file, *(name for name in report.pictures if name not in kept)):
             shutil.copyfile(out / name, folder / name)
-    for file in (out / measurements_file(name, each) for name in (*names, SHARED) for each in ("long", "full")):
-        if file.exists():
+    for name, each in itertools.product((*names, SHARED), ("long", "full")):
+        file = out / measurements_file(name, each)
+        if file.with_suffix(".json").exists():
             shutil.copyfile(file, folder / file.name)
+        elif file.exists():
+            # Of other papers too: a copy from the start of the run, and the folder may have more by now.
+            add_lacking(folder / file.name, file)
 
 
 def show(report: Report, out: Path) -> None:

@@ -44,7 +44,7 @@ _CAPTIONS = {
     "cygen-toy": "Data, and samples: ends of chains of 100 steps from noise, for the VAE from its prior. PT: with pretraining.",
     "cygen-samples": _CHAINS,
     "glow-samples": "Test images, and samples at three temperatures T.",
-    "glow-attributes": "From left to right: a test image, moved further along the difference of the latent means of two classes.",
+    "glow-attributes": "From left to right: a test image, moved along the difference of the latent means of two classes, from -0.5 to 1.5 times that difference.",
     "glow-longer-curves": _LENGTHS,
     "glow-longer-samples": _LONGER,
     "glow-longer-paths": _PATHS.format(
@@ -64,7 +64,7 @@ _CAPTIONS = {
     "first bar also has all lower values. Height: fraction of the images. A constant-volume flow without another name has a Student-t base.",
     "nalisnick-terms": "The two terms of log p of test images, for models of Fashion-MNIST: density of the base (Student-t for the constant-volume flow), and "
     "volume. Height: fraction of the images.",
-    "nalisnick-variants": "As the picture of gaps, for flows of photographs with three bases: Student-t, logistic and normal.",
+    "nalisnick-variants": "As the picture of gaps, for the flows and images that the titles name. A constant-volume flow without another name has a Student-t base.",
     "nice-samples": "Test images; the same with the lower half filled by gradient ascent on the likelihood; samples.",
     "nsf-samples": "Test images, and samples of each model after equal steps.",
     "realnvp-samples": "Samples, and at temperature 0.7; from one test image to another in latent space, and in pixels.",

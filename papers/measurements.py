@@ -12,7 +12,7 @@ from benchmarks.common.results import append
 from papers.costs import Cost
 from pushforward.errors import StorageError
 
-__all__ = ["SHARED", "Measurements", "measurements_file"]
+__all__ = ["SHARED", "Measurements", "add_lacking", "measurements_file"]
 
 SHARED = "images-against-time"
 """The name under which papers keep the measurements that they have in common (`papers/flows/against_time.py`)."""
@@ -23,18 +23,31 @@ def measurements_file(name: str, budget: str) -> str:
     return f"{name}-{budget}.jsonl"
 
 
+def add_lacking(file: Path, source: Path) -> None:
+    """Add the lines of another file whose keys a file lacks, which may not exist; a line that is just being written is left out.
+
+    Raises:
+        StorageError: if a line is damaged.
+    """
+    known, new = Measurements(file, print), Measurements(source)
+    for key, value in new.values.items():
+        if key not in known.values:
+            known.add(key, value, new.costs[key])
+
+
 class Measurements:
     """Measurements by key, one JSON line each; of two lines with the same key the last one counts.
 
     Args:
         file: the file, which need not exist.
-        say: function that is called with a line if the end of the file is not complete.
+        say: function that is called with a line if the end of the file is not complete, which is then removed; None to leave the
+            file as it is, because another process may be writing it.
 
     Raises:
         StorageError: if a line is damaged.
     """
 
-    def __init__(self, file: Path, say: Callable[[str], object]) -> None:
+    def __init__(self, file: Path, say: Callable[[str], object] | None = None) -> None:
         self.file = file
         self.values: dict[str, Any] = {}
         self.costs: dict[str, Cost] = {}
@@ -59,11 +72,11 @@ class Measurements:
         self.values[key], self.costs[key] = value, cost
         append(self.file, {"key": key, "value": value, **cost.entry()})
 
-    def _whole_lines(self, say: Callable[[str], object]) -> list[bytes]:
+    def _whole_lines(self, say: Callable[[str], object] | None) -> list[bytes]:
         """The lines without the piece of a line that a killed process leaves at the end of the file."""
         text = self.file.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
+        if len(whole) < len(text) and say is not None:
             say(f"{self.file.name}: the last line is not complete, so its measurement is made again")
             os.truncate(self.file, len(whole))
         return whole.splitlines()

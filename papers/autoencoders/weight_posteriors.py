@@ -308,7 +308,7 @@ def _report(experiment: Experiment, table: Table, rows: int, tested: int) -> Non
         ),
         confirmed=all(std(kind, ALONE, many) > 75 for kind in LIKELIHOODS),
         seeds=len(table[LIKELIHOODS[0], ALONE]),
-        note=f"the claim is ours, not the paper's; {scale}; one model many times has one seed",
+        note=f"the claim is ours, not the paper's; criterion: above 75 with one model many times; {scale}; one model many times has one seed",
     )
     _report_snapshots(experiment, table, scale)
     if (CONVOLUTIONAL, ALONE) in table:

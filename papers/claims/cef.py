@@ -197,7 +197,7 @@ def _roll(experiment: Experiment) -> None:
         confirmed=min(found["conformal"]) > 10 * max(found["free networks"]),
         seeds=len(found["conformal"]),
         note=f"reconstruction only, {steps:,} steps; total variance {total:.2f}; a limit that the method's own theory predicts, not a "
-        "claim of the paper",
+        "claim of the paper; criterion: with every seed more than ten times that of free networks",
     )
 
 
@@ -312,9 +312,9 @@ def _images(experiment: Experiment) -> None:
         "the distance to the manifold detects images unlike the training data better than the density on it",
         ours=", ".join(f"{use} {found[f'auroc {use}']:.3f}" for use in ("density", "residual", "both"))
         + " AUROC, Fashion-MNIST against MNIST",
-        confirmed=max(found["auroc residual"], found["auroc both"]) > found["auroc density"],
+        confirmed=found["auroc residual"] > found["auroc density"],
         seeds=1,
-        note="fitted on in-distribution images alone, one seed",
+        note="fitted on in-distribution images alone, one seed; criterion: the higher figure",
     )
 
 

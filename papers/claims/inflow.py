@@ -154,7 +154,7 @@ def _power(experiment: Experiment, features: FeatureCache) -> None:
             + "; ".join(at(n, name) for name in (*others, ID)),
             confirmed=min(rates) >= 0.95,
             seeds=1,
-            note=f"fraction of {runs} batches at 5%; the second test, the paper's choice, decides",
+            note=f"fraction of {runs} batches at 5%; the second test, the paper's choice, decides, with 0.95 or more on each set",
             figures={
                 word: n,
                 "batches": runs,
@@ -197,7 +197,7 @@ def _contamination(experiment: Experiment, features: FeatureCache) -> None:
         ours=seen,
         confirmed=rates[GATE][0] > 0.5,
         seeds=1,
-        note=f"fraction of batches of {n} that are rejected at 5%, by {', '.join(rates)}",
+        note=f"fraction of batches of {n} that are rejected at 5%, by {', '.join(rates)}; criterion: the first rejects more than half",
         figures={"one_percent": rates[GATE][0]},
     )
     half = next(
@@ -212,7 +212,8 @@ def _contamination(experiment: Experiment, features: FeatureCache) -> None:
         f"and {1 - half:.0%} of their rows are in-distribution",
         confirmed=None if half is None else half > 0.5,
         seeds=1,
-        note="all rows of a batch get the same decision",
+        note="all rows of a batch get the same decision; criterion: more than half are outliers at the smallest fraction at which most batches are "
+        "rejected",
         figures=None if half is None else {"half": half, "innocent": 1 - half},
     )
 
@@ -263,7 +264,7 @@ def _roc(experiment: Experiment, features: FeatureCache) -> None:
             confirmed=abs(found["unfair"] - found["fair"]) < 0.005 and found["mixed"] > 0.95,
             seeds=1,
             note=f"same scores, {plural(batches, 'batch', 'batches')} of each set; the released code hard-codes an open gate for in-distribution rows "
-            "and negates the log-determinant",
+            "and negates the log-determinant; criterion: the first two within 0.005, and the last above 0.95",
             figures={f"{which}_{n}": area for which, area in found.items()},
         )
 
@@ -297,6 +298,6 @@ def _single(experiment: Experiment, features: FeatureCache) -> None:
         ours="AUROC of the conformal kernel mean and of -log p: " + "; ".join(lines),
         confirmed=best > 0.95,
         seeds=1,
-        note=f"95% intervals over test rows; detected at 5%: {'; '.join(notes)}; false alarms {false:.3f} and {alarm:.3f}",
+        note=f"95% intervals over test rows; criterion: the kernel mean above 0.95 on each set; detected at 5%: {'; '.join(notes)}; false alarms {false:.3f} and {alarm:.3f}",
         figures=areas,
     )

@@ -172,5 +172,5 @@ def _variational(experiment: Experiment) -> None:
         ours=f"{spread(found['splines'], 2)} against {spread(found['IAF and MAF'], 2)} nats",
         confirmed=None if behind is None else not behind,
         seeds=len(found["splines"]),
-        note="level: not worse by more than the spread over the seeds",
+        note="level: not clearly behind",
     )

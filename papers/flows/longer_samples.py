@@ -143,7 +143,7 @@ def study_lengths(
         rates: learning rates, among which held-out images choose after the shortest training, with seed 0.
     """
     pairs = pairs or {}
-    rows = experiment.choose(smoke=300, quick=20_000, long=None, full=None)
+    rows = experiment.choose(smoke=300, quick=20_000, full=None)
     train, test = (
         Labeled(
             experiment.images("fashion-mnist", train=part, rows=rows),

@@ -291,12 +291,18 @@ def _each(counts: Iterable[tuple[int, int]]) -> str:
 
 
 def draw_gaps(
-    axes: Any, title: str, names: Iterable[str], predicted: Iterable[float], observed: Iterable[float]
-) -> None:
-    """Predicted and observed gaps on symmetric logarithmic axes with few ticks, one marker for each data set."""
+    axes: Any, title: str, names: Iterable[str], predicted: Iterable[float], observed: Iterable[float],
+    order: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Predicted and observed gaps on symmetric logarithmic axes with few ticks, one marker for each data set.
+
+    The place of a name in ``order``, by default in ``names``, chooses its marker and color.
+    """
     axes.axline((0, 0), slope=1, color="0.8", zorder=0)
-    for k, (name, x, y) in enumerate(zip(names, predicted, observed, strict=True)):
-        axes.plot(x, y, "os^vDP*X"[k % 8], color=COLORS[k % len(COLORS)], label=name, markersize=6, alpha=0.8)
+    names = list(names)
+    for name, x, y in zip(names, predicted, observed, strict=True):
+        k = (order or names).index(name)
+        axes.plot(x, y, "os^vDP*X<>d"[k % 11], color=COLORS[k % len(COLORS)], label=name, markersize=6, alpha=0.8)
     axes.set_title(title, fontsize=8)
     axes.set(xlabel="predicted gap, nats", ylabel="observed gap, nats", xscale="symlog", yscale="symlog")
     limits, ticks = (axes.get_xlim(), axes.get_ylim()), [-1e6, -1e4, -1e2, 0.0, 1e2, 1e4]
@@ -320,10 +326,13 @@ def report_summary(experiment: Experiment, results: Mapping[str, Sequence[Values
         note="by the criteria of the findings above, with every seed",
     )
     figure = experiment.figure(3.6 * len(results), 4.2)
+    order = list(dict.fromkeys(other for found in results.values() for other in found[0]["gaps"]))
+    shown: dict[str, Any] = {}  # of all panels, because not all have the same data sets
     for axes, (name, found) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items(), strict=True):
         gaps = found[0]["gaps"]
-        draw_gaps(axes, name, gaps, _column(gaps, "mean"), _column(gaps, "observed"))
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
+        draw_gaps(axes, name, gaps, _column(gaps, "mean"), _column(gaps, "observed"), order)
+        shown |= {line.get_label(): line for line in axes.lines if line.get_label() in order}
+    figure.legend([shown[other] for other in order], order, loc="outside lower center", ncols=4, fontsize=7)
     experiment.picture("variants", figure)
 
 

@@ -109,7 +109,7 @@ def attack_the_likelihood(experiment: Experiment, sets: dict[str, Tensor], attac
                 key, lambda make=make, budget=budget: attacked.outcome(make(budget))
             )  # fmt: skip
     note = _ROW.format(n=attacked.n, batches=plural(attacked.batches, "batch", "batches"))
-    note += f"; {plural(steps, 'step')} of PGD; the attacker has the flow, the features and the reference"
+    note += f"; {plural(steps, 'step')} of PGD; the attacker has the flow, the features and the reference; criterion: more than 0.95 of the batches, each time"
     sizes = {"attacked": float(attacked.n), "attacks": float(attacked.batches)}
     _report_attacks(experiment, table, outside, budgets, sizes, note)
 
@@ -146,7 +146,8 @@ def attack_a_classifier(
         confirmed=min(outcome["batch"] for outcome in changed.values()) > 0.95,
         seeds=1,
         note=_ROW.format(n=attacked.n, batches=plural(attacked.batches, "batch", "batches"))
-        + "; the attacker has the classifier, two convolutions and two layers, and knows neither flow nor gate",
+        + "; the attacker has the classifier, two convolutions and two layers, and knows neither flow nor gate; criterion: more than 0.95 of the batches "
+        "for each attack and budget",
     )
     areas = [outcome["likelihood"] for outcome in changed.values()]
     experiment.report(

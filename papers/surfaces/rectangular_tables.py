@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.common.datasets import load_table
 from papers.distances import frechet
 from papers.experiment import Experiment, all_hold, clearly_below, spread
+from papers.flows.table_recipes import COPIES
 from papers.surfaces.manifolds import train_in_phases, train_until_level
 from papers.surfaces.rectangular_methods import how_long, level_of, steps_needed
 from pushforward.models import Model, RectangularFlow
@@ -35,7 +36,7 @@ def study_tables(experiment: Experiment) -> None:
         confirmed=all_hold(clearly_below(each["RNF"], each["M-flow"]) for each in found.values()),
         seeds=min(len(each["RNF"]) for each in found.values()),
         note="squared Frechet distance of standardized columns to the published test rows, d half of D; as many training rows are the floor; "
-        f"criterion: on both by a one-sided paired t-test over seeds at 5 %{how_long(experiment)}{steps_needed(lengths)}",
+        f"{COPIES}; criterion: on both by a one-sided paired t-test over seeds at 5 %{how_long(experiment)}{steps_needed(lengths)}",
     )
 
 

@@ -13,6 +13,7 @@ from papers import reproduction as registry
 from papers.__main__ import main
 from papers.experiment import Experiment, UnfinishedError
 from papers.headlines import HELD, Headline
+from papers.measurements import SHARED
 from papers.report import Report, page, read_reports
 from papers.reproduction import reproduction
 from papers.run import reproduce
@@ -151,6 +152,21 @@ def test_pages_keep_the_measurements_of_long_runs_with_which_another_machine_goe
     assert (tmp_path / "there" / "toy-one.png").exists()
     assert main(["toy", "--budget", "long", "--out", str(tmp_path / "new")]) == 0  # starts again
     assert made == ["two", "one", "two"]
+
+
+@pytest.mark.parametrize("name", [SHARED, "other"])
+def test_pages_keep_measurements_of_other_papers_that_a_run_has_only_as_a_copy(made, tmp_path, name):
+    registry._REPRODUCTIONS["other"] = replace(registry._REPRODUCTIONS["toy"], name="other")
+    docs, out = tmp_path / "docs" / "papers.md", tmp_path / "runs"
+    kept = docs.with_suffix("")
+    kept.mkdir(parents=True)
+    lines = [json.dumps({"key": key, "value": 1.0, "cpu": 2.0}) + "\n" for key in ("before", "meanwhile", "new")]
+    (kept / f"{name}-long.jsonl").write_text("".join(lines[:2]))
+    assert main(["toy", "--budget", "long", "--out", str(out)]) == 0
+    (out / f"{name}-long.jsonl").write_text(lines[0] + lines[2] + '{"key": "being writ')
+    assert main(["--out", str(out), "--page", str(docs)]) == 0
+    assert (kept / f"{name}-long.jsonl").read_text() == "".join(lines)
+    assert (out / f"{name}-long.jsonl").read_text().endswith("being writ")
 
 
 def test_going_on_keeps_what_the_folder_has_already(made, tmp_path):

@@ -147,6 +147,23 @@ def test_a_variant_of_narrow_images_is_inverted_and_predicted(tmp_path):
     assert run_variant(again, replace(variant, make=lambda: pytest.fail("trained again")))[0] == found[0]
 
 
+def test_a_data_set_has_the_same_marker_in_all_panels_and_the_legend_has_all(tmp_path, monkeypatch):
+    def found(*names: str) -> list[dict[str, object]]:
+        gaps = {name: {"mean": 1.0, "observed": 2.0} for name in names}
+        return [{"inverted": True, "predicted": True, "gaps": gaps}]
+
+    drawn = []
+    monkeypatch.setattr(Experiment, "picture", lambda self, name, figure: drawn.append(figure))
+    report_summary(quiet(tmp_path), {"gray": found("X-rays", "inverted"), "color": found("signs", "inverted", "noise")})
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert names == ["X-rays", "inverted", "signs", "noise"]
+    styles = [
+        {line.get_label(): (line.get_marker(), line.get_color()) for line in axes.lines} for axes in drawn[0].axes
+    ]
+    assert styles[0]["inverted"] == styles[1]["inverted"] != styles[1]["signs"]
+    assert len({style for each in styles for name, style in each.items() if name in names}) == 4
+
+
 def test_bases_are_fitted_to_the_latents_of_trained_layers(tmp_path):
     """Sparse but large deviations are likelier than small dense ones with heavy tails, and less likely without."""
     draw = torch.Generator().manual_seed(0)
