@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pushforward.detection.scores.densities import log_gaussians
+from pushforward.detection.scores.densities import kde, log_gaussians, log_kde
 
 
 def mixture(components: int, width: int):
@@ -37,3 +37,15 @@ def test_against_torch():
     )
     assert math.isclose(log_gaussians(means[:1], weights[:1] * 0, means[:1], whitenings[:1]).item(),
                         normals.log_prob(means)[0].item(), rel_tol=1e-9)  # fmt: skip
+
+
+def test_a_graph_of_kernel_densities_takes_any_number_of_rows():
+    class Kernels(torch.nn.Module):
+        def forward(self, rows, points, bandwidths):
+            return log_kde(rows, points, bandwidths)
+
+    rows = mixture(1, 3)[0]
+    parts = kde(rows)
+    sizes = ({0: torch.export.Dim("n")}, None, None)
+    program = torch.export.export(Kernels(), (rows[:8], *parts), dynamic_shapes=sizes)
+    torch.testing.assert_close(program.module()(rows[:5], *parts), log_kde(rows[:5], *parts))

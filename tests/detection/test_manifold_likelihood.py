@@ -7,7 +7,7 @@ import torch
 
 from pushforward import distributions, models, transforms
 from pushforward.detection.scores import ManifoldLikelihood
-from pushforward.errors import ConfigError, KindError
+from pushforward.errors import ConfigError, InputError, KindError
 
 
 @pytest.fixture
@@ -58,3 +58,10 @@ def test_a_flow_on_the_sphere_has_no_distance_to_it():
     x = torch.nn.functional.normalize(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     with pytest.raises(KindError, match="no distance to its manifold: use a model with a residual"):
         ManifoldLikelihood(sphere, use="density")(x)
+
+
+def test_an_infinite_reference_row_is_refused(plane):
+    reference = rows(50)
+    reference[3, 4] = math.inf
+    with pytest.raises(InputError, match="the distance to the manifold is infinite in row 3 of the reference"):
+        ManifoldLikelihood(plane).fit(reference)

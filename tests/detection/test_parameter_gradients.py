@@ -10,7 +10,7 @@ from pushforward.detection import sample_gradients as module
 from pushforward.detection.sample_gradients import sample_gradients
 from pushforward.detection.scores import FisherScore, LayerGradients, ParameterGradients, ScoreTypicality
 from pushforward.detection.without_preprocessing import WithoutPreprocessing
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 
 
 def rows(count: int, seed: int = 0) -> torch.Tensor:
@@ -134,3 +134,11 @@ def test_fishers_combination_by_hand():
         expected.append(-2 * (math.log((1 + typical) / 31) + math.log((1 + steep) / 31)))
     found = ScoreTypicality(affine()).fit(reference)(x)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("score", [FisherScore, LayerGradients, ScoreTypicality])
+def test_an_impossible_reference_row_is_refused(score):
+    reference = rows(50)
+    reference[3, 0] = math.inf
+    with pytest.raises(InputError, match="-log p is infinite in row 3 of the reference"):
+        score(affine()).fit(reference)

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from torch.utils.data import DataLoader, TensorDataset
 
+import pushforward as pf
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import FlowDensity
 from pushforward.estimators.validation import NotFittedError
@@ -284,3 +285,10 @@ def test_the_file_of_a_density_of_a_random_generator_has_the_seed(tmp_path) -> N
     again = FlowDensity.load(tmp_path / "d.safetensors")
     np.testing.assert_array_equal(again.score_samples(x), density.score_samples(x))
     np.testing.assert_array_equal(again.fit(x).score_samples(x), density.score_samples(x))
+
+
+@pytest.mark.parametrize("random_state", ["a", 1.5, np.random.default_rng(0)])
+@pytest.mark.parametrize("estimator", [FlowDensity, pf.Guard])
+def test_a_random_state_of_another_type_is_refused(estimator, random_state) -> None:
+    with pytest.raises(ConfigError, match="random_state must be None, an integer or a numpy"):
+        estimator(random_state=random_state).fit(np.random.default_rng(0).normal(size=(60, 2)))

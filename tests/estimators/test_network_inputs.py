@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -135,3 +136,30 @@ def test_labels_of_a_dictionary():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert split_batch({"x": X, "target": Y}, None)[1] is Y
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    y: Tensor
+
+
+def test_a_named_tuple_is_a_pair():
+    net = nn.Sequential(nn.Linear(6, 3)).eval()
+    expected = pf.NetworkGuard(net, 0.05).fit((X[:600], Y[:600]), calibration=X[600:1100]).p_value(X[1100:])
+    found = pf.NetworkGuard(net, 0.05).fit(Pair(X[:600], Y[:600]), calibration=Pair(X[600:1100], Y[600:1100]))
+    np.testing.assert_array_equal(found.p_value(Pair(X[1100:], Y[1100:])), expected)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        (X[:600].to_sparse(), Y[:600]),
+        X[:600].to_sparse(),
+        [(X[:300].to_sparse(), Y[:300]), (X[300:600].to_sparse(), Y[300:600])],
+    ],
+    ids=["pair", "array", "batches"],
+)
+def test_sparse_inputs_are_refused(train):
+    net = nn.Sequential(nn.Linear(6, 3)).eval()
+    with pytest.raises(InputError, match=r"rows of a sparse or nested tensor cannot be chosen: give x\.to_dense\(\)"):
+        pf.NetworkGuard(net, 0.05).fit(train, calibration=X[600:1100])

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pushforward as pf
 from pushforward.detection import realized_interval, rows_needed
@@ -195,3 +196,16 @@ def test_a_small_rate_is_not_written_as_none(guard):
     shifted = copy.copy(ShiftedGuard(guard, rows(400, 1), ratio))
     shifted.guard = copy.copy(guard).set_params(alpha=1e-5)
     assert shifted.promise.startswith("at most 0.001% false alarms")
+
+
+def test_later_changes_of_the_guard_do_not_reach_a_shifted_one(guard):
+    own = copy.copy(guard)
+    shifted, new = ShiftedGuard(own, rows(400, 1), ratio), rows(50, 2)
+    before = shifted.p_value(new)
+    own.fit(5 * rows(300, 3))
+    np.testing.assert_array_equal(shifted.p_value(new), before)
+
+
+def test_a_shifted_guard_of_something_else_is_refused():
+    with pytest.raises(ConfigError, match=r"guard must be a fitted pushforward\.Guard; got NetworkGuard"):
+        ShiftedGuard(pf.NetworkGuard(torch.nn.Linear(2, 2)), rows(50, 1), ratio)

@@ -21,7 +21,7 @@ from pushforward.detection.network.examples import Examples, GuardOutput, Networ
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
 from pushforward.detection.network.modes import autocast_type, outside_inference, warn_of_training_mode
 from pushforward.detection.network.module import GuardedNetwork
-from pushforward.detection.network.reading import class_labels, length, plain_tensor
+from pushforward.detection.network.reading import class_labels, length, plain_tensor, rebuilt
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.detection.smoothing import Smoothing
 from pushforward.display import card
@@ -250,7 +250,7 @@ class NetworkGuard:
     def _batches(self, data: Any, what: str) -> Iterator[tuple[Any, Tensor | None]]:
         """Batches of data in all their forms, with their labels."""
         if isinstance(data, (tuple, list)) and len(data) == 2:
-            data = type(data)((self._in_order(data[0]), data[1]))
+            data = rebuilt(data, [self._in_order(data[0]), data[1]])
         found = batches(self._in_order(data), self.batch_size, what, self.reader_.dtype, self.net)
         return ((self._in_order(inputs), labels) for inputs, labels in found)
 

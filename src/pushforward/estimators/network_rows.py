@@ -49,8 +49,9 @@ def _first_array(data: Any) -> Any:
         data = list(data.values())
     if isinstance(data, (tuple, list)):
         return _first_array(data[0]) if data else None
-    array = isinstance(data, Tensor) or (hasattr(data, "__array__") and hasattr(data, "shape"))
-    return data if array and len(data.shape) else None
+    if isinstance(data, Tensor):
+        return data if data.dim() else None
+    return data if hasattr(data, "__array__") and hasattr(data, "shape") and len(data.shape) else None
 
 
 def _share_memory(a: Any, b: Any) -> bool:
@@ -64,6 +65,8 @@ def _share_memory(a: Any, b: Any) -> bool:
 
 
 def _begin_alike(a: Any, b: Any) -> bool:
+    if any(isinstance(values, Tensor) and not _is_plain(values) for values in (a, b)):
+        return False
     if min(len(a), len(b)) < _FIRST or tuple(a.shape[1:]) != tuple(b.shape[1:]):
         return False
     first, other = (_as_array(values[:_FIRST]) for values in (a, b))
@@ -72,10 +75,14 @@ def _begin_alike(a: Any, b: Any) -> bool:
     return len(np.unique(np.asarray(first).reshape(_FIRST, -1), axis=0)) == _FIRST
 
 
+def _is_plain(values: Tensor) -> bool:
+    return values.layout is torch.strided and not values.is_nested
+
+
 def _as_array(values: Any) -> np.ndarray | None:
     """The values as an array, in the same memory where it is that of an array or of a tensor on the CPU."""
     if isinstance(values, Tensor):
-        if values.layout is not torch.strided or values.is_nested:
+        if not _is_plain(values):
             return None
         own = values.detach().cpu() if len(values) <= _FIRST or values.device.type == "cpu" else None
         own = own.view(torch.int16) if own is not None and own.dtype is torch.bfloat16 else own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,7 @@ class ShiftedGuard:
     ``guard.recalibrate`` is simpler and exact.
 
     Args:
-        guard: a fitted guard, which is not changed. Its own calibration rows are not used: it keeps their scores, not the rows.
+        guard: a fitted guard, which is not changed, and whose later changes do not matter. Its own calibration rows are not used: it keeps their scores, not the rows.
         X: normal rows of P that the guard has not seen.
         weights: the ratio w of each row of X, up to a constant factor: an array ``(rows,)``, or a function of rows.
         shifted: rows of Q, normal or nearly all of them, to estimate w from. Half of X is then used for the estimate and
@@ -56,7 +57,7 @@ class ShiftedGuard:
         promise: what the promise refers to, as a sentence.
 
     Raises:
-        ConfigError: unless exactly one of ``weights`` and ``shifted`` is given, or for another type of ``ratio`` or ``seed``.
+        ConfigError: unless exactly one of ``weights`` and ``shifted`` is given, or for another type of ``guard``, ``ratio`` or ``seed``.
         InputError: for weights that are negative, or not one for each row.
 
     Warns:
@@ -87,7 +88,10 @@ class ShiftedGuard:
         ratio: ClassifierRatio | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(guard, Guard):
+            raise ConfigError(f"guard must be a fitted pushforward.Guard; got {type(guard).__name__}.")
         require_fitted(guard)
+        guard = copy.copy(guard)  # its score must stay that of the calibration scores if it is updated or fitted again
         if (weights is None) == (shifted is None):
             raise ConfigError("give either weights, the likelihood ratios, or shifted, rows to estimate them from.")
         if ratio is not None and not isinstance(ratio, ClassifierRatio):

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pushforward.data import as_table, is_frame
 from pushforward.data.tables import from_tensor, without_index
-from pushforward.errors import InputError, PushforwardError
+from pushforward.errors import ConfigError, InputError, PushforwardError
 
 __all__ = ["InputTypeError", "NotFittedError", "check_array", "require_fitted", "seed_from"]
 
@@ -131,9 +131,18 @@ def _columns_without_numbers(X: Any) -> list[str]:
 
 
 def seed_from(random_state: Any) -> int:
-    """Convert scikit-learn's ``random_state`` (None, an integer, or a ``RandomState``) to a seed for torch."""
+    """Convert scikit-learn's ``random_state`` (None, an integer, or a ``RandomState``) to a seed for torch.
+
+    Raises:
+        ConfigError: for anything else.
+    """
     if isinstance(random_state, (int, np.integer)):
         return int(random_state) % 2**32
     from sklearn.utils import check_random_state
 
-    return int(check_random_state(random_state).randint(2**31))
+    try:
+        return int(check_random_state(random_state).randint(2**31))
+    except ValueError:
+        raise ConfigError(
+            f"random_state must be None, an integer or a numpy.random.RandomState; got {random_state!r:.80}: give an integer."
+        ) from None

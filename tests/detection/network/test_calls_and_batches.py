@@ -367,3 +367,32 @@ def test_a_gradient_by_inputs_of_sixteen_bits() -> None:
     assert gradient is not None
     assert gradient.shape == (2, 8)
     assert np.isfinite(gradient).all()
+
+
+class Returns(nn.Module):
+    """A network that changes its input or its output."""
+
+    def __init__(self, before: Any = lambda x: x, after: Any = lambda z: z) -> None:
+        super().__init__()
+        self.body, self.head, self.before, self.after = nn.Linear(8, 16), nn.Linear(16, 3), before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.head(self.body(self.before(x)).relu()))
+
+
+def test_a_network_that_changes_its_inputs_is_warned_of() -> None:
+    x, y = rows()
+    with pytest.warns(PushforwardWarning, match="the network changes its inputs in place, so it changes your data"):
+        pf.NetworkGuard(Returns(before=lambda x: x.sub_(1.0)).eval(), 0.05).fit((x[:400], y[:400]), calibration=x[400:])
+
+
+def test_complex_outputs_are_refused_and_flags_are_numbers() -> None:
+    with pytest.raises(InputError, match="the network shows complex numbers: let it return real ones"):
+        guarded(Returns(after=lambda z: torch.complex(z, z)).eval())
+    assert guarded(Returns(after=lambda z: z > 0).eval(), score="Mahalanobis").classes_ == 3
+
+
+def test_a_layer_that_is_named_twice_is_read_once() -> None:
+    net = Returns().eval()
+    once, twice = (guarded(net, layers=names) for names in (["body"], ["body", "body"]))
+    assert torch.equal(once(rows()[0]).score, twice(rows()[0]).score)

@@ -15,7 +15,7 @@ from pushforward.detection.network.default import SCORES
 from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading, class_labels, first_tensor, length
-from pushforward.detection.network.streaming import Gathered, check_finite, check_labels
+from pushforward.detection.network.streaming import Gathered, check_dense, check_finite, check_labels
 from pushforward.errors import InputError, warn_caller
 
 _FEW_FEATURES = 3
@@ -72,12 +72,13 @@ def gather(
         keep_inputs: whether to keep the inputs of these rows also where the score does not run the network again.
 
     Raises:
-        InputError: for no rows, labels out of range, or features that are not finite.
+        InputError: for no rows, sparse or nested inputs, labels out of range, or features that are not finite.
         ConfigError: if the score needs what the network lacks.
     """
     found: FittedNetwork | None = None
     generator, first, lengths = torch.Generator().manual_seed(seed), 0, _SequenceLengths(reader)
     for inputs, labels in stream:
+        check_dense(first_tensor(inputs))
         if length(inputs) == 0:
             continue
         if found is None:

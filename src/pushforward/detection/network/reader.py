@@ -31,6 +31,7 @@ from pushforward.detection.network.reading import (
     move,
     plain_tensor,
     pool,
+    real,
     run,
 )
 from pushforward.errors import ConfigError, InputError, warn_caller
@@ -92,7 +93,7 @@ class NetworkReader:
             raise ConfigError(
                 f"layers must be 'auto' or a list of names of modules, which may be empty; got {layers!r}."
             )
-        self.layers: tuple[str, ...] = () if isinstance(layers, str) else tuple(layers)
+        self.layers: tuple[str, ...] = () if isinstance(layers, str) else tuple(dict.fromkeys(layers))
         if read is None:
             for name in (*self.layers, *([] if features is None else [features])):
                 self._check_open(name)
@@ -257,7 +258,7 @@ class NetworkReader:
             grad: whether to build a graph; None leaves that as it is.
 
         Raises:
-            InputError: if the output has another number of rows than the inputs.
+            InputError: if the output has another number of rows than the inputs, or complex numbers.
         """
         inputs = move(inputs, self.device, self.dtype)
         with evaluation(self.net), nullcontext() if grad is None else torch.set_grad_enabled(grad):
@@ -363,9 +364,13 @@ class NetworkReader:
 
 
 def _plain(values: Tensor) -> Tensor:
-    """On the CPU, in at least single precision: what a network shows is small, and its scores want precision."""
-    values = values.cpu()
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    """On the CPU, in at least single precision: what a network shows is small, and its scores want precision.
+
+    Raises:
+        InputError: for complex numbers.
+    """
+    values = real(values).cpu()
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16, torch.bool) else values
 
 
 def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:

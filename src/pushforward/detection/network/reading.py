@@ -30,6 +30,7 @@ __all__ = [
     "move",
     "plain_tensor",
     "pool",
+    "real",
     "run",
 ]
 
@@ -265,6 +266,7 @@ def find_logits(output: Any, key: str | int | None) -> Tensor | None:
 
     Raises:
         ConfigError: if there is no such part, or it is no tensor.
+        InputError: for complex numbers.
     """
     part = output
     if key is not None:
@@ -281,7 +283,20 @@ def find_logits(output: Any, key: str | int | None) -> Tensor | None:
             "attribute, an index, or a path such as 'out.logits'; where no part has one row for each input, pass read=, a function from inputs "
             "to pf.detection.network.Reading."
         )
-    return part
+    return real(part)
+
+
+def real(values: Tensor) -> Tensor:
+    """The values.
+
+    Raises:
+        InputError: for complex numbers.
+    """
+    if values.is_complex():
+        raise InputError(
+            "the network shows complex numbers: let it return real ones, such as torch.view_as_real(z).flatten(1), or pass read=."
+        )
+    return values
 
 
 def _part(output: Any, key: str | int) -> Any:

@@ -32,7 +32,8 @@ def batches(
         net: that takes the inputs; the names of its arguments are no labels.
 
     Raises:
-        InputError: for no batch, for labels that are rather another input, or if a loader ends before the number of batches that it has.
+        InputError: for no batch, for labels that are rather another input, for an array that is a sparse or nested tensor, or if a loader ends before the
+            number of batches that it has.
     """
     count, expected = 0, None
     if _is_matrix(data):
@@ -142,12 +143,27 @@ def _array(value: Any) -> Any:
 
 def _lengths(data: Any) -> Iterator[int]:
     if isinstance(data, Tensor):
+        check_dense(data)
         if not data.dim():
             raise InputError("data must have one row for each input; got one number: give a batch, also of one input.")
         yield len(data)
     else:
         for value in data.values() if isinstance(data, Mapping) else data:
             yield from _lengths(value)
+
+
+def check_dense(tensor: Tensor | None) -> None:
+    """Refuse a tensor whose rows cannot be chosen.
+
+    Raises:
+        InputError: for a sparse or nested tensor.
+    """
+    if tensor is None:
+        return
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        raise InputError(
+            "rows of a sparse or nested tensor cannot be chosen: give x.to_dense(), or sequences of one length with a mask of their padding."
+        )
 
 
 def _part(data: Any, start: int, stop: int) -> Any:

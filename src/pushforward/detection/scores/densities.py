@@ -73,7 +73,7 @@ def log_kde(rows: Tensor, points: Tensor, bandwidths: Tensor) -> Tensor:
         points: ``(k, m)``.
         bandwidths: ``(k,)``.
     """
-    total = rows.new_zeros(len(rows))
+    total = torch.zeros_like(rows[:, 0])  # len() would fix the number of rows in an export
     for column, centers, bandwidth in zip(rows.T, points, bandwidths, strict=True):
         deviation = (column[:, None] - centers) / bandwidth
         norm = bandwidth.log() + 0.5 * math.log(2 * math.pi) + math.log(len(centers))

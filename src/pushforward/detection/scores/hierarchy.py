@@ -61,7 +61,6 @@ class HierarchicalRatio(Score):
                 f"k must be an integer from 1 to the number of latent variables minus 1; got {k!r}, and this model has {latents}: "
                 "use a smaller k or a chain of more Variational transforms."
             )
-        check_integer("samples", samples)
         self.model, self.k, self.samples = model, k, samples
 
     def _score(self, x: Tensor) -> Tensor:

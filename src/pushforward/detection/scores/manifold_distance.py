@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.base import Need, Score
-from pushforward.detection.scores.model_outputs import check_model
+from pushforward.detection.scores.model_outputs import check_model, far_rows
 from pushforward.errors import KindError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -111,5 +111,4 @@ def density_and_residual(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
         raise KindError(
             f"{type(model).__name__} has no manifold, so no distance to it: use a model with a residual, such as TwoStep."
         )
-    far = torch.isinf(x).flatten(1).any(1) if x.is_floating_point() else torch.zeros(len(x), dtype=torch.bool)
-    return found.value.double(), torch.where(far, math.inf, found.residual.double())
+    return found.value.double(), torch.where(far_rows(x), math.inf, found.residual.double())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Need, Score
-from pushforward.detection.scores.model_outputs import check_model
+from pushforward.detection.scores.model_outputs import check_model, far_rows, finite_reference
 from pushforward.errors import KindError
 from pushforward.models import Model
 from pushforward.numerics.checks import check_choice
@@ -67,7 +67,10 @@ class ManifoldLikelihood(Score):
 
     def _learn(self, reference: Tensor) -> None:
         if self.use == "both":
-            residual = by_batches(lambda part: self._parts(part)[1], reference, self.batch_size)
+            residual = finite_reference(
+                by_batches(lambda part: self._parts(part)[1], reference, self.batch_size),
+                "the distance to the manifold",
+            )
             across = self.model.measure.ambient - self.model.measure.dim
             # If the rows are on the manifold up to rounding, the variance must still be positive.
             smallest = torch.finfo(torch.float32).eps ** 2 * (1 + reference.double().square().mean())
@@ -87,5 +90,4 @@ class ManifoldLikelihood(Score):
                 f"{type(self.model).__name__} has no distance to its manifold: use a model with a residual, such as TwoStep, "
                 "or the score Likelihood."
             )
-        far = torch.isinf(x).flatten(1).any(1) if x.is_floating_point() else torch.zeros(len(x), dtype=torch.bool)
-        return -result.value.double(), torch.where(far, math.inf, result.residual.double())
+        return -result.value.double(), torch.where(far_rows(x), math.inf, result.residual.double())

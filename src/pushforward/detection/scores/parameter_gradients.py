@@ -11,7 +11,7 @@ from torch import Tensor
 from pushforward.detection.batching import by_batches
 from pushforward.detection.sample_gradients import sample_gradients
 from pushforward.detection.scores.base import Need, Score, Statistic
-from pushforward.detection.scores.model_outputs import check_model
+from pushforward.detection.scores.model_outputs import check_model, finite_reference
 from pushforward.detection.without_preprocessing import WithoutPreprocessing
 from pushforward.errors import ConfigError
 from pushforward.models import Model
@@ -111,6 +111,7 @@ class LayerGradients(Score):
         self.declare(mean=1, std=1)
 
     def _learn(self, reference: Tensor) -> None:
+        _check_support(self.model, reference, self.batch_size)
         logs = by_batches(self._logs, reference, self.batch_size)
         self.mean, self.std = logs.mean(0), logs.std(0, correction=0)
 
@@ -159,6 +160,7 @@ class FisherScore(Score):
         self.declare(fisher=1)
 
     def _learn(self, reference: Tensor) -> None:
+        _check_support(self.model, reference, self.batch_size)
         inner, total = WithoutPreprocessing(self.model), torch.zeros(())
         for part in reference.split(self.batch_size):
             for chunk in sample_gradients(inner, inner.preprocess(part)[0]):
@@ -182,6 +184,13 @@ def squared_norms(model: Model, x: Tensor) -> Tensor:
 def infinite_outside_support(model: Model, x: Tensor, score: Tensor) -> Tensor:
     """The score, replaced by +inf for rows outside the support or with an infinite entry."""
     return torch.where(torch.isneginf(WithoutPreprocessing(model).preprocess(x)[1]), math.inf, score)
+
+
+def _check_support(model: Model, reference: Tensor, batch_size: int) -> None:
+    """Refuse reference rows outside the support or with an infinite entry, whose gradients mean nothing."""
+    finite_reference(
+        by_batches(lambda part: WithoutPreprocessing(model).preprocess(part)[1], reference, batch_size), "-log p"
+    )
 
 
 def _square(gradient: Tensor) -> Tensor:

@@ -60,7 +60,6 @@ class LikelihoodPath(Statistic):
 
     def __init__(self, model: Model, samples: int = 1, noise: str = "row") -> None:
         super().__init__()
-        check_integer("samples", samples)
         self.model, self.samples = (
             check_model(model, "LikelihoodPath", context=False),
             check_integer("samples", samples),

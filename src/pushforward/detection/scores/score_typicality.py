@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Need, Score
-from pushforward.detection.scores.model_outputs import check_model
+from pushforward.detection.scores.model_outputs import check_model, finite_reference
 from pushforward.detection.scores.parameter_gradients import FisherScore
 from pushforward.errors import InputError
 from pushforward.models import Model
@@ -66,11 +66,12 @@ class ScoreTypicality(Score):
     def _learn(self, reference: Tensor) -> None:
         if len(reference) < 2:
             raise InputError("ScoreTypicality.fit splits the reference into two halves: pass at least two rows.")
+        surprise = finite_reference(by_batches(self._surprise, reference, self.batch_size), "-log p")
         first, second = reference.tensor_split(2)
         self.test.fit(first)
-        self.entropy = by_batches(self._surprise, first, self.batch_size).mean()
-        surprise = by_batches(self._surprise, second, self.batch_size)
-        self.deviations = (surprise - self.entropy).abs().sort().values
+        own, others = surprise.tensor_split(2)
+        self.entropy = own.mean()
+        self.deviations = (others - self.entropy).abs().sort().values
         self.norms = self.test(second).sort().values
 
     def _score(self, x: Tensor) -> Tensor:
