@@ -68,6 +68,7 @@ def test_more_rows_than_kept_and_parts_of_a_large_batch():
     assert len(base.rows.unique(dim=0)) == 100
     assert torch.equal(base.rows, made(x, points=100).rows)
     assert not torch.equal(base.rows, made(x, points=100, seed=1).rows)
+    assert torch.equal(base.rows, made(x, points=100, seed=2**64).rows)
     many = rows(30_000, seed=2)  # more cells than are held at once
     torch.testing.assert_close(base.log_prob(many)[:10], base.log_prob(many[:10]), rtol=1e-12, atol=0)
 

@@ -72,6 +72,13 @@ def test_fisher_at_known_points():
     torch.testing.assert_close(flat, torch.full((3,), -math.log(4 * math.pi), dtype=torch.float64), atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("mean", [(0, 2, 0), (0.0, 1e-50, 0.0), (0.0, 1e50, 0.0)])
+def test_the_mean_may_have_any_length(mean):
+    z = torch.tensor([[0.0, 1.0, 0.0]])
+    expected = VonMisesFisher(mean=(0.0, 1.0, 0.0)).log_prob(z)
+    torch.testing.assert_close(VonMisesFisher(mean=mean, trainable=True).log_prob(z).detach(), expected)
+
+
 def test_off_the_sphere_and_far_away():
     z = torch.tensor([[0.0, 0.6, 0.8], [0.0, 0.6, 0.81], [0.0, 0.0, 0.0], [1e20, 0.0, 0.0], [math.inf, 0.0, 0.0]])
     for base in (UniformSphere(3), VonMisesFisher(trainable=True)):
@@ -108,6 +115,8 @@ def test_impossible_arguments_are_refused():
         lambda: VonMisesFisher(4),
         lambda: VonMisesFisher(mean=(0.0, 0.0, 0.0)),
         lambda: VonMisesFisher(mean=(1.0, 0.0)),
+        lambda: VonMisesFisher(mean=(1.0, math.nan, 0.0)),
+        lambda: VonMisesFisher(mean=(1.0, "a", 0.0)),  # type: ignore[arg-type]
         lambda: VonMisesFisher(concentration=0.0),
     ):
         with pytest.raises(ConfigError, match="got"):

@@ -44,7 +44,8 @@ def test_the_gradient_is_zero_and_connected():
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [("a", "b"), (0.0, None), (math.nan, 1.0), (0.0, math.inf), (1.0, 1.0), (True, 2.0)]
+    ("low", "high"),
+    [("a", "b"), (0.0, None), (math.nan, 1.0), (0.0, math.inf), (1.0, 1.0), (True, 2.0), (-1e308, 1e308)],
 )
 def test_ends_are_finite_numbers_in_order(low, high):
     with pytest.raises(ConfigError, match=r"(low|high) must be a number|low < high"):

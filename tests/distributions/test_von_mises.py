@@ -37,6 +37,13 @@ def test_gradient_of_the_concentration():
     assert gradient.item() == pytest.approx((high - low) / (2 * step), rel=1e-5)
 
 
+@pytest.mark.parametrize("kappa", [1e4, 1e6, 5e7])
+def test_gradient_of_a_large_concentration_in_float32(kappa):
+    base = VonMises(1, kappa, trainable=True)
+    base.log_prob(torch.zeros(1, 1)).backward()  # at the mode log p is near (log kappa) / 2 - log(2 pi) / 2
+    assert base.log_concentration.grad.item() == pytest.approx(0.5, rel=1e-4)
+
+
 def test_angles_outside_have_no_density():
     base = VonMises(1, 2.0)
     assert base.support == Support(-math.pi, math.pi)

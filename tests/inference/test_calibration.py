@@ -100,6 +100,16 @@ def test_conformal_regions_cover_whatever_the_posterior(width):
     assert np.mean(coverages) > 0.9 - 3 * law.std() / math.sqrt(20)
 
 
+def test_regions_cover_parameters_that_float32_rounds_to_a_bound():
+    """A fifth of the draws of Beta(1/20, 1/20) is 1 in float32, where the density of the prior is infinite."""
+    theta = np.random.default_rng(0).beta(0.05, 0.05, (2000, 1)).astype(np.float32)
+    assert (theta == 1).mean() > 0.2
+    x, post = np.zeros_like(theta), Bound(td.Beta(torch.tensor([0.05]), torch.tensor([0.05])))
+    region = inference.ConformalRegion(post, theta[:1000], x[:1000], level=0.9)
+    assert region.covered(theta[1000:], x[1000:]).double().mean() > 0.86
+    assert region.contains(torch.ones(1, 1), x=torch.zeros(1)).tolist() == [True]
+
+
 def test_a_region_says_which_parameters_it_contains():
     region = inference.ConformalRegion(Exact(), *simulations(199), level=0.9)
     x = torch.zeros(2)
@@ -127,6 +137,8 @@ def test_the_p_value_of_an_observation_is_uniform_for_simulations_and_small_for_
 def test_the_guard_refuses_few_simulations_and_other_shapes():
     with pytest.raises(InputError, match="at least 100"):
         inference.SimulationGuard(torch.randn(50, 2))
+    with pytest.raises(InputError, match="at least one number"):
+        inference.SimulationGuard(torch.randn(200, 0))
     with pytest.raises(InputError, match="must have the shape"):
         inference.SimulationGuard(torch.randn(200, 2)).p_value(torch.zeros(3))
     with pytest.raises(InputError, match="got a single number"):
@@ -157,6 +169,12 @@ def test_the_local_test_finds_a_wrong_posterior():
     _, right = inference.local_c2st(Exact(), *data, x)
     assert wrong < 0.06
     assert right > 0.05
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40])
+def test_the_local_test_takes_any_seed(seed):
+    _, p_value = inference.local_c2st(Exact(), *simulations(20), torch.zeros(2), seed=seed, permutations=1)
+    assert p_value in (0.5, 1.0)
 
 
 def test_check_passes_and_draws_a_picture(tmp_path):

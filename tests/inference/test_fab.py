@@ -34,6 +34,16 @@ def test_all_modes_are_found_and_the_evidence_is_right():
     assert counts.min() > 300  # of 10,000; each mode has an eighth of the mass
 
 
+def test_the_seed_may_be_any_integer():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PushforwardWarning)  # of a flow that is hardly trained
+        fit = inference.fit_to_target(
+            pf.models.NSF(1, layers=1, hidden=(8,)), lambda x: -0.5 * x.square().sum(-1), objective="fab", max_steps=1,
+            restarts=0, draws=100, seed=2**64, progress="silent",
+        )  # fmt: skip
+    assert fit.objective == "fab"
+
+
 @pytest.mark.slow
 def test_forty_modes():
     """The GMM-40 benchmark of Midgley et al. 2023: reverse KL drops modes and says so, FAB finds all."""

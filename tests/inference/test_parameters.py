@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import distributions as td
@@ -82,12 +83,20 @@ def test_the_log_determinant_is_inside(constraint, log_density, log_evidence):
         (lambda: inference.Parameters(a="positive"), "'a' needs a constraint"),
         (lambda: inference.interval(1, 1), "low < high"),
         (lambda: inference.interval(0, math.inf), "finite ends"),
+        (lambda: inference.interval("0", 1), "finite ends"),
+        (lambda: inference.interval(None, 1), "finite ends"),
+        (lambda: inference.positive(low="a"), "finite bound"),
+        (lambda: inference.real(2.5), "shape must be"),
         (lambda: inference.simplex(1), "size must be"),
     ],
 )
 def test_bad_constraints_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_a_shape_may_be_an_integer_of_numpy():
+    assert inference.real(np.int64(3)).shape == (3,)
 
 
 def test_wrong_values_are_refused():

@@ -41,6 +41,11 @@ def test_later_rounds_sharpen_the_posterior(method):
     assert all(((theta > -10) & (theta < 10)).all() for theta in seen)
 
 
+def test_an_epsilon_that_needs_too_many_draws_is_refused():
+    with pytest.raises(ConfigError, match=r"epsilon must be a number in \[1e-06, 1\)"):
+        inference.sequential(inference.NPE(BOX), narrow, X, epsilon=1e-9)
+
+
 def test_other_methods_are_refused():
     with pytest.raises(ConfigError, match="takes pf"):
         inference.sequential(inference.NRE(BOX), narrow, X)

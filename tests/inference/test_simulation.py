@@ -162,6 +162,10 @@ def test_priors_are_stored(prior):
         (td.LogisticNormal(torch.zeros(2), torch.ones(2)), "must be a box"),
         (td.Uniform(torch.tensor([2459000.0]), torch.tensor([2459001.0])), "float32 cannot resolve"),
         (td.Normal(torch.tensor([1e9], dtype=torch.float64), 1.0), "float32 cannot resolve"),
+        (
+            td.Uniform(torch.zeros(2), torch.tensor([1.0, math.inf])),
+            "parameter 1 of the prior has draws that are infinite",
+        ),
         ("uniform", "must be a torch distribution"),
         (td.Normal(torch.zeros(2, 2), 1.0), "of one vector"),
         ([], "at least one"),
@@ -844,6 +848,11 @@ def test_an_observation_below_logarithms_is_said():
 def test_a_prior_checks_the_number_of_parameters():
     with pytest.raises(InputError, match=r"theta must have the shape \(\*batch, 2\)"):
         inference.Prior(td.Uniform(torch.zeros(2), torch.ones(2))).log_prob(torch.zeros(4, 1))
+
+
+@pytest.mark.parametrize("method", [inference.NLE, inference.NRE])
+def test_a_seed_may_be_any_integer(method):
+    assert method(PRIOR).fit(*simulations(100), max_steps=1, seed=2**64, progress="silent").networks
 
 
 def test_few_held_out_rows_are_enough():

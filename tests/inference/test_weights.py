@@ -75,6 +75,7 @@ def test_threshold_of_k_hat():
     ("ratios", "message"),
     [
         (torch.zeros(10), "at least 25"),
+        (torch.zeros(30, 1) - torch.zeros(30), r"must have the shape \(n,\), one for each draw; got \(30, 30\)"),
         (torch.full((100,), -math.inf), "-inf at every draw"),
         (torch.cat((torch.zeros(99), torch.tensor([math.nan]))), "NaN or"),
         (torch.cat((torch.zeros(99), torch.tensor([math.inf]))), "NaN or"),
@@ -177,6 +178,9 @@ def test_the_mean_of_one_number_for_each_draw_and_of_values_without_weight():
     assert float(weights.mean(values)) == pytest.approx(4)  # (1 + 3 * 5) / 4
     assert weights.mean(values).shape == ()
     assert weights.mean(values.reshape(-1, 1, 1).expand(-1, 2, 3)).flatten().tolist() == pytest.approx([4] * 6)
+    for wrong in (values[:10], torch.tensor(1.0)):
+        with pytest.raises(InputError, match=r"values must have the shape \(300, ...\)"):
+            weights.mean(wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

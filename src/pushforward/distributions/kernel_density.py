@@ -86,7 +86,7 @@ class KernelDensity(Distribution):
         if not torch.isfinite(rows).all():
             raise InputError("a kernel density needs finite training rows; some rows are infinite or NaN.")
         if len(rows) > self.points:
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(check_seed(self.seed)))
             rows = rows[order[: self.points].to(rows.device)]
         spread = rows.double().std(0, correction=0)
         varies = rows.amax(0) > rows.amin(0)  # rounding of the mean gives a constant coordinate a tiny deviation

@@ -113,13 +113,16 @@ class VonMisesFisher(Distribution):
             raise ConfigError(
                 f"VonMisesFisher is a distribution on the sphere in R^3, so features must be 3; got {features!r}."
             )
-        numbers = mean if isinstance(mean, (tuple, list)) else ()
-        if len(numbers) != 3 or not any(check_number("mean", m, -math.inf, math.inf) for m in numbers):
+        given = mean if isinstance(mean, (tuple, list)) else ()
+        numbers = [check_number("mean", m, -math.inf, math.inf) for m in given]
+        if len(numbers) != 3 or not any(numbers):
             raise ConfigError(f"mean must be three finite numbers that are not all 0; got {mean!r:.80}.")
         check_number("concentration", concentration, _FLATTEST, _SHARPEST, closed="both")
         super().__init__(3)
         self.features, self.mean, self.concentration, self.trainable = 3, tuple(mean), concentration, trainable
-        pole, log_kappa = torch.tensor(self.mean), torch.full((), math.log(concentration))
+        largest = max(map(abs, numbers))
+        unit = largest if not 1e-30 < largest < 1e30 else 1.0  # float32 holds neither very small nor very large numbers
+        pole, log_kappa = torch.tensor([m / unit for m in numbers]), torch.full((), math.log(concentration))
         if trainable:
             self.pole, self.log_concentration = nn.Parameter(pole), nn.Parameter(log_kappa)
         else:

@@ -30,7 +30,7 @@ class Uniform(Distribution):
         high: upper end of every coordinate.
 
     Raises:
-        ConfigError: unless low < high and both are finite.
+        ConfigError: unless low < high, and both and their difference are finite.
 
     Example:
         >>> import torch
@@ -41,8 +41,10 @@ class Uniform(Distribution):
     def __init__(self, features: int | Shape, low: float = 0.0, high: float = 1.0) -> None:
         check_number("low", low, -math.inf, math.inf)
         check_number("high", high, -math.inf, math.inf)
-        if not low < high:
-            raise ConfigError(f"low and high must be finite, with low < high; got {low!r} and {high!r}.")
+        if not (low < high and high - low < math.inf):
+            raise ConfigError(
+                f"low and high must be finite, with low < high, and so must high - low; got {low!r} and {high!r}."
+            )
         super().__init__(features)
         self.features, self.low, self.high = features, low, high
         self.support = Support(low, high)

@@ -67,7 +67,8 @@ class VonMises(Distribution):
             angle = angle - self.loc
         # kappa (cos a - 1) without cancellation; i0e(kappa) = exp(-kappa) I0(kappa) stays finite for any kappa.
         core = -2.0 * kappa * torch.sin(0.5 * angle) ** 2
-        each = core - torch.log(torch.special.i0e(kappa)) - math.log(2 * math.pi)
+        # In float64, as the gradient of i0e has no correct digit in float32 from a kappa of 1e6 on.
+        each = core - torch.log(torch.special.i0e(kappa.double())).to(z.dtype) - math.log(2 * math.pi)
         return torch.where(outside, -math.inf, each)
 
     @torch.no_grad()

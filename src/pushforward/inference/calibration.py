@@ -210,7 +210,8 @@ class ConformalRegion:
     def contains(self, theta: Any, x: Any) -> Tensor:
         """Whether parameters ``(n, D)`` lie in the region of one observation, ``(n,)``."""
         with torch.no_grad():
-            return self.posterior.log_prob(theta, x) >= self.threshold
+            rows = self.posterior.prior.settle(self.posterior._parameters(theta))
+            return self.posterior.log_prob(rows, x) >= self.threshold
 
     def covered(self, theta: Any, x: Any) -> Tensor:
         """Whether each parameter lies in the region of its own observation, ``(n,)``.
@@ -259,6 +260,7 @@ def _pairs(posterior: SimulationPosterior, theta: Any, x: Any) -> tuple[Tensor, 
 @torch.no_grad()
 def _true_log_prob(posterior: SimulationPosterior, theta: Any, x: Any) -> Tensor:
     theta, x = _pairs(posterior, theta, x)
+    theta = posterior.prior.settle(theta)
     if isinstance(posterior, LikelihoodPosterior):
         check_finite_rows(x)
         return torch.cat([posterior.log_prob(row[None], data) for row, data in zip(theta, x, strict=True)])

@@ -13,6 +13,7 @@ from pushforward.inference.targets import Target
 from pushforward.inference.tempering import hmc_step
 from pushforward.inference.weights import effective_sample_size
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_seed
 
 __all__ = ["FabLoss", "ReplayBuffer", "annealed_samples"]
 
@@ -164,7 +165,7 @@ class FabLoss:
         self.model, self.target, self.refill = model, target, refill
         self.start, self.start_log_prob = start, start_log_prob
         self.buffer = ReplayBuffer(capacity)
-        self.step_size, self.count, self.seed = 0.2, 0, seed
+        self.step_size, self.count, self.seed = 0.2, 0, check_seed(seed)
         self._generator: torch.Generator | None = None
 
     def __call__(self, z: Tensor, context: Tensor | None, *, generator: torch.Generator) -> Tensor:

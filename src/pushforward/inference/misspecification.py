@@ -19,7 +19,7 @@ from pushforward.inference.posterior import SimulationPosterior, check_finite_ro
 from pushforward.inference.real_numbers import as_numbers
 from pushforward.inference.simulate import Simulations, check_simulator, failed_runs, run_simulator
 from pushforward.models.sampling import seeded_generator
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_integer, check_seed
 from pushforward.training.seeds import mix
 
 __all__ = ["SimulationGuard", "local_c2st", "posterior_predictive", "predictive_runs"]
@@ -55,6 +55,8 @@ class SimulationGuard:
         if x.dim() == 0:
             raise InputError("x must be simulations (n, *shape); got a single number.")
         x = x[:, None] if x.dim() == 1 else x
+        if 0 in x.shape[1:]:
+            raise InputError(f"x must have at least one number for each simulation; got the shape {tuple(x.shape)}.")
         self.x_shape = tuple(x.shape[1:])
         rows = x.flatten(1).double()
         rows = rows[torch.isfinite(rows).all(1)]
@@ -195,6 +197,7 @@ def local_c2st(
     from sklearn.neural_network import MLPClassifier
 
     check_integer("permutations", permutations, 1)
+    seed = check_seed(seed)
     theta, x = finite_pairs(posterior, theta, x)
     if len(theta) < 20:
         raise InputError(f"the local test needs at least 20 pairs of theta and x that are finite; got {len(theta)}.")
@@ -209,9 +212,9 @@ def local_c2st(
     rng = np.random.default_rng(seed)
 
     def statistic(given: np.ndarray) -> float:
-        classifier: Any = MLPClassifier((50, 50), early_stopping=True, max_iter=300, random_state=seed).fit(
-            pairs, given
-        )
+        classifier: Any = MLPClassifier(
+            (50, 50), early_stopping=True, max_iter=300, random_state=seed & 0xFFFFFFFF
+        ).fit(pairs, given)
         return float(np.mean((classifier.predict_proba(tests)[:, 1] - 0.5) ** 2))
 
     own = statistic(labels)

@@ -26,6 +26,7 @@ from pushforward.inference.tempering import TemperedSample, temper
 from pushforward.inference.training_data import TrainingData
 from pushforward.models import Model
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_seed
 from pushforward.training.config import TrainingConfig
 from pushforward.training.result import FitResult
 from pushforward.transforms import Transform
@@ -229,7 +230,7 @@ class NLE(SimulationMethod["NLEPosterior"]):
             raise ConfigError(
                 "NLE holds out a fraction of the simulations: give validation as a number between 0 and 1."
             )
-        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(config.seed + 1))
+        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(check_seed(config.seed + 1)))
         rows = _in_cell(x, noise, data.counts, data.scale)
 
         def build(regression: bool) -> Model:

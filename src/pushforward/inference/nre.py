@@ -20,7 +20,7 @@ from pushforward.inference.priors import Prior
 from pushforward.inference.training_data import TrainingData
 from pushforward.networks import MLP
 from pushforward.numerics import seeded
-from pushforward.numerics.checks import check_integer, check_widths
+from pushforward.numerics.checks import check_integer, check_seed, check_widths
 from pushforward.training.budget import make_budget, make_schedule
 from pushforward.training.config import TrainingConfig, changed_fields
 from pushforward.training.result import FitResult, TrainingEvent
@@ -87,7 +87,7 @@ class NRE(SimulationMethod["NREPosterior"]):
         )
 
     def _train(self, network: nn.Module, u: Tensor, x: Tensor, fraction: float, config: TrainingConfig) -> FitResult:
-        order = torch.randperm(len(u), generator=torch.Generator().manual_seed(config.seed))
+        order = torch.randperm(len(u), generator=torch.Generator().manual_seed(check_seed(config.seed)))
         held = min(max(2, int(fraction * len(u) + 0.5)), len(u) - 2)  # a single row has no others to be told from
         held_u, held_x, train_u, train_x = u[order[:held]], x[order[:held]], u[order[held:]], x[order[held:]]
         size = min(config.batch_size or default_batch_size(len(train_u)), len(train_u))

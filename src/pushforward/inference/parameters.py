@@ -76,9 +76,10 @@ def positive(shape: Size = (), *, low: float = 0.0) -> Constraint:
         >>> bool(Parameters(sigma=positive()).transform().decode(torch.tensor([[-3.0]])) > 0)
         True
     """
-    if not math.isfinite(low):
+    end = _end(low)
+    if not math.isfinite(end):
         raise ConfigError(f"positive needs a finite bound; got low={low!r}: use real() for numbers without one.")
-    return _elementwise("positive", shape, lambda count: Bounds(count, (float(low),) * count, (None,) * count))
+    return _elementwise("positive", shape, lambda count: Bounds(count, (end,) * count, (None,) * count))
 
 
 def interval(low: float, high: float, shape: Size = ()) -> Constraint:
@@ -93,10 +94,11 @@ def interval(low: float, high: float, shape: Size = ()) -> Constraint:
         >>> Parameters(rho=interval(-1.0, 1.0)).transform().decode(torch.tensor([[0.0]]))
         tensor([[0.]])
     """
-    if not (-math.inf < low < high < math.inf):
+    first, last = _end(low), _end(high)
+    if not (-math.inf < first < last < math.inf):
         raise ConfigError(f"an interval needs finite ends with low < high; got {low!r} and {high!r}.")
     return _elementwise(
-        "interval", shape, lambda count: Bounds(count, (float(low),) * count, (float(high),) * count, link="probit")
+        "interval", shape, lambda count: Bounds(count, (first,) * count, (last,) * count, link="probit")
     )
 
 
@@ -233,10 +235,17 @@ class Parameters:
         return f"Parameters({inner})"
 
 
+def _end(value: Any) -> float:
+    """A bound as a float; NaN for what is no number, which no check lets pass."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
+
 def _elementwise(name: str, shape: Size, build: Callable[[int], Transform]) -> Constraint:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    for size in shape:
-        check_integer("shape", size)
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    shape = tuple(check_integer("shape", size) for size in shape)
     count = math.prod(shape)
     return Constraint(
         name, shape, count, lambda: build(count), lambda x: x.reshape((*x.shape[:-1], *shape)),

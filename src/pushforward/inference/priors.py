@@ -155,7 +155,7 @@ class Prior:
         return torch.where(near, inside, theta)
 
     def _check_resolution(self) -> Tensor:
-        """Refuse a prior whose draws differ by little more than the spacing of float32 numbers, in which networks compute.
+        """Refuse a prior whose draws are not finite, or differ by little more than the spacing of float32 numbers, in which networks compute.
 
         Returns:
             The draws, ``(256, D)``, float64.
@@ -163,6 +163,12 @@ class Prior:
         with seeded(0):
             draws = torch.cat([part.sample((256,)).double().cpu() for part in self.parts], -1)
         quarter, middle, upper = torch.quantile(draws, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
+        broken = ~torch.isfinite(upper - quarter + middle)
+        if bool(broken.any()):
+            raise ConfigError(
+                f"parameter {int(broken.nonzero()[0])} of the prior has draws that are infinite or NaN: give the distribution finite "
+                "arguments, such as Uniform(0, 100) in place of one without an end."
+            )
         coarse = upper - quarter < 100 * torch.finfo(torch.float32).eps * middle.abs()
         if bool(coarse.any()):
             index = int(coarse.nonzero()[0])

@@ -58,7 +58,7 @@ def sequential(
         x: the observation.
         rounds: number of rounds.
         simulations: number of simulations in each round.
-        epsilon: probability that the truncation cuts off.
+        epsilon: probability that the truncation cuts off, at least 1e-6.
         config: options of the runs; the options below replace its values.
         options: fields of :class:`TrainingConfig`. ``max_time`` is the time of all rounds together, in equal parts, and each round
             writes logs of its own, "LOG.0", "LOG.1" and so on, to which ``fit`` adds those of its networks.
@@ -84,7 +84,7 @@ def sequential(
     """
     check_integer("rounds", rounds)
     check_integer("simulations", simulations, 20)
-    check_number("epsilon", epsilon, 0, 1)
+    check_number("epsilon", epsilon, 1e-6, 1, closed="left")  # its quantile needs 10 / epsilon draws
     if not isinstance(method, (NPE, NLE)):
         raise ConfigError(f"sequential takes pf.inference.NPE(prior) or NLE(prior); got {type(method).__name__}.")
     config = make_config(config, options)

@@ -57,10 +57,10 @@ class ImportanceWeights:
 
     @classmethod
     def of(cls, log_ratios: Tensor) -> ImportanceWeights:
-        """Weights from log p - log q.
+        """Weights from log p - log q, ``(n,)``.
 
         Raises:
-            InputError: for fewer than 25 draws, NaN or +inf, or if every ratio is -inf.
+            InputError: for another shape, fewer than 25 draws, NaN or +inf, or if every ratio is -inf.
 
         Example:
             >>> import torch
@@ -69,7 +69,12 @@ class ImportanceWeights:
             >>> weights.log_evidence, round(weights.ess)
             (2.0, 1000)
         """
-        ratios = as_numbers(log_ratios, "the log-ratios").double().flatten()
+        ratios = as_numbers(log_ratios, "the log-ratios").double()
+        if ratios.squeeze().dim() > 1:  # as of log p (n, 1) and log q (n,), whose difference is (n, n)
+            raise InputError(
+                f"the log-ratios must have the shape (n,), one for each draw; got {tuple(ratios.shape)}: give log p and log q that shape."
+            )
+        ratios = ratios.flatten()
         if len(ratios) < 25:
             raise InputError(f"importance weights need at least 25 draws; got {len(ratios)}.")
         if bool((torch.isnan(ratios) | torch.isposinf(ratios)).any()):
@@ -125,7 +130,15 @@ class ImportanceWeights:
         return chosen[torch.randperm(count, generator=generator)]
 
     def mean(self, values: Tensor) -> Tensor:
-        """Self-normalized mean of values at the draws, ``(n, *shape)`` to ``shape``; those at draws without weight do not count."""
+        """Self-normalized mean of values at the draws, ``(n, *shape)`` to ``shape``; those at draws without weight do not count.
+
+        Raises:
+            InputError: for another number of values than of draws.
+        """
+        if values.shape[:1] != self.log_weights.shape:
+            raise InputError(
+                f"values must have the shape ({len(self.log_weights)}, ...), one for each draw; got {tuple(values.shape)}."
+            )
         weights = self.log_weights.exp().to(values.device)
         used = weights > 0  # where the target is 0 a value may be infinite or NaN
         rows = values.double().reshape(len(values), -1)
