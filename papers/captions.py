@@ -71,6 +71,9 @@ _CAPTIONS = {
     "realnvp-longer-curves": _LENGTHS,
     "realnvp-longer-samples": _LONGER,
     "realnvp-longer-paths": _PATHS.format(moved=""),
+    "realnvp-deep-longer-curves": _LENGTHS,
+    "realnvp-deep-longer-samples": _LONGER,
+    "realnvp-deep-longer-paths": _PATHS.format(moved=""),
     "rectangular-circle": "Density by angle in radians, models of the first seed. Exact: trained jointly; its density rises above the truth near the cut of the circle, and its "
     "samples do not. High values are cut off.",
     "rectangular-sphere": _SURFACE.format(surface="sphere"),

@@ -298,22 +298,25 @@ def run(data: Path | None, results: Results) -> None:
         results.add({"score": name, **found})
 
 
-# Records of versions in which some scores had other names.
+# Names of some scores in records of earlier versions.
+RENAMED = {
+    "Neighbours": "Neighbors", "LatentNeighbours": "LatentNeighbors", "Residual": "ManifoldDistance", "OnManifold": "ManifoldLikelihood",
+    "DensityAndResidual": "DensityAndDistance",
+}  # fmt: skip
 SHOWN = {
-    "Neighbours (of 500 images)": "Neighbors", "Log (of the PNG of the halved image)": "Log (PNG of the halved image)",
+    "Log (of the PNG of the halved image)": "Log (PNG of the halved image)",
     "CodeLength (PNG and zlib)": "CodeLength (PNG, zlib)", "DoSE (of the likelihood's path)": "DoSE (path)",
-    "TwoSided (of -log p)": "TwoSided (-log p)", "LatentNeighbours (of 500 images)": "LatentNeighbors",
-    "Residual (surface of 16 dimensions)": "ManifoldDistance (manifold, 16-D)", "OnManifold (surface of 16 dimensions)": "ManifoldLikelihood",
-    "DensityAndResidual (surface of 16 dimensions)": "DensityAndDistance",
+    "TwoSided (of -log p)": "TwoSided (-log p)",
     "LikelihoodRegret (VAE, 100 steps on the posterior of each image)": "LikelihoodRegret (VAE, 100 steps)",
     "DualThreshold (784 x 784 Jacobians)": "DualThreshold",
 }  # fmt: skip
 
 
 def table(results: Results) -> str:
-    """A table of all scores, the cheapest first."""
+    """A table of the newest record of each score, the cheapest first."""
     short, rows = [], []
-    for r in sorted(results.records, key=lambda record: record["ms"]):
+    newest = {RENAMED.get(record["score"], record["score"]): record for record in results.records}
+    for r in sorted(newest.values(), key=lambda record: record["ms"]):
         digits = 3 if r["ms"] < 1 else 1 if r["ms"] < 100 else 0
         own = f"{r['own MiB']:.1f}" if "own MiB" in r else ""
         fit = f"{r['fit seconds']:.1f} ({r['fit rows']})" if "fit seconds" in r else ""

@@ -101,7 +101,7 @@ def redraw(logits: NDArray[np.float64], labels: NDArray[np.int64], rows: int, se
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
-    done = {record["seed"] for record in results.where(promise="temperature")}
+    done = {record["seed"] for record in results.where(promise="temperature", rows=options.rows)}
     todo = [seed for seed in range(options.redraws) if seed not in done]
     if todo:
         logits, labels = network_logits(options.data, options.seed, options.epochs)

@@ -1,7 +1,7 @@
 """Detectors of tables that are compared on ADBench: the guard, and references with the settings of the literature.
 
 Each takes training rows and a seed and returns a score, where higher is more anomalous. References read standardized columns
-and train on all rows; the guard keeps a quarter of them for calibration.
+and train on all rows; the guard keeps a tenth of them for calibration.
 """
 
 from __future__ import annotations

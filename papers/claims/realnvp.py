@@ -98,10 +98,18 @@ def _against_time(experiment: Experiment) -> None:
 
 
 def _longer(experiment: Experiment) -> None:
-    """Train a flow of Fashion-MNIST for several lengths, and look at its samples and latent paths."""
+    """Train flows of Fashion-MNIST for several lengths, and look at their samples and latent paths.
+
+    The second has the paper's number of couplings, in networks so narrow that it has about as many parameters.
+    """
+    rates = experiment.choose(smoke=RATES[:1], quick=RATES, full=RATES)
     layers = experiment.choose(smoke=1, quick=2, full=8)
     hidden = experiment.choose(smoke=(4, 4), quick=(32, 32), full=(64,) * 8)
     study_lengths(
-        experiment, "Real NVP", lambda: ImageRealNVP(shape=(1, 28, 28), layers=layers, hidden=hidden),
-        rates=experiment.choose(smoke=RATES[:1], quick=RATES, full=RATES),
+        experiment, "Real NVP", lambda: ImageRealNVP(shape=(1, 28, 28), layers=layers, hidden=hidden), rates=rates
+    )
+    narrow = experiment.choose(smoke=(2, 2), quick=(20, 20), full=(64,) * 8)
+    study_lengths(
+        experiment, "Real NVP of ten couplings", lambda: ImageRealNVP(shape=(1, 28, 28), layers=6, hidden=narrow), rates=rates,
+        label="deep", lengths=experiment.choose(smoke=(1, 2), quick=(100, 400), long=(400, 2000), full=(4000, 40_000)),
     )  # fmt: skip

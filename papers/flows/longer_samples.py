@@ -132,6 +132,9 @@ def study_lengths(
     make: Callable[[], Model],
     pairs: Mapping[str, tuple[int, int]] | None = None,
     rates: Sequence[float] = (_RATE,),
+    *,
+    label: str = "",
+    lengths: Sequence[int] | None = None,
 ) -> None:
     """Train a flow of Fashion-MNIST for several numbers of steps, report what its samples are like, and draw them.
 
@@ -141,6 +144,8 @@ def study_lengths(
         make: function that makes it.
         pairs: pairs of classes, without and with an attribute.
         rates: learning rates, among which held-out images choose after the shortest training, with seed 0.
+        label: a word before the names of measurements and pictures, for a second flow of a paper.
+        lengths: numbers of steps, from the smallest; None for those of the budget.
     """
     pairs = pairs or {}
     rows = experiment.choose(smoke=300, quick=20_000, full=None)
@@ -152,14 +157,18 @@ def study_lengths(
         for part in (True, False)
     )
     held_out = experiment.choose(smoke=50, quick=500, full=1000)
-    lengths = experiment.choose(smoke=(2, 3), quick=(100, 400), long=(400, 2000, 10_000), full=(400, 4000, 40_000))
+    lengths = lengths or experiment.choose(
+        smoke=(2, 3), quick=(100, 400), long=(400, 2000, 10_000), full=(400, 4000, 40_000)
+    )
     judge = Judge(train, test, experiment.choose(smoke=2, quick=1000, full=3000))
     floor = experiment.measure("distances of images that no flow made", lambda: judge.floor(pairs))
     found: dict[int, list[dict[str, float]]] = {}
     models: dict[int, Trained[Model]] = {}
 
     def key(length: int, seed: int, rate: float) -> str:
-        return f"samples after {length} steps, seed {seed}" + (f", rate {rate:g}" if rate != _RATE else "")
+        return f"{label}{', ' if label else ''}samples after {length} steps, seed {seed}" + (
+            f", rate {rate:g}" if rate != _RATE else ""
+        )
 
     def fit(length: int, seed: int, rate: float) -> Trained[Model]:
         return experiment.trained(
@@ -199,10 +208,11 @@ def study_lengths(
     _report_paths(experiment, name, found, floor)
     for pair in pairs:
         _report_pair(experiment, pair, found, floor)
-    _draw_lengths(experiment, found, floor["other images"])
-    kept = [experiment.keeps_picture(picture, models.values()) for picture in ("longer-samples", "longer-paths")]
+    pictures = f"{label}{'-' if label else ''}longer"
+    _draw_lengths(experiment, pictures, found, floor["other images"])
+    kept = [experiment.keeps_picture(f"{pictures}-{each}", models.values()) for each in ("samples", "paths")]
     if not all(kept):
-        _draw(experiment, judge, models, pairs)
+        _draw(experiment, pictures, judge, models, pairs)
 
 
 def _of(runs: list[dict[str, float]], what: str) -> list[float]:
@@ -275,7 +285,9 @@ def _lengths(found: Mapping[int, list[dict[str, float]]], what: str) -> str:
     )
 
 
-def _draw_lengths(experiment: Experiment, found: Mapping[int, list[dict[str, float]]], floor: float) -> None:
+def _draw_lengths(
+    experiment: Experiment, pictures: str, found: Mapping[int, list[dict[str, float]]], floor: float
+) -> None:
     """The distance of samples and the bits/dim of test images against the number of steps."""
     figure = experiment.figure(9, 3.2)
     left, right = figure.subplots(1, 2)
@@ -294,11 +306,15 @@ def _draw_lengths(experiment: Experiment, found: Mapping[int, list[dict[str, flo
     left.legend(fontsize=7)
     line(right, "bits")
     right.set(xscale="log", xlabel="steps", ylabel="bits/dim of test images")
-    experiment.picture("longer-curves", figure)
+    experiment.picture(f"{pictures}-curves", figure)
 
 
 def _draw(
-    experiment: Experiment, judge: Judge, models: Mapping[int, Trained[Model]], pairs: Mapping[str, tuple[int, int]]
+    experiment: Experiment,
+    pictures: str,
+    judge: Judge,
+    models: Mapping[int, Trained[Model]],
+    pairs: Mapping[str, tuple[int, int]],
 ) -> None:
     """Samples of each length, and paths and moved images of the longest training."""
     strips = {"test images": judge.target.images[:SHOWN]}
@@ -307,7 +323,7 @@ def _draw(
             strips[f"{length:,} steps, T = {temperature:g}"] = sample_at_temperature(
                 trained.model, SHOWN, temperature, seed=0
             )
-    experiment.strip("longer-samples", strips)
+    experiment.strip(f"{pictures}-samples", strips)
     model = list(models.values())[-1].model
     paths: dict[str, Tensor] = {}
     for k in range(2):
@@ -319,4 +335,4 @@ def _draw(
         amounts = tuple(torch.linspace(-0.5, 1.5, SHOWN).tolist())
         moved = judge.moved(model, pair, judge.starts.of(pair[0])[:1], amounts)
         paths[name] = moved[:, 0]
-    experiment.strip("longer-paths", paths)
+    experiment.strip(f"{pictures}-paths", paths)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "SignatureError",
     "StorageError",
     "TrainingError",
+    "collected",
     "in_words",
     "warn_caller",
 ]
@@ -94,6 +98,7 @@ class SchemaWarning(PushforwardWarning):
 
 
 _PACKAGE = str(Path(__file__).parent)
+_COLLECTED: ContextVar[tuple[tuple[type[Warning], list[Warning]], ...]] = ContextVar("collected", default=())
 
 
 def in_words(error: Exception) -> str:
@@ -120,8 +125,32 @@ def in_words(error: Exception) -> str:
     return "its entries have types or sizes that do not fit each other."
 
 
+@contextmanager
+def collected(category: type[Warning]) -> Iterator[list[Warning]]:
+    """Collect what :func:`warn_caller` would give in the ``with`` block, in this thread only; nothing of it is given.
+
+    ``warnings.catch_warnings`` changes the filters of the whole process, so two threads that overlap can leave those of one behind.
+
+    Args:
+        category: class of the warnings; others are given.
+
+    Example:
+        >>> from pushforward.errors import SchemaWarning, collected, warn_caller
+        >>> with collected(SchemaWarning) as found:
+        ...     warn_caller("the table has a new category.", SchemaWarning)
+        >>> found
+        [SchemaWarning('the table has a new category.')]
+    """
+    found: list[Warning] = []
+    before = _COLLECTED.set((*_COLLECTED.get(), (category, found)))
+    try:
+        yield found
+    finally:
+        _COLLECTED.reset(before)
+
+
 def warn_caller(message: str | Warning, category: type[Warning] = PushforwardWarning) -> None:
-    """Give a warning that points at the line outside of this package which led to it.
+    """Give a warning that points at the line outside of this package which led to it, or leave it to :func:`collected`.
 
     Args:
         message: of the warning, or the warning itself.
@@ -136,7 +165,12 @@ def warn_caller(message: str | Warning, category: type[Warning] = PushforwardWar
         >>> str(given[0].message)
         'the table has a new category.'
     """
+    warning = message if isinstance(message, Warning) else category(message)
+    for wanted, found in reversed(_COLLECTED.get()):
+        if isinstance(warning, wanted):
+            found.append(warning)
+            return
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(warning, stacklevel=level)

@@ -187,6 +187,18 @@ def test_an_error_in_a_part_comes_after_the_parts_before_it(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program can handle")
+def test_sigterm_leaves_no_temporary_file(folder):
+    before = {path.name for path in folder.iterdir()}
+    code = (
+        "import os, signal; from pushforward.cli import main, scoring; "
+        "scoring.with_scores = lambda *_: os.kill(os.getpid(), signal.SIGTERM); main(['score', 'g', 'x.csv', '-o', 'out.csv'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
+    assert {path.name for path in folder.iterdir()} == before
+
+
 def test_a_closed_pipe_and_an_interruption_end_all_processes(folder):
     start = f'set -o pipefail; pushforward() {{ exec {shlex.quote(sys.executable)} -m pushforward "$@"; }}; '
     command = "pushforward score g x.csv --rows 10 --workers 2 | head -1"

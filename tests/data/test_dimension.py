@@ -96,6 +96,11 @@ def test_wrong_arguments_and_data():
     assert intrinsic_dimension(x, most=30) == intrinsic_dimension(x, most=30)
 
 
+def test_integers_of_numpy_and_tensors_of_any_type():
+    x = torch.from_numpy(sphere(50, 2)).bfloat16()
+    assert intrinsic_dimension(x, neighbors=np.int64(5)) == intrinsic_dimension(x.double(), neighbors=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("method", ["mle", "twonn", "pca"])
 @pytest.mark.parametrize("scale", [1e-200, 1e200, 1e307])
 def test_the_unit_of_the_data_does_not_matter(method, scale):

@@ -114,3 +114,8 @@ def test_types_that_numpy_does_not_have() -> None:
 def test_photographs_need_a_positive_spread_of_each_channel(std):
     with pytest.raises(ConfigError, match="std must be"):
         Photographs(8, std=std)
+
+
+def test_a_photograph_without_pixels_is_said_to_have_none() -> None:
+    with pytest.raises(InputError, match="picture 0 cannot be read: it has no pixels"):
+        Photographs(8)([np.zeros((0, 5, 3), np.uint8)])

@@ -651,3 +651,18 @@ def test_another_use_of_time_zones_is_named(typed, fitted, kind, words) -> None:
     assert problems == [Problem(kind, "t", 3 if typed or kind == "zoned" else 2)]  # a date alone has no zone
     merged = Problem.merge([*problems, *problems])
     assert [p.count for p in merged] == [2 * problems[0].count]
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "first"),
+    [
+        (pa.timestamp("ns"), pa.timestamp("us"), 1_700_000_000_000_000),
+        (pa.timestamp("ns", "UTC"), pa.timestamp("us", "UTC"), -1_700_000_000_000_000),
+        (pa.time64("ns"), pa.time64("us"), 0),
+        (pa.duration("ns"), pa.duration("us"), -(10**9)),
+    ],
+)
+def test_nanoseconds_are_the_seconds_that_microseconds_are(fine, coarse, first) -> None:
+    ticks = first + 1000 * np.random.default_rng(0).integers(0, 86_400_000, 2000)
+    schema, seconds = Schema.infer_encode(pa.table({"t": pa.array(ticks, coarse)}))
+    assert np.array_equal(schema.encode(pa.table({"t": pa.array(1000 * ticks, fine)}))[0], seconds)

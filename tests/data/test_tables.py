@@ -1,6 +1,7 @@
 """Every kind of table becomes a pyarrow table, numbers stay a NumPy array, and other data are refused."""
 
 import datetime as dt
+import decimal
 
 import numpy as np
 import pandas as pd
@@ -222,3 +223,10 @@ def test_instants_with_and_without_a_zone_cannot_be_compared():
             as_table({"t": np.array(cells, dtype=object)})
     both = {"t": np.array([with_zone, pd.NaT, dt.date(2025, 1, 3)], dtype=object)}
     assert as_table(both)["t"].to_pylist() == [with_zone, None, dt.datetime(2025, 1, 3, tzinfo=dt.UTC)]
+
+
+@pytest.mark.skipif(not hasattr(pa, "decimal32"), reason="an old pyarrow has no short decimals")
+def test_short_decimals_have_the_type_with_which_pyarrow_computes() -> None:
+    column = as_table(pa.table({"a": pa.array([decimal.Decimal("1.25"), None], pa.decimal32(5, 2))}))["a"]
+    assert column.type == pa.decimal128(5, 2)
+    assert column.to_pylist() == [decimal.Decimal("1.25"), None]

@@ -127,3 +127,15 @@ def test_samples_are_those_of_a_whole_pass_for_each_coordinate(features, context
         expected[..., i] = (mean.gather(-1, index) + scale.exp().gather(-1, index) * noise[..., i, None]).squeeze(-1)
     assert z.shape == (*batch, features)
     torch.testing.assert_close(z, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("features", [1, 3])
+@pytest.mark.parametrize("context", [0, 2])
+def test_float64_coordinates_pass_through_float32_weights(features, context):
+    base = rough(features, context).float()
+    z = torch.randn(6, features, dtype=torch.float64)
+    given = torch.randn(6, context, dtype=torch.float64) if context else None
+    found = base.log_prob(z, given)
+    assert found.dtype is torch.float64
+    assert base.sample(Size((6,)), given).dtype is torch.float32
+    torch.testing.assert_close(found, base.double().log_prob(z, given), rtol=1e-4, atol=1e-4)

@@ -202,3 +202,14 @@ def test_a_number_within_rounding_of_a_reference_number_is_a_tie(end):
     torch.testing.assert_close(
         StatisticGraph(score)(torch.full((1, 2), end)).double(), torch.tensor([[torch.inf]]).double()
     )
+
+
+def test_the_graph_keeps_nothing_for_gradients(tmp_path):
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    flow = pf.models.MAF(2, layers=1, hidden=(4,)).eval()
+    flow.initialize(x)
+    score = Likelihood(flow).fit(x[:100])
+    export_score(score, ConformalCalibrator(score(x[100:])), tmp_path / "score.pt2", x[:2], alpha=0.05)
+    program = torch.export.load(tmp_path / "score.pt2").module()
+    assert not any(value.requires_grad for value in (*program(x).values(), *program.parameters()))
+    assert all(weight.requires_grad for weight in flow.parameters())  # the user's model is as before

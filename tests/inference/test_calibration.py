@@ -29,6 +29,10 @@ def test_the_right_posterior_passes():
     assert min(found.p_values.values()) > 0.01
     np.testing.assert_allclose(found.coverage([0.5, 0.9]), [0.5, 0.9], atol=0.1)
     np.testing.assert_allclose(found.tarp_coverage([0.5, 0.9]), [0.5, 0.9], atol=0.1)
+    for coverage in (found.coverage, found.tarp_coverage):
+        assert coverage(0.5) == coverage([0.5])
+        with pytest.raises(InputError, match=r"levels must be real numbers .*; got str\."):
+            coverage("a")
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,8 @@ def test_draws_without_weight_may_be_infinite():
         ({"a": torch.zeros(30), "b": torch.zeros(40)}, {}, InputError, "different numbers of draws"),
         ({"a": ["x"] * 30}, {}, InputError, "must be an array or a tensor of real numbers"),
         (torch.zeros(30, 2), {"names": ["a"]}, ConfigError, "2 coordinates and 1 names"),
+        (torch.zeros(30, 2), {"names": 5}, ConfigError, "list with a name for each coordinate; got 5"),
+        (torch.zeros(30, 2), {"names": "ab"}, ConfigError, "list with a name for each coordinate; got 'ab'"),
         ({"a": torch.zeros(30)}, {"names": ["b"]}, ConfigError, "leave names= out"),
         (torch.zeros(30, 2), {"probs": (1.5,)}, ConfigError, "probs"),
         (torch.zeros(30, 2), {"probs": 0.5}, ConfigError, "probs must be a list of numbers from 0 to 1"),

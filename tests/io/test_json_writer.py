@@ -60,3 +60,8 @@ def test_bytes_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="column 'b' of type binary cannot be written as JSON"):
         lines(tmp_path / "t.jsonl", pa.table({"b": [b"x"]}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_in_a_map_is_null(tmp_path):
+    table = pa.table({"m": pa.array([[("a", float("nan")), ("b", 1.0)]], pa.map_(pa.string(), pa.float64()))})
+    assert lines(tmp_path / "t.jsonl", table) == [{"m": [["a", None], ["b", 1.0]]}]

@@ -208,3 +208,23 @@ def test_memory_does_not_grow_with_what_comes_through_a_pipe(format):
         assert int(rows) == n
         peaks.append(float(peak))
     assert peaks[1] - peaks[0] < 16
+
+
+@pytest.mark.parametrize("key", ["a", "a/b"])
+def test_a_key_that_is_there_twice(stdin, key):
+    stdin(b'{"a": 1, "a": 2}' if key == "a" else b'{"a": {"b": 1, "b": 2}}')
+    with pytest.raises(InputError, match=f"an object has the key '{key}' twice"):
+        list(stream_table("-"))
+
+
+def test_a_pipe_of_unknown_format_is_closed(tmp_path):
+    path = tmp_path / "rows.dat"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(CSV,))
+    writer.start()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StorageError, match=r"the format of .* is unknown") as caught:
+        read_table(path)
+    writer.join()
+    assert caught.tb is not None  # which keeps what the frames refer to
+    assert len(os.listdir("/proc/self/fd")) <= before

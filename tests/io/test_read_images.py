@@ -302,3 +302,21 @@ def test_the_folder_of_the_user_and_names_as_text(tmp_path, monkeypatch: pytest.
     assert [len(part) for part in stream_images("~/i.npy", 1)] == [1, 1]
     assert holds_images("~/i.npy")
     assert not holds_images("x.csv")
+
+
+def test_linked_folders_are_read_and_links_to_nothing_are_an_error(tmp_path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for k, place in enumerate((folder, other)):
+        place.mkdir()
+        (place / "1.png").write_bytes(encoded(GRAY[k]))
+    (folder / "linked").symlink_to(other)
+    (folder / "again").symlink_to(folder)
+    assert torch.equal(read_images(folder), as_images(GRAY[:2]))
+    (folder / "2.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(StorageError, match=r"2\.png"):
+        read_images(folder)
+
+
+def test_structures_with_a_number_of_bytes_are_no_images(tmp_path) -> None:
+    pq.write_table(pa.table({"traffic": [{"bytes": 1200, "host": "a"}]}), tmp_path / "t.parquet")
+    assert not holds_images(tmp_path / "t.parquet")

@@ -332,6 +332,64 @@ def test_a_folder_is_one_table(tmp_path, name):
     assert pa.concat_tables(chunks).equals(whole)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.arrow", "t.parquet"])
+def test_a_key_of_integers_that_one_folder_lacks(tmp_path, name):
+    for year in ("2023", "__HIVE_DEFAULT_PARTITION__"):
+        (tmp_path / f"year={year}").mkdir()
+        write(tmp_path / f"year={year}" / name, TABLE)
+    years = pa.chunked_array([pa.array([2023] * 3 + [None] * 3, pa.int32())])
+    assert read_table(tmp_path)["year"].equals(years)
+    assert pa.concat_tables(stream_table(tmp_path, 4))["year"].equals(years)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_linked_folders_are_read_and_links_to_nothing_are_an_error(tmp_path, name):
+    (tmp_path / "real").mkdir()
+    write(tmp_path / "real" / name, TABLE)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / name, TABLE)
+    (folder / "linked").symlink_to(tmp_path / "real")
+    (folder / "again").symlink_to(folder)
+    assert read_table(folder).num_rows == 6
+    (folder / f"gone-{name}").symlink_to(tmp_path / "gone")
+    with pytest.raises(StorageError, match="gone-t"):
+        read_table(folder)
+
+
+def test_parquet_files_of_other_columns_and_types(tmp_path):
+    write(tmp_path / "a.parquet", TABLE)
+    write(tmp_path / "b.parquet", TABLE.append_column("d", TABLE["a"]))
+    read = (
+        lambda: read_table(tmp_path),
+        lambda: pa.concat_tables(stream_table(tmp_path)),
+        lambda: pa.concat_tables(PartedTable(tmp_path).read(TablePart(1), 5)),
+    )
+    for call in read:
+        with pytest.warns(SchemaWarning, match=r"b\.parquet has columns .* left out: 'd'"):
+            assert call().column_names == TABLE.column_names
+    write(tmp_path / "b.parquet", TABLE.set_column(0, "a", pa.array([1.5, 2.0, 3.0])))
+    for call in read:
+        with pytest.raises(InputError, match=r"column 'a' is int64 in the first file .* and double in .*b\.parquet"):
+            call()
+
+
+def test_a_key_of_a_folder_that_its_parquet_file_has_too(tmp_path):
+    (tmp_path / "a=1").mkdir()
+    write(tmp_path / "a=1" / "t.parquet", TABLE)
+    with pytest.raises(InputError, match="one type in its files and another by the names of its folders"):
+        read_table(tmp_path)
+
+
+def test_arrow_files_of_other_types_are_no_damage(tmp_path):
+    write(tmp_path / "a.arrow", TABLE)
+    write(tmp_path / "b.arrow", TABLE.set_column(0, "a", pa.array([1.5, 2.0, 3.0])))
+    with pytest.raises(
+        InputError, match=r"same columns of the same types: one has .'a: int64'. where another has .'a: double'"
+    ):
+        list(stream_table(tmp_path))
+
+
 def test_the_types_of_a_folder_fit_all_of_its_files(tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n1,NA\n")
     (tmp_path / "b.csv").write_text("x,y\n2.5,3\n")
@@ -414,6 +472,8 @@ def test_absent_files_empty_folders_and_devices(tmp_path):
         read_table("/dev/null")
     with pytest.raises(StorageError, match="null"):
         read_table("a\0.csv")
+    with pytest.raises(StorageError, match="the name of the file or folder is empty"):
+        read_table("")
     with pytest.raises(InputError, match="path of a file or folder; got NoneType"):
         read_table(None)  # pyright: ignore[reportArgumentType]
 

@@ -256,3 +256,12 @@ def test_the_folder_of_the_user_is_found(tmp_path, monkeypatch):
     with TableWriter("~nobody-of-this-name.csv") as writer:
         writer.write({"a": [1, 2]})
     assert read_table("~nobody-of-this-name.csv").num_rows == 2
+
+
+@pytest.mark.parametrize("name", ["t.arrow", "t.parquet", "t.jsonl", "t.csv"])
+def test_later_tables_have_other_categories(tmp_path, name):
+    cells = [["a", "b"], ["c", "a"], [f"n{i}" for i in range(300)]]
+    with TableWriter(tmp_path / name) as writer:
+        for texts in cells:
+            writer.write(pd.DataFrame({"c": pd.Categorical(texts)}))
+    assert read_table(tmp_path / name)["c"].to_pylist() == [text for texts in cells for text in texts]

@@ -94,6 +94,13 @@ def test_a_context_has_a_width():
         MAKERS[0]().log_prob(torch.zeros(1, 3), torch.tensor(1.0))
 
 
+def test_a_context_is_real():
+    model, context = RealNVP(2, context=2, hidden=(8,)), torch.zeros(3, 2, dtype=torch.complex64)
+    for call in (lambda: model.log_prob(torch.zeros(3, 2), context), lambda: model.sample(2, context)):
+        with pytest.raises(InputError, match="a context of real numbers"):
+            call()
+
+
 def test_a_context_that_is_not_finite_is_named_by_its_index():
     model, context = RealNVP(2, context=2, hidden=(8,)), torch.zeros(3, 2)
     context[2, 1] = torch.nan
@@ -182,6 +189,20 @@ class TestEnsemble:
         a, b = model.sample((), c, seed=0), member.sample((), c, seed=0)
         assert a.shape == b.shape
         assert (a - b).abs().max() < 20
+
+    def test_members_without_a_context_ignore_that_of_the_chain(self):
+        torch.manual_seed(0)
+        members, c = Ensemble(RealNVP(2, hidden=(8,)), RealNVP(2, hidden=(8,))), torch.randn(5, 1)
+        model = Flow(transforms.Monotone(2, context=1), members)
+        x = torch.randn(5, 2)
+        model.initialize(x, c)
+        step = model.chain.encode(x, model.prepare_context(c, x.shape[:1]))
+        torch.testing.assert_close(model.log_prob(x, c), step.contribution + members.log_prob(step.z))
+        assert model.sample(3, c, seed=0).shape == (3, 5, 2)
+
+    def test_a_context_for_another_number_of_samples_is_refused(self):
+        with pytest.raises(InputError, match="does not broadcast"):
+            Ensemble(RealNVP(2, context=3, hidden=(8,))).sample((4,), torch.zeros(3, 3))
 
     def test_support_covers_every_member(self):
         """One member lives on the unit square and one on the plane: together they need the plane."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,6 +72,8 @@ def test_temperature_with_contexts_and_what_it_refuses():
     base = models.Flow(transforms.Affine(2), distributions.ConditionalNormal(2, 3))
     with pytest.raises(ConfigError, match="center"):
         sample_at_temperature(base, 2, 0.5, torch.zeros(3))
+    with pytest.raises(InputError, match="torch tensor"):
+        sample_at_temperature(model, 2, 0.5, [[0.0] * 3])
 
 
 def test_interpolation_of_a_linear_flow_is_a_line_or_an_ellipse():
@@ -191,6 +194,13 @@ def test_attributes_with_a_context_and_what_is_refused():
         manipulate(model, x, direction.expand(10, 2), (1.0,), c)
     with pytest.raises(ConfigError, match="finite"):
         manipulate(model, x, direction, (float("nan"),), c)
+    expected = attribute_direction(model, x, labels, c[:1].expand(10, 3))
+    assert torch.equal(attribute_direction(model, x, labels, c[0]), expected)
+    for wrong in (c[:9], c.tolist()):
+        with pytest.raises(InputError, match="context"):
+            attribute_direction(model, x, labels, wrong)
+    moved = manipulate(model, x, direction, (np.float32(0.5),), c)
+    assert torch.equal(moved, manipulate(model, x, direction, (0.5,), c))
 
 
 def test_a_distribution_of_pixels_has_no_latents() -> None:

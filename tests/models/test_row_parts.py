@@ -81,3 +81,7 @@ def test_errors_name_the_row_of_all_rows():
     assert model.log_prob(x)[tuning.SCORING_ROWS + 5] == -math.inf
     with pytest.raises(InputError, match="data of shape"):
         model.log_prob(torch.zeros(ROWS, 4))
+    given, context = models.RealNVP(3, context=2, hidden=(16,)).eval(), torch.zeros(ROWS, 2)
+    context[tuning.SCORING_ROWS + 5, 1] = math.nan
+    with pytest.raises(InputError, match=str(tuning.SCORING_ROWS + 5)):
+        given.log_prob(torch.zeros(ROWS, 3), context)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from service_helpers import NORMAL, STRANGE
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from pushforward.detection import realized_interval
 from pushforward.errors import ConfigError, StorageError
@@ -213,6 +213,22 @@ def test_an_alert_is_repeated_after_the_clock_was_set_back(store, tmp_path, hook
         alerting.check([MODEL], now + later)
     assert len(firings(store)) == 3
     alerting.close()
+
+
+def test_the_rule_of_alarms_reads_no_old_events(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store.migrate()
+    add(store, 3, 3, when=time.time() - 7200)
+    add(store, 2, 1)
+    asked = []
+    event.listen(store.engine, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    with store.read() as connection:
+        found = check_rule(connection, Rule("a", "alarm"), MODEL, time.time(), "")
+        assert found is not None
+        assert found.annotations["summary"].startswith("1 alarm in")
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked[-1][0]}", asked[-1][1]).all()
+    assert "alarms_by_time (model=? AND time>? AND time<?)" in plan[0][-1]
+    store.close()
 
 
 def test_the_rate_rule_fires_by_the_bound_of_theory(store):

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from service_helpers import STRANGE
 from sqlalchemy import delete, select
 
 import pushforward as pf
 from pushforward.errors import StorageError
 from pushforward.service import ServiceSettings
+from pushforward.service.alert_rules import Rule
 from pushforward.service.keeper import Keeper
 from pushforward.service.overview import _p_values, overview
 from pushforward.service.served import ServedModel
@@ -86,6 +88,34 @@ def test_rules_retention_and_seals_go_on(store, quiet_file, tmp_path, caplog):
     with store.read() as connection:
         assert connection.execute(select(tables.alerts.c.rule)).scalars().all() == ["none"]
         assert "seal" in connection.execute(select(tables.audit.c.kind)).scalars().all()
+
+
+@pytest.mark.parametrize(
+    ("days", "window", "kept"), [(None, 10, [0, 20]), (5, 10, [0]), (40, 10, [0, 20, 35]), (5, 30 * 1440, [0, 20])]
+)
+def test_old_counts_go_with_the_events_or_after_a_month(store, quiet_file, tmp_path, days, window, kept):
+    register(store, "m", quiet_file)
+    now = time.time()
+    for age in (0, 20, 35, 50):
+        append_events(store, some_events(1, now - 86400 * age))
+    keeper = keeper_of(store, quiet_file, tmp_path, retention_days=days)
+    keeper.alerting.rules = [Rule("many", "rate", minutes=window)]
+    keeper._work()
+    with store.read() as connection:
+        minutes = connection.execute(select(tables.minutes.c.minute)).scalars().all()
+    assert sorted(round(now / 86400 - minute / 1440) for minute in minutes) == kept
+
+
+def test_scores_and_reasons_change_no_filter_of_warnings(guard_file, monkeypatch):
+    def enter(*_):
+        raise AssertionError("the filters are of all threads")
+
+    model = served(str(guard_file))
+    rows = model.reader.records([STRANGE, {**STRANGE, "age": None, "amount": None}])
+    monkeypatch.setattr(warnings.catch_warnings, "__enter__", enter)
+    assert model.score(rows).alarm.all()  # a cell of `amount` that is missing is a warning elsewhere
+    assert model.reasons(rows, [0, 1])
+    served(str(guard_file))
 
 
 def test_a_part_that_fails_stops_no_other_unless_the_store_is_gone(store, quiet_file, tmp_path, caplog, monkeypatch):

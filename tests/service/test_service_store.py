@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import threading
 import time
 from contextlib import closing
 from importlib.resources import files
+from types import SimpleNamespace
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -19,16 +21,18 @@ from pushforward.errors import ConfigError, StorageError
 from pushforward.io import read, write
 from pushforward.service.drift import Drift
 from pushforward.service.refusal import Refusal
+from pushforward.service.routes_admin import _find
 from pushforward.service.served import Models
 from pushforward.service.server import prepare
 from pushforward.service.settings import ServiceSettings
-from pushforward.service.store import Store, modelbook, tables
+from pushforward.service.store import Store, eventlog, modelbook, tables
 from pushforward.service.store.audit import SigningKey, append, seal, verify
 from pushforward.service.store.eventlog import (
     Event,
     add_feedback,
     append_events,
     delete_old,
+    delete_old_counts,
     event_ids,
     find_event,
     find_events,
@@ -75,18 +79,20 @@ def test_migrations_make_the_tables_of_the_code_and_can_be_repeated(store):
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
 
 
-def test_a_store_of_an_earlier_version_keeps_its_events_and_numbers_go_on(tmp_path):
+@pytest.mark.parametrize("steps", [["0001_first"], ["0001_first", "0002_event_numbers"]])
+def test_a_store_of_an_earlier_version_keeps_its_events_and_numbers_go_on(store_url, steps):
     import importlib
 
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
 
-    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store = Store(store_url)
     with store.write() as connection:
         context = MigrationContext.configure(connection)
         with Operations.context(context):
-            importlib.import_module("pushforward.service.migrations.versions.0001_first").upgrade()
-        context.stamp(MIGRATIONS, "0001")
+            for step in steps:
+                importlib.import_module(f"pushforward.service.migrations.versions.{step}").upgrade()
+        context.stamp(MIGRATIONS, steps[-1][:4])
     batch = some_events(3)
     append_events(store, batch)
     store.migrate()
@@ -603,6 +609,61 @@ def test_a_wrong_clock_does_not_make_young_events_old(store):
     assert delete_old(store, now - 3600) == 2
     with store.read() as connection:
         assert [event["id"] for event in find_events(connection)] == [batches[3][0].id]
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_old_counts_of_minutes_and_points_of_drift_are_deleted(store, guard_file, most):
+    register(store, "m", guard_file)
+    now = 60.0 * int(time.time() // 60)
+    with store.write() as connection:
+        for k, when in enumerate((now - 9000, now - 8000, now - 60, now)):
+            key = {"model": "m", "version": "1"}
+            connection.execute(tables.minutes.insert().values(**key, minute=int(when // 60), rows=5, alarms=1))
+            connection.execute(tables.drift.insert().values(**key, seq=k, time=when, log_evidence=0.0, bound=5.0))
+    counts = []
+    while not counts or counts[-1]:
+        counts.append(delete_old_counts(store, now - 60, most))
+    assert counts == ([2, 2, 0] if most == 1 else [4, 0])
+    with store.read() as connection:
+        minutes = connection.execute(select(tables.minutes.c.minute).order_by(tables.minutes.c.minute)).scalars().all()
+        assert minutes == [int(now // 60) - 1, int(now // 60)]
+        assert connection.execute(select(tables.drift.c.seq).order_by(tables.drift.c.seq)).scalars().all() == [2, 3]
+
+
+@pytest.mark.parametrize("model", [None, "m"])
+def test_a_search_for_a_text_reads_some_events_at_a_time_and_finds_all(store, monkeypatch, model):
+    monkeypatch.setattr(eventlog, "SEARCHED", 3)
+    batch = [event._replace(request="wanted" if k in (0, 1, 7) else "r") for k, event in enumerate(some_events(9))]
+    append_events(store, batch)
+    append_events(store, some_events(4, model="other"))
+    options = {"model": model, "text": "wanted", "limit": 2}
+    found, end = _find(SimpleNamespace(store=store), before=None, **options)  # pyright: ignore
+    assert [event["seq"] for event in found] == ([] if model is None else [8])
+    pages = 0
+    while end is not None:
+        more, end = _find(SimpleNamespace(store=store), before=end, **options)  # pyright: ignore
+        found, pages = found + more, pages + 1
+    assert [event["id"] for event in found] == [batch[k].id for k in (7, 1, 0)]
+    assert pages == (3 if model else 4)
+
+
+def test_connections_of_a_postgresql_that_stands_still_are_ended():
+    pytest.importorskip("psycopg", reason="psycopg is not installed (pip install 'psycopg[binary]').")
+
+    class Waiting:
+        def __init__(self, own: socket.socket) -> None:
+            self.pgconn = SimpleNamespace(socket=own.fileno())
+
+    own, other = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as silent, own, other:  # it takes connections and says nothing
+        store = Store(f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/none?sslmode=disable")
+        waiting = Waiting(own)
+        store._connections.add(waiting)
+        assert store.end_if_frozen()
+        assert own.recv(1) == b""  # a thread that waits goes on
+        silent.close()
+        assert not store.end_if_frozen()  # refused: the connections have ended by themselves
+    store.close()
 
 
 def test_events_are_found_by_any_letters_of_their_reasons(store):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,12 @@ FAMILIES = {
         pf.distributions.Normal(3),
     ),
 }
+
+
+def fixed_base(location: float) -> models.Model:
+    base = pf.distributions.GaussianMixture(3, 2)
+    torch.nn.init.constant_(base.loc, location)
+    return models.Flow(models.MAF(3, layers=1, hidden=(8,)).chain, base.requires_grad_(False))
 
 
 def members(build, count: int = 3) -> list[models.Model]:
@@ -111,6 +118,7 @@ def test_each_stops_by_itself():
         ([lambda: models.MAF(3)] * 2, {"amp": True}, "amp"),
         ([lambda: models.MAF(3)] * 2, {"optimizer": torch.optim.Adam}, "optimizer function"),
         ([lambda: models.MAF(3)], {}, "only one model"),
+        ([lambda: fixed_base(0.0), lambda: fixed_base(1.0)], {}, "other fixed weights"),
     ],
 )
 def test_errors_say_why_models_cannot_be_stacked(builds, extra, reason):
@@ -124,8 +132,13 @@ def test_others_are_trained_one_after_the_other():
     assert [result.steps for result in results] == [12, 12]
     with pytest.raises(ConfigError, match="2 models and 1 seeds"):
         fit_members(mixed, curved(100), seeds=[1])
-    with pytest.raises(ConfigError, match="list of at least one pushforward model"):
-        fit_members([], curved(100))
+    with pytest.raises(ConfigError, match="got 1"):
+        fit_members(mixed, curved(100), seeds=1)
+    with pytest.raises(ConfigError, match="each of seeds must be an integer"):
+        fit_members(mixed, curved(100), seeds=[1.5, 2])
+    for wrong in ([], mixed[0]):
+        with pytest.raises(ConfigError, match="list of at least one pushforward model"):
+            fit_members(wrong, curved(100))
     with pytest.raises(ConfigError, match="stack must be"):
         fit_members(mixed, curved(100), stack="yes")
 
@@ -143,6 +156,14 @@ def test_each_member_takes_its_own_seed():
         for model, other, seed in zip(found, alone, own, strict=True):
             pf.fit(other, x, seed=seed, **OPTIONS)
             torch.testing.assert_close(model.log_prob(x), other.log_prob(x), rtol=1e-7, atol=1e-9)
+
+
+def test_seeds_of_numpy_go_into_a_checkpoint(tmp_path):
+    pair = members(FAMILIES["nice"], 2)
+    results = fit_members(
+        pair, curved(60).double(), seeds=np.arange(2), stack=True, checkpoint=tmp_path / "run", **OPTIONS
+    )
+    assert [result.steps for result in results] == [12, 12]
 
 
 def test_a_context_is_passed_to_every_member():

@@ -104,6 +104,16 @@ def test_iterable_data_set():
         take(empty, 1)
 
 
+class Shifted(TensorDataset):
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0] + 100
+
+
+def test_items_of_a_subclass_of_a_tensor_data_set_are_its_own():
+    train, _ = open_sources(SPEC, Shifted(numbered(4)), None, None, 4, 0)
+    assert next(train.ordered())[0].flatten().tolist() == [100, 101, 102, 103]
+
+
 @pytest.mark.parametrize(
     ("data", "options", "error", "words"),
     [
@@ -121,6 +131,7 @@ def test_iterable_data_set():
         (torch.tensor([[0.0], [0.0], [torch.inf]]), {}, InputError, "inf at row 2"),
         (torch.tensor([[0.0], [1e300]], dtype=torch.float64), {}, InputError, "1e\\+300 at row 1"),
         (numbered(4), {"context": numbered(4)}, ConfigError, "takes no context"),
+        (numbered(4), {"context": torch.tensor(1.0)}, ConfigError, "takes no context"),
         (numbered(4), {"validation": torch.tensor([[torch.nan]])}, InputError, "validation data contain nan"),
         (numbered(4), {"validation": numbered(0)}, InputError, "validation data have no rows"),
         (TensorDataset(numbered(4)), {"context": numbered(4)}, ConfigError, "yields"),
@@ -153,3 +164,10 @@ def test_the_wrong_part_of_an_item_is_named():
     loader = DataLoader([(torch.zeros(1), "a")] * 4, batch_size=2)
     with pytest.raises(InputError, match=r"got (list|tuple)"):
         next(open_sources(replace(SPEC, context=1), loader, None, None, 4, 0)[0].ordered())
+
+
+@pytest.mark.parametrize("wrap", [lambda *pair: pair, lambda *pair: DataLoader(TensorDataset(*pair), batch_size=4)])
+def test_a_complex_context_is_refused(wrap):
+    spec = replace(SPEC, context=1)
+    with pytest.raises(InputError, match="a context of real numbers"):
+        next(open_sources(spec, wrap(numbered(4), numbered(4) * 1j), None, None, 4, 0)[0].ordered())

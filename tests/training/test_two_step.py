@@ -83,6 +83,11 @@ def test_errors_of_invalid_arguments():
         fit_two_step(model, torch.zeros(5, 3), validation=1.5)
     with pytest.raises(ConfigError, match="own"):
         fit_two_step(model, torch.zeros(5, 3), checkpoint="a file")
+    for wrong in ({"autoencoder": True}, {"density": False}, {"density": 5}):
+        with pytest.raises(ConfigError, match="must be a dictionary of training options"):
+            fit_two_step(model, torch.zeros(5, 3), **wrong)
+    with pytest.raises(ConfigError, match="batch_size"):
+        model.codes(torch.zeros(5, 3), batch_size=0)
     with pytest.raises(InputError, match="NaN in row"):
         fit_two_step(model, torch.full((5, 3), math.nan))
 
@@ -158,6 +163,7 @@ def test_data_and_fractions_as_in_fit():
     for validation in (0, np.float32(0.2), None):
         result = fit_two_step(model(), pd.DataFrame(x.numpy()), validation=validation, max_steps=2, progress="silent")
         assert result.density.steps == 2
+    assert fit_two_step(model(), x, seed=2**70, max_steps=2, progress="silent").density.steps == 2
     x[3, 1] = math.nan
     with pytest.raises(InputError, match="the training data have NaN in row 3, column 1"):
         fit_two_step(model(), x, validation=0.2, max_steps=2, progress="silent")

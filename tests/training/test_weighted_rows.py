@@ -233,6 +233,7 @@ def test_a_run_goes_on_with_the_same_weights_and_not_with_others(tmp_path):
         (["a"] * 5, "cannot be read as such"),
         ([None] * 5, "that of row 0 is nan|cannot be read as such"),
         ([1j] * 5, "cannot be read as such"),
+        (torch.ones(5) * 1j, "cannot be read as such"),
         ("many", "cannot be read as such"),
         (0.5, r"got the shape \(\)"),
         (np.ones((5, 2)), r"got the shape \(5, 2\)"),

@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for an error that the message explains, 2 for wrong arguments, 3 for a check that failed
-        (``report --fail-on``), 70 for an unexpected error, 130 for an interruption, 141 for a closed pipe. As the program
-        itself, it exits with that code.
+        (``report --fail-on``), 70 for an unexpected error, 130 for an interruption, 141 for a closed pipe. ``score`` exits with
+        143 at SIGTERM. As the program itself, it exits with that code.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments

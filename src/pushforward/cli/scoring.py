@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from pushforward.cli.parts import one_warning_of_all_parts, parts_of_input, scored_here, with_scores
@@ -46,7 +50,7 @@ def score_file(
 
     start, total, alarms = time.perf_counter(), 0, 0
     parts = parts_of_input(guard, table, rows, options)
-    with one_warning_of_all_parts(), TableWriter(output, format) as writer:
+    with _ended_by_sigterm(), one_warning_of_all_parts(), TableWriter(output, format) as writer:
         scored = scored_by_workers(guard, parts, source, workers) if workers > 1 else scored_here(guard, parts)
         for chunk, result in scored:
             writer.write(with_scores(chunk, result, prefix, table))
@@ -61,3 +65,22 @@ def score_file(
         "output": output,
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM leave the ``with`` block as an error does, so that the unfinished output is deleted."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # it is of a program that called this one
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the deletion
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -12,7 +12,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.compiled.lowering import NotLowerable, lower
 from pushforward.distributions import Distribution
-from pushforward.errors import ConfigError, KindWarning, PushforwardWarning
+from pushforward.errors import ConfigError, KindWarning, PushforwardWarning, collected
 from pushforward.kernels.native import kernels
 from pushforward.kernels.program import Program
 from pushforward.models import Ensemble, Flow, Model
@@ -244,8 +244,7 @@ def lower_model(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
     density = NativeDensity(programs, chain[first:], model.base, first == 0)
     if first == 0:
         return model, density, "all", ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", KindWarning)  # the model warned when it was built
+    with collected(KindWarning):  # the model warned when it was built
         rest = Flow(chain[:first], density).eval()
     if scaling is not None:
         rest.context_features = model.context_features

@@ -251,6 +251,12 @@ def _seconds(column: Any, kind: Any) -> np.ndarray:
         return to_numpy(pc.cast(pc.cast(column, pa.int32()), pa.float64())) * 86400.0
     unit = 10**3 if pa.types.is_date64(kind) else _PER_SECOND[kind.unit]
     ticks = pc.cast(column, pa.int32() if pa.types.is_time32(kind) else pa.int64())
+    if (
+        unit == 10**9
+    ):  # float64 has fewer digits than instants in nanoseconds, and the same instant in microseconds must be equal
+        whole = pc.divide(ticks, unit)
+        rest = pc.subtract(ticks, pc.multiply(whole, unit))
+        return to_numpy(pc.cast(whole, pa.float64())) + to_numpy(pc.cast(rest, pa.float64())) / unit
     return to_numpy(pc.cast(ticks, pa.float64(), safe=False)) / unit
 
 

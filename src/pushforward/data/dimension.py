@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pushforward.data.tables import from_tensor
 from pushforward.errors import ConfigError, InputError
-from pushforward.numerics.checks import check_choice, check_integer, check_seed
+from pushforward.numerics.checks import check_choice, check_integer, check_seed, is_integer
 
 __all__ = ["intrinsic_dimension"]
 
@@ -61,11 +62,11 @@ def intrinsic_dimension(
     """
     check_choice("method", method, METHODS)
     check_integer("most", most, 2)
-    if neighbors is not None and (method == "twonn" or not isinstance(neighbors, int) or neighbors < 2):
+    if neighbors is not None and (method == "twonn" or not is_integer(neighbors) or neighbors < 2):
         raise ConfigError(f"neighbors must be an integer of at least 2, and 'twonn' always takes 2; got {neighbors!r}.")
-    count = METHODS[method] if neighbors is None else neighbors
+    count = METHODS[method] if neighbors is None else int(neighbors)
     try:
-        rows = np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+        rows = np.asarray(from_tensor(x) if isinstance(x, torch.Tensor) else x, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"intrinsic_dimension needs numbers: {error}") from error
     if rows.ndim < 2 or not np.isfinite(rows).all():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.data.tables import plain_numbers
+from pushforward.data.tables import plain_array
 from pushforward.errors import InputError
 
 __all__ = ["MAX_CELLS", "detect_lattice", "integer_lattice"]
@@ -52,7 +52,7 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
         >>> detect_lattice(np.random.default_rng(0).normal(size=1000)) is None
         True
     """
-    array = plain_numbers(values)
+    array = plain_array(values, "the values")
     if array.dtype.kind not in "fiub":
         raise InputError(f"a column of numbers is needed to find a lattice; got {array.dtype}.")
     column = array.astype(np.float64).ravel()

@@ -99,6 +99,8 @@ class Photographs:
         try:
             found = self._open(picture)
             check_frames(found, "it")
+            if not found.width * found.height:
+                raise InputError("it has no pixels: leave it out")
             if found.width * found.height > _MOST_PIXELS:
                 raise InputError(f"it has {found.width} x {found.height} pixels, more than {_MOST_PIXELS:,}")
             if found.mode.startswith("I") or found.mode == "F":  # Pillow would clip their values to 255

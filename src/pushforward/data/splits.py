@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.data.tables import plain_numbers
+from pushforward.data.tables import plain_array
 from pushforward.errors import ConfigError, InputError
 from pushforward.numerics import splitmix
 from pushforward.numerics.checks import check_integer, check_seed
@@ -75,7 +75,7 @@ def duplicate_groups(rows: Any) -> np.ndarray:
         >>> duplicate_groups([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]).tolist()
         [0, 1, 0]
     """
-    values = plain_numbers(rows)
+    values = plain_array(rows, "the rows")
     if values.ndim == 0 or values.dtype.kind not in "fiub":
         raise InputError(
             f"expected an array of numbers with one row for each case; got {values.dtype} of shape {values.shape}."

@@ -24,7 +24,16 @@ from pushforward.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["InputTypeError", "as_table", "from_tensor", "is_frame", "is_positional", "number_array", "without_index"]
+__all__ = [
+    "InputTypeError",
+    "as_table",
+    "from_tensor",
+    "is_frame",
+    "is_positional",
+    "number_array",
+    "plain_array",
+    "without_index",
+]
 
 _POSITIONAL = b"pushforward.positional"
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -184,7 +193,7 @@ def _checked(table: pa.Table) -> pa.Table:
 
 
 def _plain_columns(table: pa.Table) -> pa.Table:
-    """The table with views of text as large strings and without runs: pyarrow takes no rows of these."""
+    """The table with views of text as large strings, decimals of 128 bits or more, and without runs: pyarrow computes little with the others."""
     import pyarrow as pa
 
     for k, field in enumerate(table.schema):
@@ -194,6 +203,8 @@ def _plain_columns(table: pa.Table) -> pa.Table:
                 [compute().run_end_decode(chunk) for chunk in column.chunks], field.type.value_type
             )
         column = without_views(column)
+        if pa.types.is_decimal(column.type) and column.type.bit_width < 128:
+            column = column.cast(pa.decimal128(column.type.precision, column.type.scale))
         if column.type != field.type:
             table = table.set_column(k, field.with_type(column.type), column)
     return table
@@ -298,13 +309,24 @@ def from_tensor(tensor: Any) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def plain_numbers(data: Any) -> np.ndarray:
-    """An array from a list, an array or a tensor, also one with a gradient.
+def plain_array(values: Any, name: str) -> np.ndarray:
+    """An array from an array, a list, or a tensor of any type and on any device, also with a gradient.
+
+    Args:
+        values: of any shape.
+        name: of the values in an error, in the plural.
 
     Raises:
-        InputError: for rows of unequal lengths.
+        InputError: for rows of different lengths, and for what is no array.
     """
-    return from_tensor(data) if hasattr(data, "detach") else _as_array(data)
+    try:
+        if hasattr(values, "detach"):  # a tensor, perhaps with a gradient or on a GPU
+            values = from_tensor(values.double() if values.is_floating_point() else values)
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name} must be an array of numbers, and these have rows of unequal lengths or other objects: {error}"
+        ) from error
 
 
 def _as_array(data: Any) -> np.ndarray:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pushforward.data.tables import plain_array
 from pushforward.errors import InputError
 
 __all__ = ["ROUNDING", "plain_array", "score_array"]
@@ -14,26 +13,6 @@ __all__ = ["ROUNDING", "plain_array", "score_array"]
 ROUNDING = 1.0 + 1e-12
 """Tolerance on a bound that is compared with a ratio of counts: without it the rounding of ``alpha = 1 - 0.9`` or
 ``0.29 * 100`` would change a count by one. It is far smaller than any ratio of counts of real data."""
-
-
-def plain_array(values: Any, name: str) -> NDArray[Any]:
-    """An array from an array, a list, or a tensor of any type and on any device, also with a gradient.
-
-    Args:
-        values: of any shape.
-        name: of the values in an error, in the plural.
-
-    Raises:
-        InputError: for rows of different lengths, and for what is no array.
-    """
-    if hasattr(values, "detach"):  # a tensor, perhaps with a gradient or on a GPU
-        values = values.detach().cpu()
-        if values.is_floating_point():
-            values = values.double()  # numpy has no bfloat16
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} must be an array of numbers: {error}") from error
 
 
 def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> NDArray[np.float64]:

@@ -102,7 +102,7 @@ class MADEMixture(Distribution):
         rows = noise.reshape(-1, self.shape[0])
         z: list[Tensor] = []
         with torch.autocast(noise.device.type, enabled=False):
-            network = IncrementalMADE(self.network, rows.shape[0], context)
+            network = IncrementalMADE(self.network, rows.shape[0], self._cast(context))
             for each in rows.split(1, -1):
                 log_weight, loc, log_scale = self._split(network.step().squeeze(1).t())
                 index = draw_category(log_weight, generator).unsqueeze(-1)
@@ -112,7 +112,14 @@ class MADEMixture(Distribution):
 
     def _mixture(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and log-scales of every conditional, each ``(*batch, features, components)``."""
-        return self._split(self.network(z, context).movedim(0, -1))
+        raw = self.network(z.to(self.offset.dtype), self._cast(context)).to(
+            z.dtype
+        )  # z may be float64 with float32 weights
+        return self._split(raw.movedim(0, -1))
+
+    def _cast(self, context: Tensor | None) -> Tensor | None:
+        """The context in the type of the weights."""
+        return None if context is None else context.to(self.offset.dtype)
 
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and log-scales, each ``(*, components)``, from raw ``(*, 3 * components)``."""

@@ -122,8 +122,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def _become(self, fitted: Self) -> Self:
         fitted.model_.eval()
-        vars(self).clear()
-        vars(self).update(vars(fitted))
+        self.__dict__ = vars(fitted)  # in one step: another thread may score with this object
         return self
 
     def _fit(self, X: Any, sample_weight: Any) -> None:

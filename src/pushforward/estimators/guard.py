@@ -300,8 +300,7 @@ class Guard(ConformalDetector):
         """
         fitted = copy.copy(self)  # a fit that fails leaves this guard as it is
         fitted._fit(X, groups, time, checkpoint)
-        vars(self).clear()
-        vars(self).update(vars(fitted))
+        self.__dict__ = vars(fitted)  # in one step: another thread may score with this object
         return self
 
     def _fit(self, X: Any, groups: Any, time: Any, checkpoint: str | os.PathLike[str] | None) -> None:

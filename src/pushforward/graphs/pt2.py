@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from pushforward.errors import ConfigError, PushforwardError
@@ -54,9 +55,13 @@ def write_pt2(graph: Graph, path: str | os.PathLike[str]) -> None:
     Raises:
         StorageError: if the file cannot be written.
     """
-    stream = io.BytesIO()
+    stream, program = io.BytesIO(), program_of(graph)
+    # What is loaded only scores, so it keeps nothing for gradients. The parameters themselves are those of the user's model.
+    for name, value in program.state_dict.items():
+        if isinstance(value, nn.Parameter):
+            program.state_dict[name] = nn.Parameter(value.detach(), requires_grad=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program_of(graph), stream, extra_files={METADATA: json.dumps(graph.facts)})
+        torch.export.save(program, stream, extra_files={METADATA: json.dumps(graph.facts)})
     with atomic_write(path) as file:
         file.write(stream.getvalue())

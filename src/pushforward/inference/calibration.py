@@ -59,12 +59,20 @@ class Calibration:
     """p-value of the hypothesis of a uniform distribution: "SBC" (the smallest of D, times D), "coverage" and "TARP"."""
 
     def coverage(self, levels: Any) -> Array:
-        """Fraction of simulations whose true parameter lies in the highest-density region of each level."""
-        return (self.density_ranks[:, None] <= np.asarray(levels, dtype=float)).mean(0)
+        """Fraction of simulations whose true parameter lies in the highest-density region of each level.
+
+        Raises:
+            InputError: for levels that are not real numbers.
+        """
+        return (self.density_ranks[:, None] <= as_numbers(levels, "levels").numpy()).mean(0)
 
     def tarp_coverage(self, levels: Any) -> Array:
-        """Fraction of simulations whose true parameter lies within the distance of each level."""
-        return (self.tarp[:, None] <= np.asarray(levels, dtype=float)).mean(0)
+        """Fraction of simulations whose true parameter lies within the distance of each level.
+
+        Raises:
+            InputError: for levels that are not real numbers.
+        """
+        return (self.tarp[:, None] <= as_numbers(levels, "levels").numpy()).mean(0)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name} {value:.3g}" for name, value in self.p_values.items())

@@ -165,8 +165,8 @@ def summarize(
 
     Raises:
         InputError: for fewer than 25 draws, draws that are not finite real numbers, or another number of weights than of draws.
-        ConfigError: for probabilities that are no list of numbers from 0 to 1, weights that are no importance weights, or another
-            number of names.
+        ConfigError: for probabilities that are no list of numbers from 0 to 1, weights that are no importance weights, or names
+            that are no list of one name for each coordinate.
 
     Example:
         >>> import torch, pushforward as pf
@@ -187,6 +187,8 @@ def summarize(
     if names is not None:
         if isinstance(draws, Mapping):
             raise ConfigError("the draws have names already: leave names= out.")
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise ConfigError(f"names must be a list with a name for each coordinate; got {names!r:.80}.")
         if len(names) != len(found):
             raise ConfigError(
                 f"there are {len(found)} coordinates and {len(names)} names: give one name for each coordinate."

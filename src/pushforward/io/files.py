@@ -23,6 +23,7 @@ __all__ = [
     "existing_path",
     "expanded",
     "file_format",
+    "files_below",
     "format_of_name",
     "load_array",
     "plain_errors",
@@ -83,8 +84,10 @@ def existing_path(path: Any) -> Path:
 
     Raises:
         InputError: for an object that is not a path.
-        StorageError: if nothing is there, it cannot be reached, it is empty, or it is neither a file nor a folder.
+        StorageError: if the path is empty, nothing is there, it cannot be reached, it is empty, or it is neither a file nor a folder.
     """
+    if path == "":  # which Path would read as the folder of the process
+        raise StorageError("the name of the file or folder is empty: give its path.")
     try:
         found = expanded(path)
         status = found.stat()
@@ -101,6 +104,29 @@ def existing_path(path: Any) -> Path:
     if status.st_size == 0:
         raise StorageError(f"{path} is empty.")
     return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and its sub-folders, also of linked ones, and links to nothing, so that no file is left out unsaid.
+
+    A link to a folder that contains the link is not followed.
+    """
+
+    def below(path: str, outer: frozenset[str]) -> Iterator[Path]:
+        here = os.path.realpath(path)
+        if here in outer:
+            return
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from below(entry.path, outer | {here})
+                elif entry.is_file() or not os.path.exists(entry.path):
+                    yield Path(entry.path)
+
+    try:
+        yield from below(os.fspath(folder), frozenset())
+    except OSError as error:
+        raise StorageError(f"cannot read {error.filename or folder}: {reason(error)}.") from error
 
 
 def load_array(path: Path, name: str | None = None) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pushforward.data.images import as_images
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.io.files import existing_path, expanded, load_array, plain_errors
+from pushforward.io.files import existing_path, expanded, files_below, load_array, plain_errors
 from pushforward.io.input_file import InputFile, unchanged
 from pushforward.io.pictures import (
     PICTURES,
@@ -53,7 +53,7 @@ def read_images(
             - a ``.npy`` or ``.npz`` file of integers;
             - an IDX file, the format of MNIST, which may be compressed with gzip;
             - a Parquet file with a column of encoded images (PNG, JPEG, WebP), plain or as ``{"bytes": ...}``;
-            - a folder of image files of one size, or one image file. Files are read in the order of their paths, sub-folders included;
+            - a folder of image files of one size, or one image file. Files are read in the order of their paths, sub-folders and linked ones included;
               hidden ones, whose names begin with ".", are not. Each is turned upright (EXIF);
             - ``"torchvision:NAME:ROOT"``, a torchvision data set that is already on the disk, such as
               ``"torchvision:FashionMNIST:data"``.
@@ -182,7 +182,7 @@ def holds_images(path: str | os.PathLike[str]) -> bool:
         path = expanded(path)
         name = path.name.lower()
         if path.is_dir():
-            return any(is_picture_file(file, path) for file in path.rglob("*"))
+            return any(is_picture_file(file, path) for file in files_below(path))
         if path.suffix.lower() in PICTURES:
             return True
         if name.endswith(".parquet"):

@@ -385,6 +385,10 @@ def _plain_errors(file: InputFile | Pipe, diagnose: bool = True) -> Iterator[Non
             raise InputError(not_text(file)) from None
         if line := _line_that_is_no_object(file) if diagnose else "":
             raise InputError(f"{file} is not JSON Lines, one object in each line: {line}.") from None
+        if found := re.search(r"Column\(/(.*)\) was specified twice", text):
+            raise InputError(
+                f"{file} is not JSON Lines, one object in each line: an object has the key {found[1]!r} twice: rename or drop one."
+            ) from None
         if found := re.search(r"Column\(/(.*)\) changed from (\w+) to (\w+)", text):
             name, before, after = found.groups()
             raise SchemaError(

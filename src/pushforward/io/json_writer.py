@@ -67,6 +67,6 @@ def _text(value: Any) -> str:
         return format(value, "f")
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(str(key))}: {_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):  # the entries of a map are tuples
         return "[" + ", ".join(map(_text, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,7 @@ from pushforward import (
     models,  # imports all transforms and distributions, which registers the classes that a file can name
     registry,
 )
-from pushforward.errors import ConfigError, KindWarning, StorageError
+from pushforward.errors import ConfigError, KindWarning, StorageError, collected
 from pushforward.io.file_format import Path, read, write
 from pushforward.io.shapes import ShapesOnly
 from pushforward.transforms.base import Transform
@@ -213,8 +212,7 @@ def _without_memory(description: Any, state: Mapping[str, Tensor], limit: int | 
         stack.enter_context(_budget(2 * len(state) + 64, 32 * (len(state) + _count_objects(description)) + 256))
         stack.enter_context(torch.device("meta"))
         stack.enter_context(ShapesOnly())
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", KindWarning)  # the constructor gave this warning when the model was first built
+        stack.enter_context(collected(KindWarning))  # the constructor gave it when the model was first built
         module = registry.build(description, largest=limit)
     if not isinstance(module, nn.Module):
         raise StorageError(f"the file describes a {type(module).__name__}, which is not a module with weights.")

@@ -23,6 +23,7 @@ from pushforward.data.images import (
     without_colors,
 )
 from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.io.files import files_below
 
 __all__ = [
     "PICTURES",
@@ -62,7 +63,7 @@ def picture_files(path: Path) -> list[tuple[str, Path]]:
     """
     if path.is_file():
         return [(_text(Path(path.name)), path)]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and is_picture_file(file, path))
+    files = sorted(file for file in files_below(path) if is_picture_file(file, path))
     if not files:
         raise StorageError(f"the folder {path} has no image files ({', '.join(sorted(PICTURES))}).")
     return [(_text(file.relative_to(path)), file) for file in files]
@@ -258,5 +259,5 @@ def _is_encoded(kind: Any) -> bool:
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+        return any(kind.field(i).name == "bytes" and _is_encoded(kind.field(i).type) for i in range(kind.num_fields))
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

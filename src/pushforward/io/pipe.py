@@ -170,9 +170,12 @@ def open_pipe(path: Any, format: str | None, text: TextFormat) -> Pipe:
                 raise StorageError("there is no standard input.")
         else:
             source = open(path, "rb")  # noqa: SIM115  it is read until the table ends
-            if format is None:
-                format = _stated(name)
-        return Pipe(source, name, format, text)
+        with contextlib.ExitStack() as failed:
+            if path != "-":
+                failed.callback(source.close)
+            pipe = Pipe(source, name, format or (None if path == "-" else _stated(name)), text)
+            failed.pop_all()
+        return pipe
     except OSError as error:
         if isinstance(error, StorageError):
             raise

@@ -158,5 +158,6 @@ class PartedTable:
         fragment = fragment.subset(row_group_ids=list(range(part.first, end)))
         scan = {"batch_size": rows, "batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
         yield self._dataset.schema.empty_table()
-        for batch in fragment.to_batches(schema=self._dataset.schema, **scan):
-            yield pa.Table.from_batches([batch])
+        with self._source.scanning(self._dataset, [fragment]):
+            for batch in fragment.to_batches(schema=self._dataset.schema, **scan):
+                yield pa.Table.from_batches([batch])

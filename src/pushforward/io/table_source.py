@@ -5,15 +5,24 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pushforward.data.schema import present_columns
 from pushforward.data.tables import as_table
-from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
+from pushforward.errors import ConfigError, InputError, SchemaError, SchemaWarning, StorageError, warn_caller
 from pushforward.io.atomic import reason
-from pushforward.io.files import FORMATS, TEXT_FORMATS, compression_of, existing_path, file_format, plain_errors
+from pushforward.io.files import (
+    FORMATS,
+    TEXT_FORMATS,
+    compression_of,
+    existing_path,
+    file_format,
+    files_below,
+    plain_errors,
+)
 from pushforward.io.input_file import InputFile, TextFormat, filesystem_of, magic_compression
 from pushforward.io.pipe import Pipe, is_pipe, open_pipe, spooled
 
@@ -33,7 +42,7 @@ class TableSource:
     Attributes:
         name: the file, folder or pipe in the words of the user.
         format: the format of all files, a value of :data:`~pushforward.io.files.FORMATS`.
-        files: the files in the order of their paths, each with the columns that its folders ``key=value`` add.
+        files: the files in the order of their paths, each with the columns that its folders ``key=value`` add, as scalars of pyarrow.
         columns: names of the columns to read; None for all.
         folder: the folder of the files in its file system; None for a single file.
         pipe: the stream of text that is read instead of files.
@@ -78,11 +87,7 @@ class TableSource:
             return cls(
                 str(path), found, [(InputFile(str(path), str(where), None, found, compression, text), {})], chosen
             )
-        files = [
-            file
-            for file in sorted(where.rglob("*"))
-            if _is_table(file.relative_to(where).parts, format) and file.is_file()
-        ]
+        files = sorted(file for file in files_below(where) if _is_table(file.relative_to(where).parts, format))
         return _folder(str(path), str(where), None, [str(file) for file in files], format, text, chosen)
 
     @property
@@ -117,14 +122,53 @@ class TableSource:
             found = dataset.dataset(
                 [file.path for file in self.inputs], filesystem=self.inputs[0].filesystem, **options
             )
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             if "duplicate field names" in str(error):
                 raise InputError(
                     f"{self.name} has more than one column of the same name: rename or drop one."
                 ) from None
+            if "Unable to merge" in str(error):
+                raise InputError(
+                    f"a column of {self.name} has one type in its files and another by the names of its folders: {error}: drop it from the files, "
+                    "or rename the folders."
+                ) from None
             raise
         self.checked(found.schema.empty_table())
         return found
+
+    @contextmanager
+    def scanning(self, dataset: Any, fragments: Sequence[Any]) -> Iterator[None]:
+        """Warn of columns of files of :meth:`dataset` that the first file lacks, which are not read, and name a column whose types do not fit.
+
+        Args:
+            dataset: as :meth:`dataset` gave it.
+            fragments: those of its files that are read in the ``with`` block.
+        """
+        import pyarrow as pa
+
+        if self.folder is None:
+            yield
+            return
+        types = dict(zip(dataset.schema.names, dataset.schema.types, strict=True))
+        for fragment in fragments if self.columns is None else ():
+            if more := [name for name in fragment.physical_schema.names if name not in types]:
+                warn_caller(
+                    f"{fragment.path} has columns that the first file of {self.name} does not have, which are left out: "
+                    f"{', '.join(map(repr, more[:10]))}.",
+                    SchemaWarning,
+                )
+                break
+        try:
+            yield
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            for fragment in fragments:
+                for field in fragment.physical_schema:
+                    if types.get(field.name, field.type) != field.type:
+                        raise InputError(
+                            f"column {field.name!r} is {types[field.name]} in the first file of {self.name} and {field.type} in {fragment.path}, "
+                            f"which cannot be converted: {error}: write both with one type."
+                        ) from None
+            raise
 
     def tables(self, read: Callable[[InputFile, list[str] | None], Iterable[pa.Table]]) -> Iterator[pa.Table]:
         """The tables that ``read(file, columns)`` gives for each file, with the columns that its folders add."""
@@ -135,8 +179,7 @@ class TableSource:
             for table in read(file, columns):
                 for name, value in keys.items():
                     if name not in table.column_names:
-                        kind = pa.int32() if isinstance(value, int) else pa.string()
-                        table = table.append_column(name, pa.repeat(pa.scalar(value, kind), len(table)))
+                        table = table.append_column(name, pa.repeat(value, len(table)))
                 yield table
 
     def checked(self, table: pa.Table) -> pa.Table:
@@ -216,6 +259,7 @@ def _is_table(parts: Sequence[str], format: str | None) -> bool:
 def _with_partition_keys(
     files: Sequence[InputFile], folder: str, filesystem: Any
 ) -> list[tuple[InputFile, Mapping[str, Any]]]:
+    import pyarrow as pa
     from pyarrow import dataset, fs
 
     hive = dataset.FileSystemFactoryOptions(partition_base_dir=folder, partitioning=dataset.HivePartitioning.discover())
@@ -223,8 +267,14 @@ def _with_partition_keys(
     factory = dataset.FileSystemDatasetFactory(
         filesystem or fs.LocalFileSystem(), [file.path for file in files], dataset.ParquetFileFormat(), hive
     )
-    fragments = factory.finish(factory.inspect(fragments=0)).get_fragments()
-    keys = {part.path: dataset.get_partition_keys(part.partition_expression) for part in fragments}
+    schema = factory.inspect(fragments=0)  # one type for all values of a key, also where a folder has none
+    keys = {
+        part.path: {
+            name: pa.scalar(value, schema.field(name).type)
+            for name, value in dataset.get_partition_keys(part.partition_expression).items()
+        }
+        for part in factory.finish(schema).get_fragments()
+    }
     return [(file, keys[file.path]) for file in files]
 
 

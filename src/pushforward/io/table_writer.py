@@ -33,7 +33,7 @@ class TableWriter:
     is true of a URI. Rows for standard output are written at once. The names and types of the columns are those of the
     first table. A later table may have numbers of another type, if the first one holds them exactly, text or instants in another
     form, and columns without values; a column that has no value in the first table has none in the others.
-    Text has durations in seconds. JSON has neither NaN nor infinity: NaN is written as null, an infinity as the largest float64.
+    Categories are text, except in Parquet. Text has durations in seconds. JSON has neither NaN nor infinity: NaN is written as null, an infinity as the largest float64.
     A missing cell is empty in CSV and TSV, and ``""`` in a table of one column, where a blank line is not a row.
 
     Args:
@@ -88,6 +88,8 @@ class TableWriter:
         table = as_table(data, index=True).replace_schema_metadata(None)
         if self.format in ("csv", "tsv"):
             table = _printable(table)
+        else:
+            table = _with_codes(table, plain=self.format == "arrow" and not self._pipe)
         try:
             if self._writer is None:
                 self._writer, self._schema = self._open(table.schema), table.schema
@@ -213,6 +215,19 @@ def _family(kind: Any) -> Any:
         "time": (types.is_time,),
     }
     return next((name for name, tests in names.items() if any(test(kind) for test in tests)), kind.id)
+
+
+def _with_codes(table: pa.Table, plain: bool) -> pa.Table:
+    """The table with codes of dictionaries that have room for what later tables add; or without codes, since an Arrow file has one dictionary."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if not pa.types.is_dictionary(field.type) or not (plain or field.type.index_type.bit_width < 32):
+            continue
+        values = field.type.value_type
+        kind = values if plain else pa.dictionary(pa.int32(), values, field.type.ordered)
+        table = table.set_column(i, field.with_type(kind), table.column(i).cast(kind))
+    return table
 
 
 def _printable(table: pa.Table) -> pa.Table:

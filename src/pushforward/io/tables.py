@@ -58,8 +58,9 @@ def read_table(
     A blank line is not a row. JSON Lines has one object in each line; a key that a row lacks is a missing cell, and text that is
     a date, an instant or a time of day in all rows is read as in CSV.
 
-    A folder is one table: all its files, in sub-folders too, must have one format. A sub-folder named ``key=value`` adds
-    the column "key" (Hive partitions). Files and folders whose names begin with "." or "_" are ignored.
+    A folder is one table: all its files with one of the endings below, in sub-folders and linked ones too, must have one format. A sub-folder named ``key=value`` adds
+    the column "key" (Hive partitions). Files and folders whose names begin with "." or "_" are ignored. Columns of a later Parquet file
+    that the first one lacks are left out with a warning.
 
     Args:
         path: the file or folder. The ending of a name (.csv, .tsv, .jsonl or .ndjson, each also with .gz or .zst; .parquet,
@@ -90,7 +91,7 @@ def read_table(
     source = TableSource.at(path, columns, format, TextFormat(encoding, delimiter, decimal), filesystem)
     source = source.spooled()
     with unchanged(source.inputs), plain_errors(source.name):
-        table = source.dataset().to_table(columns=source.columns) if source.format == "parquet" else _joined(source)
+        table = _parquet_table(source) if source.format == "parquet" else _joined(source)
         if table.num_rows == 0:
             raise InputError(f"{source.name} has no rows.")
         return source.checked(table)
@@ -290,6 +291,12 @@ def _delimited_chunks(
     return source.tables(lambda file, _: stream_delimited(file, names, types))
 
 
+def _parquet_table(source: TableSource) -> pa.Table:
+    dataset = source.dataset()
+    with source.scanning(dataset, list(dataset.get_fragments())):
+        return dataset.to_table(columns=source.columns)
+
+
 def _parquet_chunks(source: TableSource, rows: int) -> Iterator[pa.Table]:
     import pyarrow as pa
 
@@ -297,8 +304,9 @@ def _parquet_chunks(source: TableSource, rows: int) -> Iterator[pa.Table]:
     scan = {"batch_size": rows, "batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
     dataset = source.dataset()
     yield dataset.schema.empty_table()
-    for batch in dataset.to_batches(columns=source.columns, **scan):
-        yield pa.Table.from_batches([batch])
+    with source.scanning(dataset, list(dataset.get_fragments())):
+        for batch in dataset.to_batches(columns=source.columns, **scan):
+            yield pa.Table.from_batches([batch])
 
 
 def _arrow_batches(file: InputFile, columns: Any = None) -> Iterator[pa.Table]:
@@ -356,6 +364,12 @@ def in_chunks(chunks: Iterable[pa.Table], rows: int, empty: bool = False) -> Ite
     for chunk in chunks:
         if columns is None:
             columns = chunk.schema
+        elif chunk.schema != columns:
+            first, other = ([str(field)[14:-1] for field in schema] for schema in (columns, chunk.schema))
+            raise InputError(
+                f"the files of a folder need the same columns of the same types: one has {[text for text in first if text not in other][:3]} where "
+                f"another has {[text for text in other if text not in first][:3]}."
+            )
         empty = empty and chunk.num_rows == 0
         while chunk.num_rows:
             part = chunk.slice(0, rows - count)

@@ -73,6 +73,7 @@ class Ensemble(Distribution):
 
     def member_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density under each model, nats, ``(models, *batch)``."""
+        context = self._own(context)
         return torch.stack([model(z, context) for model in self._members()])
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -88,7 +89,7 @@ class Ensemble(Distribution):
     def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
         """Initialize each model that is not yet."""
         for model in self._members():
-            model.initialize(z, context)
+            model.initialize(z, self._own(context))
 
     @property
     def needs_refresh(self) -> bool:
@@ -98,14 +99,16 @@ class Ensemble(Distribution):
     def refresh(self, z: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
         """Refresh the statistics of each model."""
         for model in self._members():
-            model.refresh(z, context, generator=generator)
+            model.refresh(z, self._own(context), generator=generator)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples ``(*batch, *shape)``, each from a model drawn at random."""
         device = generator.device if generator is not None else self.anchor.device
         chosen = torch.randint(len(self.models), tuple(batch), generator=generator, device=device)
         each = tuple(batch)
-        if self.context and context is not None:  # a model draws one sample for each context
+        context = self._own(context)
+        if context is not None:  # a model draws one sample for each context
+            self._members()[0].prepare_context(context, Size(batch))  # refuses one that does not fit
             context, each = context.expand(*batch, self.context), ()
         drawn = [model.sample(each, context, generator=generator) for model in self._members()]
         chosen = chosen.reshape(*batch, *(1,) * len(self.shape))
@@ -113,6 +116,10 @@ class Ensemble(Distribution):
         for k, samples in enumerate(drawn[1:], start=1):
             result = torch.where(chosen == k, samples, result)
         return result
+
+    def _own(self, context: Tensor | None) -> Tensor | None:
+        """The context, which may be that of the chain before: None if the models read none."""
+        return context if self.context else None
 
     def _members(self) -> list[Model]:
         return list(self.models)  # pyright: ignore[reportReturnType]

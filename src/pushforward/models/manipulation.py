@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.models.base import Model
-from pushforward.models.validation import check_data
+from pushforward.models.validation import check_data, check_model_context
 from pushforward.numerics import RowNoise
 from pushforward.numerics.checks import check_integer, check_positive, check_seed
 from pushforward.transforms import UniformDequantize, VariationalDequantize
@@ -65,9 +66,10 @@ def sample_at_temperature(
     _check_latents(model)
     check_positive("temperature", temperature, zero=True)
     check_integer("count", count)
+    check_model_context(context, model.context_features, type(model).__name__, training=model.training)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     generator = torch.Generator(device).manual_seed(check_seed(seed))
-    batch = torch.Size((count, *(() if context is None else context.shape[:-1])))
+    batch = Size((count, *(() if context is None else context.shape[:-1])))
     if model.base.context:
         raise ConfigError(
             f"the base {type(model.base).__name__} depends on the context, so its noise is not centered at 0: use a "
@@ -134,7 +136,7 @@ def attribute_direction(
         model: a bijection, or a bijection after dequantization.
         x: ``(n, *shape)``.
         labels: ``(n,)``: True (or 1) for rows with the attribute, False (or 0) for rows without it.
-        context: ``(n, context)`` for a model that reads one.
+        context: ``(n, context)`` for a model that reads one, or one context for all rows.
         seed: seed of the noise of dequantization.
         batch_size: number of rows that are encoded together.
 
@@ -173,6 +175,9 @@ def attribute_direction(
     positive = labels.to(device=x.device, dtype=torch.bool)
     if positive.all() or not positive.any():
         raise InputError("labels must have rows with the attribute and rows without it; all labels are equal.")
+    model.prepare_context(context, Size((len(x),)))  # refuses one that does not fit
+    if context is not None:
+        context = context.expand(len(x), context.shape[-1])
     means = []
     for rows in (positive, ~positive):
         contexts = itertools.repeat(None) if context is None else context[rows].split(batch_size)
@@ -221,10 +226,12 @@ def manipulate(
     if direction.shape != model.base.shape:
         raise InputError(f"direction must have the shape {tuple(model.base.shape)}; got {tuple(direction.shape)}.")
     amounts = tuple(amounts) if isinstance(amounts, (tuple, list)) else (amounts,)
-    if not all(isinstance(amount, (int, float)) and math.isfinite(amount) for amount in amounts):
+    if not all(isinstance(amount, Real) and math.isfinite(amount) for amount in amounts):
         raise ConfigError(f"amounts must be finite numbers; got {amounts!r:.80}.")
     z = model.encode(x, context, seed=seed)
-    steps = torch.tensor(list(amounts), dtype=z.dtype, device=z.device).reshape(-1, *(1,) * z.dim())
+    steps = torch.tensor([float(amount) for amount in amounts], dtype=z.dtype, device=z.device).reshape(
+        -1, *(1,) * z.dim()
+    )
     return model.decode(z + steps * direction.to(z), context, seed=seed)
 
 

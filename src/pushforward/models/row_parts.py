@@ -33,6 +33,8 @@ def row_parts(model: nn.Module, x: Tensor, context: Tensor | None, shape: Shape)
         return whole
     if context is not None and not (isinstance(context, Tensor) and context.dim() == 2 and len(context) == len(x)):
         return whole
+    if context is not None and not context.sum().isfinite():
+        return whole
     rows = tuning.SCORING_ROWS // 2 if widest_layer(model) >= tuning.SCORING_WIDE_OUTPUTS else tuning.SCORING_ROWS
     if len(x) < 2 * rows or not x.sum().isfinite():
         return whole

@@ -78,11 +78,13 @@ def check_model_context(context: Tensor | None, width: int, owner: str, *, train
     """Refuse a context that a model cannot read, a missing one, or one that the model has no use for.
 
     Raises:
-        InputError: for any of these, and with the index of the first value that is not finite.
+        InputError: for any of these, for complex numbers, and with the index of the first value that is not finite.
     """
     if context is not None and not width:
         raise InputError(f"this {owner} takes no context: build it with a width for it, or leave the context out.")
     check_context(context, width, owner)
+    if context is not None and context.is_complex():
+        raise InputError(f"{owner} reads a context of real numbers; got {context.dtype}.")
     if context is not None and may_check_values(context, training) and not torch.isfinite(context).all():
         index = tuple((~torch.isfinite(context)).nonzero()[0].tolist())
         value = str(context[index].item()).replace("nan", "NaN")

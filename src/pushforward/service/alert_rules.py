@@ -251,7 +251,7 @@ def _alarm(connection: Connection, rule: Rule, model: ModelFacts, now: float) ->
         select(event.id, event.p_value, event.reasons)
         .where(event.model == model.name, event.version == model.version, event.alarm.is_(True))
         .where(event.time > now - 60 * rule.minutes, event.time <= now + AHEAD)
-        .order_by(event.seq.desc())
+        .order_by(event.time.desc(), event.seq.desc())
         .limit(_MOST_ALARMS)
     )
     rows = connection.execute(query).all()

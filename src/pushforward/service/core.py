@@ -77,6 +77,7 @@ class Service:
         self.store_error: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._refreshing = asyncio.Lock()
+        self._frozen = False  # whether the store stood still when the service stopped
         self._spare = SpareTime(_SHARE, _KEPT)
         self._logged: dict[tuple[str, str, str], float] = {}
 
@@ -96,6 +97,7 @@ class Service:
 
     async def stop(self) -> None:
         """Answer and record what was accepted, then stop."""
+        watch = asyncio.create_task(self._watch())
         await self.batcher.stop()
         for task in self._tasks:
             task.cancel()
@@ -103,10 +105,20 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await asyncio.to_thread(self.recorder.stop)
-        await asyncio.to_thread(self.keeper.close)
-        with contextlib.suppress(Exception):  # the others stop to wait for it after ten seconds anyway
-            await asyncio.to_thread(forget_worker, self.store, self.id)
+        if self._frozen:
+            _log.error("the audit chain was not sealed at the end: the store does not answer.")
+        else:
+            await asyncio.to_thread(self.keeper.close)
+            with contextlib.suppress(Exception):  # the others stop to wait for it after ten seconds anyway
+                await asyncio.to_thread(forget_worker, self.store, self.id)
+        watch.cancel()
         self.store.close()
+
+    async def _watch(self) -> None:
+        """While the service stops, end what waits for a store that stands still."""
+        while True:
+            self._frozen = await asyncio.to_thread(self.store.end_if_frozen)
+            await asyncio.sleep(_TRY)
 
     @property
     def store_problem(self) -> str | None:

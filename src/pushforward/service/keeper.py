@@ -18,7 +18,7 @@ from pushforward.service.served import Models, ServedModel
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import SigningKey, seal
-from pushforward.service.store.eventlog import delete_old
+from pushforward.service.store.eventlog import delete_old, delete_old_counts
 
 __all__ = ["Keeper"]
 
@@ -27,6 +27,8 @@ _STEP = 1.0
 _SEAL_SECONDS = 3600.0
 _ROWS = 20_000
 """Events that a round deletes."""
+_COUNT_DAYS = 31.0
+"""Days for which counts of minutes and points of drift stay where events stay for ever; the page shows 30."""
 _log = logging.getLogger("pushforward.service")
 
 
@@ -121,13 +123,18 @@ class Keeper:
             self.alerting.check([self._facts(model) for model in self.models.active()])
 
     def _clean(self) -> None:
-        """Delete some of the events that are too old, so that the lease does not end and no writer waits for long."""
-        now = time.monotonic()
-        if self.settings.retention_days is None or now - self._cleaned <= 60:
+        """Delete some of what is too old, so that the lease does not end and no writer waits for long."""
+        now, wall = time.monotonic(), time.time()
+        if now - self._cleaned <= 60:
             return
-        before = time.time() - 86400 * self.settings.retention_days
-        self.drift.save_before(before)
-        if not delete_old(self.store, before, _ROWS):
+        days, gone = self.settings.retention_days, 0
+        if days is not None:
+            self.drift.save_before(wall - 86400 * days)
+            gone = delete_old(self.store, wall - 86400 * days, _ROWS)
+        # A rule of the kind "rate" reads the counts of its window.
+        windows = [60 * rule.minutes + 60 for rule in self.alerting.rules if rule.kind == "rate"]
+        kept = max([86400 * (_COUNT_DAYS if days is None else days), *windows])
+        if not gone + delete_old_counts(self.store, max(0.0, wall - kept), _ROWS):
             self._cleaned = now
 
     def _seal(self) -> None:

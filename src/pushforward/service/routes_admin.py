@@ -15,7 +15,7 @@ from pushforward.service.core import Service
 from pushforward.service.refusal import Refusal
 from pushforward.service.settings import NAME
 from pushforward.service.store import audit
-from pushforward.service.store.eventlog import add_feedback, find_event, find_events
+from pushforward.service.store.eventlog import add_feedback, find_event, find_events, search_end
 from pushforward.service.store.modelbook import Entry, activate, entries, register, unload
 
 __all__ = ["add"]
@@ -172,12 +172,15 @@ def _add_events(app: FastAPI) -> None:
         ),
         limit: int = Query(100, ge=1, le=1000),
     ) -> dict[str, Any]:
-        """Stored events, the newest first."""
-        found = await asyncio.to_thread(
+        """Stored events, the newest first; `next` is the `before` of the next page, null at the end.
+
+        With `text` a page is of at most 100,000 events that are read, so it may have fewer events than `limit`, also none.
+        """
+        found, end = await asyncio.to_thread(
             _find, _service(request), model=model, version=version, alarm=alarm, text=text, label=label, since=since,
             until=until, before=before, limit=limit,
         )  # fmt: skip
-        return {"events": found, "next": found[-1]["seq"] if len(found) == limit else None}
+        return {"events": found, "next": found[-1]["seq"] if len(found) == limit else end}
 
     @app.get("/events/{identifier}")
     async def event(request: Request, identifier: str = _EVENT) -> dict[str, Any]:
@@ -198,9 +201,13 @@ def _find_one(service: Service, identifier: str) -> dict[str, Any] | None:
         return find_event(connection, identifier)
 
 
-def _find(service: Service, **conditions: Any) -> list[dict[str, Any]]:
+def _find(service: Service, **conditions: Any) -> tuple[list[dict[str, Any]], int | None]:
+    """Events, and the ``seq`` from where a search for a text goes on."""
     with service.store.read() as connection:
-        return find_events(connection, **conditions)
+        end = None
+        if conditions["text"]:
+            end = search_end(connection, conditions["model"], conditions["before"])
+        return find_events(connection, first=end, **conditions), end
 
 
 def _add_operation(app: FastAPI) -> None:

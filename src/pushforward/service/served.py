@@ -6,7 +6,6 @@ import logging
 import re
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pushforward.data.cells import INSTANTS
-from pushforward.errors import ConfigError, PushforwardError, SchemaWarning, SignatureError, StorageError
+from pushforward.errors import ConfigError, PushforwardError, SchemaWarning, SignatureError, StorageError, collected
 from pushforward.estimators import Guard
 from pushforward.service.inputs import Inputs, Reader
 from pushforward.service.refusal import Refusal
@@ -77,18 +76,13 @@ class ServedModel:
             PushforwardError: for rows that the guard does not read.
         """
         guard = self._few if len(inputs) <= _FEW else self.guard
-        with warnings.catch_warnings(record=self._has_instants) as caught:
-            warnings.simplefilter("ignore", SchemaWarning)  # unseen categories raise the score; that is the answer
-            if self._has_instants:
-                warnings.filterwarnings("always", _OTHER_TIMES, SchemaWarning)  # later rows do not raise it
-                warnings.filterwarnings("always", _OTHER_ZONES, SchemaWarning)
+        with collected(
+            SchemaWarning
+        ) as caught:  # unseen categories raise the score, which is the answer; later rows do not
             found = guard.assess(self._rows(inputs))
-        known = [str(w.message) for w in caught or () if issubclass(w.category, SchemaWarning)]
+        known = [str(warning) for warning in caught] if self._has_instants else []
         zones = tuple(sentence for sentence in known if re.match(_OTHER_ZONES, sentence))
-        times = tuple(sentence for sentence in known if sentence not in zones)
-        for warning in caught or ():
-            if not issubclass(warning.category, SchemaWarning):
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        times = tuple(sentence for sentence in known if re.match(_OTHER_TIMES, sentence))
         score = (
             np.nan_to_num(found["anomaly_score"], nan=LARGEST, posinf=LARGEST, neginf=-LARGEST) + 0.0
         )  # SQLite has no -0.0
@@ -101,8 +95,7 @@ class ServedModel:
         index = np.asarray(rows)
         chosen = inputs.data[index] if inputs.kind == "matrix" else inputs.data.take(index)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SchemaWarning)
+            with collected(SchemaWarning):
                 found = self.guard.explain(self._rows(Inputs(inputs.kind, chosen)))
         except ConfigError:
             return {}

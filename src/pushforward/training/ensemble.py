@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Unpack
 
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import seconds
 from pushforward.training.checkpoint import model_digest
 from pushforward.training.config import TrainingConfig, TrainingOptions, changed_fields, make_config, with_options
@@ -85,7 +86,7 @@ def fit_members(
         >>> [result.steps for result in results]
         [20, 20, 20]
     """
-    models = list(models)
+    models = list(models) if isinstance(models, Iterable) else []
     if not models or not all(isinstance(model, Model) for model in models):
         raise ConfigError("fit_members trains a list of at least one pushforward model.")
     if len({id(model) for model in models}) < len(models):
@@ -93,7 +94,11 @@ def fit_members(
             "fit_members got one model several times: make each by a call of its own, [make() for _ in range(n)]."
         )
     config = make_config(config, options)
-    seeds = [config.seed + k for k in range(len(models))] if seeds is None else list(seeds)
+    if seeds is None:
+        seeds = range(config.seed, config.seed + len(models))
+    if not isinstance(seeds, Iterable) or isinstance(seeds, str):
+        raise ConfigError(f"seeds must have one seed for each model; got {seeds!r:.80}.")
+    seeds = [check_integer("each of seeds", seed, None) for seed in seeds]
     if len(seeds) != len(models):
         raise ConfigError(f"seeds must have one seed for each model; got {len(models)} models and {len(seeds)} seeds.")
     if not isinstance(stack, bool) and stack != "auto":

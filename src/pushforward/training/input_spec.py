@@ -78,8 +78,10 @@ class InputSpec:
         """One context for each row, ``(rows, width)``. One context for all rows and a single column are accepted too.
 
         Raises:
-            InputError: for another shape.
+            InputError: for another shape, or complex numbers.
         """
+        if context.is_complex():
+            raise InputError(f"{self.model_name} reads a context of real numbers; got {context.dtype}.")
         if self.context == 1 and context.shape == (rows,):
             return context[:, None]
         if context.shape in ((self.context,), (1, self.context)):

@@ -96,7 +96,7 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
             return LoaderRows(spec, data, seed)
         if isinstance(data, IterableDataset):
             return LoaderRows(spec, DataLoader(data, batch_size=batch_size or BATCH_SIZE), seed)
-        if not isinstance(data, TensorDataset) or len(data.tensors) > 2:
+        if type(data) is not TensorDataset or len(data.tensors) > 2:  # a subclass may change the items
             return _open_dataset(spec, data, batch_size, seed, what)
         tensors = list(data.tensors)
         data, context = tensors[0], tensors[1] if len(tensors) == 2 and spec.context else None
@@ -106,7 +106,7 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
         )
     x, context = _tensor(data, "data"), None if context is None else _tensor(context, "context values")
     if context is not None and not spec.context:
-        width = context.shape[-1]
+        width = context.shape[-1] if context.dim() else 1
         raise ConfigError(f"{spec.model_name} takes no context: build it with context={width}, or pass no context.")
     _require_rows(len(x) if x.dim() else 0, what)
     if context is not None:

@@ -83,6 +83,10 @@ class Stack:
             raise Unstackable("no transform has anything to train")
         if _is_trainable(first.base) or any(True for _ in first.base.children()):
             raise Unstackable("distributions with weights cannot be stacked")
+        state = first.base.state_dict()
+        others = (model.base.state_dict() for model in models[1:])
+        if not all(torch.equal(tensor, other[name]) for other in others for name, tensor in state.items()):
+            raise Unstackable("their base distributions have other fixed weights")
         if type(first.base).initialize is not Distribution.initialize:
             raise Unstackable(f"{type(first.base).__name__} keeps what it finds in the rows of each model")
         for part in first.chain[self.start :]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Unpack
 
@@ -10,6 +11,7 @@ import torch
 from pushforward.data import as_tensor_data
 from pushforward.errors import ConfigError, InputError
 from pushforward.models.manifold.two_step import Injectivity, TwoStep
+from pushforward.numerics.checks import check_seed
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit, move_to_device
 from pushforward.training.result import FitResult
@@ -86,6 +88,9 @@ def fit_two_step(
     for name in ("checkpoint", "log"):
         if getattr(config, name) is not None:
             raise ConfigError(f"each step needs its own {name}: pass it in autoencoder={{...}} or density={{...}}.")
+    for name, given in (("autoencoder", autoencoder), ("density", density)):
+        if not (given is None or isinstance(given, Mapping) or (given is False and name == "autoencoder")):
+            raise ConfigError(f"{name} must be a dictionary of training options; got {given!r:.80}.")
     autoencoder_config = None if autoencoder is False else make_config(config, autoencoder or {})
     density_config = make_config(config, density or {})
     move_to_device(model, config.device)
@@ -98,7 +103,7 @@ def fit_two_step(
         validation = float(validation)
         if not 0 < validation < 1:
             raise ConfigError(f"validation must be a fraction in (0, 1), held-out rows, or None; got {validation!r}.")
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(check_seed(config.seed)))
         count = min(max(1, round(validation * len(rows))), len(rows) - 1)
         rows, held_out = rows[order[count:]], rows[order[:count]]
     else:

@@ -145,6 +145,8 @@ def row_weights(weights: Any, count: int, what: str = "rows") -> Tensor | None:
 
 def _numbers(weights: Any) -> np.ndarray | None:
     """Weights as float64, masked ones as NaN; None if they are no numbers."""
+    if isinstance(weights, Tensor) and weights.is_complex():
+        return None
     try:
         values = weights.detach().double().cpu().numpy() if isinstance(weights, Tensor) else weights
         values = values if isinstance(values, np.ndarray) else np.asarray(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
 from typing import overload
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as td
 
-from pushforward.errors import ConfigError, KindWarning
+from pushforward.errors import ConfigError, KindWarning, warn_caller
 from pushforward.likelihood import Kind, Measure, Support, join
 from pushforward.numerics import Noise, is_eager
 from pushforward.registry import register
@@ -302,4 +301,4 @@ def _gap(image: Support, mass: Support, before: str, after: str) -> str:
 
 def _warn_of_gap(gap: str, stated: Kind) -> None:
     if stated | Kind.LOWER_BOUND is not stated:
-        warnings.warn(gap, KindWarning, stacklevel=4)
+        warn_caller(gap, KindWarning)

@@ -225,6 +225,8 @@ def test_a_wrong_scale_lowers_the_effective_number_of_samples():
     estimate, count = model.importance_estimate(x[[0, 2]], 0.01, samples=64)
     assert (estimate.value < truth[[0, 2]] - 10).all()
     assert (count < 32).all()
+    estimate, count = model.importance_estimate(torch.full_like(x[:1], math.inf), 0.01, samples=4)
+    assert (estimate.value.item(), count.item()) == (-math.inf, 4.0)
 
 
 def test_sampling_does_not_need_u():

@@ -270,7 +270,15 @@ def test_errors_of_invalid_arguments():
     model, a, _, _ = linear()
     with pytest.raises(ConfigError, match="step"):
         model.langevin(3, 5, 0.0)
-    with pytest.raises(ConfigError, match="one row for each"):
-        model.gibbs(3, 5, start=data(2, a))
+    for start in (data(2, a), torch.zeros(3)):
+        with pytest.raises(ConfigError, match="one row for each"):
+            model.gibbs(3, 5, start=start)
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        model.gibbs(3, 5, seed="a")
+    for wrong in (torch.zeros(0, 3), torch.zeros(3)):
+        with pytest.raises(InputError, match="one row"):
+            models.CyGen(3).compatibility(wrong)
+    with pytest.raises(ConfigError, match="probes"):
+        models.CyGen(3).compatibility(torch.zeros(2, 3), probes=0)
     with pytest.raises(ConfigError, match="steps"):
         model.gibbs(3, 0)

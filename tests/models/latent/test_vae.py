@@ -245,6 +245,23 @@ def test_any_base_or_model_can_be_a_prior():
     assert isinstance(VAE(3, 2).prior, distributions.Normal)
 
 
+def test_a_model_as_a_prior_of_a_conditional_model():
+    torch.manual_seed(0)
+    model = VAE(3, 2, context=1, hidden=(8,), prior=models.NSF(2, layers=1, hidden=(8, 8)))
+    c = torch.randn(4, 1)
+    assert model.sample(5, c, seed=0).shape == (5, 4, 3)
+    found = model.evaluate(torch.randn(4, 3), c)
+    assert found.kind is Kind.LOWER_BOUND
+    assert found.value.isfinite().all()
+
+
+def test_codes_and_data_of_another_shape_are_refused():
+    model = VAE(3, 2, hidden=(8,))
+    for call in (lambda: model.code([[1.0, 2.0, 3.0]]), lambda: model.decode_mean(torch.zeros(2, 4))):  # pyright: ignore
+        with pytest.raises(InputError, match=r"reads"):
+            call()
+
+
 def test_grays_are_refused_by_a_bernoulli_decoder():
     model = VAE((1, 2, 2), 2, decoder="bernoulli", hidden=(4,))
     for run in (model.evaluate, model.loss):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import pushforward as pf
 from pushforward import distributions, transforms
-from pushforward.errors import ConfigError, KindError
+from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind, Lebesgue, Manifold
 from pushforward.models import ConformalEmbeddingFlow, ManifoldModel, RectangularFlow
 from pushforward.models.manifold.base import cycle_error, project, singular_values
@@ -236,6 +236,8 @@ def test_projection_and_singular_values():
 def test_a_manifold_that_intersects_itself_has_a_cycle_error_and_an_embedding_has_none():
     z = rows(50, 2)
     assert cycle_error(rectangular().double(), z).max() < 1e-9
+    with pytest.raises(InputError, match=r"\(\*batch, 2\)"):
+        cycle_error(rectangular().double(), rows(5))
     folded = rectangular(decoder="free-form").double()
     last = folded.embedding.decoder.body[0]
     with torch.no_grad():

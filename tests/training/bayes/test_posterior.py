@@ -181,6 +181,11 @@ def test_errors():
         Posterior.of(location(2), {SHIFT: torch.zeros(2, 3)})
     with pytest.raises(ConfigError, match="n_samples must be an integer of at least 1"):
         Posterior.of(location(2), {SHIFT: torch.zeros(0, 2)})
+    for wrong in ([[0.0, 0.0]], torch.tensor(1.0)):
+        with pytest.raises(ConfigError, match="must be a tensor"):
+            Posterior.of(location(2), {SHIFT: wrong})
+    with pytest.raises(ConfigError, match=r"must have the type torch\.float32"):
+        Posterior.of(location(2), {SHIFT: torch.zeros(2, 2, dtype=torch.float64)})
     with pytest.raises(InputError, match=r"\(n, 2\)"):
         jolted(location(2), 2, (SHIFT,), 1.0).log_likelihoods(torch.zeros(3))
 
@@ -204,3 +209,11 @@ def test_a_batch_size_below_one_is_refused():
     for wrong in (-5, 0, 2.5):
         with pytest.raises(ConfigError, match="batch_size must be an integer of at least 1"):
             posterior.predictive(torch.zeros(4, 1), batch_size=wrong)
+
+
+def test_contexts_are_read_like_rows():
+    model = pf.models.RealNVP(2, context=1, layers=1, hidden=(4,))
+    posterior, x, c = Posterior(model, 1, ()), torch.randn(5, 2), torch.randn(5, 1)
+    expected = posterior.log_likelihoods(x, c)
+    for context in (c.numpy(), c.tolist()):
+        assert torch.equal(posterior.log_likelihoods(x.numpy(), context), expected)

@@ -113,6 +113,7 @@ def test_chosen_weights_and_seeds():
         ({"optimizer": "adam"}, "optimizer is not available in swag"),
         ({"validation": None}, "held-out"),
         ({"scale": 0.0}, "scale"),
+        ({"scale": []}, "at least one to choose from"),
         ({"resume": True}, "resume"),
     ],
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
-from pushforward.transforms import Householder, Inverse, LULinear
+from pushforward.models import Flow
+from pushforward.transforms import Householder, Inverse, LULinear, QRLinear
 from pushforward.transforms.linear.factored import reflections_product
 
 
@@ -101,6 +105,16 @@ def test_householder_is_orthogonal_for_nearly_parallel_vectors_in_float32(check)
     units, mixed = reflections_product(vectors)
     q = torch.eye(64) - units.T @ mixed
     torch.testing.assert_close(q @ q.T, torch.eye(64), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [Householder, QRLinear])
+@pytest.mark.parametrize("row", [[3.4e38, 3.4e38, 3.4e38], [3.4e38, -3.4e38, 3.4e38], [-3.4e38, 0.0, 1.0]])
+def test_rows_at_the_end_of_float32_are_not_nan(kind, row):
+    transform, x = kind(3), torch.tensor([row])
+    exact = transform.encode(x.double()).z
+    torch.testing.assert_close(transform.encode(x).z, exact.float(), rtol=1e-5, atol=1e33)
+    assert not Inverse(Householder(3)).encode(x).z.isnan().any()
+    assert Flow(transform, Normal(3)).log_prob(x).tolist() == [-math.inf]
 
 
 def test_householder_seed():

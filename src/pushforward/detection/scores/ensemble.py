@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
 from typing import Any, final
 
@@ -14,7 +13,7 @@ from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.model_outputs import finite_reference, log_likelihood
 from pushforward.detection.scores.two_sided import two_sided
-from pushforward.errors import ConfigError, KindError, KindWarning
+from pushforward.errors import ConfigError, KindError, KindWarning, collected
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.numerics import logmeanexp
 from pushforward.numerics.checks import check_choice, check_integer, check_positive
@@ -97,8 +96,7 @@ class EnsembleScore(Score):
             if isinstance(model, Ensemble):
                 members += list(model.models)
             elif isinstance(model, Model) and isinstance(model.base, Ensemble) and len(self.models) == 1:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", KindWarning)  # already emitted when the ensemble was created
+                with collected(KindWarning):  # already emitted when the ensemble was created
                     members += [Flow(Chain(model.chain, part.chain), part.base) for part in model.base.models]  # pyright: ignore[reportArgumentType, reportCallIssue]
             elif isinstance(model, Model):
                 members.append(model)

@@ -175,6 +175,7 @@ class AEF(Model):
             ConfigError: for a scale that is not positive and finite, or fewer than one draw.
         """
         check_integer("samples", samples)
+        check_integer("seed", seed, None)
         model = self.reduced(scale)
         with torch.no_grad():
             draws = [model.evaluate(x, seed=seed * samples + k) for k in range(samples)]
@@ -183,6 +184,7 @@ class AEF(Model):
             for more in weights[1:]:
                 mean.add(more)
             count = torch.exp(2 * torch.logsumexp(weights, 0) - torch.logsumexp(2 * weights, 0))
+            count = torch.where(weights.amax(0) == -torch.inf, samples, count)  # all draws agree
             dtype = draws[0].value.dtype
             error = mean.log_mean_exp_error().to(dtype) if samples > 1 else None
         terms = {name: torch.stack([draw.terms[name] for draw in draws]).mean(0) for name in draws[0].terms}

@@ -14,7 +14,7 @@ from pushforward.models.base import Model
 from pushforward.models.latent.autoencoder import Codec, input_scaling
 from pushforward.models.latent.cyclic_pair import Cyclic, Start
 from pushforward.numerics import RowNoise
-from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_seed, check_widths
 from pushforward.registry import register
 from pushforward.transforms import Chain, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -182,6 +182,9 @@ class CyGen(Model):
             probes: number of random directions; None for the exact norm, which costs one direction for each coordinate
                 of x.
             seed: seed of z and of the directions.
+
+        Raises:
+            InputError: if there is no row.
         """
         return self._norms(x, probes, seed, (1.0, 1.0))
 
@@ -198,8 +201,6 @@ class CyGen(Model):
         Raises:
             InputError: if there is no row.
         """
-        if len(x) == 0:
-            raise InputError("check_compatibility needs at least one row; got none.")
         penalty, decoder, encoder = (
             self._norms(x, probes, seed, parts).double().mean().item() for parts in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
         )
@@ -208,7 +209,10 @@ class CyGen(Model):
         return Compatibility(penalty, decoder, encoder, passed)
 
     def _norms(self, x: Tensor, probes: int | None, seed: int, parts: tuple[float, float]) -> Tensor:
+        check_integer("probes", probes, optional=True)
         x, _, _ = self.prepare(x, None)
+        if x.dim() == len(self.shape) or not len(x):
+            raise InputError(f"compatibility is that of at least one row (n, *shape); got the shape {tuple(x.shape)}.")
         scaled = self.chain[0].encode(x).z
         return torch.cat([self.pair.penalty(part, RowNoise(seed), probes, parts) for part in scaled.split(256)])
 
@@ -257,10 +261,12 @@ class CyGen(Model):
         check_integer("count", count)
         check_integer("steps", steps)
         device = self.pair.compatible.device
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(check_seed(seed))
         if start is None:
             return torch.randn((count, *self.shape), generator=generator, dtype=self.dtype, device=device), generator
         rows, _, _ = self.prepare(start, None)
-        if len(rows) != count:
-            raise ConfigError(f"start must have one row for each of the {count} chains; got {len(rows)} rows.")
+        if rows.shape != (count, *self.shape):
+            raise ConfigError(
+                f"start must have one row for each of the {count} chains; got the shape {tuple(rows.shape)}."
+            )
         return self.chain[0].encode(rows).z, generator

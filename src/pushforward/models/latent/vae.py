@@ -12,6 +12,7 @@ from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.ensemble import Ensemble
+from pushforward.models.validation import check_shape
 from pushforward.models.vector.building import autoregressive_layers, coupling_layers
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
@@ -176,7 +177,12 @@ class VAE(Model):
         return divergence - (total + drawn.log_p).mean()
 
     def code(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The center of q(z | x), without noise, ``(*batch, latent)``."""
+        """The center of q(z | x), without noise, ``(*batch, latent)``.
+
+        Raises:
+            InputError: for data of another shape.
+        """
+        check_shape(x, self.shape, type(self).__name__)
         front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
         x = x if x.is_floating_point() else x.to(self.dtype)
@@ -184,7 +190,12 @@ class VAE(Model):
         return last.center(front.encode(x).z, context)
 
     def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``."""
+        """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``.
+
+        Raises:
+            InputError: for codes of another width.
+        """
+        check_shape(z, (self.latent,), f"the decoder of {type(self).__name__}")
         front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
         return front.decode(last.mean(z, self.prepare_context(context, z.shape[:-1])))

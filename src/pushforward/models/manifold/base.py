@@ -10,6 +10,7 @@ from torch import Tensor
 from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError, KindError
 from pushforward.models.base import Model
+from pushforward.models.validation import check_data
 from pushforward.models.vector.building import coupling_layers
 from pushforward.numerics import batch_jacobian
 from pushforward.numerics.checks import check_choice, check_positive
@@ -181,4 +182,6 @@ def cycle_error(model: Model, z: Tensor, context: Tensor | None = None) -> Tenso
         context: ``(*batch, context)``, for a model with a context.
     """
     embedding = require_manifold(model).embedding
+    check_data(z, embedding.out_shape, f"the decoder of {type(model).__name__}")
+    context = model.prepare_context(context, z.shape[:-1])
     return torch.linalg.vector_norm(embedding.codes(embedding.decode(z, context), context) - z, dim=-1)

@@ -212,6 +212,7 @@ class TwoStep(Model):
     @torch.no_grad()
     def codes(self, x: Tensor, *, batch_size: int = 1024) -> Tensor:
         """Whitened codes of rows ``(n, *shape)``, ``(n, d)``, computed batch by batch."""
+        check_integer("batch_size", batch_size)
         x, _, _ = self.prepare(x, None)
         return torch.cat([self.whiten.encode(self.autoencoder.code(part)).z for part in x.split(batch_size)])
 

@@ -295,7 +295,8 @@ async function search(before) {
       make("td", {}, figure(e.p_value)), make("td", {}, figure(e.score)), make("td", {}, e.alarm ? make("span", { class: "badge bad" }, "alarm") : "–"), make("td", {}, reasonText(e)), make("td", {}, e.label || "")));
     oldest = found.next;
     $("older").hidden = !oldest;
-    $("found").textContent = body.children.length ? `${body.children.length} events${oldest ? ", and more" : ""}` : "No events fit.";
+    const older = oldest ? (found.events.length < 20 ? "; older ones were not searched yet" : ", and more") : "";
+    $("found").textContent = body.children.length ? `${body.children.length} events${older}` : older ? `No events fit${older}.` : "No events fit.";
   } catch (error) { problem(error.message); }
 }
 $("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
-from sqlalchemy import Connection, create_engine, event, make_url, select, text
+from sqlalchemy import Connection, NullPool, create_engine, event, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from pushforward.errors import ConfigError, StorageError
@@ -60,9 +63,13 @@ class Store:
             raise ConfigError(
                 "a PostgreSQL store needs psycopg: pip install 'pushforward[serve]' 'psycopg[binary]'."
             ) from None
+        self._connections: WeakSet[Any] = WeakSet()
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite(durable))
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "connect", lambda connection, _: self._connections.add(connection))
+        self._options = options
 
     def __repr__(self) -> str:
         return f"Store({self.shown})"
@@ -155,6 +162,29 @@ class Store:
         else:
             from sqlalchemy.dialects.postgresql import insert
         return insert(table)
+
+    def end_if_frozen(self) -> bool:
+        """End the connections of a PostgreSQL that gives no answer to a new one; whether it gave none.
+
+        A server that stands still keeps its connections, and their threads would wait for ever.
+        """
+        if self.sqlite:
+            return False
+        from psycopg.errors import ConnectionTimeout
+
+        probe = create_engine(self.url, poolclass=NullPool, connect_args=self._options["connect_args"])
+        try:
+            probe.connect().close()
+        except DBAPIError as error:
+            if not isinstance(error.orig, ConnectionTimeout):
+                return False  # it answers, or the connections have ended
+        else:
+            return False
+        for connection in list(self._connections):
+            # The thread that waits gets an error; to close a connection that another thread uses is not safe.
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.pgconn.socket)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+        return True
 
     def close(self) -> None:
         """Close all connections."""

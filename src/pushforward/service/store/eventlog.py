@@ -19,11 +19,16 @@ __all__ = [
     "add_feedback",
     "append_events",
     "delete_old",
+    "delete_old_counts",
     "event_ids",
     "find_event",
     "find_events",
     "per_bucket",
+    "search_end",
 ]
+
+SEARCHED = 100_000
+"""Events that one search for a text reads at most, because no index finds a part of a text."""
 
 
 class Event(NamedTuple):
@@ -116,6 +121,7 @@ def find_events(
     until: float | None = None,
     before: int | None = None,
     after: int | None = None,
+    first: int | None = None,
     limit: int = 100,
 ) -> list[dict[str, Any]]:
     """Events that fit, the newest first (the oldest first with ``after``), as JSON objects.
@@ -130,7 +136,8 @@ def find_events(
         since: earliest time.
         until: latest time.
         before: only events with a smaller ``seq``.
-        after: only events with a larger ``seq``.
+        after: only events with a larger ``seq``, the oldest first.
+        first: smallest ``seq``, such as :func:`search_end`.
         limit: largest number of events.
     """
     column = tables.events.c
@@ -150,7 +157,7 @@ def find_events(
         labeled = select(said.event).where(said.label == label, said.seq.in_(last))
         conditions.append(column.id.in_(labeled))
     for value, make in ((since, column.time.__ge__), (until, column.time.__le__), (before, column.seq.__lt__),
-                        (after, column.seq.__gt__)):  # fmt: skip
+                        (after, column.seq.__gt__), (first, column.seq.__ge__)):  # fmt: skip
         if value is not None:
             conditions.append(make(value))
     order = column.seq.asc() if after is not None else column.seq.desc()
@@ -158,6 +165,17 @@ def find_events(
     found = [_as_json(row) for row in connection.execute(query).mappings()]
     _add_labels(connection, found)
     return found
+
+
+def search_end(connection: Connection, model: str | None, before: int | None) -> int | None:
+    """The ``seq`` of the oldest of the events that a search reads, from where the next one goes on; None if it reads all."""
+    column = tables.events.c
+    query = select(column.seq).order_by(column.seq.desc()).offset(SEARCHED - 1).limit(1)
+    if model is not None:
+        query = query.where(column.model == model)
+    if before is not None:
+        query = query.where(column.seq < before)
+    return connection.execute(query).scalar()
 
 
 def find_event(connection: Connection, identifier: str) -> dict[str, Any] | None:
@@ -249,6 +267,34 @@ def delete_old(store: Store, before: float, most: int | None = None) -> int:
         if gone:
             audit.append(store, connection, "retention", detail={"through": through, "rows": gone})
         return gone
+
+
+def delete_old_counts(store: Store, before: float, most: int) -> int:
+    """Delete the counts of minutes and the points of drift from before a time; they are not in the audit chain.
+
+    Args:
+        store: to delete from.
+        before: seconds since 1970.
+        most: number of rows of each table and version, the oldest first, so that no transaction takes long.
+
+    Returns:
+        The number of deleted rows.
+    """
+    with store.read() as connection:
+        versions = connection.execute(select(tables.models.c.name, tables.models.c.version)).all()
+    gone = 0
+    for table, column, end in (
+        (tables.minutes, tables.minutes.c.minute, int(before // 60)),
+        (tables.drift, tables.drift.c.time, before),
+    ):
+        for name, version in versions:
+            old = (table.c.model == name) & (table.c.version == version) & (column < end)
+            with store.read() as connection:
+                found = connection.execute(select(column).where(old).order_by(column).limit(most)).scalars().all()
+            if found:
+                with store.write() as connection:
+                    gone += connection.execute(delete(table).where(old, column <= found[-1])).rowcount
+    return gone
 
 
 def _as_json(row: Any) -> dict[str, Any]:

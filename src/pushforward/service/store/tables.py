@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
@@ -74,6 +75,13 @@ events = Table(
     Index("events_of_model", "model", "seq"),
     Index("alarms_of_model", "model", "alarm", "seq"),
     Index("events_of_batch", "batch"),
+    Index(
+        "alarms_by_time",
+        "model",
+        "time",
+        sqlite_where=text("alarm IS 1"),
+        postgresql_where=text("alarm IS true"),
+    ),
     sqlite_autoincrement=True,  # a number that a monitor has read must not come again when all events were deleted
 )
 feedback = Table(
@@ -108,6 +116,7 @@ drift = Table(
     Column("time", Double, nullable=False),
     Column("log_evidence", Double, nullable=False),
     Column("bound", Double, nullable=False),
+    Index("drift_by_time", "model", "version", "time"),
 )
 minutes = Table(
     "minutes",

@@ -79,8 +79,11 @@ class Posterior(nn.Module):
         """The posterior with these samples: for each name a tensor ``(M, *shape)``, which is not copied.
 
         Raises:
-            ConfigError: if a shape does not fit, or the numbers of samples differ.
+            ConfigError: if a shape or a type does not fit, or the numbers of samples differ.
         """
+        for name, given in stacks.items():
+            if not isinstance(given, Tensor) or not given.dim():
+                raise ConfigError(f"the samples of {name!r} must be a tensor (n_samples, *shape); got {given!r:.80}.")
         count = len(next(iter(stacks.values()))) if stacks else 1
         posterior = cls(model, min(count, 1), tuple(stacks))  # one sample only, because they are replaced
         posterior.n_samples = count
@@ -88,6 +91,8 @@ class Posterior(nn.Module):
             shape, given = (count, *want.shape[1:]), tuple(stacks[name].shape)
             if given != shape:
                 raise ConfigError(f"the samples of {name!r} must have shape {shape}; got {given}.")
+            if stacks[name].dtype != want.dtype:
+                raise ConfigError(f"the samples of {name!r} must have the type {want.dtype}; got {stacks[name].dtype}.")
             setattr(posterior.stacks, _key(name), stacks[name].detach())
         return posterior
 
@@ -142,7 +147,7 @@ class Posterior(nn.Module):
     def log_likelihoods(
         self,
         x: Any,
-        context: Tensor | None = None,
+        context: Any = None,
         *,
         samples: int = 1,
         seed: int = 0,
@@ -168,7 +173,7 @@ class Posterior(nn.Module):
             InputError: for data that the model cannot read.
             ConfigError: for a ``batch_size`` below 1.
         """
-        x = as_tensor(x)
+        x, context = as_tensor(x), None if context is None else as_tensor(context)
         check_integer("batch_size", batch_size)
         if tuple(x.shape[1:]) != self.model.shape or x.dim() == 0:
             raise InputError(
@@ -187,7 +192,7 @@ class Posterior(nn.Module):
                 result[index, part] = value.double().cpu()
         return result
 
-    def predictive(self, x: Any, context: Tensor | None = None, **options: Any) -> LogLik:
+    def predictive(self, x: Any, context: Any = None, **options: Any) -> LogLik:
         """log mean_i p(x | theta_i), the likelihood with the weights integrated out, ``value`` of shape ``(n,)``.
 
         Args:

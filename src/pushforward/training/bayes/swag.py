@@ -102,7 +102,9 @@ def swag(
         raise ConfigError(f"rank must be at most the number of snapshots; got rank={rank} and snapshots={snapshots}.")
     scales = [check_positive("scale", s) for s in (scale if isinstance(scale, Sequence) else [scale])]
     train, held_out = open_data(model, data, context, validation, config)
-    if not scales or (len(scales) > 1 and held_out is None):
+    if not scales:
+        raise ConfigError("scale must be a positive number, or at least one to choose from; got none.")
+    if len(scales) > 1 and held_out is None:
         raise ConfigError("the scale is chosen by held-out rows: pass validation=, or a single number as scale=.")
     if snapshot_every is None:
         snapshot_every = 500 if train.steps is None else min(max(round(train.steps), 1), 500)

@@ -17,6 +17,7 @@ __all__ = ["Householder", "LULinear", "QRLinear", "WoodburyLinear", "reflections
 
 
 MIN_DIAGONAL = 1e-3
+_SCALE = 2.0**-20
 
 
 @register("transforms")
@@ -115,14 +116,13 @@ class Householder(Transform):
         with full_precision(x):
             units, mixed = reflections_product(self._vectors(x))
             x = x.to(units.dtype)
-            return Step(x - (x @ mixed.mT) @ units, self.zero_log_det(x))
+            return Step(_reflected(x, mixed, units), self.zero_log_det(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Q^T z."""
         with full_precision(z):
             units, mixed = reflections_product(self._vectors(z))
-            z = z.to(units.dtype)
-            return z - (z @ units.mT) @ mixed
+            return _reflected(z.to(units.dtype), units, mixed)
 
     def _vectors(self, like: Tensor) -> Tensor:
         return self.vectors.to(torch.promote_types(self.vectors.dtype, like.dtype))
@@ -169,8 +169,7 @@ class QRLinear(Transform):
         """Q R x + b."""
         with full_precision(x):
             units, mixed, upper, diagonal = self._factors(x)
-            y = x.to(upper.dtype) @ upper.mT
-            z = y - (y @ mixed.mT) @ units
+            z = _reflected(x.to(upper.dtype) @ upper.mT, mixed, units)
             z = z if self.offset is None else z + self.offset
             return Step(z, diagonal.log().sum().expand(self.batch_shape(x)))
 
@@ -180,7 +179,7 @@ class QRLinear(Transform):
             units, mixed, upper, _ = self._factors(z)
             z = z.to(upper.dtype)
             rows = (z if self.offset is None else z - self.offset).reshape(-1, z.shape[-1])
-            rows = rows - (rows @ units.mT) @ mixed
+            rows = _reflected(rows, units, mixed)
             return torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False).reshape(z.shape)
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -259,6 +258,13 @@ class WoodburyLinear(Transform):
         square = right.square().sum(-1).clamp(min=1e-30)
         left = left + ((diagonal - 1 - free) / square).unsqueeze(-1) * right
         return left, right, right @ left.mT, diagonal
+
+
+def _reflected(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """x - (x first^T) second for every row x, where first and second are U and M of :func:`reflections_product`."""
+    # The products are up to 2 K sqrt(D) times the largest number of a row, so those of numbers near the end of the type would
+    # overflow to inf - inf. A power of two changes no digit.
+    return rows - ((rows @ (first * _SCALE).mT) @ second) / _SCALE
 
 
 def reflections_product(vectors: Tensor) -> tuple[Tensor, Tensor]:
