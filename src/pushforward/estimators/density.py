@@ -122,7 +122,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def _become(self, fitted: Self) -> Self:
         fitted.model_.eval()
-        self.__dict__ = vars(fitted)  # in one step: another thread may score with this object
+        object.__setattr__(self, "__dict__", vars(fitted))  # in one step: another thread may score with this object
         return self
 
     def _fit(self, X: Any, sample_weight: Any) -> None:

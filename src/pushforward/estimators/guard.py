@@ -300,7 +300,7 @@ class Guard(ConformalDetector):
         """
         fitted = copy.copy(self)  # a fit that fails leaves this guard as it is
         fitted._fit(X, groups, time, checkpoint)
-        self.__dict__ = vars(fitted)  # in one step: another thread may score with this object
+        object.__setattr__(self, "__dict__", vars(fitted))  # in one step: another thread may score with this object
         return self
 
     def _fit(self, X: Any, groups: Any, time: Any, checkpoint: str | os.PathLike[str] | None) -> None:
