@@ -264,7 +264,8 @@ def _reflected(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """x - (x first^T) second for every row x, where first and second are U and M of :func:`reflections_product`."""
     # The products are up to 2 K sqrt(D) times the largest number of a row, so those of numbers near the end of the type would
     # overflow to inf - inf. A power of two changes no digit.
-    return rows - ((rows @ (first * _SCALE).mT) @ second) / _SCALE
+    rows = rows * _SCALE
+    return (rows - (rows @ first.mT) @ second) / _SCALE
 
 
 def reflections_product(vectors: Tensor) -> tuple[Tensor, Tensor]:
