@@ -13,6 +13,7 @@ from sqlalchemy.event import listen
 from pushforward.service import ServiceSettings
 from pushforward.service.app import create_app
 from pushforward.service.server import prepare
+from pushforward.service.store.modelbook import register, slowest_worker
 
 READY = ("/readyz", "/v2/health/ready")
 PROBES = (*READY, "/livez", "/ping", "/v2/health/live", "/v2/models/orders/ready", "/v2/models/orders/versions/1/ready")
@@ -51,6 +52,33 @@ def test_a_store_that_failed_for_a_while_is_ready_again_without_a_request(guard_
                     await asyncio.sleep(0.1)
                 assert service.store_problem is None
                 assert await statuses() == {200}
+        finally:
+            await service.stop()
+
+    asyncio.run(body())
+
+
+def test_a_process_that_starts_during_a_change_has_the_new_models(guard_file, other_guard_file, tmp_path, monkeypatch):
+    settings = ServiceSettings((("orders", str(guard_file)),), store=f"sqlite:///{tmp_path / 's.sqlite'}")
+    prepare(settings)
+
+    async def body():
+        service = create_app(settings).app.state.service
+        refresh, slowest = service.models.refresh, []
+
+        def refresh_and_change() -> bool:
+            found = refresh()
+            monkeypatch.setattr(service.models, "refresh", refresh)
+            register(service.store, "orders", other_guard_file)
+            with service.store.read() as connection:
+                slowest.append(slowest_worker(connection))
+            return found
+
+        monkeypatch.setattr(service.models, "refresh", refresh_and_change)
+        await service.start()
+        try:
+            assert slowest == [-1]  # so whoever made the change waits for this process
+            assert [model.version for model in service.models.active()] == ["2"]
         finally:
             await service.stop()
 

@@ -91,7 +91,11 @@ class Service:
 
     async def start(self) -> None:
         """Load the models and start to work."""
+        # The others wait for this process from now on, and it does not begin with models that were replaced meanwhile.
+        await asyncio.to_thread(report_worker, self.store, self.id, self.models.generation)
         await self.refresh()
+        while await asyncio.to_thread(self._changed):
+            await self.refresh()
         self.batcher.start()
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self.keeper.run())]
 
