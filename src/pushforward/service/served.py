@@ -76,9 +76,8 @@ class ServedModel:
             PushforwardError: for rows that the guard does not read.
         """
         guard = self._few if len(inputs) <= _FEW else self.guard
-        with collected(
-            SchemaWarning
-        ) as caught:  # unseen categories raise the score, which is the answer; later rows do not
+        # An unseen category raises the score, which is the answer; a later row does not, so only those warnings are kept.
+        with collected(SchemaWarning) as caught:
             found = guard.assess(self._rows(inputs))
         known = [str(warning) for warning in caught] if self._has_instants else []
         zones = tuple(sentence for sentence in known if re.match(_OTHER_ZONES, sentence))
