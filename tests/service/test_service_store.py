@@ -19,6 +19,7 @@ from sqlalchemy import delete, func, select, text, update
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import read, write
+from pushforward.service import overview
 from pushforward.service.drift import Drift
 from pushforward.service.refusal import Refusal
 from pushforward.service.routes_admin import _find
@@ -628,6 +629,31 @@ def test_old_counts_of_minutes_and_points_of_drift_are_deleted(store, guard_file
         minutes = connection.execute(select(tables.minutes.c.minute).order_by(tables.minutes.c.minute)).scalars().all()
         assert minutes == [int(now // 60) - 1, int(now // 60)]
         assert connection.execute(select(tables.drift.c.seq).order_by(tables.drift.c.seq)).scalars().all() == [2, 3]
+
+
+def test_the_page_shows_the_highest_points_of_drift_and_the_last(store, monkeypatch):
+    monkeypatch.setattr(overview, "_POINTS", 4)
+    now = time.time()
+    heights = [0.0, 3.0, 1.0, 2.0, -1.0, 0.5, 4.5, 1.5]
+    key = {"model": "m", "version": "1"}
+    with store.write() as connection:
+        other = {"cursor": 8, "segment": 1, "count": 8, "log_evidence": 1.5, "bound": 5.0, "snapshot_cursor": 0}
+        connection.execute(tables.monitors.insert().values(**key, **other))
+        for k, height in enumerate(heights):  # two points in each fourth, where databases agree on the parts
+            when = now - 4000 + 1000 * (k // 2) + 100 + 200 * (k % 2)
+            row = {"seq": k, "time": when, "log_evidence": height, "bound": 5.0}
+            connection.execute(tables.drift.insert().values(**key, **row))
+        connection.execute(
+            tables.drift.insert().values(**key | row | {"seq": 9, "time": now - 5000, "log_evidence": 9.0})
+        )
+    model = SimpleNamespace(name="m", version="1")
+    with store.read() as connection:
+        found = overview._drift(connection, model, now - 4000, now)  # pyright: ignore
+        empty = overview._drift(connection, model, now + 1, now + 2)  # pyright: ignore
+    assert found is not None
+    assert [point[1] for point in found["points"]] == [3.0, 2.0, 0.5, 4.5, 1.5]
+    assert empty is not None
+    assert empty["points"] == []
 
 
 @pytest.mark.parametrize("model", [None, "m"])

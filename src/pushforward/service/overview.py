@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Integer, cast, func, select
 
 from pushforward.detection import FalseAlarmDistribution, realized_interval
 from pushforward.estimators.guard_facts import trimmed_scores
@@ -40,7 +40,7 @@ def overview(service: Service, model: ServedModel, hours: int) -> dict[str, Any]
             "versions": _versions(service, connection),
             "level": LEVEL,
             "bars": [_bar(model, *bucket) for bucket in buckets],
-            "drift": _drift(connection, model, since),
+            "drift": _drift(connection, model, since, now),
             "p_values": _p_values(connection, model),
             "alarms": find_events(connection, model=model.name, version=model.version, alarm=True, limit=10),
             "alerts": _alerts(connection),
@@ -91,22 +91,25 @@ def _interval(
     return realized_interval(calibration, rows, alpha, LEVEL, guarantee, delta, trimmed)
 
 
-def _drift(connection: Connection, model: ServedModel, since: float) -> dict[str, Any] | None:
+def _drift(connection: Connection, model: ServedModel, since: float, now: float) -> dict[str, Any] | None:
     column, point = tables.monitors.c, tables.drift.c
     chosen = (column.model == model.name) & (column.version == model.version)
     row = connection.execute(select(tables.monitors).where(chosen)).mappings().first()
     if row is None:
         return None
-    query = (
-        select(point.time, point.log_evidence, point.bound)
-        .where(point.model == model.name, point.version == model.version, point.time >= since)
-        .order_by(point.seq)
-    )
-    points = [list(found) for found in connection.execute(query)]
-    step = max(1, len(points) // _POINTS)
-    # Of each group the highest point stays, because that is where the bound may be reached.
-    thinned = [max(points[k : k + step], key=lambda p: p[1] - p[2]) for k in range(0, len(points), step)]
-    return {"points": thinned, "log_evidence": row["log_evidence"], "bound": row["bound"], "alarm_at": row["alarm_at"],
+    columns = (point.time, point.log_evidence, point.bound)
+    shown = (point.model == model.name) & (point.version == model.version) & (point.time >= since)
+    # Of each part of the window the highest point stays, because that is where the bound may be reached. The database finds it,
+    # since a window may have a point for every ten seconds of a month.
+    part = cast((point.time - since) * (_POINTS / max(1.0, now - since)), Integer)
+    place = func.row_number().over(partition_by=part, order_by=(point.log_evidence - point.bound).desc())
+    ranked = select(*columns, place.label("place")).where(shown).subquery().c
+    highest = select(ranked.time, ranked.log_evidence, ranked.bound).where(ranked.place == 1).order_by(ranked.time)
+    points = [list(found) for found in connection.execute(highest)]
+    newest = connection.execute(select(*columns).where(shown).order_by(point.time.desc()).limit(1)).first()
+    if newest is not None and points[-1] != list(newest):
+        points.append(list(newest))
+    return {"points": points, "log_evidence": row["log_evidence"], "bound": row["bound"], "alarm_at": row["alarm_at"],
             "count": row["count"], "segment": row["segment"]}  # fmt: skip
 
 
