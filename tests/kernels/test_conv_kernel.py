@@ -171,6 +171,20 @@ def test_first_and_second_derivatives_are_right():
         assert torch.autograd.gradgradcheck(function, leaves)
 
 
+def test_several_gradients_in_one_backward_pass():
+    x, weights, biases, bound = some(SIZES["one pixel"])
+    leaves = [t.requires_grad_() for t in (x.detach(), *weights, *biases)]
+    out = conv_stack(leaves[0], leaves[1:3], leaves[3:], bound).flatten()
+
+    def by(v):
+        return torch.autograd.grad(out, leaves, v, retain_graph=True)
+
+    unit = torch.eye(out.numel(), dtype=out.dtype)
+    each = [torch.stack(parts) for parts in zip(*map(by, unit), strict=True)]
+    close(torch.autograd.grad(out, leaves, unit, is_grads_batched=True, retain_graph=True), each, 1e-12)
+    close(torch.func.vmap(by)(unit), each, 1e-12)
+
+
 def test_only_required_gradients_are_computed():
     x, weights, biases, bound = some(SIZES["odd"])
     for wanted in (x, weights[1], biases[2]):

@@ -167,6 +167,23 @@ def test_function_transforms_and_forward_mode():
         torch.testing.assert_close(rows, value(x))
 
 
+@pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
+def test_several_gradients_in_one_backward_pass(inverse):
+    x, raw = (t.requires_grad_() for t in some(SETTINGS["line"], (6,)))
+    out = torch.cat(spline(x, raw, SETTINGS["line"], inverse=inverse))
+
+    def by(v):
+        return torch.autograd.grad(out, (x, raw), v, retain_graph=True)
+
+    each = [torch.stack(parts) for parts in zip(*map(by, torch.eye(12, dtype=out.dtype)), strict=True)]
+    together = torch.autograd.grad(
+        out, (x, raw), torch.eye(12, dtype=out.dtype), is_grads_batched=True, retain_graph=True
+    )
+    close(together, each, 1e-12)
+    assert not any(part.requires_grad for part in together)
+    close(torch.func.vmap(by)(torch.eye(12, dtype=out.dtype)), each, 1e-12)
+
+
 def test_compiled_without_a_graph_break():
     settings = SETTINGS["line"]
     x, raw = some(settings, (4, 3))

@@ -84,6 +84,31 @@ def test_first_and_second_derivatives():
 
 
 @pytest.mark.usefixtures("small")
+def test_several_gradients_in_one_backward_pass():
+    layer = MaskedLinear(staircase(16, 16)).double()
+    x = torch.randn(4, 16, dtype=torch.float64, requires_grad=True)
+    assert layer._blocks(x)
+    y, leaves, unit = layer(x).sum(0), (x, layer.weight, layer.bias), torch.eye(16, dtype=torch.float64)
+
+    def by(v: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(y, leaves, v, retain_graph=True)
+
+    each = [torch.stack(parts) for parts in zip(*map(by, unit), strict=True)]
+    together = torch.autograd.grad(y, leaves, unit, is_grads_batched=True, retain_graph=True)
+    for found in (together, torch.func.vmap(by)(unit)):
+        torch.testing.assert_close(list(found), each)
+
+
+def test_a_call_in_inference_mode_leaves_a_layer_that_can_be_trained():
+    layer = MaskedLinear(staircase(16, 16))
+    x = torch.randn(4, 16, requires_grad=True)
+    with torch.inference_mode():
+        layer(x)
+    layer(x).sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.usefixtures("small")
 def test_frozen_parts_have_no_gradient():
     layer = MaskedLinear(staircase(16, 16))
     x = torch.randn(4, 16)

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import forward_ad
 
 from pushforward.numerics import is_capturing, is_compiling, is_eager, is_recording, is_transformed, may_check_values
+from pushforward.numerics.tracing import is_batched
 
 
 def answers() -> dict[str, bool]:
@@ -34,6 +35,27 @@ def test_under_a_tracer():
     torch.jit.trace(lambda x: (found.append(answers()), x + 1)[1], torch.zeros(1), check_trace=False)
     assert not found[0]["is_eager"]
     assert not found[0]["is_compiling"]
+
+
+def test_values_are_not_read_in_a_backward_pass_of_several_gradients():
+    found = []
+
+    class Read(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            found.append((is_batched(grad), may_check_values(grad)))
+            return grad
+
+    x = torch.zeros(3, requires_grad=True)
+    y = Read.apply(x)
+    torch.autograd.grad(y, x, torch.eye(3), is_grads_batched=True, retain_graph=True)
+    torch.func.vmap(lambda v: torch.autograd.grad(y, x, v, retain_graph=True))(torch.eye(3))
+    torch.autograd.grad(y, x, torch.ones(3))
+    assert found == [(True, False), (True, False), (False, True)]
 
 
 def test_under_function_transforms():

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.kernels import tuning
-from pushforward.kernels.gradients import gradients
+from pushforward.kernels.gradients import gradients, needs_plain
 from pushforward.kernels.native import library, usable
 from pushforward.kernels.structs import ConvStack, address
 from pushforward.numerics.conversion import channels_last
@@ -93,7 +93,7 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the backward pass must be differentiable itself
+        if needs_plain(grads):
             grad_x, *others = gradients(lambda x, *given: _plain(x, given, ctx.bound), (x, *parameters), grads)
             return grad_x, None, *others
         grad_x, others = _backward(x, parameters, ctx.bound, grads[0], ctx.needs_input_grad[0])

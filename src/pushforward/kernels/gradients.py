@@ -1,4 +1,4 @@
-"""Gradients that can be differentiated again, for the backward passes of native functions."""
+"""Gradients by plain operations, for the backward passes of native functions that native code cannot compute."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["gradients"]
+from pushforward.numerics.tracing import is_batched
+
+__all__ = ["gradients", "needs_plain"]
+
+
+def needs_plain(grads: Sequence[Tensor]) -> bool:
+    """Whether a backward pass must use plain operations: it is differentiated itself, or ``vmap`` runs over it."""
+    return torch.is_grad_enabled() or any(is_batched(grad) for grad in grads)
 
 
 def gradients(function: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
-    """The products of the Jacobians of ``function(*inputs)`` with ``grads``, with a graph of their own.
+    """The products of the Jacobians of ``function(*inputs)`` with ``grads``, with a graph of their own where gradients are enabled.
 
     Each is the partial derivative by its input, also where one input was computed from another, as the parameters of an
     autoregressive transform are from x: autograd would follow that path as well, and it is counted outside already.
@@ -25,7 +32,10 @@ def gradients(function: Callable[..., Any], inputs: Sequence[Tensor], grads: Seq
     Returns:
         One gradient for each input, None where it needs none.
     """
-    views = [t.view_as(t) if t.requires_grad else t for t in inputs]
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        views = [t.view_as(t) if t.requires_grad else t for t in inputs]
+        results = function(*views)
     wanted = [view for view in views if view.requires_grad]
-    found = iter(torch.autograd.grad(function(*views), wanted, grads, create_graph=True))
+    found = iter(torch.autograd.grad(results, wanted, grads, create_graph=again))
     return [next(found) if view.requires_grad else None for view in views]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pushforward.kernels import tuning
-from pushforward.kernels.gradients import gradients
+from pushforward.kernels.gradients import gradients, needs_plain
 from pushforward.kernels.native import library, usable
 from pushforward.kernels.spline_reference import SplineSettings, plain_spline
 from pushforward.kernels.structs import SplineLayout, address
@@ -57,7 +57,7 @@ class _Spline(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, raw, *solved = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the backward pass must be differentiable itself
+        if needs_plain(grads):
             grad_x, grad_raw = gradients(
                 lambda x, raw: plain_spline(x, raw, ctx.settings, ctx.inverse), (x, raw), grads
             )

@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from pushforward.kernels import tuning
 from pushforward.numerics import is_eager
-from pushforward.numerics.tracing import is_compiling
+from pushforward.numerics.tracing import is_batched, is_compiling
 
 __all__ = ["MaskedLinear"]
 
@@ -64,7 +64,8 @@ class MaskedLinear(nn.Linear):
         # The identity and version of a tensor that a tracer wraps say nothing about its content.
         if kept is not None and kept[0] is mask and kept[1] == mask._version and kept[2].dtype is self.weight.dtype:
             return kept[2]
-        factor = mask.to(self.weight.dtype)
+        with torch.inference_mode(False):  # a later caller may need a gradient
+            factor = mask.to(self.weight.dtype)
         if is_eager():
             self._factor = (mask, mask._version, factor)
         return factor
@@ -115,7 +116,7 @@ def row_blocks(mask: Tensor, groups: int) -> tuple[_Block, ...]:
 
 
 class BlockLinear(Function):
-    """The product by blocks of rows, and its gradient by the same blocks. Second derivatives use the whole product."""
+    """The product by blocks of rows, and its gradient by the same blocks. Second derivatives and ``vmap`` use the whole product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, blocks: tuple[_Block, ...]) -> Tensor:
@@ -135,7 +136,8 @@ class BlockLinear(Function):
         x, weight, mask, *pieces = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
         bias = gradient.sum(0) if for_bias else None
-        if torch.is_grad_enabled():  # for a second derivative
+        # For a second derivative, or for several gradients together, which in-place operations cannot have.
+        if torch.is_grad_enabled() or is_batched(gradient):
             whole = gradient @ (weight * mask) if for_x else None
             return whole, (gradient.t() @ x) * mask if for_weight else None, bias, None, None
         to_x = torch.zeros_like(x) if for_x else None

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 __all__ = [
     "constant",
+    "is_batched",
     "is_capturing",
     "is_compiling",
     "is_eager",
@@ -98,7 +99,7 @@ def may_check_values(x: Tensor, training: bool = False) -> bool:
         >>> may_check_values(torch.zeros(2))
         True
     """
-    if is_recording() or (is_transformed() and _is_batched(x)):
+    if is_recording() or is_batched(x):
         return False
     return not training or x.device.type == "cpu"
 
@@ -126,9 +127,19 @@ def keeps_distribution_checks() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def _is_batched(x: Tensor) -> bool:
-    """Whether ``vmap`` runs over x, at any level of nested function transforms."""
+def is_batched(x: Tensor) -> bool:
+    """Whether ``vmap`` runs over x, at any level of nested function transforms, or a backward pass of several gradients together.
+
+    That is ``torch.autograd.grad(..., is_grads_batched=True)`` or ``jacobian(..., vectorize=True)``, which is no function transform.
+
+    Example:
+        >>> import torch
+        >>> is_batched(torch.zeros(2))
+        False
+    """
     functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    if functorch.is_legacy_batchedtensor(x):
+        return True
     while functorch.is_functorch_wrapped_tensor(x):
         if functorch.is_batchedtensor(x):
             return True
