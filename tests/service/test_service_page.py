@@ -294,7 +294,7 @@ def test_the_page_with_a_million_events(browser, start, guard_file, store_url):
         append_events(
             store,
             [
-                Event(i, now - 86400 * (1 - (block * 5000 + k) / 1e6), "orders", "1", entry.digest, None, 1.0 - float(np.log(p[k])),
+                Event(i, now - 86400 * (1 - (block * 5000 + k) / 1e6), "orders", "1", entry.digest, "needle" if block == k == 0 else None, 1.0 - float(np.log(p[k])),
                       float(p[k]), bool(p[k] <= 0.05), None, None)
                 for k, i in enumerate(event_ids(5000))
             ],
@@ -308,3 +308,9 @@ def test_the_page_with_a_million_events(browser, start, guard_file, store_url):
     page = browser.new_context().new_page()
     page.goto(server.url)
     page.wait_for_selector("#tiles .tile b:has-text('99')", timeout=30_000)
+    page.fill("input[name=text]", "needle")  # the oldest event
+    page.click("text=Search")
+    rows = page.locator("#events tbody tr")
+    playwright_expect(rows).to_have_count(1, timeout=60_000)
+    assert "needle" in page.inner_text("#events tbody")
+    assert page.inner_text("#found").startswith("1 event")

@@ -280,23 +280,34 @@ async function post(path, body) {
   } catch (error) { problem(error.message); return false; }
 }
 async function say(id, label) { if (await post("/feedback", { id, label })) $("announce").textContent = `Labeled ${label}.`; }
+// A search for a text reads a part of the events at a time. A look reads so many parts, unless it has found a page of events before.
+const PARTS = 10, PAGE = 20;
+let searches = 0;
 async function search(before) {
-  const form = new FormData($("search")), parameters = new URLSearchParams({ limit: "20" });
+  const mine = ++searches, form = new FormData($("search")), parameters = new URLSearchParams({ limit: String(PAGE) });
   for (const [name, value] of form) if (value) parameters.set(name, value);
   if (chosen.model) parameters.set("model", chosen.model);
-  if (before) parameters.set("before", before);
+  const body = $("events").querySelector("tbody");
+  let added = 0, full = false;
   try {
-    const answer = await fetch(`/events?${parameters}`), found = await answer.json();
-    if (!answer.ok) throw new Error(found.error);
-    solved();
-    const body = $("events").querySelector("tbody");
-    if (!before) body.replaceChildren();
-    for (const e of found.events) body.append(make("tr", {}, make("td", {}, make("a", { href: `/event/${e.id}` }, when(e.time))), make("td", {}, e.request || e.id.slice(0, 12)),
-      make("td", {}, figure(e.p_value)), make("td", {}, figure(e.score)), make("td", {}, e.alarm ? make("span", { class: "badge bad" }, "alarm") : "–"), make("td", {}, reasonText(e)), make("td", {}, e.label || "")));
-    oldest = found.next;
-    $("older").hidden = !oldest;
-    const older = oldest ? (found.events.length < 20 ? "; older ones were not searched yet" : ", and more") : "";
-    $("found").textContent = body.children.length ? `${body.children.length} events${older}` : older ? `No events fit${older}.` : "No events fit.";
+    for (let part = 0; part < PARTS; part += 1) {
+      if (before) parameters.set("before", before);
+      const answer = await fetch(`/events?${parameters}`), found = await answer.json();
+      if (mine !== searches) return; // another search was started
+      if (!answer.ok) throw new Error(found.error);
+      solved();
+      if (!before) body.replaceChildren();
+      for (const e of found.events) body.append(make("tr", {}, make("td", {}, make("a", { href: `/event/${e.id}` }, when(e.time))), make("td", {}, e.request || e.id.slice(0, 12)),
+        make("td", {}, figure(e.p_value)), make("td", {}, figure(e.score)), make("td", {}, e.alarm ? make("span", { class: "badge bad" }, "alarm") : "–"), make("td", {}, reasonText(e)), make("td", {}, e.label || "")));
+      oldest = before = found.next;
+      added += found.events.length;
+      full = found.events.length === PAGE;
+      $("older").hidden = !oldest;
+      const older = oldest ? (full ? ", and more" : "; older ones were not searched yet") : "";
+      const shown = body.children.length;
+      $("found").textContent = shown ? `${count(shown)} ${shown === 1 ? "event" : "events"}${older}` : older ? `No events fit${older}.` : "No events fit.";
+      if (!oldest || added >= PAGE) return;
+    }
   } catch (error) { problem(error.message); }
 }
 $("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
