@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pushforward.data import Schema
 from pushforward.detection import Monitor, realized_interval
 from pushforward.errors import (
     CalibrationError,
@@ -27,9 +28,11 @@ from pushforward.errors import (
     SchemaError,
     SchemaWarning,
     StorageError,
+    collected,
 )
 from pushforward.estimators import Guard
 from pushforward.estimators.calibration_rows import split_rows
+from pushforward.estimators.comparing import compare_guards
 
 QUICK = {"random_state": 0}
 FLOWS = {"density": True, "n_estimators": 2, "max_steps": 60, "random_state": 0}
@@ -431,3 +434,25 @@ def test_numbers_of_numpy_as_options_go_through_a_file(tmp_path) -> None:
 def test_impossible_numbers_of_calibration_rows(calibration) -> None:
     with pytest.raises(ConfigError, match="calibration must be a positive fraction or number of rows"):
         Guard(calibration=calibration).fit(np.zeros((50, 2)))
+
+
+def test_no_filter_of_warnings_changes_for_other_threads(monkeypatch):
+    rng = np.random.default_rng(0)
+    table = {"a": rng.normal(size=200), "b": rng.choice(["x", "y"], 200)}
+    strange = {"a": [0.0, 1.0], "b": ["z", "x"]}
+    encode, during = Schema.encode, []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        during.append(list(warnings.filters))
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(Schema, "encode", watched)
+    before = list(warnings.filters)
+    guard = Guard(0.05, n_estimators=1, max_steps=5, random_state=0).fit(table)
+    with collected(SchemaWarning) as found:
+        guard.explain(strange)
+    assert "no row had" in str(found[0])
+    guard.report(strange)
+    compare_guards(guard, guard, strange)
+    assert len(during) > 4
+    assert all(each == before for each in during)

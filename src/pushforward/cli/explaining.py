@@ -89,12 +89,10 @@ def _explained(
     guard: Any, table: str, rows: int, every: bool, options: dict[str, Any]
 ) -> Iterator[tuple[int, int, Any, dict[str, Any], Any]]:
     """For each chunk: position of its first row, its size, positions of the explained rows in it, their results, reasons."""
-    import warnings
-
     import numpy as np
 
     from pushforward.data.schema import counted_from
-    from pushforward.errors import SchemaWarning
+    from pushforward.errors import SchemaWarning, collected
     from pushforward.io import stream_table
 
     first = 0
@@ -103,9 +101,9 @@ def _explained(
             found = guard.assess(chunk) if chunk.num_rows else {"alarm": np.empty(0, dtype=bool)}
         positions = np.arange(chunk.num_rows) if every else np.flatnonzero(found["alarm"])
         results = {name: values[positions] for name, values in found.items()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SchemaWarning)  # said by assess
-            yield first, chunk.num_rows, positions, results, guard.explain(chunk.take(positions))
+        with collected(SchemaWarning):  # said by assess
+            reasons = guard.explain(chunk.take(positions))
+        yield first, chunk.num_rows, positions, results, reasons
         first += chunk.num_rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from pushforward.data.column import CODED
 from pushforward.detection.explanation import CELL_KINDS, Evidence, Explanation
 from pushforward.detection.table import Pool
 from pushforward.detection.table_features import TableFeatures
+from pushforward.errors import SchemaWarning, collected
 
 __all__ = ["explain_rows"]
 
@@ -83,8 +83,7 @@ def _texts(features: TableFeatures, inputs: Any, new: np.ndarray) -> dict[tuple[
     """The text of cells whose category no training row has."""
     if not new.any():
         return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the caller has seen the warnings of this table
+    with collected(SchemaWarning):  # the caller has seen the warnings of this table
         table = as_table(inputs, index=features.schema.names)
     names = None if is_positional(table) or features.schema.positional else features.schema.names
     texts = {}

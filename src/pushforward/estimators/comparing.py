@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from pushforward.data import as_table, is_frame
 from pushforward.data.schema import counted_from
 from pushforward.detection import false_alarm_distribution
 from pushforward.detection.network.reading import move
-from pushforward.errors import ConfigError, InputError, SchemaWarning
+from pushforward.errors import ConfigError, InputError, SchemaWarning, collected
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.feature_names import names_of
 from pushforward.estimators.guard import Guard
@@ -99,8 +98,7 @@ def compare_parts(
     if sides[0].reads != sides[1].reads:
         raise ConfigError(f"A reads {sides[0].reads} and B reads {sides[1].reads}: there are no rows for both.")
     found = PairedRows(shown)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SchemaWarning)
+    with collected(SchemaWarning):
         for part in parts:
             with counted_from(found.rows):
                 one, other = (side.answer(part) for side in sides)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import time as clock
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +26,7 @@ from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
 from pushforward.display import table
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, warn_caller
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, collected, warn_caller
 from pushforward.estimators.calibration_rows import (
     score_in_time,
     split_rows,
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Certificate", "Explanation", "Guard"]
 
+_OF_CALIBRATION = re.compile(r"(\d+ )?columns? .* no row had .*at fit|.* are (after|before) the normal rows")
+"""How warnings of values begin that only calibration rows have."""
 _IMAGES = 0.25
 """Fraction of images that calibrates by default."""
 
@@ -340,13 +342,14 @@ class Guard(ConformalDetector):
             warn_of_extreme_units(schema, encoded)
             if chosen == "random" and isinstance(self.score_, TableScore):
                 warn_of_dependence(schema, encoded)
-        with warnings.catch_warnings():
-            # A value or an instant that only calibration rows have is no surprise in new data: it is part of what they calibrate.
-            warnings.filterwarnings("ignore", message=r"(\d+ )?columns? .* no row had .*at fit", category=SchemaWarning)
-            warnings.filterwarnings("ignore", message=".* are (after|before) the normal rows", category=SchemaWarning)
+        with collected(SchemaWarning) as given:
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
             if isinstance(self.score_, TableScore):
                 self.score_ = self.score_.reaching(take(rows, calibration))
+        for warning in given:
+            # A value or an instant that only calibration rows have is no surprise in new data: it is part of what they calibrate.
+            if not _OF_CALIBRATION.match(str(warning)):
+                warn_caller(warning)
         # The score of a table is a mean of -log tail probabilities, so the mean excess of normal rows is near 1.
         excess = 0.6 if isinstance(self.score_, TableScore) else 0.0
         kept, trimmed = (scores, 0) if schema is None else trim(scores, self.max_contamination, excess)

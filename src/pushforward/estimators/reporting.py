@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from pushforward.data import Problem
 from pushforward.data.schema import counted_from
 from pushforward.detection.table_score import TableScore
-from pushforward.errors import InputError, SchemaWarning
+from pushforward.errors import InputError, SchemaWarning, collected
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard_facts import guard_facts, infinite_scores, promise_sentence
 from pushforward.estimators.guard_inputs import listed
@@ -76,15 +75,14 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
     start = time.perf_counter()
     reader = rows_of(guard)
     calibration = {None: ("all rows", guard.calibrator_, guard.level_)}
-    collected = Collected(calibration, reader.columns, options.alarms)
-    collected.groups[None].left_out = guard.calibration_.trimmed
+    found = Collected(calibration, reader.columns, options.alarms)
+    found.groups[None].left_out = guard.calibration_.trimmed
     problems: list[Problem] = []
     outside: dict[str, None] = {}  # the sentences in order, each once
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SchemaWarning)  # the report says it
+    with collected(SchemaWarning):  # the report says it
         for part in parts:
             rows = guard._read(part)
-            with counted_from(collected.rows):
+            with counted_from(found.rows):
                 encoded, more = reader.encode(rows)
             problems = Problem.merge([*problems, *more])
             if isinstance(guard.score_, TableScore):
@@ -98,15 +96,15 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
 
             typical = _TYPICAL if reader.pictures and options.values else 0
             new = {problem.column: problem.counted for problem in more if problem.kind == "new"}
-            collected.add(score, p, alarm, content, encoded=encoded, new=new, typical=typical)
-            chosen = collected.alarms_to_explain(alarm)
+            found.add(score, p, alarm, content, encoded=encoded, new=new, typical=typical)
+            chosen = found.alarms_to_explain(alarm)
             if len(chosen):
-                collected.add_reasons(reader.first_reasons(take(rows, chosen), encoded[chosen]))
-        if not collected.rows:
+                found.add_reasons(reader.first_reasons(take(rows, chosen), encoded[chosen]))
+        if not found.rows:
             raise InputError("there are no rows to report on.")
         pictures: dict[str, bytes] = {}
-        alarms = reader.alarms(collected.worst, options, pictures)
-        typical = [reader.pictured(shown, "typical", pictures) for shown in collected.typical]
+        alarms = reader.alarms(found.worst, options, pictures)
+        typical = [reader.pictured(shown, "typical", pictures) for shown in found.typical]
         typical = [entry for entry in typical if entry["picture"]]
     seconds = time.perf_counter() - start
     noun, nouns = reader.nouns
@@ -135,4 +133,4 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         "fit the guard again to see which columns drift.",
     )  # fmt: skip
     examples = {p.column: [visible(e, 40) for e in p.examples] for p in problems if p.kind == "new" and options.values}
-    return assemble(subject, collected, alarms, typical=typical, pictures=pictures, examples=examples)
+    return assemble(subject, found, alarms, typical=typical, pictures=pictures, examples=examples)

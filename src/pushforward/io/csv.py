@@ -6,7 +6,6 @@ The type of each column is decided here, once for the whole file; ``data/column.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,15 @@ from pushforward.data.arrow import beyond_int64, compute
 from pushforward.data.cells import times_of_day
 from pushforward.data.schema import present_columns
 from pushforward.data.text import MISSING_WORDS
-from pushforward.errors import InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
+from pushforward.errors import (
+    InputError,
+    PushforwardError,
+    SchemaError,
+    SchemaWarning,
+    StorageError,
+    collected,
+    warn_caller,
+)
 from pushforward.io.atomic import reason
 from pushforward.io.input_file import InputFile, not_text
 from pushforward.io.pipe import Pipe
@@ -118,8 +125,7 @@ def integer_columns(files: Sequence[TextSource], names: Sequence[str]) -> dict[s
     pc = compute()
     found, kinds = dict.fromkeys(names, False), {name: {pa.int64(), pa.uint64()} for name in names}
     for file in files:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SchemaWarning)  # the pass that follows warns
+        with collected(SchemaWarning):  # the pass that follows warns
             present = column_names(file, None)
         found = {name: some for name, some in found.items() if name in present}
         left = list(found)
@@ -249,10 +255,9 @@ def column_names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
     if repeated:
         raise InputError(f"{file} has more than one column named {repeated[0]!r}: rename or drop one.")
     if all(name.replace(".", "").replace("-", "").isdecimal() for name in names):
-        warnings.warn(
+        warn_caller(
             f"the first line of {file} contains only numbers and was read as the column names: add a header if it has none.",
             SchemaWarning,
-            stacklevel=2,
         )
     absent = [name for name in columns or () if name not in names]
     if absent:
@@ -276,11 +281,10 @@ def _check_separator(file: TextSource, start: bytes) -> None:
             f"{file} has one column, {header if len(header) <= 60 else header[:57] + '...'!r}: its cells seem to be separated by {best!r} and not by "
             f"{file.delimiter!r}. Name the separator: {advice}."
         )
-    warnings.warn(
+    warn_caller(
         f"the first line of {file} has {counts[best]} {best!r} and {own} {file.delimiter!r}: if its cells are "
         f"separated by {best!r}, name the separator: {advice}.",
         SchemaWarning,
-        stacklevel=2,
     )
 
 
