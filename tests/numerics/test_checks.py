@@ -116,3 +116,11 @@ class TestWidths:
     def test_widths_that_differ(self, value):
         with pytest.raises(ConfigError, match=r"^hidden must be widths that are all equal, .* in a residual network"):
             check_widths("hidden", value, equal=True)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_integers_that_no_float_holds_are_refused(value):
+    with pytest.raises(ConfigError, match=r"^scale must be positive and finite; got -?1000"):
+        check_positive("scale", value)
+    with pytest.raises(ConfigError, match=r"^alpha must be a number in \(0, 1\); got -?1000"):
+        check_number("alpha", value, 0, 1)

@@ -7,6 +7,7 @@ import torch
 
 from pushforward.numerics import (
     batch_jacobian,
+    contraction_root,
     monotone_root,
 )
 
@@ -162,3 +163,26 @@ def test_a_root_where_the_function_is_flat():
 
     found = monotone_root(cube, torch.tensor([0.0, 8.0]), torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 5.0]))
     assert found.tolist() == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_rounding_error_of_a_nearly_flat_function_is_no_long_step(dtype):
+    """The last Newton step once led out of the bracket, as far as 1e291."""
+    near = 1 - torch.finfo(dtype).eps / 2
+    target = torch.tensor([0.5, near, -near, 1.0, -1.0], dtype=dtype)
+    low = torch.full_like(target, -1.0)
+    root = monotone_root(lambda x: (torch.tanh(x), 1 - torch.tanh(x) ** 2), target, low, -low)
+    torch.testing.assert_close(torch.tanh(root), target, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    assert (root.abs() < 100).all()
+    target = torch.tensor([-near, 1e30, 2.0], dtype=dtype)  # its bracket doubles until exp overflows
+    low = torch.full_like(target, -1.0)
+    root = monotone_root(lambda x: (torch.expm1(x), torch.exp(x)), target, low, -low)
+    torch.testing.assert_close(torch.expm1(root), target, rtol=100 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_contractions_in_16_bits(dtype):
+    y = torch.tensor([[1.0, -2.0], [3e4, torch.inf]], dtype=dtype)
+    x = contraction_root(lambda x: 0.5 * torch.sin(x), y, rate=0.5)
+    torch.testing.assert_close(x[0] + 0.5 * torch.sin(x[0]), y[0], rtol=0, atol=4 * torch.finfo(dtype).eps)
+    assert x[1].tolist() == pytest.approx([3e4, torch.inf], rel=1e-2)

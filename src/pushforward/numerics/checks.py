@@ -164,7 +164,13 @@ def is_integer(value: Any) -> bool:
 
 
 def _float(value: Any) -> float:
-    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    """The value as a float: infinite if it is too large for one, NaN if it is no number."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _or_none(optional: bool) -> str:

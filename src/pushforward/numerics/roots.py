@@ -73,6 +73,7 @@ def monotone_root(
             converged = error.abs() <= 2 * eps * (
                 x.abs() * slope + target.abs()
             )  # a few roundings of x or of the target
+            converged &= torch.isfinite(slope)  # else f has overflowed
             converged |= high - low <= 2 * eps * x.abs()
             if may_read and converged.all():
                 break
@@ -85,7 +86,11 @@ def monotone_root(
     x = x.detach()
     value, slope = function(x)
     slope = slope.detach().clamp(min=torch.finfo(slope.dtype).tiny)  # a root may be where f is flat
-    x = x - (value - target) / slope
+    step = (value - target) / slope
+    # Where f is nearly flat, a rounding error of the target is a long step: it is left out, and has its derivatives still.
+    rounding = (value - target).abs() <= 4 * eps * (x.abs() * slope + target.abs())
+    long = step.abs() > high - low + math.sqrt(eps) * (1 + x.abs())
+    x = x - torch.where(rounding & long & torch.isfinite(step), step - step.detach(), step)
     if is_eager() and not x.requires_grad:
         return x
     again = (function(x)[0] - target) / slope
@@ -123,7 +128,8 @@ def contraction_root(
         tensor([[1.]])
     """
     eps = torch.finfo(target.dtype).eps
-    y = target.clamp(-1e37, 1e37) if target.dtype is torch.float32 else target.clamp(-1e150, 1e150)
+    most = {torch.float64: 1e150, torch.float32: 1e37}.get(target.dtype, torch.finfo(target.dtype).max / 2)
+    y = target.clamp(-most, most)
     scale = 1 + y.abs()
 
     def residual(x: Tensor) -> tuple[Tensor, Tensor]:
