@@ -273,3 +273,12 @@ def test_compiles_as_one_graph(base):
 def test_impossible_arguments_are_refused(make):
     with pytest.raises(ConfigError, match="got"):
         make()
+
+
+@pytest.mark.parametrize("name", ["made, context", "conditional"])
+@pytest.mark.parametrize("batch", [(), (1,), (5,), (4, 1)], ids=str)
+def test_a_context_for_another_batch_is_refused(name, batch):
+    """Four contexts once gave four samples with the same noise where one sample was asked for."""
+    with pytest.raises(InputError, match=r"context of shape \(4, 2\) does not broadcast to the batch"):
+        MAKE[name]().sample(Size(batch), torch.zeros(4, 2))
+    assert MAKE[name]().sample(Size((3, 4)), torch.zeros(4, 2)).shape == (3, 4, 3)

@@ -136,3 +136,13 @@ def test_the_bandwidth_does_not_depend_on_the_order_of_the_rows():
     x = torch.cat((0.02 * narrow, 5 + 3 * wide))
     shuffled = x[torch.randperm(2000, generator=generator)]
     assert made(x).width.item() == pytest.approx(made(shuffled).width.item(), rel=0.3)  # 500 rows choose it
+
+
+def test_rows_on_the_cpu_where_the_default_device_is_another():
+    x = rows(700)
+    base, again = KernelDensity(2, 600).double(), KernelDensity(2, 600).double()
+    base.initialize(x)
+    with torch.device("meta"):  # stands for a GPU
+        again.initialize(x)
+    assert torch.equal(base.rows, again.rows)
+    assert torch.equal(base.width, again.width)

@@ -213,3 +213,21 @@ def test_wrong_rows_are_refused():
 def test_impossible_arguments(make):
     with pytest.raises(ConfigError):
         make()
+
+
+@pytest.mark.parametrize("network", KINDS)
+def test_images_of_other_types_and_contexts_of_other_batches(network):
+    base = rough((1, 2, 2), CategoricalLikelihood(4), network=network, context=2).float()
+    z, context = torch.randint(0, 4, (3, 1, 2, 2)), torch.zeros(3, 2)
+    expected = base.log_prob(z.float(), context)
+    assert torch.equal(base.log_prob(z, context), expected)
+    found = base.log_prob(z.double(), context.double())
+    assert found.dtype is torch.float64
+    torch.testing.assert_close(found.float(), expected)
+    drawn = [
+        base.sample(Size((3,)), c, generator=torch.Generator().manual_seed(0)) for c in (context, context.double())
+    ]
+    assert torch.equal(*drawn)
+    for call in (lambda: base.log_prob(z[:2], context), lambda: base.sample(Size((1,)), context)):
+        with pytest.raises(InputError, match=r"a context of shape \(3, 2\) does not broadcast to the batch"):
+            call()

@@ -91,3 +91,10 @@ def test_broken_weights_end_the_sampler():
     with torch.no_grad():
         base.log_concentration.fill_(math.nan)
     assert torch.isnan(base.sample(Size((3,)))).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bits(dtype):
+    base, narrow = VonMises(2, trainable=True), VonMises(2, trainable=True).to(dtype)
+    drawn = narrow.sample(Size((100,)), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(narrow.log_prob(drawn).float(), base.log_prob(drawn.float()), atol=0.1, rtol=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.networks import ConvSummary, RecurrentSummary, SetSummary
 
 
@@ -51,3 +51,14 @@ def test_shapes_that_are_not_possible_are_refused(shape):
 def test_float64_data_are_read_in_the_type_of_the_weights(summary):
     x = torch.randn(2, summary.inputs, dtype=torch.float64)
     assert torch.equal(summary(x), summary(x.float()))
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [SetSummary(3, 2, 4), RecurrentSummary(3, 2, 4), ConvSummary((1, 2, 3), 4)],
+    ids=lambda s: type(s).__name__,
+)
+@pytest.mark.parametrize("shape", [(5, 7), (4, 3), (5, 1, 2, 3), ()], ids=str)
+def test_data_of_another_width_are_refused(summary, shape):
+    with pytest.raises(InputError, match=r"Summary reads flat rows, \(\*batch, 6\); got \("):
+        summary(torch.zeros(shape))

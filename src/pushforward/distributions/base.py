@@ -9,11 +9,11 @@ from typing import Any, final
 import torch
 from torch import Size, Tensor, nn
 
-from pushforward.errors import KindError
+from pushforward.errors import InputError, KindError
 from pushforward.likelihood import REAL, Kind, Lebesgue, Measure, Support
-from pushforward.transforms.base import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape, check_context
 
-__all__ = ["Distribution"]
+__all__ = ["Distribution", "check_batch"]
 
 
 class Distribution(nn.Module, ABC):
@@ -103,3 +103,20 @@ class Distribution(nn.Module, ABC):
         """The ``dtype`` and ``device`` of samples, as keyword arguments of torch's factory functions."""
         device = self.anchor.device if generator is None else generator.device
         return {"dtype": self.anchor.dtype, "device": device}
+
+
+def check_batch(context: Tensor | None, width: int, batch: Size, owner: str) -> None:
+    """Refuse a context that is missing, has the wrong width, or does not broadcast to ``(*batch, width)``.
+
+    Raises:
+        InputError: naming the owner.
+    """
+    check_context(context, width, owner)
+    if not width or context is None:
+        return
+    given = context.shape[:-1]
+    if len(given) > len(batch) or any(a not in (1, b) for a, b in zip(reversed(given), reversed(batch), strict=False)):
+        raise InputError(
+            f"a context of shape {tuple(context.shape)} does not broadcast to the batch {tuple(batch)} of {owner}: give one context, or "
+            "one for each of the batch."
+        )

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Size, Tensor
 
-from pushforward.distributions.base import Distribution
+from pushforward.distributions.base import Distribution, check_batch
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import bound_square, soft_clamp, split_infinite, sum_event
 from pushforward.numerics.checks import check_integer, check_positive, check_widths
@@ -77,6 +77,7 @@ class ConditionalNormal(Distribution):
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``, with gradients to the network and the context."""
+        check_batch(context, self.context, batch, type(self).__name__)
         loc, log_scale = self._normal(context)
         noise = torch.randn((*batch, *self.shape), generator=generator, **self.like(generator))
         return loc + torch.exp(log_scale) * noise

@@ -86,8 +86,7 @@ class KernelDensity(Distribution):
         if not torch.isfinite(rows).all():
             raise InputError("a kernel density needs finite training rows; some rows are infinite or NaN.")
         if len(rows) > self.points:
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(check_seed(self.seed)))
-            rows = rows[order[: self.points].to(rows.device)]
+            rows = rows[_shuffled(len(rows), check_seed(self.seed))[: self.points].to(rows.device)]
         spread = rows.double().std(0, correction=0)
         varies = rows.amax(0) > rows.amin(0)  # rounding of the mean gives a constant coordinate a tiny deviation
         spread = torch.where(varies & (spread > 0), spread, 1.0)
@@ -123,6 +122,11 @@ class KernelDensity(Distribution):
         return self.rows[index] + self.width * torch.randn((*batch, *self.shape), generator=generator, **like)
 
 
+def _shuffled(count: int, seed: int) -> Tensor:
+    """The indices of ``count`` rows in random order, on the CPU, whatever the default device is."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
+
+
 def _best_bandwidth(rows: Tensor) -> float:
     """The h with the highest leave-one-out likelihood of rows ``(n, D)`` with deviations 1, by a grid and then golden section.
 
@@ -131,7 +135,7 @@ def _best_bandwidth(rows: Tensor) -> float:
     if len(rows) < 2:
         return 1.0
     if len(rows) > _LEFT_OUT:  # rows of a sorted table are no random sample of it
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(rows.device)]
+        rows = rows[_shuffled(len(rows), 0).to(rows.device)]
     some = rows[:_LEFT_OUT]
     # Products are accurate enough in float64: the error is 1e-16 D, and the square of the smallest bandwidth 1e-6.
     square = torch.cdist(some, rows).square()

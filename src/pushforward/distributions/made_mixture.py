@@ -8,7 +8,7 @@ from statistics import NormalDist
 import torch
 from torch import Size, Tensor
 
-from pushforward.distributions.base import Distribution
+from pushforward.distributions.base import Distribution, check_batch
 from pushforward.distributions.mixture import check_mixture
 from pushforward.errors import ConfigError
 from pushforward.networks.incremental import IncrementalMADE
@@ -95,7 +95,7 @@ class MADEMixture(Distribution):
     @torch.no_grad()
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, features)``, without gradient, one coordinate after the other."""
-        check_context(context, self.context, "MADEMixture")
+        check_batch(context, self.context, batch, type(self).__name__)
         noise = torch.randn((*batch, *self.shape), generator=generator, **self.like(generator))
         if self.context and context is not None:
             context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])

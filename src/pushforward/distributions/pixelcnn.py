@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Size, Tensor
 
-from pushforward.distributions.base import Distribution
+from pushforward.distributions.base import Distribution, check_batch
 from pushforward.errors import ConfigError, InputError
 from pushforward.likelihood import Measure
 from pushforward.networks.pixelcnn import GatedPixelCNN
@@ -16,7 +16,7 @@ from pushforward.networks.pixelcnn_plusplus_sampler import PixelCNNPlusPlusSampl
 from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
 from pushforward.numerics import check_choice, check_integer, may_check_values, split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, check_context, check_event
+from pushforward.transforms.base import Shape, check_event
 from pushforward.transforms.stochastic.discrete_likelihoods import CategoricalLikelihood
 from pushforward.transforms.stochastic.likelihoods import Likelihood, check_likelihood
 
@@ -140,10 +140,12 @@ class PixelCNN(Distribution):
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Terms of the chain rule of probability, log p(x_i | x_<i, context), ``(*batch, *shape)``."""
-        check_context(context, self.context, "PixelCNN")
         batch = z.shape[:-3]
+        context = self._flat(context, batch)
         z = z.reshape(-1, *self.shape)
-        raw = self.conditioner(self.likelihood.network_input(z), self._flat(context, batch)).to(z.dtype)
+        z = z if z.is_floating_point() else z.to(self.anchor.dtype)
+        seen = self.likelihood.network_input(z).to(self.anchor.dtype)  # z may be float64 with float32 weights
+        raw = self.conditioner(seen, context).to(z.dtype)
         terms = self.likelihood.log_prob(z.movedim(1, -1), raw.movedim(1, -1)).movedim(-1, 1)
         return terms.reshape(*batch, *self.shape)
 
@@ -167,7 +169,6 @@ class PixelCNN(Distribution):
         Raises:
             InputError: if the rows have a wrong shape, or are not in the support.
         """
-        check_context(context, self.context, "PixelCNN")
         channels, height, width = self.shape
         batch, given = top.shape[:-3], top.shape[-2] if top.dim() > 2 else -1
         if top.shape[-3:] != (channels, given, width) or not 0 <= given <= height:
@@ -175,6 +176,7 @@ class PixelCNN(Distribution):
                 f"the rows to complete have shape (*batch, {channels}, rows, {width}) with at most {height} rows; got "
                 f"{tuple(top.shape)}."
             )
+        context = self._flat(context, batch)
         likelihood, top = self.likelihood, top.reshape(math.prod(batch), channels, given, width)
         whole = top == torch.floor(top) if self.discrete else torch.isfinite(top)
         if may_check_values(top) and not (whole & self.support.contains(top)).all():
@@ -187,7 +189,7 @@ class PixelCNN(Distribution):
         )
         x = torch.cat((top.to(noise.dtype), noise.new_zeros(len(top), channels, height - given, width)), 2)
         with torch.autocast(noise.device.type, enabled=False):
-            sampler = self._sampler(len(top), self._flat(context, batch), noise)
+            sampler = self._sampler(len(top), context, noise)
             for row in range(height):
                 sampler.start_row()
                 if row < given:
@@ -218,7 +220,8 @@ class PixelCNN(Distribution):
         return pixel
 
     def _flat(self, context: Tensor | None, batch: Size) -> Tensor | None:
-        """The context as ``(n, context)``; None if there is none."""
+        """The context as ``(n, context)`` in the type of the weights; None if there is none."""
+        check_batch(context, self.context, batch, "PixelCNN")
         if not self.context or context is None:
             return None
-        return context.expand(*batch, self.context).reshape(-1, self.context)
+        return context.expand(*batch, self.context).reshape(-1, self.context).to(self.anchor.dtype)

@@ -100,5 +100,7 @@ class VonMises(Distribution):
 
     def _kappa(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         if self.trainable:
-            return torch.exp(self.log_concentration).clamp(_FLATTEST, _SHARPEST).to(dtype)
+            limits = torch.finfo(self.log_concentration.dtype)
+            least, most = max(_FLATTEST, limits.tiny), min(_SHARPEST, limits.max)
+            return torch.exp(self.log_concentration).clamp(least, most).to(dtype)
         return torch.full((), self.concentration, dtype=dtype, device=device)

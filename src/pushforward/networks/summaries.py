@@ -8,13 +8,23 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.mlp import MLP
 from pushforward.numerics.checks import check_integer, check_widths, is_integer
 from pushforward.registry import register
 
 __all__ = ["ConvSummary", "RecurrentSummary", "SetSummary"]
+
+
+def check_flat(x: Tensor, inputs: int, owner: str) -> None:
+    """Refuse data that are not flat rows of the right width.
+
+    Raises:
+        InputError: naming the owner and its width.
+    """
+    if x.shape[-1:] != (inputs,):
+        raise InputError(f"{owner} reads flat rows, (*batch, {inputs}); got {tuple(x.shape)}.")
 
 
 @register("networks")
@@ -64,7 +74,12 @@ class ConvSummary(nn.Module):
         self.dense = MLP(widths[-1] * math.prod(sizes), self.outputs, self.hidden, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``.
+
+        Raises:
+            InputError: for data of another width.
+        """
+        check_flat(x, self.inputs, type(self).__name__)
         x = x.to(next(self.dense.parameters()).dtype)
         rows = x.reshape(math.prod(x.shape[:-1]), *self.shape)
         return self.dense(self.convolutions(rows).flatten(1)).reshape(*x.shape[:-1], self.outputs)
@@ -118,7 +133,12 @@ class SetSummary(nn.Module):
         return self.width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``.
+
+        Raises:
+            InputError: for data of another width.
+        """
+        check_flat(x, self.inputs, type(self).__name__)
         features = self.each(x.reshape(*x.shape[:-1], self.rows, self.width))
         mean = features.mean(-2)
         spread = (features - mean.unsqueeze(-2)).square().mean(-2)
@@ -157,7 +177,12 @@ class RecurrentSummary(nn.Module):
         self.last = nn.Linear(self.hidden, self.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        """Flat data ``(*batch, inputs)`` to ``(*batch, outputs)``.
+
+        Raises:
+            InputError: for data of another width.
+        """
+        check_flat(x, self.inputs, type(self).__name__)
         x = x.to(self.last.weight.dtype)
         _, state = self.recurrent(x.reshape(math.prod(x.shape[:-1]), self.steps, self.width))
         return self.last(state[-1]).reshape(*x.shape[:-1], self.outputs)
