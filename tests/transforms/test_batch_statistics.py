@@ -82,6 +82,35 @@ def test_an_inverse_has_one_density_in_training_and_evaluation() -> None:
     torch.testing.assert_close(model.train()(rows), model.eval()(rows))
 
 
+@pytest.mark.parametrize("kind", ["layer", "network"])
+def test_an_inverse_in_training_has_one_set_of_statistics_in_both_directions(kind: str) -> None:
+    torch.manual_seed(0)
+    rows = 3 + 2 * torch.randn(20, 2, 2, 2)
+    if kind == "layer":
+        inner: transforms.Transform = BatchNorm((2, 2, 2))
+        inner.refresh(rows)
+    else:
+        inner = transforms.ImageCoupling((2, 2, 2), hidden=(4, 4), residual=True, normalize=True)
+        for parameter in inner.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    inverse = transforms.Inverse(inner).train()
+    step = inverse.encode(rows)
+    torch.testing.assert_close(inverse.decode(step.z), rows, rtol=1e-4, atol=1e-4)
+    back, contribution = inverse.decode_with_contribution(step.z)
+    torch.testing.assert_close(back, rows, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(contribution, step.contribution)
+    assert all(part.training for part in inner.modules())
+    torch.testing.assert_close(inverse.eval().encode(rows).contribution, step.contribution)
+
+
+def test_the_flow_of_an_autoencoder_is_inverted_in_training_too() -> None:
+    torch.manual_seed(0)
+    flow = Chain(BatchNorm(1), transforms.Affine(1, scale=2.0))
+    transform = transforms.Autoencode(3, 1, flow, hidden=(4,)).train()
+    rows = 3 + 2 * torch.randn(20, 3)
+    torch.testing.assert_close(transform.decode(transform.encode(rows).z), rows, rtol=1e-4, atol=1e-4)
+
+
 def test_blocks_and_inverses_have_the_kind_of_what_they_contain():
     residual = transforms.InvertibleResidual(2, hidden=(8,))
     model = models.Flow(transforms.Blocks(residual, transforms.Affine(1)), distributions.Normal(3))

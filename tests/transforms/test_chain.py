@@ -173,3 +173,19 @@ class TestSums:
         y = torch.randn(3, 4, dtype=torch.float64)
         compiled = torch.compile(rest.forward, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(y), rest(y))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Chain,
+        transforms.Inverse,
+        transforms.Blocks,
+        transforms.ConformalEmbedding,
+        lambda part: transforms.Injective(part, 1),
+        lambda part: transforms.FactorOut((2, 2, 2), part),
+    ],
+)
+def test_a_class_in_place_of_a_transform_is_named(make):
+    with pytest.raises(ConfigError, match=r"got the class Exp: write Exp\(\.\.\.\)"):
+        make(transforms.Exp)

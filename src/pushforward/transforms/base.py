@@ -21,6 +21,7 @@ __all__ = [
     "as_shape",
     "check_context",
     "check_event",
+    "named",
     "outside",
     "refuse_batch_statistics",
     "require_step",
@@ -254,6 +255,11 @@ def require_step(step: Step, part: Transform) -> Step:
             f"{type(part).__name__}.encode must return Step(z, contribution); got a {type(step).__name__}."
         )
     return step
+
+
+def named(item: object) -> str:
+    """What stands where a transform is expected, and what to write if it is a class."""
+    return f"the class {item.__name__}: write {item.__name__}(...)" if isinstance(item, type) else type(item).__name__
 
 
 def check_event(x: Tensor, shape: Shape, owner: str) -> None:

@@ -14,7 +14,7 @@ from pushforward.errors import ConfigError, KindWarning, warn_caller
 from pushforward.likelihood import Kind, Measure, Support, join
 from pushforward.numerics import Noise, is_eager
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Step, Transform, check_event, require_step
+from pushforward.transforms.base import Shape, Step, Transform, check_event, named, require_step
 from pushforward.transforms.reversible import encode_reversibly, require_reversible
 
 __all__ = ["Chain", "check_support"]
@@ -264,13 +264,11 @@ class Chain(Transform):
 
 def _named(item: object) -> str:
     """What stands in a chain instead of a transform, and what to write."""
-    if isinstance(item, type):
-        return f"the class {item.__name__}: write {item.__name__}(...)"
     if isinstance(item, (list, tuple)):
         return f"a {type(item).__name__}: write Chain(*transforms)"
     if isinstance(item, td.Transform):
         return f"{type(item).__name__} of torch.distributions: write from_torch({type(item).__name__}(...), features)"
-    return type(item).__name__
+    return named(item)
 
 
 def _domain(parts: list[Transform]) -> Support | None:

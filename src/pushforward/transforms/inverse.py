@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from torch import Tensor
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Kind, Measure
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.base import Step, Transform, outside
+from pushforward.transforms.base import Step, Transform, named, outside
+from pushforward.transforms.elementwise.normalization import fixed_statistics, has_batch_norm
 
 __all__ = ["Inverse"]
 
@@ -38,7 +41,7 @@ class Inverse(Transform):
 
     def __init__(self, transform: Transform) -> None:
         if not isinstance(transform, Transform):
-            raise ConfigError(f"Inverse takes a transform; got {type(transform).__name__}.")
+            raise ConfigError(f"Inverse takes a transform; got {named(transform)}.")
         if not transform.bijective:
             raise KindError(f"{type(transform).__name__} is not a bijection, so it has no inverse.")
         super().__init__(transform.out_shape, transform.in_shape)
@@ -47,6 +50,7 @@ class Inverse(Transform):
         self.domain, self.codomain = transform.codomain, transform.domain
         self.valid_on_manifold, self.angle_preserving = transform.valid_on_manifold, transform.angle_preserving
         self.encode_passes, self.decode_passes = transform.decode_passes, transform.encode_passes
+        self._has_batch_norm = has_batch_norm(transform)
 
     @property
     def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -70,16 +74,22 @@ class Inverse(Transform):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The inner transform's decode, with the negated contribution."""
-        z, contribution = self.transform.decode_with_contribution(x, context, noise=noise)
+        with self._fixed_statistics():
+            z, contribution = self.transform.decode_with_contribution(x, context, noise=noise)
         return Step(z, outside(x, self.domain, len(self.in_shape)) - contribution)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The inner transform's encode."""
-        return self.transform.encode(z, context, noise=noise).z
+        with self._fixed_statistics():
+            return self.transform.encode(z, context, noise=noise).z
 
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
         """The inner transform's encode, with the negated contribution."""
-        step = self.transform.encode(z, context, noise=noise)
+        with self._fixed_statistics():
+            step = self.transform.encode(z, context, noise=noise)
         return step.z, -step.contribution
+
+    def _fixed_statistics(self) -> AbstractContextManager[None]:
+        return fixed_statistics(self.transform) if self._has_batch_norm and self.training else nullcontext()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,29 +12,39 @@ from pushforward.errors import ConfigError
 from pushforward.numerics.checks import check_seed
 from pushforward.transforms.base import Shape, as_shape
 
-__all__ = ["PerFeature", "image_shape", "per_feature", "seeded_normal", "vector_width"]
+__all__ = ["PerFeature", "image_shape", "leaves", "per_feature", "seeded_normal", "vector_width"]
 
 PerFeature = float | tuple
 """A number for all features, or a tuple (nested for images) that broadcasts to the event shape."""
 
 
 def per_feature(value: PerFeature, shape: Shape, name: str) -> Tensor:
-    """``value`` as a tensor of the event shape.
+    """``value`` as a tensor of the event shape, in the default type.
 
     Raises:
-        ConfigError: if it does not broadcast to the shape, or is not finite.
+        ConfigError: if it is no number or tuple of numbers, does not broadcast to the shape, or is not finite in the default type.
     """
     try:
+        if not all(isinstance(number, numbers.Real) for number in leaves(value)):
+            raise TypeError
         array = np.asarray(value, dtype=np.float64)
         if np.broadcast_shapes(array.shape, shape) != shape:
             raise ValueError
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{name} must be a number, or a tuple that broadcasts to the event shape {shape}; got {value!r}."
+            f"{name} must be a number, or a tuple that broadcasts to the event shape {shape}; got {value!r:.200}."
         ) from None
+    dtype = torch.get_default_dtype()
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} must be finite; got {value!r}.")
-    return torch.tensor(array.tolist(), dtype=torch.get_default_dtype()).expand(shape).clone()
+    if (np.abs(array) > torch.finfo(dtype).max).any():
+        raise ConfigError(f"{name} must be a number of {dtype}, the type of the weights; got {value!r}.")
+    return torch.tensor(array.tolist(), dtype=dtype).expand(shape).clone()
+
+
+def leaves(value: PerFeature) -> list[float]:
+    """The numbers of a number or of a nested tuple, in order."""
+    return [leaf for part in value for leaf in leaves(part)] if isinstance(value, (tuple, list)) else [value]
 
 
 def vector_width(features: int | Shape, owner: str) -> int:

@@ -1,9 +1,12 @@
 """The autoregressive transform of tokens, and patches of images as tokens."""
 
+import math
+
 import pytest
 import torch
 
 from pushforward.errors import ConfigError
+from pushforward.likelihood import UNIT
 from pushforward.transforms import AdditiveTransformer, CircularSplineTransformer, Patches, TokenAutoregressive
 
 
@@ -73,3 +76,20 @@ def test_gradients_go_through_the_inverse():
 def test_impossible_arguments(make):
     with pytest.raises(ConfigError):
         make()
+
+
+class OnInterval(AdditiveTransformer):
+    """The identity on [0, 1]."""
+
+    support = UNIT
+
+    def forward(self, x, raw):
+        return x, torch.zeros_like(x)
+
+    inverse = forward
+
+
+def test_outside_the_support_of_the_transformer_is_impossible():
+    layer = TokenAutoregressive((2, 1), OnInterval(), width=4, layers=1, heads=1)
+    x = torch.tensor([[0.2, 0.3], [0.2, 1.5]]).unsqueeze(-1)
+    assert layer.encode(x).contribution.tolist() == [0.0, -math.inf]

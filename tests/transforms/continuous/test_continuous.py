@@ -294,3 +294,51 @@ def test_equations_that_cannot_be_solved_raise_an_error():
 def test_options_that_are_refused(option):
     with pytest.raises(ConfigError):
         Continuous(2, **option)
+
+
+class Constant(nn.Module):
+    """v = 1 in every coordinate of x, or in ``width`` coordinates."""
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, t, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.ones_like(x[..., : self.width])
+
+
+@pytest.mark.parametrize("log_det", ["exact", "hutchinson"])
+def test_a_constant_velocity_is_a_shift(log_det):
+    step = Continuous(2, Constant(), steps=2, log_det=log_det).encode(torch.zeros(3, 2))
+    torch.testing.assert_close(step.z, torch.full((3, 2), -1.0))
+    assert torch.equal(step.contribution, torch.zeros(3))
+
+
+def test_a_velocity_of_another_shape_is_refused():
+    """One column would be broadcast to both coordinates of the state."""
+    flow = Continuous(2, Constant(1), steps=2)
+    x = torch.zeros(3, 2)
+    for call in (flow.encode, flow.decode, flow.decode_with_contribution, lambda x: flow.velocity(0.5, x)):
+        with pytest.raises(ConfigError, match=r"in the shape of x, \(3, 2\); got the shape \(3, 1\)"):
+            call(x)
+
+
+@pytest.mark.parametrize("dynamics", [3, Constant], ids=str)
+def test_dynamics_must_be_a_module(dynamics):
+    with pytest.raises(ConfigError, match="dynamics must be a module"):
+        Continuous(2, dynamics)
+
+
+@pytest.mark.parametrize("log_det", ["exact", "hutchinson"])
+@pytest.mark.parametrize("solver", ["rk4", "dopri5"])
+def test_own_dynamics_in_inference_mode(solver, log_det):
+    flow = Continuous(2, Linear(torch.tensor([[0.3, 0.1], [-0.2, 0.4]])), steps=4, solver=solver, log_det=log_det)
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    expected = flow.encode(x)
+    with torch.inference_mode():
+        step = flow.encode(x)
+        back = flow.decode_with_contribution(step.z)
+        assert torch.isfinite(flow.encode_with_regularizers(x)[1].jacobian).all()
+    torch.testing.assert_close(step.z, expected.z.detach())
+    torch.testing.assert_close(step.contribution, expected.contribution.detach())
+    torch.testing.assert_close(back[0], x, atol=1e-3, rtol=0)

@@ -19,6 +19,9 @@ from pushforward.transforms import (
     CircularSplineTransformer,
     Coupling,
     GatedTransformer,
+    ImageCoupling,
+    MaskedAutoregressive,
+    MobiusTransformer,
     Permutation,
     Reverse,
     SplineTransformer,
@@ -136,6 +139,17 @@ def test_periodic_transformers_are_continuous_on_the_circle():
     torch.testing.assert_close(z[0, 1], z[1, 1])
     assert coupling.encode(torch.tensor([[3.2, 0.0]], dtype=torch.float64)).contribution.item() == -math.inf
     assert make(2).domain == REAL
+
+
+@pytest.mark.parametrize("transformer", [CircularSplineTransformer(4), MobiusTransformer(4)], ids=["spline", "mobius"])
+def test_an_infinite_angle_is_outside_the_circle(transformer):
+    """Its cosine is NaN, which must not reach the other coordinates."""
+    x = torch.tensor([[math.inf, 0.0], [0.0, -math.inf]])
+    image = ImageCoupling((2, 1, 1), transformer, hidden=(4,))
+    for part in (make(2, transformer).float(), MaskedAutoregressive(2, transformer, hidden=(4,)), image):
+        step = part.encode(x.reshape(2, *part.in_shape))
+        assert step.contribution.tolist() == [-math.inf] * 2
+        assert torch.isfinite(step.z[0].flatten()[1])
 
 
 def test_a_gate_is_not_the_identity_at_the_start():

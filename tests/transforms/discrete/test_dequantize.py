@@ -12,8 +12,8 @@ from torch.distributions import Normal
 import pushforward as pf
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, UNIT, Counting, Kind, Lebesgue, Manifold, Mixed, Support
-from pushforward.numerics import RowNoise
-from pushforward.transforms import LatticeDequantize, UniformDequantize
+from pushforward.numerics import MiddleNoise, RowNoise
+from pushforward.transforms import DynamicBinarize, LatticeDequantize, UniformDequantize
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -202,6 +202,10 @@ def test_lattice_far_values_are_finite():
         lambda: LatticeDequantize(2, columns=(2,)),
         lambda: LatticeDequantize(2, columns=(-1,)),
         lambda: LatticeDequantize(2, columns=(0, 0)),
+        lambda: LatticeDequantize(2, columns=0),
+        lambda: LatticeDequantize(2, columns=(True,)),
+        lambda: LatticeDequantize(2, columns=(0,), steps="a"),
+        lambda: LatticeDequantize(2, columns=(0,), steps=1e-50),  # 0 in float32
         lambda: LatticeDequantize(2, columns=(0,), steps=0.0),
         lambda: LatticeDequantize(2, columns=(0,), steps=(1.0, 2.0)),
         lambda: LatticeDequantize(2, columns=(0,), steps=math.nan),
@@ -216,5 +220,12 @@ def test_refusals(make):
 def test_levels_may_be_integers_of_numpy():
     """``x.max() + 1`` of an array."""
     assert UniformDequantize(3, np.int64(8)).levels == 8
+    assert LatticeDequantize(3, columns=(np.int64(1),)).columns == (1,)
     flow = pf.models.Glow((1, 4, 4), levels=np.int64(8), layers=np.int64(1), hidden=(4, 4))
     assert flow.evaluate(torch.randint(8, (2, 1, 4, 4))).value.shape == (2,)
+
+
+def test_noise_of_one_half_rounds_gray_levels():
+    """A runtime that cannot hash a row needs binarization without a hash."""
+    x = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]])
+    assert DynamicBinarize(5, levels=5).encode(x, noise=MiddleNoise()).z.tolist() == [[0, 0, 0, 1, 1]]

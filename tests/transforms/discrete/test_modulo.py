@@ -103,3 +103,9 @@ def test_integer_tensors_have_impossible_rows_too():
     x = torch.tensor([[9, 9], [1, 2]])
     for part in (Integers(2, levels=4), OneHot(2, categories=4)):
         assert part.encode(x).contribution.tolist() == [-math.inf, 0.0]
+
+
+@pytest.mark.parametrize("make", [OneHot, ModuloAutoregressive, ModuloCoupling])
+def test_the_shape_of_a_vector_is_a_width(make):
+    assert make((3,), 4).in_shape == make(3, 4).in_shape
+    assert make((3,), 4).out_shape == (3, 4)

@@ -104,3 +104,10 @@ def test_bounds_without_a_number_between_them_are_refused(low, high):
 def test_another_link_is_refused():
     with pytest.raises(ConfigError, match="link must be"):
         Bounds(1, (0.0,), (1.0,), link="cloglog")
+
+
+def test_bounds_may_be_numbers_of_numpy():
+    bounds = Bounds(2, (np.float32(-0.5), np.int64(0)), (None, np.float64(1.0)))
+    assert (bounds.low, bounds.high) == ((-0.5, 0.0), (None, 1.0))
+    with pytest.raises(ConfigError, match="finite numbers or None"):
+        Bounds(1, (np.float32(np.nan),), (None,))

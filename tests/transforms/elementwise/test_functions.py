@@ -228,6 +228,11 @@ def test_affine_per_channel():
         lambda: Affine(2, scale=math.inf),
         lambda: Affine(2, shift=(1.0, 2.0, 3.0)),
         lambda: Affine(2, shift="x"),
+        lambda: Affine(2, scale=1e-50),  # 0 in float32
+        lambda: Affine(2, scale=(1.0, -1e-50)),
+        lambda: Affine(2, shift=1e50),  # infinite in float32
+        lambda: Affine(2, scale=np.ones(2)),  # an array could be changed later
+        lambda: Affine(2, shift=torch.ones(2)),
         lambda: Affine(2, scale=((1.0, 2.0), (3.0, 4.0))),
         lambda: Logit(2, alpha=0.5),
         lambda: Logit(2, alpha=-0.1),

@@ -42,6 +42,16 @@ def test_a_wide_context_without_information_is_ignored():
     assert fresh.std() < 0.4
 
 
+def test_the_units_of_the_context_do_not_matter():
+    """A penalty in the units of the first column would be 1e4 times the variance of the second."""
+    x, context = pairs(2000)
+    plain, scaled = Regression(2, context=2).double(), Regression(2, context=2).double()
+    units = torch.tensor([1e6, 1.0], dtype=torch.float64)
+    expected = plain.initialize(x, context)
+    torch.testing.assert_close(scaled.initialize(x, context * units), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(scaled.slopes * units, plain.slopes, rtol=0, atol=1e-4)
+
+
 def test_it_is_the_identity_before_and_is_set_once():
     x, context = pairs(100)
     regression = Regression(2, context=2).double()

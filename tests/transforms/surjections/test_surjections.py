@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pushforward.distributions import HalfNormal, Normal, SortedNormal, Uniform
-from pushforward.errors import ConfigError, KindError, KindWarning
+from pushforward.errors import ConfigError, InputError, KindError, KindWarning
 from pushforward.likelihood import Counting, Extended, Kind, Lebesgue, Support
 from pushforward.models import Flow, Model
 from pushforward.transforms import (
@@ -429,6 +429,15 @@ def test_missing_cells_may_hold_nan():
     assert augment.mean.item() == 2.0
     assert augment.scale.item() == 1.0
     assert torch.isfinite(augment.encode(torch.tensor([[math.nan, 1.0]])).z).all()
+
+
+def test_missing_cells_are_learned_from_rows_in_any_batch_shape():
+    x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0], [8.0, 0.0]])
+    augment = AugmentMissing(2, (0,), (1,))
+    with pytest.raises(InputError, match="at least one row"):
+        augment.initialize(x[:0])
+    assert augment.initialize(x.reshape(2, 2, 2)).shape == (2, 2, 2)
+    assert augment.mean.item() == 4.0
 
 
 @pytest.mark.parametrize("count", [333, 1000, 5000])

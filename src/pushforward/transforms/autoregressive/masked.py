@@ -13,7 +13,7 @@ from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked_inverse import solve_autoregressive
 from pushforward.transforms.base import Step, Transform, within
 from pushforward.transforms.transformers.affine import AffineTransformer
-from pushforward.transforms.transformers.base import Transformer, check_transformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer, cos_and_sin
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["MaskedAutoregressive"]
@@ -122,5 +122,5 @@ class MaskedAutoregressive(Transform):
 
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The transformer's raw parameters, ``(parameters, *x.shape)``; at least float32, under autocast too."""
-        inputs = torch.cat((x.cos(), x.sin()), -1) if self.transformer.periodic else x
+        inputs = cos_and_sin(x, -1) if self.transformer.periodic else x
         return self.network(inputs, context).to(x.dtype)

@@ -9,7 +9,7 @@ from pushforward.errors import ConfigError
 from pushforward.networks.attention import CausalTransformer
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Step, Transform, check_context
+from pushforward.transforms.base import Shape, Step, Transform, check_context, within
 from pushforward.transforms.transformers.affine import AffineTransformer
 from pushforward.transforms.transformers.base import Transformer, check_transformer
 
@@ -88,7 +88,8 @@ class TokenAutoregressive(Transform):
         flat, context = self._flat(x, context)
         raw = self.network(flat, context).to(x.dtype)
         z, slopes = self.transformer.forward(flat, self._parameters_first(raw))
-        return Step(self._in_order(z).reshape(x.shape), sum_event(slopes, 2).reshape(self.batch_shape(x)))
+        contribution = sum_event(slopes, 2).reshape(self.batch_shape(x))
+        return Step(self._in_order(z).reshape(x.shape), within(contribution, x, self.domain, 2))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data, token by token."""

@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Kind, Support, join
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.base import Step, Transform
+from pushforward.transforms.base import Step, Transform, named
 
 __all__ = ["Blocks"]
 
@@ -43,7 +43,7 @@ class Blocks(Transform):
             raise ConfigError("Blocks needs at least one transform.")
         for part in transforms:
             if not isinstance(part, Transform) or len(part.in_shape) != 1 or part.context:
-                raise ConfigError(f"Blocks takes transforms of vectors without a context; got {type(part).__name__}.")
+                raise ConfigError(f"Blocks takes transforms of vectors without a context; got {named(part)}.")
             if not part.bijective:
                 raise KindError(f"{type(part).__name__} is not a bijection, so it cannot be a part of Blocks.")
         super().__init__(sum(part.in_shape[0] for part in transforms), sum(part.out_shape[0] for part in transforms))

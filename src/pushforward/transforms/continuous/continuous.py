@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind
 from pushforward.networks.velocity import VelocityMLP
 from pushforward.numerics import Noise, RowNoise, full_precision
@@ -73,7 +74,7 @@ class Continuous(Transform):
         seed: seed of the probes.
 
     Raises:
-        ConfigError: for impossible widths, numbers or names.
+        ConfigError: for impossible widths, numbers or names; in a call, if ``dynamics`` returns another shape than that of x.
         ConvergenceError: from a call, if "dopri5" does not reach its tolerance in 1000 steps.
 
     Example:
@@ -110,6 +111,10 @@ class Continuous(Transform):
         check_choice("solver", solver, ("rk4", "dopri5"))
         for name, value in (("time", time), ("atol", atol), ("rtol", rtol)):
             check_positive(name, value)
+        if dynamics is not None and (not callable(dynamics) or isinstance(dynamics, type)):
+            raise ConfigError(
+                f"dynamics must be a module that is called as dynamics(t, x, context), or None; got {dynamics!r:.80}."
+            )
         self.features, self.dynamics, self.activation = features, dynamics, activation
         self.hidden = check_widths("hidden", hidden)
         self.context, self.time, self.probes = (
@@ -139,7 +144,7 @@ class Continuous(Transform):
         t = self.time * s
         if self.network is None:
             assert self.dynamics is not None
-            return self.time * self.dynamics(t, x, context)
+            return self.time * _checked(self.dynamics(t, x, context), x)
         return self.time * self.network.at(t, x, self.network.prepare(context, trace=False)).value
 
     @property
@@ -244,6 +249,20 @@ class Continuous(Transform):
         return field, extra + (2 if regularize else 0)
 
 
+def _checked(velocity: Tensor, x: Tensor) -> Tensor:
+    """What dynamics returned for x.
+
+    Raises:
+        ConfigError: unless it has the shape of x, to which a smaller one would be broadcast.
+    """
+    if not isinstance(velocity, Tensor) or velocity.shape != x.shape:
+        got = f"the shape {tuple(velocity.shape)}" if isinstance(velocity, Tensor) else type(velocity).__name__
+        raise ConfigError(
+            f"dynamics(t, x, context) must return the velocity in the shape of x, {tuple(x.shape)}; got {got}."
+        )
+    return velocity
+
+
 def _by_autograd(
     dynamics: nn.Module,
     t: Tensor | float,
@@ -256,11 +275,18 @@ def _by_autograd(
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
     """Velocity, traces of its Jacobian (exact, or one for each probe), and |e^T J|^2, by backward passes."""
     keep = torch.is_grad_enabled()
+    if torch.is_inference_mode_enabled():  # tensors that are made in it have no gradients, so these are copied
+        with torch.inference_mode(False), torch.no_grad():
+            t = t.clone() if isinstance(t, Tensor) else t
+            context, probes = (None if tensor is None else tensor.clone() for tensor in (context, probes))
+            return _by_autograd(dynamics, t, x.clone(), context, exact, trace, regularize, probes)
     with torch.enable_grad():
         inputs = x if x.requires_grad else x.detach().requires_grad_()
-        value = dynamics(t, inputs, context)
+        value = _checked(dynamics(t, inputs, context), x)
 
         def row(weights: Tensor) -> Tensor:
+            if not value.requires_grad:  # a velocity that is constant
+                return torch.zeros_like(x)
             (gradient,) = torch.autograd.grad(
                 value, inputs, weights, create_graph=keep, retain_graph=True, allow_unused=True
             )

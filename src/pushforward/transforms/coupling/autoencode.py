@@ -15,6 +15,7 @@ from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event
 from pushforward.numerics.checks import check_choice, check_indices, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, as_shape
+from pushforward.transforms.elementwise.normalization import fixed_statistics
 from pushforward.transforms.linear.permutation import inverse_permutation
 from pushforward.transforms.surjections.conditional import MAX_LOG_SCALE, require_lebesgue
 
@@ -41,6 +42,7 @@ class AutoencodingTransform(Transform):
         activation: str,
     ) -> None:
         shape, owner = as_shape(features), type(self).__name__
+        latent = check_integer("latent", latent)
         super().__init__(shape)
         if len(shape) not in (1, 3):
             raise ConfigError(f"features must be a width or (channels, height, width); got {features!r}.")
@@ -55,7 +57,7 @@ class AutoencodingTransform(Transform):
                 f"flow must be a bijection of all reals, because the core and the code of {owner} are any reals; "
                 f"{type(flow).__name__} maps {flow.domain} to {flow.codomain}."
             )
-        self.features, self.latent, self.flow = features, check_integer("latent", latent), flow
+        self.features, self.latent, self.flow = features, latent, flow
         self.hidden, self.channels = check_widths("hidden", hidden), check_widths("channels", channels)
         self.activation = activation
         # Outputs as in a VAE with a Gaussian likelihood: mean and log-scale of the code, and of each channel of each pixel.
@@ -178,7 +180,8 @@ class Autoencode(AutoencodingTransform):
         mean, log_scale = self.encoder_parameters(self._without_core(shell))
         core = (code - mean) * torch.exp(-log_scale)
         if self.flow is not None:
-            core = self.flow.encode(core).z
+            with fixed_statistics(self.flow):  # apply_flow, which decodes it, uses them too
+                core = self.flow.encode(core).z
         return self._joined(core, shell)
 
     def _shell_parameters(self, code: Tensor) -> tuple[Tensor, Tensor]:

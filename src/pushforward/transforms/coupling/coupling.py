@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +14,7 @@ from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.linear.permutation import inverse_permutation
 from pushforward.transforms.transformers.affine import AffineTransformer
-from pushforward.transforms.transformers.base import Transformer, check_transformer, expand_parameters
+from pushforward.transforms.transformers.base import Transformer, check_transformer, cos_and_sin, expand_parameters
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Coupling"]
@@ -203,14 +201,14 @@ class Coupling(Transform):
         return torch.stack((b, a) if self._first else (a, b), -1).flatten(-2)
 
     def _seen(self, a: Tensor) -> Tensor:
-        """What the network reads of A: numbers as they are, then the cosines and the sines of angles; an infinite angle counts as pi."""
+        """What the network reads of A: numbers as they are, then the cosines and the sines of angles; see :func:`cos_and_sin`."""
         if not self._seen_as_angles:
             return a
         if not self._seen_as_numbers:
-            return torch.cat((a.cos(), a.sin()), -1)
-        angles = a.index_select(-1, constant(self._seen_as_angles, torch.int64, a.device)).clamp(-math.pi, math.pi)
+            return cos_and_sin(a, -1)
+        angles = a.index_select(-1, constant(self._seen_as_angles, torch.int64, a.device))
         numbers = a.index_select(-1, constant(self._seen_as_numbers, torch.int64, a.device))
-        return torch.cat((numbers, angles.cos(), angles.sin()), -1)
+        return torch.cat((numbers, cos_and_sin(angles, -1)), -1)
 
     def _raw(self, a: Tensor, context: Tensor | None, b: Tensor) -> Tensor:
         """The transformer's raw parameters for B, ``(parameters, *b.shape)``; at least float32, under autocast too."""

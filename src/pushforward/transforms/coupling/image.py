@@ -13,7 +13,7 @@ from pushforward.numerics.checks import check_choice, check_integer, check_width
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context, outside
 from pushforward.transforms.transformers.affine import AffineTransformer
-from pushforward.transforms.transformers.base import Transformer, check_transformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer, cos_and_sin
 from pushforward.transforms.validation import image_shape
 
 __all__ = ["ImageCoupling"]
@@ -175,7 +175,7 @@ class ImageCoupling(Transform):
         check_context(context, self.context, "ImageCoupling")
         inputs = kept if other is None else torch.cat((kept, other), -3)
         if self.transformer.periodic:
-            inputs = torch.cat((inputs.cos(), inputs.sin()), -3)
+            inputs = cos_and_sin(inputs, -3)
         batch, size = like.shape[:-3], like.shape[-2:]
         planes = []
         if other is not None:

@@ -53,7 +53,7 @@ class DynamicBinarize(Transform):
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with a contribution of 0 for each coordinate."""
         if isinstance(noise, RowNoise):
-            noise = RowNoise(noise.seed)
+            noise = type(noise)(noise.seed)
         u = uniform_like(x, len(self.in_shape), noise)
         return (u < x.detach() / (self.levels - 1)).to(x.dtype), outside(x.unsqueeze(-1), self.domain, 1)
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, UNIT, Counting, Kind, Measure, Mixed, Support
 from pushforward.numerics import Noise, sum_event, uniform_like
-from pushforward.numerics.checks import check_integer, is_integer
+from pushforward.numerics.checks import check_indices, check_integer, is_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
 from pushforward.transforms.transformers.affine import AffineTransformer
 from pushforward.transforms.transformers.base import Transformer
-from pushforward.transforms.validation import image_shape, per_feature, vector_width
+from pushforward.transforms.validation import image_shape, leaves, per_feature, vector_width
 
 __all__ = ["LatticeDequantize", "UniformDequantize", "VariationalDequantize"]
 
@@ -57,7 +57,7 @@ class UniformDequantize(Transform):
 
     def __init__(self, features: int | Shape, levels: int | tuple = 256) -> None:
         super().__init__(features)
-        flat = _flat(levels)
+        flat = leaves(levels)
         if not all(is_integer(count) and count >= 1 for count in flat):
             raise ConfigError(f"levels must be positive integers; got {levels!r}.")
         self.features, self.levels = features, levels if isinstance(levels, (tuple, list)) else int(levels)
@@ -137,18 +137,17 @@ class LatticeDequantize(Transform):
         origins: float | tuple[float, ...] = 0.0,
     ) -> None:
         super().__init__(features)
-        self.features, self.columns, self.steps, self.origins = features, columns, steps, origins
+        self.features, self.steps, self.origins = features, steps, origins
         width = vector_width(features, "LatticeDequantize")
-        if len(set(columns)) != len(columns) or not all(isinstance(c, int) and 0 <= c < width for c in columns):
-            raise ConfigError(f"columns must be distinct indices in 0, ..., {width - 1}; got {columns!r}.")
-        if not all(step > 0 for step in _flat(steps)):
-            raise ConfigError(f"steps must be positive; got {steps!r}.")
+        self.columns = columns = check_indices("columns", columns, width)
         if not columns:
             self.kind = Kind.EXACT
         chosen = set(columns)
         self.register_buffer("lattice", torch.tensor([column in chosen for column in range(width)]))
         for name, values, other in (("step", steps, 1.0), ("origin", origins, 0.0)):
             per_feature(values, (len(columns),), f"{name}s")  # checks them
+            if name == "step" and not all(step >= torch.finfo().tiny for step in leaves(steps)):
+                raise ConfigError(f"steps must be positive numbers of {torch.get_default_dtype()}; got {steps!r}.")
             full = np.full(
                 width, other
             )  # a file is read without memory, where index_copy would import torch's compiler
@@ -283,7 +282,3 @@ class VariationalDequantize(Transform):
 def _require_lebesgue(latent: Measure, owner: str) -> None:
     if latent.name != "Lebesgue":
         raise KindError(f"{owner} needs a latent density on Lebesgue(D); the rest of the chain is on {latent}.")
-
-
-def _flat(value: float | tuple) -> list:
-    return [leaf for item in value for leaf in _flat(item)] if isinstance(value, (tuple, list)) else [value]

@@ -57,8 +57,8 @@ class OneHot(Transform):
     codomain = UNIT
 
     def __init__(self, features: int, categories: int = 2) -> None:
-        vector_width(features, "OneHot")
-        super().__init__(features, (features, check_categories(categories)))
+        width = vector_width(features, "OneHot")
+        super().__init__(width, (width, check_categories(categories)))
         self.features, self.categories = features, categories
         self.domain = Support(0.0, categories - 1.0)
 
@@ -156,6 +156,7 @@ class ModuloAutoregressive(Modulo):
         )
         if order not in (None, "reverse"):
             raise ConfigError(f"order must be None or 'reverse'; got {order!r}.")
+        features = self.features  # a width, also where a shape was given
         self.sequence = tuple(range(features))[:: -1 if order else 1]
         self.network = MADE(features, categories, hidden, context=context, order=self.sequence, copies=categories)
         self.decode_passes = features
@@ -225,6 +226,7 @@ class ModuloCoupling(Modulo):
             check_widths("hidden", hidden),
             check_integer("context", context, 0),
         )
+        features = self.features  # a width, also where a shape was given
         kept = mask_indices(features, "alternate")
         shifted = sorted(set(range(features)) - set(kept))
         if flip and kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
@@ -12,7 +13,7 @@ from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 from pushforward.transforms.elementwise.functions import Elementwise
-from pushforward.transforms.validation import PerFeature, per_feature
+from pushforward.transforms.validation import PerFeature, leaves, per_feature
 
 __all__ = ["Affine"]
 
@@ -31,7 +32,8 @@ class Affine(Elementwise):
             multiplier is 1 and ``unit_log_factor`` otherwise, so that one cannot be loaded as the other.
 
     Raises:
-        ConfigError: for a zero or infinite scale, a tuple that does not fit, or a multiplier that is not positive.
+        ConfigError: for a scale that is zero or infinite (in the type of the weights too), a tuple that does not fit, or a multiplier
+            that is not positive.
 
     Example:
         >>> import torch
@@ -58,12 +60,13 @@ class Affine(Elementwise):
         self.shift, self.scale, self.trainable = shift, scale, trainable
         self.learning_rate_multiplier = learning_rate_multiplier
         check_positive("learning_rate_multiplier", learning_rate_multiplier)
-        if _has_zero(scale):
-            raise ConfigError(
-                f"scale must not be zero, because the transform would have no inverse; got scale={scale!r}."
-            )
         factor = per_feature(scale, self.in_shape, "scale")
         offset = per_feature(shift, self.in_shape, "shift")
+        if any(abs(value) < torch.finfo(factor.dtype).tiny for value in leaves(scale)):
+            raise ConfigError(
+                f"scale must not be zero, or round to it in {factor.dtype}, because the transform would have no inverse; got "
+                f"scale={scale!r}."
+            )
         if trainable:
             self.offset = nn.Parameter(offset)
             name = "log_factor" if learning_rate_multiplier == 1 else "unit_log_factor"
@@ -77,7 +80,7 @@ class Affine(Elementwise):
         """The box with both ends of each coordinate transformed; of images with several scales or shifts the intersection."""
         if self.trainable:
             return None
-        scales, shifts = _values(self.scale), _values(self.shift)
+        scales, shifts = leaves(self.scale), leaves(self.shift)
         if len(self.in_shape) == 1 and not box.within:
             width = self.in_shape[0]
             pairs = box.ends or ((box.low, box.high),) * width
@@ -113,11 +116,3 @@ class Affine(Elementwise):
     def _factor(self) -> tuple[Tensor, Tensor]:
         log_scale = self.log_scale()
         return self.sign * log_scale.exp() if self.trainable else self.factor, log_scale
-
-
-def _values(value: PerFeature) -> list[float]:
-    return [v for part in value for v in _values(part)] if isinstance(value, (tuple, list)) else [float(value)]
-
-
-def _has_zero(value: PerFeature) -> bool:
-    return any(map(_has_zero, value)) if isinstance(value, (tuple, list)) else value == 0

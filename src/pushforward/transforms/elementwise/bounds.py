@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -184,10 +185,11 @@ def _below(end: float, limits: torch.finfo) -> float:
 
 
 def _checked(name: str, values: Sequence[float | None], width: int) -> tuple[float | None, ...]:
-    number = (int, float)
     if not isinstance(values, (tuple, list)) or len(values) != width:
         raise ConfigError(f"{name} must have one number or None for each of the {width} columns; got {values!r}.")
     for value in values:
-        if value is not None and (not isinstance(value, number) or isinstance(value, bool) or not math.isfinite(value)):
+        if value is not None and (
+            not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value)
+        ):
             raise ConfigError(f"{name} must have finite numbers or None; got {value!r}.")
     return tuple(None if value is None else float(value) for value in values)

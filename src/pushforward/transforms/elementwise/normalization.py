@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +14,7 @@ from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 
-__all__ = ["ActNorm", "BatchNorm", "Standardize", "moments"]
+__all__ = ["ActNorm", "BatchNorm", "Standardize", "fixed_statistics", "has_batch_norm", "moments"]
 
 
 def moments(x: Tensor, shape: Shape, statistic: Shape) -> tuple[Tensor, Tensor]:
@@ -300,3 +303,21 @@ class BatchNorm(Transform):
     def _normalize(self, x: Tensor, mean: Tensor, slope: Tensor) -> Step:
         contribution = sum_event(slope.expand(self.in_shape), len(self.in_shape))
         return Step((x - mean) * slope.exp() + self.beta, contribution.expand(self.batch_shape(x)))
+
+
+def has_batch_norm(transform: Transform) -> bool:
+    """Whether a transform, or a network in it, has batch normalization."""
+    return any(isinstance(part, (BatchNorm, nn.BatchNorm2d)) for part in transform.modules())
+
+
+@contextmanager
+def fixed_statistics(transform: Transform) -> Iterator[None]:
+    """Batch normalization in a transform uses the statistics that it has, also in training mode."""
+    norms = [part for part in transform.modules() if isinstance(part, (BatchNorm, nn.BatchNorm2d)) and part.training]
+    for part in norms:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in norms:
+            part.training = True

@@ -15,7 +15,7 @@ from pushforward.likelihood import REAL, Kind
 from pushforward.numerics import Noise, full_precision
 from pushforward.numerics.checks import check_number, check_positive
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform, named
 from pushforward.transforms.chain import Chain
 from pushforward.transforms.elementwise.normalization import moments, per_channel
 from pushforward.transforms.embeddings.embedding import Embedding
@@ -295,7 +295,9 @@ class ConformalEmbedding(Embedding):
         if not flat:
             raise ConfigError("ConformalEmbedding needs at least one transform; got none.")
         for item in flat:
-            if not isinstance(item, Transform) or not item.angle_preserving or item.kind is not Kind.EXACT:
+            if not isinstance(item, Transform):
+                raise ConfigError(f"ConformalEmbedding takes transforms; got {named(item)}.")
+            if not item.angle_preserving or item.kind is not Kind.EXACT:
                 raise ConfigError(
                     f"{type(item).__name__} does not preserve angles, so it cannot be part of a ConformalEmbedding: use Injective "
                     "for it."

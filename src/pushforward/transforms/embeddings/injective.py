@@ -12,7 +12,7 @@ from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, batch_jacobian
 from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
-from pushforward.transforms.base import Step, Transform, outside
+from pushforward.transforms.base import Step, Transform, named, outside
 from pushforward.transforms.elementwise.normalization import Standardize
 from pushforward.transforms.embeddings.embedding import Embedding, check_latent, pad
 from pushforward.transforms.embeddings.jacobian import log_volume
@@ -63,7 +63,7 @@ class Injective(JacobianEmbedding):
 
     def __init__(self, transform: Transform, latent: int) -> None:
         if not isinstance(transform, Transform):
-            raise ConfigError(f"transform must be a Transform; got {type(transform).__name__}.")
+            raise ConfigError(f"transform must be a Transform; got {named(transform)}.")
         ambient = math.prod(transform.in_shape)
         if not transform.bijective:
             raise KindError(f"{type(transform).__name__} is not a bijection, so Injective cannot use it.")

@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Kind
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform, named
 from pushforward.transforms.image.reshape import Flatten
 from pushforward.transforms.validation import image_shape
 
@@ -50,7 +50,7 @@ class FactorOut(Transform):
         channels, height, width = image_shape(features, "FactorOut")
         inner = Flatten((max(1, channels // 2), height, width)) if inner is None else inner
         if not isinstance(inner, Transform):
-            raise ConfigError(f"inner must be a transform; got {type(inner).__name__}.")
+            raise ConfigError(f"inner must be a transform; got {named(inner)}.")
         kept = inner.in_shape
         if len(kept) != 3 or kept[1:] != (height, width) or kept[0] >= channels:
             raise ConfigError(

@@ -10,7 +10,7 @@ from pushforward.numerics import Noise, full_precision
 from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
-from pushforward.transforms.linear.whiten import Whiten
+from pushforward.transforms.linear.whiten import Whiten, standard_units
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Regression"]
@@ -28,7 +28,7 @@ class Regression(Transform):
 
     It is the identity until :meth:`initialize` is called. The penalty minimizes the generalized cross-validation error
     (Golub, Heath, Wahba 1979), summed over the coordinates in units of their variance; with few rows and a wide context it
-    shrinks A to 0.
+    shrinks A to 0. Columns of the context whose standard deviations differ by more than 1e3 are penalized in units of these.
 
     Args:
         features: width D of the vectors.
@@ -89,7 +89,9 @@ class Regression(Transform):
                 raise InputError("a regression needs at least one row; got an empty batch. Pass the training rows.")
             inputs = context.expand(*x.shape[:-1], -1).reshape(-1, self.context).double()
             self.center.copy_(inputs.mean(0))
-            self.slopes.copy_(_ridge(inputs - inputs.mean(0), rows - rows.mean(0)))
+            inputs = inputs - inputs.mean(0)
+            unit = standard_units(inputs)  # a penalty in the units of a large column would remove a small one
+            self.slopes.copy_(_ridge(inputs / unit, rows - rows.mean(0)) / unit)
             self.whiten.initialize(x - self._shift(context, x))
         return self.encode(x, context).z
 

@@ -11,7 +11,7 @@ from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import vector_width
 
-__all__ = ["Whiten"]
+__all__ = ["Whiten", "standard_units"]
 
 _ALIKE = 1e3
 """Ratio of deviations up to which float32 turns coordinates without loss; it rounds to 6e-8 of the largest."""
@@ -94,7 +94,7 @@ class Whiten(Transform):
                 )
             mean = rows.mean(0)
             if self.unit is not None:
-                self.unit.copy_(_units(rows - mean))
+                self.unit.copy_(standard_units(rows - mean))
             # From the singular values of the rows: forming the covariance would square the ratio of the deviations.
             _, values, axes = torch.linalg.svd(self._in_units(rows - mean), full_matrices=len(rows) < rows.shape[1])
             scale = torch.zeros_like(mean)
@@ -106,7 +106,7 @@ class Whiten(Transform):
         return self.encode(x).z
 
 
-def _units(rows: Tensor) -> Tensor:
+def standard_units(rows: Tensor) -> Tensor:
     """Standard deviations of the coordinates of centered rows if they differ much, else 1; 1 for a constant coordinate."""
     deviation = rows.square().mean(0).sqrt()
     varies = rows.amax(0) > rows.amin(0)  # rounding of the mean gives a constant coordinate a tiny deviation

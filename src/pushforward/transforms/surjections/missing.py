@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.likelihood import Kind, Measure
 from pushforward.numerics import Noise, normal_like
 from pushforward.numerics.checks import check_indices
@@ -96,11 +96,18 @@ class AugmentMissing(Transform):
         return latent
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Set mean and scale from the observed values of each column, unless they are set; return z."""
+        """Set mean and scale from the observed values of each column, unless they are set; return z.
+
+        Raises:
+            InputError: if there is no row.
+        """
         if not self.initialized:
-            seen = x.index_select(-1, self.indicator_index) <= 0.5
+            rows = x.reshape(-1, *self.in_shape)
+            if not len(rows):
+                raise InputError("AugmentMissing.initialize needs at least one row.")
+            seen = rows.index_select(-1, self.indicator_index) <= 0.5
             observed = seen.double()
-            given = x.index_select(-1, self.column_index)
+            given = rows.index_select(-1, self.column_index)
             values = torch.where(seen, given.double(), 0.0)
             count = observed.sum(0).clamp_min(1)
             mean = (values * observed).sum(0) / count

@@ -8,6 +8,7 @@ from the data.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Support
 
-__all__ = ["Transformer", "check_transformer", "expand_parameters"]
+__all__ = ["Transformer", "check_transformer", "cos_and_sin", "expand_parameters"]
 
 
 class Transformer(ABC):
@@ -68,3 +69,9 @@ def expand_parameters(free: Tensor, x: Tensor) -> Tensor:
     """Free parameters ``(parameters, width)`` as ``(parameters, *x.shape)``."""
     free = free.to(torch.promote_types(free.dtype, x.dtype))
     return free.reshape(free.shape[0], *(1,) * (x.dim() - 1), free.shape[1]).expand(free.shape[0], *x.shape)
+
+
+def cos_and_sin(angles: Tensor, dim: int) -> Tensor:
+    """What a conditioner reads of angles: their cosines, then their sines, along ``dim``. Beyond -pi and pi an angle counts as the end."""
+    angles = angles.clamp(-math.pi, math.pi)  # the cosine of an infinite angle is NaN
+    return torch.cat((angles.cos(), angles.sin()), dim)
