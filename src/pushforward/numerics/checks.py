@@ -170,7 +170,7 @@ def _float(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if value > 0 else -math.inf  # pyright: ignore[reportOperatorIssue]
 
 
 def _or_none(optional: bool) -> str:
