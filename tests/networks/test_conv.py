@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.networks import ConvNet
 
 
@@ -108,3 +108,22 @@ def test_normalization_of_one_pixel_and_what_is_refused():
     assert torch.isfinite(network(torch.randn(1, 2, 1, 1, dtype=torch.float64))).all()
     with pytest.raises(ConfigError, match="residual"):
         ConvNet(2, 2, normalize=True)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (8, 8), (4, 1, 8, 8)], ids=str)
+def test_another_number_of_channels_is_refused(shape):
+    with pytest.raises(InputError, match=r"ConvNet reads images of shape \(\*batch, 2, height, width\); got"):
+        ConvNet(2, 2)(torch.zeros(shape))
+
+
+def test_hooks_are_called():
+    network, called = ConvNet(2, 2, (4, 4), output_gain=1.0), []
+    x = torch.randn(3, 2, 5, 5, requires_grad=True)
+    expected = network(x)
+    for name, part in network.body.named_children():
+        part.register_forward_hook(lambda *_, name=name: called.append(name))
+        part.register_full_backward_hook(lambda *_, name=name: called.append(name))
+    found = network(x)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert called == ["0", "1", "2", "3", "3", "2", "1", "0"]

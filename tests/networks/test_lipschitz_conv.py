@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.networks import LipschitzConvNet
 from pushforward.networks.lipschitz import CONTRACTIVE
 from pushforward.networks.lipschitz_conv import convolution_bound
@@ -166,3 +166,18 @@ def test_errors_of_invalid_arguments():
     ):
         with pytest.raises(ConfigError, match=words):
             LipschitzConvNet((1, 4, 4), **options)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (0, 4, 4), (2, 4.0, 4), 3], ids=str)
+def test_shapes_that_are_not_possible_are_refused(shape):
+    with pytest.raises(ConfigError, match=r"shape must be \(channels, height, width\); got"):
+        LipschitzConvNet(shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 5), (2, 4, 5), (1, 4, 4), (4, 4)], ids=str)
+def test_the_bound_is_for_images_of_one_size(shape):
+    """Of a larger image the norm of the same convolutions may be larger."""
+    network = LipschitzConvNet((2, 4, 4), (3,))
+    for call in (network, network.at):
+        with pytest.raises(InputError, match=r"reads images of shape \(\*batch, 2, 4, 4\); got"):
+            call(torch.zeros(3, *shape) if len(shape) == 3 else torch.zeros(shape))

@@ -195,6 +195,8 @@ def test_masks_are_saved_with_the_weights():
         {"hidden": (), "residual": True},
         {"hidden": (8.0,)},
         {"activation": "nothing"},
+        {"copies": 0},
+        {"copies": 2.5},
     ],
 )
 def test_impossible_arguments(options):

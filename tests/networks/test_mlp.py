@@ -130,3 +130,11 @@ def test_impossible_arguments(options):
 def test_the_error_lists_the_activations():
     with pytest.raises(ConfigError, match="'relu', 'tanh'"):
         activation("nothing")
+
+
+def test_hooks_of_activations_are_called():
+    network, seen = MLP(3, 2, (4, 4)), []
+    for part in network.body:
+        part.register_forward_hook(lambda part, _, out: seen.append((type(part).__name__, bool(out.min() >= 0))))
+    network(torch.randn(100, 3))
+    assert seen == [("Linear", False), ("ReLU", True)] * 2

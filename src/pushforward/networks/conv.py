@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.kernels import conv_stack
 from pushforward.networks.activations import activation as make_activation
+from pushforward.networks.activations import has_hooks
 from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_integer, check_widths
@@ -174,7 +175,15 @@ class ConvNet(nn.Module):
                 part.training = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""
+        """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``.
+
+        Raises:
+            InputError: for another number of channels.
+        """
+        if x.dim() < 3 or x.shape[-3] != self.inputs:
+            raise InputError(
+                f"ConvNet reads images of shape (*batch, {self.inputs}, height, width); got {tuple(x.shape)}."
+            )
         height, width = x.shape[-2:]
         rows = x.reshape(-1, self.inputs, height, width).to(self.last.weight.dtype)  # coordinates may be float64
         layers = self._stack()
@@ -188,11 +197,13 @@ class ConvNet(nn.Module):
         return self.last(self.body(rows)).reshape(*x.shape[:-3], self.outputs, height, width)
 
     def _stack(self) -> list[nn.Conv2d] | None:
-        """The layers, if they are convolutions with ReLU between them and nothing else; else None."""
+        """The layers, if they are convolutions with ReLU between them and nothing else, without hooks; else None."""
         if self.residual or self.activation != "relu" or not self.hidden or (self.dropout and self.training):
+            return None
+        if any(has_hooks(part) for part in (self.body, *self.body, self.last)):
             return None
         layers = [part for part in (*self.body, self.last) if not isinstance(part, (nn.ReLU, nn.Dropout))]
         for part in layers:
-            if type(part) is not nn.Conv2d or part.bias is None or part._forward_hooks or part._forward_pre_hooks:
+            if type(part) is not nn.Conv2d or part.bias is None:
                 return None
         return layers  # pyright: ignore[reportReturnType]

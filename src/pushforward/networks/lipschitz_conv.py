@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.networks.linearized import activate, activate_with_slope
 from pushforward.networks.lipschitz import CONTRACTIVE, log_largest_eigenvalue, spectral_bound
 from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
-from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths, is_integer
 
 __all__ = ["LinearizedConv", "LipschitzConvNet", "convolution_bound"]
 
@@ -163,6 +163,8 @@ class LipschitzConvNet(nn.Module):
         input_bound: float | None = 10.0,
     ) -> None:
         super().__init__()
+        if not isinstance(shape, (tuple, list)) or len(shape) != 3 or not all(is_integer(s) and s > 0 for s in shape):
+            raise ConfigError(f"shape must be (channels, height, width); got {shape!r}.")
         self.shape = (shape[0], shape[1], shape[2])
         self.hidden, self.context = check_widths("hidden", hidden), check_integer("context", context, 0)
         self.kernel_size = check_integer("kernel_size", kernel_size)
@@ -193,7 +195,11 @@ class LipschitzConvNet(nn.Module):
         return result
 
     def forward(self, x: Tensor, context: Tensor | None = None, layers: Layers | None = None) -> Tensor:
-        """``(*batch, channels, H, W)`` to the same shape."""
+        """``(*batch, channels, H, W)`` to the same shape.
+
+        Raises:
+            InputError: for images of another shape, for which the bound would be another one.
+        """
         layers = self.layers() if layers is None else layers
         out = self._first(x, context, layers)
         for (weight, bias), beta in zip(layers[1:], self._sharpness(), strict=True):
@@ -212,6 +218,10 @@ class LipschitzConvNet(nn.Module):
         return LinearizedConv(out, [weight for weight, _ in layers], slopes, inside)
 
     def _first(self, x: Tensor, context: Tensor | None, layers: Layers) -> Tensor:
+        if x.shape[-3:] != self.shape:
+            raise InputError(
+                f"LipschitzConvNet reads images of shape (*batch, {', '.join(map(str, self.shape))}); got {tuple(x.shape)}."
+            )
         bound = self.input_bound
         out = _convolved(x if bound is None else bound_input(x, bound), *layers[0])
         if self.read is None or context is None:

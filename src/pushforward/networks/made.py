@@ -86,7 +86,8 @@ class MADE(nn.Module):
         self.hidden = check_widths("hidden", hidden, equal=residual)
         self.order = None if order is None else check_indices("order", order, features, every=True)
         self.residual, self.activation, self.dropout = residual, activation, dropout
-        self.input_bound, self.output_gain, self.copies = input_bound, output_gain, copies
+        self.input_bound, self.output_gain = input_bound, output_gain
+        self.copies = check_integer("copies", copies)
         check_options(dropout, input_bound)
         self.alone = features == 1 and not context
         """Whether the outputs are constants."""
