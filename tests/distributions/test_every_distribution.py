@@ -7,12 +7,15 @@ import torch
 from torch import Size
 
 from pushforward.distributions import (
+    Categorical,
     ConditionalNormal,
     Distribution,
     GaussianMixture,
     Logistic,
     MADEMixture,
     Normal,
+    PixelCNN,
+    Product,
     StudentT,
     Uniform,
     VonMises,
@@ -20,6 +23,7 @@ from pushforward.distributions import (
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Lebesgue
 from pushforward.registry import build, describe, names, registered
+from pushforward.transforms import GaussianLikelihood
 
 MAKE = {
     "normal": lambda: Normal(3),
@@ -282,3 +286,32 @@ def test_a_context_for_another_batch_is_refused(name, batch):
     with pytest.raises(InputError, match=r"context of shape \(4, 2\) does not broadcast to the batch"):
         MAKE[name]().sample(Size(batch), torch.zeros(4, 2))
     assert MAKE[name]().sample(Size((3, 4)), torch.zeros(4, 2)).shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if "mixture" not in name and "made" not in name])
+@pytest.mark.parametrize("shape", [(5, 1), (5, 4), (3, 1)], ids=str)
+def test_terms_of_another_event_shape_are_refused(name, shape):
+    """Broadcasting once gave terms for (5, 1) without a word."""
+    base = MAKE[name]()
+    with pytest.raises(InputError, match=r"reads data of shape \(\*batch, 3\)"):
+        base.log_prob_terms(torch.zeros(shape), context_of(base, (shape[0],)))
+
+
+@pytest.mark.parametrize(
+    ("base", "shape"),
+    [
+        (Product(Normal(2), Logistic(1)), (5, 4)),
+        (PixelCNN((1, 2, 1), GaussianLikelihood(), filters=4, layers=1), (5, 1, 1, 2)),
+    ],
+    ids=["product", "pixels"],
+)
+def test_terms_of_another_event_shape_are_refused_by_compound_bases(base, shape):
+    with pytest.raises(InputError, match="reads data of shape"):
+        base.log_prob_terms(torch.zeros(shape))
+
+
+def test_a_category_that_is_nan_stays_nan():
+    z = torch.tensor([[[1.0, 0.0, 0.0], [0.0, math.nan, 1.0]], [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]])
+    value = Categorical(2, 3).log_prob(z)
+    assert math.isnan(value[0])
+    assert value[1] == -math.inf

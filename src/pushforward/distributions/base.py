@@ -72,6 +72,7 @@ class Distribution(nn.Module, ABC):
         """Log-density of each coordinate given those before it in :attr:`autoregressive_order`, ``(*batch, *shape)``.
 
         Raises:
+            InputError: for another event shape.
             KindError: if the coordinates depend on each other in no order.
         """
         raise KindError(

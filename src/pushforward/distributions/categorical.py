@@ -61,7 +61,7 @@ class Categorical(Distribution):
         check_event(z, self.shape, type(self).__name__)
         z, far = split_infinite(z, 2)
         corner = torch.eye(self.categories, dtype=z.dtype, device=z.device)[z.argmax(-1)]
-        wrong = ((z - corner).abs() > TOLERANCE).any(-1)
+        wrong = ((z - corner).abs() > TOLERANCE).any(-1) & ~torch.isnan(z).any(-1)  # NaN stays NaN
         value = (torch.where(wrong.unsqueeze(-1), 0.0, z) * self._log_weights(z)).sum((-1, -2))
         return far + value + torch.where(wrong.any(-1), -math.inf, 0.0).to(z.dtype)
 

@@ -65,11 +65,11 @@ class ConditionalNormal(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` and ``(*batch, context)`` to ``batch``."""
-        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z, context), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate given the context, ``(*batch, *shape)``."""
+        check_event(z, self.shape, type(self).__name__)
         z, far = split_infinite(z, 0)
         loc, log_scale = self._normal(context)
         u = bound_square((z - loc) * torch.exp(-log_scale), math.prod(self.shape))

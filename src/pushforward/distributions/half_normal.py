@@ -43,11 +43,11 @@ class HalfNormal(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
-        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
+        check_event(z, self.shape, type(self).__name__)
         return torch.where(z < 0, -math.inf, 0.5 * math.log(2 / math.pi) - 0.5 * z * z)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:

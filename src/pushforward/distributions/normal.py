@@ -52,6 +52,7 @@ class Normal(Distribution):
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
+        check_event(z, self.shape, type(self).__name__)
         if not self.trainable:
             return -0.5 * z * z - 0.5 * math.log(2 * math.pi)
         u, far = self._standardized(z)

@@ -140,6 +140,7 @@ class PixelCNN(Distribution):
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Terms of the chain rule of probability, log p(x_i | x_<i, context), ``(*batch, *shape)``."""
+        check_event(z, self.shape, type(self).__name__)
         batch = z.shape[:-3]
         context = self._flat(context, batch)
         z = z.reshape(-1, *self.shape)

@@ -69,6 +69,7 @@ class Product(Distribution):
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, if all parts have such terms."""
+        check_event(z, self.shape, type(self).__name__)
         pairs = zip(self._list(), self.slices, strict=True)
         return torch.cat([part.log_prob_terms(z[..., where], context) for part, where in pairs], -1)
 

@@ -53,11 +53,11 @@ class StudentT(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
-        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
+        check_event(z, self.shape, type(self).__name__)
         df = self._degrees(z.device)
         near = df.clamp(max=_LARGE)
         constant = torch.lgamma(0.5 * (near + 1)) - torch.lgamma(0.5 * near) - 0.5 * torch.log(near * math.pi)

@@ -51,11 +51,11 @@ class Uniform(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
-        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
+        check_event(z, self.shape, type(self).__name__)
         low, high = reach(self.low, self.high)
         outside = (z < low) | (z > high)
         # 0 * z keeps NaN, and keeps z in the graph with gradient 0.

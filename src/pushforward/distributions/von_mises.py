@@ -54,11 +54,11 @@ class VonMises(Distribution):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
-        check_event(z, self.shape, type(self).__name__)
         return sum_event(self.log_prob_terms(z), len(self.shape))
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
+        check_event(z, self.shape, type(self).__name__)
         kappa = self._kappa(z.dtype, z.device)
         low, high = reach(-math.pi, math.pi)
         outside = (z < low) | (z > high)
