@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
-from pushforward.networks import LipschitzMLP
+from pushforward.errors import ConfigError, InputError
+from pushforward.networks import LipschitzConvNet, LipschitzMLP, VelocityMLP
 from pushforward.networks.linearized import SLOPED, Linearized, activate, activate_with_slope, linearize
 from pushforward.networks.lipschitz import CONTRACTIVE, spectral_bound
 
@@ -132,3 +132,22 @@ def test_errors_of_invalid_arguments():
         LipschitzMLP(2, 2, coefficient=0.0)
     with pytest.raises(ConfigError, match="activation must be"):
         activate("relu", torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        LipschitzMLP(4, 4, (5,), context=2),
+        LipschitzConvNet((1, 2, 2), (3,), context=2),
+        VelocityMLP(4, (5,), context=2),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+def test_a_missing_or_wrong_context_is_an_error(network):
+    """Without a context they once computed as if there were none."""
+    x = torch.zeros(3, 1, 2, 2) if isinstance(network, LipschitzConvNet) else torch.zeros(3, 4)
+    inputs = (torch.tensor(0.5), x) if isinstance(network, VelocityMLP) else (x,)
+    assert network(*inputs, torch.zeros(3, 2)).shape == x.shape
+    for context, got in ((None, "none"), (torch.zeros(3, 1), r"shape \(3, 1\)"), (torch.tensor(1.0), r"shape \(\)")):
+        with pytest.raises(InputError, match=rf"{type(network).__name__} needs a context of width 2; got {got}"):
+            network(*inputs, context)

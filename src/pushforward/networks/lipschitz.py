@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.networks.linearized import Linearized, feed_forward, linearize
-from pushforward.networks.mlp import check_options
+from pushforward.networks.mlp import check_options, required_context
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 
@@ -133,7 +133,11 @@ class LipschitzMLP(nn.Module):
         return result
 
     def forward(self, x: Tensor, context: Tensor | None = None, layers: Layers | None = None) -> Tensor:
-        """``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        """``(*batch, inputs)`` to ``(*batch, outputs)``.
+
+        Raises:
+            InputError: if the context is missing or has the wrong width.
+        """
         layers = self.layers() if layers is None else layers
         return feed_forward(self.activation, self._first(x, context, layers), layers[1:], self._sharpness())
 
@@ -147,8 +151,9 @@ class LipschitzMLP(nn.Module):
     def _first(self, x: Tensor, context: Tensor | None, layers: Layers) -> Tensor:
         bound = self.input_bound
         out = F.linear(x if bound is None else bound_input(x, bound), *layers[0])
-        if self.read is None or context is None:
+        if self.read is None:
             return out
+        context = required_context(context, self.context, "LipschitzMLP")
         return out + self.read(context if bound is None else bound_input(context, bound))
 
     def _sharpness(self) -> list[Tensor | None]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, InputError
 from pushforward.networks.linearized import activate, activate_with_slope
 from pushforward.networks.lipschitz import CONTRACTIVE, log_largest_eigenvalue, spectral_bound
-from pushforward.networks.mlp import check_options
+from pushforward.networks.mlp import check_options, required_context
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths, is_integer
 
@@ -198,7 +198,8 @@ class LipschitzConvNet(nn.Module):
         """``(*batch, channels, H, W)`` to the same shape.
 
         Raises:
-            InputError: for images of another shape, for which the bound would be another one.
+            InputError: for images of another shape, for which the bound would be another one, or if the context is missing or
+                has the wrong width.
         """
         layers = self.layers() if layers is None else layers
         out = self._first(x, context, layers)
@@ -224,8 +225,9 @@ class LipschitzConvNet(nn.Module):
             )
         bound = self.input_bound
         out = _convolved(x if bound is None else bound_input(x, bound), *layers[0])
-        if self.read is None or context is None:
+        if self.read is None:
             return out
+        context = required_context(context, self.context, "LipschitzConvNet")
         return out + self.read(context if bound is None else bound_input(context, bound))[..., None, None]
 
     def _sharpness(self) -> list[Tensor | None]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import InputError
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.activations import replace
 from pushforward.networks.masked import MaskedLinear
-from pushforward.networks.mlp import check_options
+from pushforward.networks.mlp import check_options, required_context
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_indices, check_integer, check_widths
 from pushforward.registry import register
@@ -166,9 +165,7 @@ class MADE(nn.Module):
         """
         if not self.context:
             return None, None
-        if context is None or context.shape[-1] != self.context:
-            got = "none" if context is None else f"shape {tuple(context.shape)}"
-            raise InputError(f"MADE needs a context of width {self.context}; got {got}.")
+        context = required_context(context, self.context, "MADE")
         if self.input_bound is not None:
             context = bound_input(context, self.input_bound)
         seen = replace(self.act, self.context_in(context))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pushforward.errors import InputError
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.activations import replace
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_integer, check_number, check_positive, check_widths
 from pushforward.registry import register
 
-__all__ = ["MLP", "check_options"]
+__all__ = ["MLP", "check_options", "required_context"]
 
 
 def check_options(dropout: float, input_bound: float | None) -> None:
@@ -22,6 +23,18 @@ def check_options(dropout: float, input_bound: float | None) -> None:
     """
     check_number("dropout", dropout, 0, 1, closed="left")
     check_positive("input_bound", input_bound, optional=True)
+
+
+def required_context(context: Tensor | None, width: int, owner: str) -> Tensor:
+    """The context of a network that was built with one.
+
+    Raises:
+        InputError: if it is missing or has the wrong width.
+    """
+    if context is None or context.shape[-1:] != (width,):
+        got = "none" if context is None else f"shape {tuple(context.shape)}"
+        raise InputError(f"{owner} needs a context of width {width}; got {got}.")
+    return context
 
 
 class Block(nn.Module):

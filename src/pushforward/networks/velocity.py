@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.networks.linearized import SLOPED, Linearized, linearize, trace_form
+from pushforward.networks.mlp import required_context
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_choice, check_integer, check_widths
 
@@ -71,9 +72,15 @@ class VelocityMLP(nn.Module):
         return self.at(t, x, self.prepare(context, trace=False)).value
 
     def prepare(self, context: Tensor | None = None, *, trace: bool = True) -> Prepared:
-        """The parts that :meth:`at`, and the trace of its Jacobian, need at every time."""
+        """The parts that :meth:`at`, and the trace of its Jacobian, need at every time.
+
+        Raises:
+            InputError: if the context is missing or has the wrong width.
+        """
         weights: list[Tensor] = [linear.weight for linear in self.linears]  # pyright: ignore[reportAssignmentType]
-        shift = None if self.read is None or context is None else self.read(bound_input(context, 10.0))
+        shift = None
+        if self.read is not None:
+            shift = self.read(bound_input(required_context(context, self.context, "VelocityMLP"), 10.0))
         return Prepared(weights, trace_form(weights) if trace else None, shift)
 
     def at(self, t: Tensor | float, x: Tensor, prepared: Prepared) -> Linearized:
