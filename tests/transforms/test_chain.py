@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pushforward import distributions, models, transforms
-from pushforward.errors import ConfigError, KindWarning
-from pushforward.likelihood import Kind
+from pushforward.errors import ConfigError, KindError, KindWarning
+from pushforward.likelihood import Counting, Extended, Kind, Manifold
 from pushforward.transforms import Chain, Step, Transform
 
 
@@ -189,3 +189,51 @@ class TestSums:
 def test_a_class_in_place_of_a_transform_is_named(make):
     with pytest.raises(ConfigError, match=r"got the class Exp: write Exp\(\.\.\.\)"):
         make(transforms.Exp)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        transforms.Affine(2, scale=255.0),
+        transforms.Affine(2, trainable=True),
+        transforms.Standardize(2),
+        transforms.Exp(2),
+        transforms.Coupling(2, hidden=(4,)),
+        transforms.Inverse(transforms.Logit(2)),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_probabilities_of_integers_take_no_log_determinant(part):
+    """Pixels in [0, 1] times 255 would gain 8 bits each."""
+    with pytest.raises(KindError, match=r"log-determinant, which is wrong for a probability on Counting\(2\)"):
+        part.measure(Counting(2))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        transforms.Affine(2, shift=255.0, scale=-1.0),
+        transforms.Permutation(2),
+        transforms.Inverse(transforms.Reverse(2)),
+        transforms.Integers(2),
+        transforms.Jitter(2),
+        transforms.StochasticPermutation(2),
+        transforms.Patches((1, 2, 1), 1),
+        transforms.Sort(2),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_probabilities_of_integers_may_be_reordered(part):
+    assert part.measure(Counting(2)) == Counting(2)
+
+
+@pytest.mark.parametrize("latent", [Counting(2), Manifold(1, 2), Extended(3, 2)], ids=str)
+def test_a_posterior_needs_a_density_of_its_latent_variable(latent):
+    """Of a prior on a line in the plane, log p(z) - log q(z) would compare a density on the line and one on the plane."""
+    with pytest.raises(KindError, match="Variational needs a latent density on a Lebesgue measure"):
+        transforms.Variational(3, 2, hidden=(4,)).measure(latent)
+
+
+def test_missing_values_are_not_integrated_out_on_a_manifold():
+    with pytest.raises(KindError, match=r"AugmentMissing .* wrong for a density on Manifold"):
+        transforms.AugmentMissing(2, (0,), (1,)).measure(Manifold(1, 2))

@@ -129,6 +129,9 @@ class Transform(nn.Module, ABC):
     index_buffers: tuple[str, ...] = ()
     """Names of integer buffers that together hold each of 0, ..., D - 1 once. A file in which they do not is refused."""
 
+    _counts: bool = False
+    """Whether the contribution has no log-determinant, so that it also holds for probabilities of integers."""
+
     def __init__(self, in_shape: int | Shape, out_shape: int | Shape | None = None) -> None:
         super().__init__()
         self.in_shape = as_shape(in_shape)
@@ -176,15 +179,21 @@ class Transform(nn.Module, ABC):
         )
 
     def measure(self, latent: Measure) -> Measure:
-        """Measure of the density of x, given the measure of the density of z.
+        """Measure of the density of x, given the measure of the density of z. Override it in a transform of integers to integers.
 
         Raises:
-            KindError: for a density of z on a manifold, unless the transform is :attr:`valid_on_manifold`.
+            KindError: for a density of z on a manifold, unless the transform is :attr:`valid_on_manifold`; for a probability of
+                integers z, unless the transform moves them without a contribution.
         """
         if latent.name == "Manifold" and not self.valid_on_manifold:
             raise KindError(
                 f"{type(self).__name__} changes distances, so its log-determinant is wrong for a density on {latent}: use only "
                 "rotations and reflections with such a density, or leave this transform out."
+            )
+        if latent.name == "Counting" and not (self.valid_on_manifold or self._counts):
+            raise KindError(
+                f"{type(self).__name__} adds a log-determinant, which is wrong for a probability on {latent}: integers have no volume. "
+                "Put it after the dequantization, or leave it out."
             )
         return latent
 

@@ -70,7 +70,7 @@ class Inverse(Transform):
     def measure(self, latent: Measure) -> Measure:
         """That of z, if the inner transform accepts it."""
         self.transform.measure(latent)
-        return super().measure(latent)
+        return latent
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The inner transform's decode, with the negated contribution."""

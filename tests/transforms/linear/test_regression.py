@@ -9,6 +9,7 @@ import torch
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.transforms import Regression
+from pushforward.transforms.linear.regression import _ridge
 
 
 def pairs(count, noise=0.5, seed=0):
@@ -50,6 +51,13 @@ def test_the_units_of_the_context_do_not_matter():
     expected = plain.initialize(x, context)
     torch.testing.assert_close(scaled.initialize(x, context * units), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(scaled.slopes * units, plain.slopes, rtol=0, atol=1e-4)
+
+
+def test_it_is_fitted_on_the_device_of_the_rows():
+    """On "meta" the first number that is read ends it; before, no tensor may be on another device."""
+    rows = torch.zeros(5, 2, dtype=torch.float64, device="meta")
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta"):
+        _ridge(rows, rows)
 
 
 def test_it_is_the_identity_before_and_is_set_once():

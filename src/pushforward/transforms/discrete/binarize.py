@@ -39,6 +39,7 @@ class DynamicBinarize(Transform):
     codomain = UNIT
     kind = Kind.ESTIMATE
     autoregressive_order = "any"
+    _counts = True
 
     def __init__(self, features: int | Shape, levels: int = 256) -> None:
         super().__init__(features)

@@ -36,6 +36,7 @@ class Integers(Transform):
     """
 
     autoregressive_order = "any"
+    _counts = True
 
     def __init__(self, features: int | Shape, levels: int = 256) -> None:
         super().__init__(features)

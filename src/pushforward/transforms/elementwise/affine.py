@@ -67,6 +67,7 @@ class Affine(Elementwise):
                 f"scale must not be zero, or round to it in {factor.dtype}, because the transform would have no inverse; got "
                 f"scale={scale!r}."
             )
+        self._counts = not trainable and all(abs(value) == 1 for value in leaves(scale))
         if trainable:
             self.offset = nn.Parameter(offset)
             name = "log_factor" if learning_rate_multiplier == 1 else "unit_log_factor"

@@ -133,6 +133,7 @@ class Patches(Transform):
     """
 
     domain = codomain = None
+    _counts = True
 
     def __init__(self, features: Shape, patch: int = 2) -> None:
         super().__init__(features)

@@ -15,9 +15,6 @@ from pushforward.transforms.validation import vector_width
 
 __all__ = ["Regression"]
 
-_PENALTIES = torch.logspace(-8, 2, 21, dtype=torch.float64)
-"""Ridge penalties that are tried, for each row and unit of context variance."""
-
 
 @register("transforms")
 class Regression(Transform):
@@ -110,7 +107,9 @@ def _ridge(inputs: Tensor, outputs: Tensor) -> Tensor:
     products = axes.mT @ (inputs.mT @ outputs) / count  # (width, D)
     variance = outputs.square().mean(0)
     scale = torch.where(variance > 0, variance, 1.0)
-    penalties = (values.max().clamp(min=1e-300) * _PENALTIES)[:, None]
+    # For each row and unit of context variance. Made here, as a tensor of the module would stay on one device.
+    tried = torch.logspace(-8, 2, 21, dtype=values.dtype, device=values.device)
+    penalties = (values.max().clamp(min=1e-300) * tried)[:, None]
     shrunk = 1 / (values + penalties)  # (penalties, width)
     explained = (2 * shrunk - values * shrunk.square()) @ (products.square() / scale)
     residual = (variance / scale - explained).clamp(min=0.0).sum(1)

@@ -35,6 +35,7 @@ class Jitter(Transform):
 
     domain = codomain = None
     autoregressive_order = "any"
+    _counts = True
 
     def __init__(self, features: int | Shape, std: float = 0.05) -> None:
         check_positive("std", std, zero=True)

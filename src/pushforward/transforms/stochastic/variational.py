@@ -21,6 +21,7 @@ from pushforward.transforms.inverse import Inverse
 from pushforward.transforms.stochastic.discrete_likelihoods import BernoulliLikelihood
 from pushforward.transforms.stochastic.gaussian_likelihoods import GaussianLikelihood
 from pushforward.transforms.stochastic.likelihoods import Likelihood, check_likelihood
+from pushforward.transforms.surjections.conditional import require_lebesgue
 
 __all__ = ["Posterior", "Variational"]
 
@@ -215,7 +216,12 @@ class Variational(Transform):
         return self.encoder(inputs).to(x.dtype)
 
     def measure(self, latent: Measure) -> Measure:
-        """The measure of p(x | z)."""
+        """The measure of p(x | z).
+
+        Raises:
+            KindError: if the rest of the chain, the prior, has no density on R^latent.
+        """
+        require_lebesgue(latent, self.latent, "Variational")
         return self.likelihood.measure(math.prod(self.in_shape))
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:

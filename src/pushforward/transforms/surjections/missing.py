@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.likelihood import Kind, Measure
+from pushforward.likelihood import Kind
 from pushforward.numerics import Noise, normal_like
 from pushforward.numerics.checks import check_indices
 from pushforward.registry import register
@@ -48,6 +48,7 @@ class AugmentMissing(Transform):
     supports_float64 = False
     kind = Kind.LOWER_BOUND
     autoregressive_order = "any"
+    _counts = True
     mean: Tensor
     scale: Tensor
     initialized: Tensor
@@ -90,10 +91,6 @@ class AugmentMissing(Transform):
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The identity: the indicator says which values to ignore."""
         return z
-
-    def measure(self, latent: Measure) -> Measure:
-        """Unchanged: the extra coordinates are integrated out by the bound."""
-        return latent
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set mean and scale from the observed values of each column, unless they are set; return z.

@@ -45,6 +45,7 @@ class Abs(Transform):
 
     many_to_one = True
     codomain = POSITIVE
+    _counts = True
 
     def __init__(
         self, features: int | Shape, probability: float = 0.5, *, hidden: tuple[int, ...] | None = None
@@ -107,6 +108,7 @@ class Sort(Transform):
 
     many_to_one = True
     codomain = INCREASING
+    _counts = True
 
     def __init__(self, features: int, *, hidden: tuple[int, ...] | None = None) -> None:
         width = vector_width(features, "Sort")
@@ -204,6 +206,7 @@ class StochasticPermutation(Transform):
     """
 
     kind = Kind.LOWER_BOUND
+    _counts = True
     domain = None
     codomain = None
 
