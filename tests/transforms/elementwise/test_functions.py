@@ -14,7 +14,19 @@ from pushforward.distributions import Product, Uniform
 from pushforward.errors import ConfigError, KindWarning
 from pushforward.likelihood import REAL, UNIT, Kind, Support
 from pushforward.models import Flow
-from pushforward.transforms import Affine, Chain, Exp, Inverse, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.transforms import (
+    Affine,
+    Bounds,
+    Chain,
+    Exp,
+    Inverse,
+    Logit,
+    Sigmoid,
+    Softplus,
+    SoftTail,
+    StickBreaking,
+    Tanh,
+)
 
 REALS = {
     "affine": lambda: Affine(3, shift=(1.0, 2.0, 3.0), scale=(-2.0, 0.5, 7.0)),
@@ -199,6 +211,24 @@ def test_soft_tail_is_identity_in_the_middle_and_bounded_far_out(check):
         far = torch.tensor([[-1e30], [1e20], [1e30]], dtype=dtype)
         check.round_trip(SoftTail(1, width=3.0), far, 1e-4)
         assert torch.isfinite(SoftTail(1).decode(torch.tensor([[-1e30], [1e30]], dtype=dtype))).all()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [Sigmoid(1), Tanh(1), Softplus(1), Exp(1), Inverse(Exp(1)), Inverse(Softplus(1)), Logit(1), Bounds(1, (0.0,), (1.0,)),
+     Bounds(1, (0.0,), (None,)), Bounds(1, (None,), (1.0,)), StickBreaking(1)],
+    ids=lambda transform: type(transform).__name__,
+)  # fmt: skip
+def test_half_precision_agrees_with_single(transform):
+    """The smallest normal number of float16 is 6e-5: 1,024 of it would be a large part of the unit interval."""
+    x = torch.linspace(-7, 7, 29).half().float()[:, None]
+    if transform.domain is not None and transform.domain != REAL:
+        x = torch.sigmoid(x).half().float()
+    step, expected = transform.encode(x.half()), transform.encode(x)
+    torch.testing.assert_close(step.z.float(), expected.z, rtol=3e-3, atol=5e-3)
+    torch.testing.assert_close(step.contribution.float(), expected.contribution, rtol=3e-3, atol=1e-2)
+    back = transform.decode(step.z).float()
+    torch.testing.assert_close(back, transform.decode(step.z.float()), rtol=1e-2, atol=1e-2)
 
 
 def test_affine_signs_and_parameters(check):

@@ -12,6 +12,7 @@ from pushforward.likelihood import Support
 from pushforward.numerics import Noise
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
+from pushforward.transforms.elementwise.functions import spare
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["StickBreaking"]
@@ -58,7 +59,7 @@ class StickBreaking(Transform):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The logits of the parts that are broken off."""
         limits = torch.finfo(x.dtype)
-        smallest = limits.tiny * 1024
+        smallest = limits.tiny * spare(limits)
         before = torch.cumsum(x, -1) - x
         inside = (x > 0).all(-1) & (x.sum(-1) < 1)
         part = (x / (1 - before).clamp(min=smallest)).clamp(smallest, 1 - limits.eps)
@@ -83,7 +84,7 @@ class StickBreaking(Transform):
     def _inside(self, x: Tensor) -> Tensor:
         """The proportions without their rounding, which can make one of them 0 or their sum 1 or more."""
         limits = torch.finfo(x.dtype)
-        x = x.clamp(min=limits.tiny * 1024)
+        x = x.clamp(min=limits.tiny * spare(limits))
         most = 1 - (self.features + 1) * limits.eps
         return x * (most / x.sum(-1, keepdim=True)).clamp(max=1.0)
 

@@ -16,7 +16,7 @@ from pushforward.numerics import Noise, constant, sum_event
 from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 from pushforward.transforms.base import Step
-from pushforward.transforms.elementwise.functions import Elementwise
+from pushforward.transforms.elementwise.functions import Elementwise, spare
 from pushforward.transforms.elementwise.probit import HALF_LOG_2_PI, LARGEST
 from pushforward.transforms.validation import vector_width
 
@@ -101,7 +101,8 @@ class Bounds(Elementwise):
         lower, upper = self._bounds(x)
         below, above = torch.isinf(lower), torch.isinf(upper)
         x = torch.minimum(torch.maximum(x, lower), upper)
-        smallest = torch.finfo(x.dtype).tiny * 1024
+        limits = torch.finfo(x.dtype)
+        smallest = limits.tiny * spare(limits)
         # The distance to an open end counts as 1, with the logarithm 0.
         left = torch.where(below, 1.0, (x - torch.where(below, 0.0, lower)).clamp(min=smallest))
         right = torch.where(above, 1.0, (torch.where(above, 0.0, upper) - x).clamp(min=smallest))
@@ -122,7 +123,8 @@ class Bounds(Elementwise):
         lower, upper = self._bounds(z)
         below, above = torch.isinf(lower), torch.isinf(upper)
         both, neither = ~(below | above), below & above
-        limit = math.log(torch.finfo(z.dtype).max / 1024)
+        limits = torch.finfo(z.dtype)
+        limit = math.log(limits.max / spare(limits))
         low, high = torch.where(below, 0.0, lower), torch.where(above, 0.0, upper)
         width = torch.where(both, high - low, 1.0)
         probit = self.link == "probit"
@@ -142,7 +144,11 @@ class Bounds(Elementwise):
         """Lower and upper bounds in the type of ``x``, or the numbers next to them inside; infinite where they are open."""
         low, high = self._ends
         limits = torch.finfo(x.dtype)
-        tight = self._finest < 8 * limits.eps or self._narrowest < 8192 * limits.tiny or self._farthest > limits.max
+        tight = (
+            self._finest < 8 * limits.eps
+            or self._narrowest < 8 * spare(limits) * limits.tiny
+            or self._farthest > limits.max
+        )
         if inside or tight:
             columns = [_between(a, b, limits) for a, b in zip(low, high, strict=True)]
             if tight:
@@ -169,7 +175,7 @@ class Bounds(Elementwise):
 
 def _between(low: float, high: float, limits: torch.finfo) -> tuple[float, float]:
     """The first and the last number of a type between two bounds: a rounding inside of them, or the next numbers if they are close."""
-    left, right = (max(abs(end) * limits.eps, limits.tiny * 1024) for end in (low, high))
+    left, right = (max(abs(end) * limits.eps, limits.tiny * spare(limits)) for end in (low, high))
     if math.isfinite(high - low) and high - low < 4 * (left + right):
         return -_below(-low, limits), _below(high, limits)
     return low + left if math.isfinite(low) else low, high - right if math.isfinite(high) else high

@@ -20,7 +20,7 @@ from pushforward.numerics.checks import check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, outside
 
-__all__ = ["Elementwise", "Exp", "Logit", "Sigmoid", "SoftTail", "Softplus", "Tanh", "inside_unit"]
+__all__ = ["Elementwise", "Exp", "Logit", "Sigmoid", "SoftTail", "Softplus", "Tanh", "inside_unit", "spare"]
 
 POSITIVE = Support(0.0, math.inf)
 
@@ -228,7 +228,7 @@ class Exp(Elementwise):
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Exponential of x."""
         limits = torch.finfo(x.dtype)
-        return torch.exp(x.clamp(math.log(limits.tiny * 1024), math.log(limits.max / 1024))), x
+        return torch.exp(x.clamp(math.log(limits.tiny * spare(limits)), math.log(limits.max / spare(limits)))), x
 
     def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log z."""
@@ -278,10 +278,14 @@ _MAX_ARGUMENT = math.asinh(1e30)
 
 def inside_unit(p: Tensor) -> Tensor:
     """Probabilities moved strictly inside (0, 1)."""
-    # Numbers near 0 are much denser than numbers near 1, which are eps apart. The factor 1024 keeps the gradient 1 / p finite
-    # in float32.
+    # Numbers near 0 are much denser than numbers near 1, which are eps apart.
     limits = torch.finfo(p.dtype)
-    return p.clamp(limits.tiny * 1024, 1 - limits.eps)
+    return p.clamp(limits.tiny * spare(limits), 1 - limits.eps)
+
+
+def spare(limits: torch.finfo) -> float:
+    """The factor by which results stay away from the ends of a type, so that 1 / p is finite; float16 has no room for it."""
+    return 1024.0 if limits.tiny < 1e-30 else 1.0
 
 
 def _inside_signed_unit(p: Tensor) -> Tensor:
@@ -290,4 +294,5 @@ def _inside_signed_unit(p: Tensor) -> Tensor:
 
 
 def _inside_positive(z: Tensor) -> Tensor:
-    return z.clamp(min=torch.finfo(z.dtype).tiny * 1024)
+    limits = torch.finfo(z.dtype)
+    return z.clamp(min=limits.tiny * spare(limits))
