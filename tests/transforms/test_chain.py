@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from pushforward import distributions, models, transforms
-from pushforward.errors import ConfigError, KindError, KindWarning
+from pushforward.errors import ConfigError, InputError, KindError, KindWarning
 from pushforward.likelihood import Counting, Extended, Kind, Manifold
 from pushforward.transforms import Chain, Step, Transform
 
@@ -237,3 +238,11 @@ def test_a_posterior_needs_a_density_of_its_latent_variable(latent):
 def test_missing_values_are_not_integrated_out_on_a_manifold():
     with pytest.raises(KindError, match=r"AugmentMissing .* wrong for a density on Manifold"):
         transforms.AugmentMissing(2, (0,), (1,)).measure(Manifold(1, 2))
+
+
+@pytest.mark.parametrize("x", [np.zeros((1, 2)), [[0.0, 0.0]]], ids=lambda x: type(x).__name__)
+def test_data_that_are_no_tensor_are_refused(x):
+    chain = Chain(transforms.Affine(2))
+    for call in (chain, chain.encode, chain.decode, transforms.Affine(2)):
+        with pytest.raises(InputError, match=f"reads a torch tensor; got {type(x).__name__}"):
+            call(x)

@@ -275,8 +275,10 @@ def check_event(x: Tensor, shape: Shape, owner: str) -> None:
     """Refuse data of another event shape, which broadcasting would often accept without a word.
 
     Raises:
-        InputError: naming the owner and both shapes.
+        InputError: naming the owner and both shapes; for anything but a tensor too.
     """
+    if not isinstance(x, Tensor):
+        raise InputError(f"{owner} reads a torch tensor; got {type(x).__name__}: write torch.as_tensor(x).")
     if x.shape[x.dim() - len(shape) :] != shape:
         raise InputError(f"{owner} reads data of shape (*batch, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
 
