@@ -46,14 +46,17 @@ def run(experiment: Experiment) -> None:
     widths = ((2, None), (8, 2), (32, 32))  # latents of images, then latents of denoising
     for latent, cleaned in experiment.choose(smoke=((2, 2),), quick=((8, 8),), long=widths, full=widths):
         for name in ("mnist", "fashion-mnist"):
-            curves[name, latent] = _images(experiment, name, latent)
+            curves[name, latent], draw = _images(experiment, name, latent)
+            draw()
         _draw_curves(experiment, curves)  # again after each width, for a run that is stopped
         if cleaned is not None:
             for name in denoised:
                 _denoising(experiment, name, cleaned)
     if experiment.budget == "long":  # a full run has these networks throughout
-        wide = {("mnist", 2): _images(experiment, "mnist", 2, wide=True)}
-        _draw_curves(experiment, wide, "wide-curves")
+        wide, draw = _images(experiment, "mnist", 2, wide=True)
+        _draw_curves(experiment, {("mnist", 2): wide}, "wide-curves")
+        if not experiment.left_out:  # a picture of seed 0 may need another training, so all seeds come first
+            draw()
 
 
 def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -175,8 +178,12 @@ Curves = dict[str, list[list[tuple[int, float]]]]
 """For each model and seed the bits/dim of held-out images, from one draw, after so many steps."""
 
 
-def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) -> Curves:
-    """Compare an AEF and a VAE in likelihood, reconstructions and samples; ``wide`` for networks of the paper's size."""
+def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) -> tuple[Curves, Callable[[], None]]:
+    """Compare an AEF and a VAE in likelihood, reconstructions and samples; ``wide`` for networks of the paper's size.
+
+    Returns:
+        The curves of the trainings, and a function that draws images of the models of seed 0.
+    """
     train, held_out, test = _parts(experiment, name)
     shape = tuple(test.shape[1:])
     builders = _builders(experiment, shape, latent, wide)
@@ -227,7 +234,6 @@ def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) 
             distances[kind].append(found["distance"])
             if seed == 0:
                 shown[kind] = trained
-    _draw_images(experiment, f"{'wide-' if wide else ''}{name}-{latent}", shown, test, latent)
     floor = mmd(features(train[-len(test) :]), features(test)).item()
     sizes = ", ".join(f"{kind} {found['parameters']:,.0f} parameters" for kind, found in facts.items())
     experiment.report(
@@ -258,7 +264,7 @@ def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) 
         note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor:z.4f}; decoder means of "
         "codes from the prior",
     )
-    return curves
+    return curves, partial(_draw_images, experiment, f"{'wide-' if wide else ''}{name}-{latent}", shown, test, latent)
 
 
 def _draw_images(
