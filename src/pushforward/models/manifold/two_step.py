@@ -99,14 +99,19 @@ class Embed(Transform):
             KindError: for a latent density on anything else.
         """
         width = self.out_shape[0]
-        if latent != Lebesgue(width):
-            raise KindError(f"the codes of a two-step model need a density on {width} reals; got one on {latent}.")
+        _check_measure(latent, width)
         return Manifold(width, math.prod(self.in_shape))
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set the data-dependent state of the autoencoder; return the codes."""
         self.model.initialize(x)
         return self.model.code(x)
+
+
+def _check_measure(measure: Measure, width: int) -> None:
+    """Refuse a density of the codes on anything but real numbers."""
+    if measure != Lebesgue(width):
+        raise KindError(f"the codes of a two-step model need a density on {width} reals; got one on {measure}.")
 
 
 @register("models")
@@ -135,7 +140,7 @@ class TwoStep(Model):
 
     Raises:
         ConfigError: for parts that do not fit together, or d > D.
-        KindError: for a VAE that binarizes its data, because its codes are random.
+        KindError: for a VAE that binarizes its data, because its codes are random, or a density on anything but real numbers.
 
     Example:
         >>> import torch, pushforward as pf
@@ -171,6 +176,7 @@ class TwoStep(Model):
                 "the density of the codes must have its state in its transforms and its base; "
                 f"{type(density).__name__} also has {others[0]!r}."
             )
+        _check_measure(density.measure, width)
         super().__init__(Chain(Embed(autoencoder), Whiten(width), *density.chain), density.base)
         # The parts of the density are in the chain. Registered as a module again, they would be twice in a file.
         object.__setattr__(self, "density", density)
