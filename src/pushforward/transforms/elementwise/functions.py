@@ -284,7 +284,10 @@ def inside_unit(p: Tensor) -> Tensor:
 
 
 def spare(limits: torch.finfo) -> float:
-    """The factor by which results stay away from the ends of a type, so that 1 / p is finite; float16 has no room for it."""
+    """How many times the smallest normal number results are at least, so that 1 / p is finite.
+
+    It is 1 in float16, where 1,024 times that number is 1/16, which would change results in the middle of the unit interval.
+    """
     return 1024.0 if limits.tiny < 1e-30 else 1.0
 
 
