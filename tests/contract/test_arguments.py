@@ -171,6 +171,8 @@ def test_codes_and_data_of_another_shape(call: Callable[[], Any], words: str):
         (lambda x: manipulate(models.NICE(2), x, torch.zeros(2), ("a",)), "amounts must be"),
         (lambda x: transforms.AugmentMissing(4, columns=(0.5,), indicators=(1,)), "columns must contain distinct"),
         (lambda x: transforms.AugmentMissing(4, columns=3, indicators=(1,)), "columns must contain distinct"),
+        (lambda x: transforms.AugmentMissing(4, columns=(0,), indicators=(1,), steps=0.0), "steps must be positive"),
+        (lambda x: transforms.AugmentMissing(4, columns=(0,), indicators=(1,), steps=(1.0, 2.0)), "steps must be a number"),
     ],
 )
 def test_options_of_pictures_and_latents(call: Callable[[Any], Any], words: str):

@@ -228,3 +228,17 @@ def test_missing_values_are_integrated_out_in_the_mean_weight():
     assert abs(weights.mean().item() - expected) < 4 * weights.std().item() / math.sqrt(2000)
     assert values.mean().item() < log_normal(1.0)
     assert model.evaluate(row, samples=2000).value.item() == pytest.approx(log_normal(1.0), abs=0.05)
+
+
+@pytest.mark.parametrize("step", [0.01, 1.0, 100.0])
+def test_a_missing_value_of_a_dequantized_column_is_integrated_out(step):
+    """Over (value on a lattice, indicator): the mass of a missing row is that of the indicator, whatever the step."""
+    augment = transforms.AugmentMissing(2, columns=(0,), indicators=(1,), steps=step)
+    dequantize = transforms.LatticeDequantize(2, columns=(0, 1), steps=(step, 1.0))
+    scale = transforms.Affine(2, scale=(1 / (4 * step), 1.0))
+    model = models.Flow(transforms.Chain(augment, dequantize, scale), distributions.Normal(2)).double()
+    augment.scale.fill_(4.0 * step)
+    row = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    weights = torch.cat([model.evaluate(row, seed=seed).value for seed in range(2000)]).exp()
+    mass = scipy.stats.norm.cdf(2) - scipy.stats.norm.cdf(1)
+    assert abs(weights.mean().item() - mass) < 4 * weights.std().item() / math.sqrt(2000)

@@ -194,9 +194,17 @@ def test_decodable_rows_have_codes_that_exist() -> None:
 def test_missing_cells_are_augmented_and_lattices_dequantized(features: TableFeatures) -> None:
     augment, dequantize, *_ = features.preprocessing()
     assert isinstance(augment, AugmentMissing)
-    assert (augment.columns, augment.indicators) == ((1,), (3,))
+    assert (augment.columns, augment.indicators, augment.steps) == ((1,), (3,), (1.0,))
     assert isinstance(dequantize, LatticeDequantize)
     assert (dequantize.columns, dequantize.origins, dequantize.steps) == ((0, 2, 3), (0.0, 0.0, 0.0), (1.0, 2.0, 1.0))
+
+
+def test_a_missing_cell_is_drawn_with_the_step_of_its_column() -> None:
+    columns = (Column("a", "integer", lattice=(0.0, 1.0)), Column("b", "integer", lattice=(0.0, 100.0), missing=True))
+    features = TableFeatures.fit(Schema(columns), np.array([[1.0, 300.0], [2.0, NAN], [4.0, 500.0]]))
+    augment = features.preprocessing()[0]
+    assert isinstance(augment, AugmentMissing)
+    assert (augment.columns, augment.indicators, augment.steps) == ((1,), (2,), (100.0,))
 
 
 @pytest.mark.parametrize(

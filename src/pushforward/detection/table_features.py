@@ -299,7 +299,9 @@ class TableFeatures:
         transforms: list[Transform] = []
         if self.indicators:
             flags = tuple(len(self.kept) + k for k in range(len(self.indicators)))
-            transforms.append(AugmentMissing(width, columns=self.indicators, indicators=flags))
+            spacing = {coordinate: step for coordinate, _, step in self.lattices}
+            steps = tuple(spacing.get(coordinate, 1.0) for coordinate in self.indicators)
+            transforms.append(AugmentMissing(width, columns=self.indicators, indicators=flags, steps=steps))
         if self.lattices:
             coordinates, origins, steps = zip(*self.lattices, strict=True)
             transforms.append(LatticeDequantize(width, columns=coordinates, steps=steps, origins=origins))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from pushforward.numerics import Noise, normal_like
 from pushforward.numerics.checks import check_indices
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
-from pushforward.transforms.validation import vector_width
+from pushforward.transforms.validation import per_feature, vector_width
 
 __all__ = ["AugmentMissing"]
 
@@ -29,13 +30,17 @@ class AugmentMissing(Transform):
     the augmentation surjection of SurVAE flows (Nielsen et al. 2020, sec. 3.2): kind LOWER_BOUND. Other cells are
     unchanged. ``initialize`` sets ``mean`` and ``scale`` to those of the observed values.
 
+    A dequantization of the same column that follows adds log step, which is right only for an observed value: give its
+    spacing as ``steps``, and log step is subtracted again for a missing one.
+
     Args:
         features: number of coordinates D, values and indicators together.
         columns: coordinates whose values may be missing.
         indicators: their indicator coordinates, in the same order.
+        steps: spacing of the lattice of each column that is dequantized next; 1 for integers and for continuous values.
 
     Raises:
-        ConfigError: if the two differ in length or an index is out of range.
+        ConfigError: if columns and indicators differ in length, an index is out of range, or a step is not positive.
 
     Example:
         >>> import torch
@@ -55,7 +60,13 @@ class AugmentMissing(Transform):
     column_index: Tensor
     indicator_index: Tensor
 
-    def __init__(self, features: int, columns: tuple[int, ...], indicators: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        features: int,
+        columns: tuple[int, ...],
+        indicators: tuple[int, ...],
+        steps: float | tuple[float, ...] = 1.0,
+    ) -> None:
         super().__init__(features)
         width = vector_width(features, "AugmentMissing")
         columns, indicators = check_indices("columns", columns, width), check_indices("indicators", indicators, width)
@@ -67,7 +78,11 @@ class AugmentMissing(Transform):
             raise ConfigError(
                 f"columns and indicators must be distinct indices in 0, ..., {width - 1}; got {columns!r} and {indicators!r}."
             )
-        self.features, self.columns, self.indicators = features, columns, indicators
+        spacing = per_feature(steps, (len(columns),), "steps")
+        if not (spacing >= torch.finfo(spacing.dtype).tiny).all():
+            raise ConfigError(f"steps must be positive numbers of {spacing.dtype}; got {steps!r}.")
+        self.features, self.columns, self.indicators, self.steps = features, columns, indicators, steps
+        self._log_steps = np.broadcast_to(np.log(np.asarray(steps, dtype=np.float64)), len(columns)).tolist()
         self.register_buffer("column_index", torch.tensor(columns, dtype=torch.int64))
         self.register_buffer("indicator_index", torch.tensor(indicators, dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(len(columns)))
@@ -85,6 +100,8 @@ class AugmentMissing(Transform):
         missing = x.index_select(-1, self.indicator_index) > 0.5
         values = torch.where(missing, self.mean + self.scale * e, x.index_select(-1, self.column_index))
         log_q = -0.5 * e.square() - 0.5 * math.log(2 * math.pi) - torch.log(self.scale)
+        if any(self._log_steps):
+            log_q = log_q + log_q.new_tensor(self._log_steps)
         terms = torch.zeros_like(x).index_copy(-1, self.column_index, torch.where(missing, -log_q, 0.0))
         return x.index_copy(-1, self.column_index, values), terms
 
