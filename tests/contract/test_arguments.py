@@ -172,7 +172,10 @@ def test_codes_and_data_of_another_shape(call: Callable[[], Any], words: str):
         (lambda x: transforms.AugmentMissing(4, columns=(0.5,), indicators=(1,)), "columns must contain distinct"),
         (lambda x: transforms.AugmentMissing(4, columns=3, indicators=(1,)), "columns must contain distinct"),
         (lambda x: transforms.AugmentMissing(4, columns=(0,), indicators=(1,), steps=0.0), "steps must be positive"),
-        (lambda x: transforms.AugmentMissing(4, columns=(0,), indicators=(1,), steps=(1.0, 2.0)), "steps must be a number"),
+        (
+            lambda x: transforms.AugmentMissing(4, columns=(0,), indicators=(1,), steps=(1.0, 2.0)),
+            "steps must be a number",
+        ),
     ],
 )
 def test_options_of_pictures_and_latents(call: Callable[[Any], Any], words: str):
