@@ -199,14 +199,23 @@ def test_sigterm_leaves_no_temporary_file(folder):
     assert {path.name for path in folder.iterdir()} == before
 
 
-def test_a_closed_pipe_and_an_interruption_end_all_processes(folder):
+def test_a_closed_pipe_ends_all_processes(folder):
     start = f'set -o pipefail; pushforward() {{ exec {shlex.quote(sys.executable)} -m pushforward "$@"; }}; '
     command = "pushforward score g x.csv --rows 10 --workers 2 | head -1"
     done = subprocess.run(["bash", "-c", start + command], cwd=folder, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (141, "")
-    words = [sys.executable, "-m", "pushforward", "score", "g", "-", "--format", "csv", "--workers", "2"]
+
+
+@pytest.mark.parametrize("at", ["the start", "the first rows"])
+def test_an_interruption_ends_all_processes(folder, at):
+    # A shell starts jobs in the background with SIGINT ignored, which would last.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pushforward.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["score", "g", "-", "--format", "csv", "--workers", "2", "--rows", "4000"]
     running = subprocess.Popen(
-        [*words, "--rows", "4000"],
+        [sys.executable, "-c", code, *words],
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -223,11 +232,17 @@ def test_a_closed_pipe_and_an_interruption_end_all_processes(folder):
             running.stdin.flush()
 
     threading.Thread(target=write, daemon=True).start()
-    assert running.stdout.readline().startswith(b'"a","b","c"')
+    if at == "the start":  # the workers run, and import what they need
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        end = time.monotonic() + 120
+        while len(children.read_text().split()) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.2)
+    else:
+        assert running.stdout.readline().startswith(b'"a","b","c"')
     os.killpg(running.pid, signal.SIGINT)  # what a terminal does for Ctrl-C: every process gets it
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert errors.decode() == "pushforward: stopped.\n"
+    assert (running.returncode, errors.decode()) == (130, "pushforward: stopped.\n")
     for _ in range(100):  # the last one, which Python itself starts, ends when it finds that the others have
         try:
             os.killpg(running.pid, 0)

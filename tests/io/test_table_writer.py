@@ -1,7 +1,9 @@
 """A written table is complete or absent, and reading it returns what was written."""
 
 import datetime as dt
+import io
 import os
+import sys
 
 import pandas as pd
 import pyarrow as pa
@@ -265,3 +267,29 @@ def test_later_tables_have_other_categories(tmp_path, name):
         for texts in cells:
             writer.write(pd.DataFrame({"c": pd.Categorical(texts)}))
     assert read_table(tmp_path / name)["c"].to_pylist() == [text for texts in cells for text in texts]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "arrow"])
+def test_standard_output_gets_each_table_at_once(monkeypatch, form):
+    """A program that reads a pipe does not wait until the 8 KiB of a buffer are full."""
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(_Raw(pipe))))
+    sizes = []
+    with TableWriter("-", form) as writer:
+        for start in range(3):
+            writer.write(TABLE.slice(start, 1))
+            sizes.append(len(pipe.getvalue()))
+    assert 0 < sizes[0] < sizes[1] < sizes[2]
+
+
+class _Raw(io.RawIOBase):
+    """A file without a buffer, whose bytes another one keeps."""
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        return self.kept.write(data)

@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -322,6 +323,7 @@ def _without_interrupts() -> Iterator[None]:
     if mask is None:
         yield
         return
+    resource_tracker.ensure_running()  # the first process would start it, and that lets Ctrl-C through again
     before = mask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

@@ -103,7 +103,7 @@ class TableWriter:
             else:
                 self._writer.write_table(table)
             if self._pipe:
-                self._sink.flush()
+                self._file.flush()  # that of pyarrow does nothing for a file of Python
         except (PushforwardError, BrokenPipeError):
             raise
         except OSError as error:
