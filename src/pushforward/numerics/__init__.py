@@ -17,6 +17,7 @@ from pushforward.numerics.clamp import (
     softsign_clamp,
     split_infinite,
 )
+from pushforward.numerics.fixed_buffers import other_buffers
 from pushforward.numerics.functions import (
     inverse_softplus,
     log1mexp,
@@ -81,6 +82,7 @@ __all__ = [
     "minus_log_cosh",
     "monotone_root",
     "normal_like",
+    "other_buffers",
     "push_forward",
     "seeded",
     "soft_clamp",

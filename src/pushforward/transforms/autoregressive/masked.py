@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.networks.made import MADE
-from pushforward.numerics import Noise, constant, full_precision, sum_event
+from pushforward.numerics import Noise, constant, full_precision, other_buffers, sum_event
 from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked_inverse import solve_autoregressive
@@ -88,6 +91,13 @@ class MaskedAutoregressive(Transform):
             copies=2 if self.transformer.periodic else 1,
         )  # fmt: skip
         self.decode_passes = features  # sequential, although their arithmetic is that of one pass
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        masks = [
+            name for name, _ in self.named_buffers() if name.endswith(".mask")
+        ]  # decode follows the order, not the masks
+        rest[-1].extend(other_buffers(self, masks, state_dict, prefix))  # the errors, which torch raises at the end
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""

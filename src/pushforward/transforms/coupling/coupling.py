@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import CIRCLE, REAL, Support
 from pushforward.networks.mlp import MLP
-from pushforward.numerics import Noise, constant, sum_event
+from pushforward.numerics import Noise, constant, other_buffers, sum_event
 from pushforward.numerics.checks import check_indices, check_integer, check_widths, is_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
@@ -170,6 +173,12 @@ class Coupling(Transform):
         y, slope = self.transformer.forward(b, raw)
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
         return x, Step(torch.cat((a, y), -1).index_select(-1, self.inverse_order), contribution)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        rest[-1].extend(
+            other_buffers(self, self.index_buffers, state_dict, prefix)
+        )  # the errors, which torch raises at the end
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _check_kinds(self, kept: list[int], transformed: list[int], angles: set[int]) -> None:
         """Refuse a transformer of angles for other coordinates, and the other way around.

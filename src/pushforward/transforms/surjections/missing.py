@@ -14,7 +14,7 @@ from pushforward.numerics import Noise, normal_like
 from pushforward.numerics.checks import check_indices
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
-from pushforward.transforms.validation import per_feature, vector_width
+from pushforward.transforms.validation import leaves, per_feature, vector_width
 
 __all__ = ["AugmentMissing"]
 
@@ -78,9 +78,9 @@ class AugmentMissing(Transform):
             raise ConfigError(
                 f"columns and indicators must be distinct indices in 0, ..., {width - 1}; got {columns!r} and {indicators!r}."
             )
-        spacing = per_feature(steps, (len(columns),), "steps")
-        if not (spacing >= torch.finfo(spacing.dtype).tiny).all():
-            raise ConfigError(f"steps must be positive numbers of {spacing.dtype}; got {steps!r}.")
+        per_feature(steps, (len(columns),), "steps")  # checks them
+        if not all(step >= torch.finfo().tiny for step in leaves(steps)):
+            raise ConfigError(f"steps must be positive numbers of {torch.get_default_dtype()}; got {steps!r}.")
         self.features, self.columns, self.indicators, self.steps = features, columns, indicators, steps
         self._log_steps = np.broadcast_to(np.log(np.asarray(steps, dtype=np.float64)), len(columns)).tolist()
         self.register_buffer("column_index", torch.tensor(columns, dtype=torch.int64))
