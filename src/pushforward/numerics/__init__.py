@@ -17,7 +17,6 @@ from pushforward.numerics.clamp import (
     softsign_clamp,
     split_infinite,
 )
-from pushforward.numerics.fixed_buffers import other_buffers
 from pushforward.numerics.functions import (
     inverse_softplus,
     log1mexp,
@@ -82,7 +81,6 @@ __all__ = [
     "minus_log_cosh",
     "monotone_root",
     "normal_like",
-    "other_buffers",
     "push_forward",
     "seeded",
     "soft_clamp",

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.networks.made import MADE
-from pushforward.numerics import Noise, constant, full_precision, other_buffers, sum_event
+from pushforward.numerics import Noise, constant, full_precision, sum_event
 from pushforward.numerics.checks import check_integer, check_widths
+from pushforward.numerics.fixed_buffers import other_buffers
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked_inverse import solve_autoregressive
 from pushforward.transforms.base import Step, Transform, within
@@ -92,12 +93,17 @@ class MaskedAutoregressive(Transform):
         )  # fmt: skip
         self.decode_passes = features  # sequential, although their arithmetic is that of one pass
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: Any, missing_keys: Any,
+        unexpected_keys: Any, error_msgs: list[str],
+    ) -> None:  # fmt: skip
         masks = [
             name for name, _ in self.named_buffers() if name.endswith(".mask")
         ]  # decode follows the order, not the masks
-        rest[-1].extend(other_buffers(self, masks, state_dict, prefix))  # the errors, which torch raises at the end
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        error_msgs += other_buffers(self, masks, state_dict, prefix)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""

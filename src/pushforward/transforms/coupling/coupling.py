@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.likelihood import CIRCLE, REAL, Support
 from pushforward.networks.mlp import MLP
-from pushforward.numerics import Noise, constant, other_buffers, sum_event
+from pushforward.numerics import Noise, constant, sum_event
 from pushforward.numerics.checks import check_indices, check_integer, check_widths, is_integer
+from pushforward.numerics.fixed_buffers import other_buffers
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.linear.permutation import inverse_permutation
@@ -174,11 +175,14 @@ class Coupling(Transform):
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
         return x, Step(torch.cat((a, y), -1).index_select(-1, self.inverse_order), contribution)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        rest[-1].extend(
-            other_buffers(self, self.index_buffers, state_dict, prefix)
-        )  # the errors, which torch raises at the end
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: Any, missing_keys: Any,
+        unexpected_keys: Any, error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        error_msgs += other_buffers(self, self.index_buffers, state_dict, prefix)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _check_kinds(self, kept: list[int], transformed: list[int], angles: set[int]) -> None:
         """Refuse a transformer of angles for other coordinates, and the other way around.
