@@ -201,6 +201,19 @@ def test_numbers_of_numpy_become_plain_numbers(leaf):
     assert type(described["arguments"]["scale"]) is float
 
 
+@pytest.mark.parametrize("value", [True, 1, np.bool_(True), np.int64(1)])
+def test_truth_values_become_plain(value):
+    @register("parts")
+    class Switch(nn.Module):
+        def __init__(self, on: bool = False) -> None:
+            super().__init__()
+            self.on = on
+
+    described = json.loads(json.dumps(describe(Switch(value))))
+    assert described["arguments"]["on"] is True
+    assert build(described).on is True
+
+
 @pytest.mark.parametrize(
     ("base", "package"),
     [

@@ -117,7 +117,10 @@ def describe(thing: Any) -> dict[str, Any]:
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             arguments[key] = [_plain(item, f"{name}.{key}") for item in _argument(thing, name, key)]
         elif parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-            arguments[key] = _plain(_argument(thing, name, key), f"{name}.{key}")
+            value = _argument(thing, name, key)
+            # 0, 1 and numpy's truth values work as well as False and True, and a file allows only these for a bool.
+            truth = parameter.annotation in (bool, "bool") and value in (0, 1)
+            arguments[key] = bool(value) if truth else _plain(value, f"{name}.{key}")
     return {"class": name, "arguments": arguments}
 
 
