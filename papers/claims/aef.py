@@ -55,7 +55,7 @@ def run(experiment: Experiment) -> None:
     if experiment.budget == "long":  # a full run has these networks throughout
         wide, draw = _images(experiment, "mnist", 2, wide=True)
         _draw_curves(experiment, {("mnist", 2): wide}, "wide-curves")
-        if not experiment.left_out:  # a picture of seed 0 may need another training, so all seeds come first
+        if not experiment.left_out:  # a picture may need another training, so all seeds come first
             draw()
 
 
@@ -182,7 +182,8 @@ def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) 
     """Compare an AEF and a VAE in likelihood, reconstructions and samples; ``wide`` for networks of the paper's size.
 
     Returns:
-        The curves of the trainings, and a function that draws images of the models of seed 0.
+        The curves of the trainings, and a function that draws images of the models of the first seed whose weights are there, or of
+        seed 0.
     """
     train, held_out, test = _parts(experiment, name)
     shape = tuple(test.shape[1:])
@@ -202,7 +203,7 @@ def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) 
     distances: dict[str, list[float]] = {kind: [] for kind in models}
     facts: dict[str, dict[str, float]] = {}
     curves: Curves = {kind: [] for kind in models}
-    shown: dict[str, Trained[Model]] = {}
+    every: dict[int, dict[str, Trained[Model]]] = {}
     shell = torch.ones(math.prod(shape), dtype=torch.bool)
     shell[core_of(shape, latent, "center")] = False
     features = principal(train)
@@ -232,8 +233,7 @@ def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) 
             errors[kind].append(found["errors"][0])
             shells[kind].append(found["errors"][1])
             distances[kind].append(found["distance"])
-            if seed == 0:
-                shown[kind] = trained
+            every.setdefault(seed, {})[kind] = trained
     floor = mmd(features(train[-len(test) :]), features(test)).item()
     sizes = ", ".join(f"{kind} {found['parameters']:,.0f} parameters" for kind, found in facts.items())
     experiment.report(
@@ -263,6 +263,14 @@ def _images(experiment: Experiment, name: str, latent: int, wide: bool = False) 
         seeds=len(distances["AEF"]),
         note=f"to test images in 30 whitened principal components, not FID, where as many training images have {floor:z.4f}; decoder means of "
         "codes from the prior",
+    )
+    shown = next(
+        (
+            pair
+            for pair in every.values()
+            if all(experiment.model_file(trained.key).exists() for trained in pair.values())
+        ),
+        every[min(every)],
     )
     return curves, partial(_draw_images, experiment, f"{'wide-' if wide else ''}{name}-{latent}", shown, test, latent)
 

@@ -118,6 +118,16 @@ def test_a_bounded_gradient_converges_where_the_plain_one_overshoots():
     assert (tame[:, 1] - 0.7).abs() <= step
 
 
+def test_inpainting_works_in_inference_mode():
+    torch.manual_seed(0)
+    model = models.MAF(2, context=1, hidden=(8,))
+    x, known, context = torch.randn(3, 2), torch.tensor([True, False]), torch.randn(3, 1)
+    outside = inpaint(model, x, known, 20, context)
+    with torch.inference_mode():
+        inside = inpaint(model, x + 0.0, known & True, 20, context + 0.0)
+    assert torch.equal(inside, outside)
+
+
 def test_inpainting_of_images_keeps_observed_pixels_and_raises_the_likelihood():
     model = image_model()
     x = torch.randint(16, (8, 1, 4, 4), generator=torch.Generator().manual_seed(5))

@@ -11,14 +11,17 @@ from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.display import card
-from pushforward.errors import warn_caller
+from pushforward.errors import ConfigError, warn_caller
 from pushforward.estimators.evaluating import evaluate_guard
 from pushforward.estimators.feature_names import check_names
 from pushforward.estimators.guard_inputs import listed
 from pushforward.estimators.validation import require_fitted
 from pushforward.report.evaluation import Evaluation
 
-__all__ = ["ConformalDetector"]
+__all__ = ["PROMISE", "ConformalDetector"]
+
+PROMISE = ("alpha", "guarantee", "delta")
+"""The options from which the threshold follows."""
 
 
 class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
@@ -39,6 +42,35 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
     calibrator_: ConformalCalibrator
     level_: float
     offset_: float
+
+    def set_params(self, **params: Any) -> Self:
+        """Set options, as in scikit-learn. On a fitted guard ``alpha``, ``guarantee`` and ``delta`` count at once, others at the next ``fit``.
+
+        Raises:
+            ConfigError: for an unknown option, or a promise that cannot be. The options are then as before.
+
+        Warns:
+            PushforwardWarning: if the calibration rows are too few for the new promise, so that no row raises an alarm.
+        """
+        before = {name: getattr(self, name) for name in PROMISE}
+        super().set_params(**params)
+        if "calibrator_" in vars(self) and any(getattr(self, name) != old for name, old in before.items()):
+            try:
+                self._calibrate(self.calibrator_.scores)
+            except ConfigError:
+                super().set_params(**before)
+                raise
+            self._promise_changed()
+            needed = self._rows_needed()
+            if self.calibrator_.n < needed:
+                warn_caller(
+                    f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, and this guard has "
+                    f"{self.calibrator_.n}: until it is fitted or calibrated with more, predict raises no alarm, which keeps the promise."
+                )
+        return self
+
+    def _promise_changed(self) -> None:
+        """Bring other facts in line with a new ``alpha``, ``guarantee`` or ``delta``."""
 
     @abstractmethod
     def anomaly_score(self, X: Any) -> np.ndarray:

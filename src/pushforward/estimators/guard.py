@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import re
 import time as clock
@@ -46,7 +47,7 @@ from pushforward.estimators.dependent_rows import (
 )
 from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.extreme_units import warn_of_extreme_units
-from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
+from pushforward.estimators.guard_file import check_writable, guard_contents, plain_options, read_guard
 from pushforward.estimators.guard_inputs import listed, read_rows
 from pushforward.estimators.guard_options import check_image_options, check_options, fit_score
 from pushforward.estimators.lone_instants import warn_of_lone_instants
@@ -177,6 +178,7 @@ class Guard(ConformalDetector):
         level_: p-value at or below which ``predict`` raises an alarm: the largest possible p-value of at most ``alpha``, for "pac" less, and
             0 where too few rows calibrate for an alarm.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
+        options_: the options of the last fit, without ``embed`` and ``score``; a file contains them.
         digest_: with ``embed``, of the network's weights when the guard was fitted, and of how inputs are prepared; "" for a function.
         n_features_in_: number of columns, or of pixels times channels.
         feature_names_in_: names of the columns, if X had names.
@@ -200,6 +202,7 @@ class Guard(ConformalDetector):
     training_: TrainingData | None
     embedder_: Embedder
     embedded_columns_: list[str] | None = None
+    options_: dict[str, Any]
     digest_: str | None
 
     def __init__(
@@ -308,6 +311,7 @@ class Guard(ConformalDetector):
     def _fit(self, X: Any, groups: Any, time: Any, checkpoint: str | os.PathLike[str] | None) -> None:
         options = self.get_params()
         check_options(options)
+        self.options_ = plain_options(self)
         check_one_of(groups, time)
         start, X = clock.monotonic(), listed(self, X)
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
@@ -359,9 +363,14 @@ class Guard(ConformalDetector):
         higher = self._higher(len(scores)) if trimmed else 0.0
         self.calibration_ = CalibrationRecord(len(kept), chosen=chosen, trimmed=trimmed, higher=higher)
 
+    def _promise_changed(self) -> None:
+        if self.calibration_.trimmed:
+            higher = self._higher(self.calibrator_.n + self.calibration_.trimmed)
+            self.calibration_ = dataclasses.replace(self.calibration_, higher=higher)
+
     def _higher(self, n: int) -> float:
         """How much higher the rate of false alarms can be if n calibration scores were all of normal rows."""
-        most = int(self.max_contamination * n)
+        most = int(self.options_["max_contamination"] * n)
         return trimmed_bound(self.alpha, n, most, self.guarantee, self.delta) - self.alpha
 
     def _calibration_scores(
@@ -474,7 +483,9 @@ class Guard(ConformalDetector):
             len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed, groups=labels,
             time=None if time is None else labels_of("time", X, time), update=True,
         )  # fmt: skip
-        score, taken = self.score_.reaching(rows).with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
+        score, taken = self.score_.reaching(rows).with_rows(
+            take(rows, added), EFFORTS[self.options_["effort"]].reference, seed
+        )
         scores = score.score(take(rows, calibration))
         warn_of_rows_left_out(len(added) - taken, len(added))  # first, since a warning may be an error
         self._calibrate(scores)

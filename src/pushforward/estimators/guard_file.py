@@ -17,6 +17,7 @@ from pushforward.detection.input_score import InputScore
 from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table_score import TableScore
 from pushforward.errors import ConfigError, StorageError, in_words
+from pushforward.estimators.conformal_detector import PROMISE
 from pushforward.estimators.guard_options import check_embedder, check_options
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.training_data import TrainingData
@@ -24,7 +25,7 @@ from pushforward.estimators.training_data import TrainingData
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["check_writable", "describe_file", "guard_contents", "guard_from", "read_guard"]
+__all__ = ["check_writable", "describe_file", "guard_contents", "guard_from", "plain_options", "read_guard"]
 
 _SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
 """The classes of a guard's score, by the name of its inputs in a file."""
@@ -72,9 +73,14 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
     return header, tensors
 
 
+def plain_options(guard: Guard) -> dict[str, Any]:
+    """The options without ``embed`` and ``score``, which a file describes apart."""
+    return {name: value for name, value in guard.get_params(deep=False).items() if name not in ("embed", "score")}
+
+
 def _options(guard: Guard) -> dict[str, Any]:
-    """The options that a file contains; in place of a random generator the seed that it gave."""
-    options = {name: value for name, value in guard.get_params(deep=False).items() if name not in ("embed", "score")}
+    """The options that a file contains: those of the last fit, with the present promise; in place of a random generator the seed that it gave."""
+    options = guard.options_ | {name: getattr(guard, name) for name in PROMISE}
     if not isinstance(options["random_state"], (int, np.integer, type(None))):
         options["random_state"] = guard.seed_
     return options
@@ -147,6 +153,7 @@ def guard_from(
             guard.embedded_columns_ = None if columns is None else list(map(str, columns))
         guard.digest_ = header.get("embed")
         check_options(guard.get_params())
+        guard.options_ = plain_options(guard)
         guard.seed_ = int(header["seed"])
         guard.ignored_ = tuple(map(str, header.get("ignored", ())))
         calibration = tensors.pop("calibration")

@@ -299,10 +299,22 @@ def inpaint(
     check_positive("delay", delay)
     check_positive("noise", noise, zero=True)
     check_positive("max_gradient", max_gradient, optional=True)
+    with torch.inference_mode(False):  # where the caller is in inference mode: it climbs along gradients
+        given = context.clone() if isinstance(context, Tensor) else context
+        return _climb(
+            model, x.clone(), hidden.clone(), given, steps, rate, delay, noise, max_gradient, check_seed(seed)
+        )
+
+
+def _climb(
+    model: Model, x: Tensor, hidden: Tensor, context: Tensor | None, steps: int, rate: float, delay: float, noise: float,
+    max_gradient: float | None, seed: int,
+) -> Tensor:  # fmt: skip
+    """The ascent of :func:`inpaint`."""
     first = model.chain[0]
     pixels = first if isinstance(first, (UniformDequantize, VariationalDequantize)) else None
     rest = model.chain if pixels is None else model.chain[1:]
-    generator = torch.Generator(x.device).manual_seed(check_seed(seed))
+    generator = torch.Generator(x.device).manual_seed(seed)
     x = torch.where(hidden, 0.0, x.to(model.dtype))
     given = model.prepare_context(context, x.shape[: x.dim() - len(model.shape)])
     with torch.no_grad():
