@@ -91,9 +91,9 @@ def draw(columns: int, train: int, scored: int, seed: int) -> tuple[np.ndarray, 
 
 def run(out: Path, seeds: int, columns: int, train: int, methods: list[str]) -> None:
     """One line for each method and seed."""
-    done = {(r["method"], r["seed"], r["columns"]) for r in results(out)}
+    done = {(r["method"], r["seed"], r["columns"], r["train"]) for r in results(out)}
     for seed in range(seeds):
-        left = [m for m in methods if (m, seed, columns) not in done]
+        left = [m for m in methods if (m, seed, columns, train) not in done]
         if not left:
             continue
         rows, new, anomalies = draw(columns, train, 1000, seed)
@@ -119,6 +119,15 @@ def run(out: Path, seeds: int, columns: int, train: int, methods: list[str]) -> 
 
 
 def show(records: list[dict[str, Any]]) -> None:
+    """One table for each number of columns and of training rows."""
+    settings = sorted({(r["columns"], r["train"]) for r in records})
+    for columns, train in settings:
+        if len(settings) > 1:
+            print(f"\n{columns:,} columns, {train:,} training rows\n")
+        _show([r for r in records if (r["columns"], r["train"]) == (columns, train)])
+
+
+def _show(records: list[dict[str, Any]]) -> None:
     """Print AUROC and the share caught at 1 % false alarms, by kind, as mean ± standard deviation over the seeds."""
     names = [m for m in METHODS if any(r["method"] == m for r in records)]
     print("| method | " + " | ".join(f"{k}: AUROC | caught at 1%" for k in KINDS) + " | CPU seconds |")
@@ -132,7 +141,7 @@ def show(records: list[dict[str, Any]]) -> None:
                 cells.append(f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""))
         print(f"| {name} | {' | '.join(cells)} | {np.mean([r['cpu seconds'] for r in mine]):.1f} |")
     mine = [r for r in records if r["method"] == "guard"]
-    for level in LEVELS:
+    for level in LEVELS if mine else ():
         rates = np.array([r[f"false alarms promised {level}"] for r in mine])
         found = ", ".join(f"{k} {np.mean([r[f'{k} alarms promised {level}'] for r in mine]):.1%}" for k in KINDS)
         print(f"\npromised {level:.0%}: false alarms {rates.mean():.2%} ({len(rates)} seeds); found {found}")
