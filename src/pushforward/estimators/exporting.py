@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pushforward import __version__, io
+from pushforward.detection.modes import evaluation
 from pushforward.detection.network.digest import digest
-from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.reading import floating_type, plain_tensor
 from pushforward.detection.table_score import TableScore
 from pushforward.errors import ConfigError, InputError

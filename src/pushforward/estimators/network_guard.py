@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from pushforward.data import as_table, is_frame
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.detection.certified import Certificate, certify_scores
+from pushforward.detection.modes import autocast_type, outside_inference, warn_of_training_mode
 from pushforward.detection.network import Combined, NetworkReader, Reading, digest, make_score
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
 from pushforward.detection.network.digest import same_weights
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
-from pushforward.detection.network.modes import autocast_type, outside_inference, warn_of_training_mode
 from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reading import class_labels, length, plain_tensor, rebuilt
 from pushforward.detection.network.streaming import batches, check_finite

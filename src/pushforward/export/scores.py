@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pushforward import __version__
 from pushforward.detection import ConformalCalibrator, Guarantee
-from pushforward.detection.network.modes import evaluation
+from pushforward.detection.modes import evaluation
 from pushforward.detection.scores import Score
 from pushforward.errors import ConfigError, InputError
 from pushforward.graphs.files import format_of, write_graph

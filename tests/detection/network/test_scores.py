@@ -324,6 +324,28 @@ def test_dropout_masks_do_not_depend_on_the_batch(setting):
     assert together.max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", [nn.AlphaDropout, nn.FeatureAlphaDropout])
+def test_alpha_dropout_has_the_values_of_training(kind):
+    """Every unit is one of the two values that PyTorch's own layer gives it, in the same shares."""
+    layer, x = kind(0.3), torch.rand(1, 400, generator=torch.Generator().manual_seed(0))
+    x = x[..., None].expand(1, 400, 2) if kind is nn.FeatureAlphaDropout else x
+    net = nn.Sequential(layer, nn.Flatten(), nn.Linear(x[0].numel(), 3)).eval()
+    seen: list[Tensor] = []
+    net[1].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().clone()))
+    scores.MCDropout(40)(NetworkReader(net).read(x))
+    found = torch.stack([each for each in seen if not torch.equal(each, x)])  # without the pass of the reader
+    torch.manual_seed(0)
+    trained = torch.stack([layer.train()(x) for _ in range(40)])
+    dropped = trained.min()  # the same value for all dropped units
+    at = torch.isclose(found, dropped, rtol=1e-5)
+    assert at.double().mean() == pytest.approx(0.3, abs=0.02)
+    torch.testing.assert_close(
+        found[~at], trained.amax(0).expand_as(found)[~at]
+    )  # the value of a unit that is kept is the larger one
+    if kind is nn.FeatureAlphaDropout:
+        assert torch.equal(at[..., 0], at[..., 1])
+
+
 def test_dropout_masks_do_not_depend_on_the_default_type(setting, double_by_default):
     net, _, _, _, new = setting
     found = scores.MCDropout(5)(NetworkReader(net).read(new))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.network.modes import outside_inference
+from pushforward.detection.modes import outside_inference
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore, finite_or_infinity
 from pushforward.detection.network.streaming import Gathered

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pushforward.detection.modes import outside_inference, without_autocast
 from pushforward.detection.network.combined import Combined
-from pushforward.detection.network.modes import outside_inference, without_autocast
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.gradients import first_float, ordinary, with_first

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.detection.modes import without_autocast
 from pushforward.detection.network.batch_effect import warn_of_batch_effect
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.default import SCORES
-from pushforward.detection.network.modes import without_autocast
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading, class_labels, first_tensor, length
 from pushforward.detection.network.streaming import Gathered, check_dense, check_finite, check_labels

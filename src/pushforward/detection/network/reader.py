@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward.detection.modes import evaluation
 from pushforward.detection.network.arguments import check_arguments
 from pushforward.detection.network.closed_parts import (
     closed_parts,
@@ -21,7 +22,6 @@ from pushforward.detection.network.closed_parts import (
 from pushforward.detection.network.head import Head, find_head
 from pushforward.detection.network.hooks import Hook, hooked
 from pushforward.detection.network.layers import changed_later, channels_first, choose_layers, padded, trace
-from pushforward.detection.network.modes import evaluation
 from pushforward.detection.network.padding import Padding, find_padding
 from pushforward.detection.network.reading import (
     Reading,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.detection.batching import by_batches
+from pushforward.detection.modes import evaluation
 from pushforward.errors import InputError
 from pushforward.models import Model
 from pushforward.numerics.conversion import as_tensor
@@ -22,7 +23,8 @@ Need = Literal["forward", "backward", "second model", "ensemble", "compressor", 
 class Statistic(nn.Module, ABC):
     """One or several numbers (columns) that describe each input, some of them fitted on in-distribution rows.
 
-    Row i of the result depends on row i of the input alone: not on the other rows of the batch, and not on their number.
+    Row i of the result depends on row i of the input alone: not on the other rows of the batch, and not on their number. A model
+    in training mode is in evaluation mode meanwhile, so dropout and batch normalization change nothing.
 
     Do not subclass a concrete subclass. A subclass stores its constructor's arguments under the arguments' names, declares
     the fitted tensors with :meth:`declare`, and implements :meth:`_values` and, if it is fitted, :meth:`_learn`.
@@ -76,6 +78,8 @@ class Statistic(nn.Module, ABC):
     def fit(self, reference: Tensor) -> Self:
         """Fit on in-distribution rows that were **not** used to train the model and will not be used for calibration.
 
+        A fit that fails leaves what was fitted before as it was.
+
         Args:
             reference: in-distribution rows, ``(n, *shape)``.
 
@@ -85,8 +89,14 @@ class Statistic(nn.Module, ABC):
         reference = self._check(reference)
         if len(reference) == 0:
             raise InputError(f"{type(self).__name__}.fit needs at least one in-distribution row; got none.")
-        with torch.no_grad():
-            self._learn(reference)
+        before = [(module, dict(module._buffers)) for module in self.modules()]
+        try:
+            with torch.no_grad(), evaluation(self):
+                self._learn(reference)
+        except BaseException:
+            for module, buffers in before:
+                module._buffers.update(buffers)
+            raise
         self.fitted = torch.ones_like(self.fitted)
         return self
 
@@ -107,7 +117,8 @@ class Statistic(nn.Module, ABC):
         x = self._check(x)
         if len(x) == 0:
             return torch.zeros(0, len(self.names), dtype=torch.float64)
-        return by_batches(lambda part: self._values(part).double(), x, self.batch_size)
+        with evaluation(self):
+            return by_batches(lambda part: self._values(part).double(), x, self.batch_size)
 
     def _check(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):

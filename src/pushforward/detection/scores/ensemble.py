@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.detection.batching import by_batches
+from pushforward.detection.modes import evaluation
 from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.model_outputs import finite_reference, log_likelihood
 from pushforward.detection.scores.two_sided import two_sided
@@ -78,8 +79,8 @@ class EnsembleScore(Score):
     @final
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """l_i(x) of every model, nats, float64, ``(M, n)``. One model is evaluated at a time."""
-        by_row = by_batches(lambda part: self._logs(part).T, self._check(x), self.batch_size)
-        return by_row.T
+        with evaluation(self):
+            return by_batches(lambda part: self._logs(part).T, self._check(x), self.batch_size).T
 
     @final
     def _logs(self, x: Tensor) -> Tensor:

@@ -147,6 +147,7 @@ class PrincipalDistances(Statistic):
         inside = (wide @ F.pad(directions, padding))[:, : directions.shape[1]].contiguous()
         white = inside / self.spread
         total = rows.square().sum(1)
+        far = far | torch.isinf(total)
         columns = []
         for size in map(self._size, range(3)):
             outside = (total - inside[:, :size].square().sum(1)).clamp(min=0.0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.batching import by_batches
+from pushforward.detection.modes import evaluation
 from pushforward.detection.scores.base import Need, Score, Statistic
 from pushforward.detection.scores.model_outputs import far_rows, finite_reference
 from pushforward.errors import ConfigError
@@ -64,7 +65,8 @@ class TwoSidedScore(Score):
     @final
     def numbers(self, x: Tensor) -> Tensor:
         """The number of each row, before ranking, float64, ``(n,)``."""
-        return by_batches(lambda part: self._number(part).double(), self._check(x), self.batch_size)
+        with evaluation(self):
+            return by_batches(lambda part: self._number(part).double(), self._check(x), self.batch_size)
 
     def _learn(self, reference: Tensor) -> None:
         self.reference = finite_reference(self.numbers(reference), type(self).__name__).sort().values

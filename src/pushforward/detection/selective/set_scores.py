@@ -12,6 +12,9 @@ from pushforward.numerics.noise import RowNoise
 
 __all__ = ["adaptive_scores", "hashed_uniform", "least_ambiguous_scores", "row_uniform"]
 
+_MASKED = 1e4
+"""Logits that are farther below the largest have probability 0, such as those that a network masks."""
+
 
 def least_ambiguous_scores(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """``1 - p_k`` of each label, ``(n, K)``: least ambiguous set-valued classifier (LAC; Sadinle, Lei & Wasserman 2019)."""
@@ -49,12 +52,15 @@ def row_uniform(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     With z the logits less their mean, it is the fractional part of ``b + a z / ||z|| + c log ||z||``, where b, a and c follow from the
     seed, and ``||a||`` and c are between 50 and 150. So it is a continuous function but for the step from 1 to 0, and does not
     depend on the scale: the rounding of a network, which differs between batches by about 1e-6 of the logits, hardly changes it, where
-    it would change a hash altogether.
+    it would change a hash altogether. Logits of impossible classes, far below the largest, count as one less than the smallest of the others:
+    beside them the others would be too close together to count.
     """
     rng = np.random.default_rng(check_seed(seed) if seed < 0 else seed)
     direction = rng.normal(size=rows.shape[1])
     direction *= rng.uniform(50, 150) / max(float(np.linalg.norm(direction)), 1e-12)
     z = np.clip(rows, -1e30, 1e30)  # also infinite ones
+    masked = z < z.max(1, keepdims=True, initial=-1e30) - _MASKED
+    z = np.where(masked, np.where(masked, np.inf, z).min(1, keepdims=True, initial=1e30) - 1, z)
     z = z - z.mean(1, keepdims=True)
     norm = np.sqrt((z**2).sum(1)).clip(min=1e-100)
     return np.mod(rng.uniform() + (z / norm[:, None] * direction).sum(1) + rng.uniform(50, 150) * np.log(norm), 1.0)

@@ -120,7 +120,7 @@ def fit_pool(
         features: of the table.
         matrix: of :meth:`TableFeatures.impute <pushforward.detection.table_features.TableFeatures.impute>`, ``(n, w)``, finite.
         sizes: of the work.
-        seed: of the choice of rows, the folds, the mixes and the mixture.
+        seed: of the choice of rows, the folds and the mixes.
         store_rows: whether distances to training rows take part, for which the pool stores these rows. Without them reasons
             compare a row with rows that are drawn from the mixture. Single columns are stored sorted in both cases.
         robust: whether the rows may contain anomalies: statistics of 20 and 50 neighbors take the place of those of 1 and 5, which

@@ -136,6 +136,8 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
 def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
     """MMD^2 of two samples under the Gaussian kernel, with gradients; a scalar >= 0 (Gretton et al. 2012, eq. 5).
 
+    It is computed in float64, because squared distances of clusters that are far apart cancel, and returned in the type of the rows.
+
     Args:
         x: tensor of rows ``(n, d)``.
         y: tensor of rows ``(m, d)``.
@@ -165,7 +167,9 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
             f"x and y must have the shapes (n, d) and (m, d), with at least one row; got {tuple(x.shape)} and {tuple(y.shape)}."
         )
 
-    x, y = (rows if rows.is_floating_point() else rows.to(torch.get_default_dtype()) for rows in (x, y))
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    x, y = x.double(), y.double()
     center = torch.cat((x, y)).detach().mean(0)  # avoids cancellation in squared distances
     x, y = x - center, y - center
 
@@ -173,7 +177,7 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
         squares = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)
         return torch.exp(-squares / (2 * bandwidth**2)).mean()
 
-    return (mean(x, x) + mean(y, y) - 2 * mean(x, y)).clamp(min=0)
+    return (mean(x, x) + mean(y, y) - 2 * mean(x, y)).clamp(min=0).to(dtype)
 
 
 def _squares(a: Array, b: Array) -> Array:

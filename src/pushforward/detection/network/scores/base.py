@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, final
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.network.modes import outside_inference, without_autocast
+from pushforward.detection.modes import outside_inference, without_autocast
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import ConfigError, InputError

@@ -20,6 +20,8 @@ from pushforward.training.seeds import mix
 __all__ = ["DeepEnsemble", "MCDropout", "mutual_information"]
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_DROPPED = -1.7580993408473766
+"""What alpha dropout sets units to: the limit of SELU at minus infinity (Klambauer et al. 2017)."""
 
 
 def mutual_information(log_p: Tensor) -> Tensor:
@@ -113,6 +115,11 @@ def _mask(generator: torch.Generator, seed: int) -> Hook:
             shape[1:] = [1] * len(shape[1:])
         source = torch.Generator().manual_seed(mix(seed, call)) if output.dim() == 3 else generator
         kept = torch.rand(shape, generator=source, dtype=torch.float32).to(output.device) >= layer.p
+        if isinstance(layer, (nn.AlphaDropout, nn.FeatureAlphaDropout)):
+            if layer.p == 1:
+                return torch.zeros_like(output)
+            scale = ((1 - layer.p) * (1 + layer.p * _DROPPED**2)) ** -0.5
+            return scale * (torch.where(kept, output, _DROPPED) - _DROPPED * layer.p)
         return output * (kept.float() / max(1 - layer.p, 1e-12)).to(output.dtype)
 
     return hook

@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.base import OutlierMixin
 from torch import Tensor, nn
 
-from pushforward.detection.network.modes import without_autocast
+from pushforward.detection.modes import without_autocast
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore
 from pushforward.detection.network.streaming import Gathered

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.detection.network.modes import outside_inference
+from pushforward.detection.modes import outside_inference
 from pushforward.detection.network.reading import Reading, rebuilt
 from pushforward.detection.network.scores.base import NetworkScore, logits_of
 from pushforward.errors import ConfigError

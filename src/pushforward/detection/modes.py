@@ -1,4 +1,4 @@
-"""Modes of PyTorch while a guard runs: the network in evaluation mode, statistics without autocast."""
+"""Modes of PyTorch while something is scored: networks and models in evaluation mode, statistics without autocast."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def autocast_type(device: torch.device | None) -> str:
 
     Example:
         >>> import torch
-        >>> from pushforward.detection.network.modes import autocast_type
+        >>> from pushforward.detection.modes import autocast_type
         >>> with torch.autocast("cpu", dtype=torch.bfloat16):
         ...     print(autocast_type(torch.device("cpu")))
         bfloat16
