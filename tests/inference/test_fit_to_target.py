@@ -291,6 +291,7 @@ def test_an_improper_density_is_named_where_the_loss_is_not_finite():
         ({"objective": "elbo"}, ConfigError, "objective must be"),
         ({"starts": torch.zeros(3, 5)}, ConfigError, r"shape \(k, 2\)"),
         ({"draws": 10}, ConfigError, "draws must be"),
+        ({"microbatches": 2}, ConfigError, "leave microbatches out"),
         ({"epochs": 3}, ConfigError, "no rows"),
         ({"compile": True}, ConfigError, "without compilation"),
         ({"nonsense": 1}, TypeError, "no training option"),

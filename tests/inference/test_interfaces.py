@@ -53,3 +53,13 @@ def test_a_fitted_flow_is_a_pyro_guide():
     elbo = -pyro.infer.Trace_ELBO(num_particles=100).loss(model, guide)
     truth = float(td.Normal(0.0, math.sqrt(5.0)).log_prob(y))
     assert elbo == pytest.approx(truth, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", [inference.NPE, inference.NLE, inference.NRE])
+def test_fitting_without_grad_mode_outside(kind):
+    prior = td.Normal(torch.zeros(1), 1.0)
+    theta = torch.randn(100, 1, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        posterior = kind(prior).fit(theta, theta + 1.0, max_steps=2, progress="silent")
+        assert not torch.is_grad_enabled()
+    assert torch.isfinite(posterior.log_prob(theta[:2], torch.zeros(1))).all()

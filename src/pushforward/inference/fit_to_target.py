@@ -166,6 +166,10 @@ def fit_to_target(
         raise ConfigError(
             "fit_to_target computes in full precision and without compilation: use compile=False, amp=False."
         )
+    if config.microbatches not in (None, 1):
+        raise ConfigError(
+            "the loss of fit_to_target is of its whole batch, not a mean over rows: leave microbatches out, or take a smaller batch_size."
+        )
     move_to_device(flow, config.device)
     device = next(t.device for t in (*flow.parameters(), *flow.buffers()))
     target = Target(log_density, flow.shape[0], parameters)

@@ -77,7 +77,7 @@ class NRE(SimulationMethod["NREPosterior"]):
         center, spread = u.double().mean(0), u.double().std(0)
         spread = torch.where(spread > 0, spread, 1.0)
         u = ((u - center) / spread).float()
-        with seeded(config.seed):
+        with seeded(config.seed), torch.enable_grad():
             network = MLP(
                 self.prior.features + data.width, 1, self.hidden, residual=True
             ).float()  # whatever the default
