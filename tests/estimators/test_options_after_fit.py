@@ -41,7 +41,7 @@ def test_a_new_promise_counts_at_once(guard, promise):
 def test_an_impossible_promise_changes_nothing(guard, options, message):
     before, level = guard.get_params(), guard.level_
     with pytest.raises(ConfigError, match=message):
-        guard.set_params(**options)
+        guard.set_params(strict=True, **options)
     assert (guard.get_params(), guard.level_) == (before, level)
 
 

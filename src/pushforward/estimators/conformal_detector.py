@@ -47,14 +47,15 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
         """Set options, as in scikit-learn. On a fitted guard ``alpha``, ``guarantee`` and ``delta`` count at once, others at the next ``fit``.
 
         Raises:
-            ConfigError: for an unknown option, or a promise that cannot be. The options are then as before.
+            ValueError: for an unknown option.
+            ConfigError: for a promise that cannot be. The options are then as before.
 
         Warns:
             PushforwardWarning: if the calibration rows are too few for the new promise, so that no row raises an alarm.
         """
-        before = {name: getattr(self, name) for name in PROMISE}
+        before = self.get_params(deep=False)
         super().set_params(**params)
-        if "calibrator_" in vars(self) and any(getattr(self, name) != old for name, old in before.items()):
+        if "calibrator_" in vars(self) and any(getattr(self, name) != before[name] for name in PROMISE):
             try:
                 self._calibrate(self.calibrator_.scores)
             except ConfigError:

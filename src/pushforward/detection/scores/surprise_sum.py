@@ -34,9 +34,8 @@ def surprise(values: Tensor, knots: Tensor, levels: Tensor, excess: Tensor) -> T
         levels: -log of the fraction of reference values above each quantile, ``(K,)``.
         excess: mean of what reference values beyond the last quantile exceed it by, ``()``.
     """
-    low = ((values[:, None] > knots).sum(1) - 1).clamp(
-        0, len(knots) - 2
-    )  # of equal knots the first is the one above it
+    # A value that equals several knots is at the first of them, whose level counts all that are as large.
+    low = ((values[:, None] > knots).sum(1) - 1).clamp(0, len(knots) - 2)
     width, over = knots[low + 1] - knots[low], values - knots[low]
     some = width > 0
     part = torch.where(some, over / torch.where(some, width, 1.0), torch.sign(over)).clamp(0.0, 1.0)
