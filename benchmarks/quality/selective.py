@@ -101,6 +101,7 @@ def redraw(logits: NDArray[np.float64], labels: NDArray[np.int64], rows: int, se
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
+    """Add the records of the redraws that are not there yet."""
     done = {record["seed"] for record in results.where(promise="temperature", rows=options.rows)}
     todo = [seed for seed in range(options.redraws) if seed not in done]
     if todo:
@@ -168,6 +169,7 @@ def table(results: Results) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run or print."""
     parser = argparse.ArgumentParser(description="Promises about a classifier, over redraws.")
     add_data_option(parser)
     parser.add_argument("--rows", type=int, default=2000, help="that calibrate")
