@@ -168,6 +168,16 @@ def test_maxima_with_a_dip_between_them_are_two_modes():
     assert [len(inference.find_modes(inference.Target(two(d), 1), starts)) for d in (2.2, 2.6)] == [1, 2]
 
 
+@pytest.mark.parametrize("location", [0.0, 1e3, 1e5, 1e7])
+def test_widths_of_modes_do_not_depend_on_where_they_are(location):
+    """The steps of the Hessian were 1e-4 of the location: those of a t-distribution at 1e5 had the wrong width."""
+    density = torch.distributions.StudentT(torch.tensor(5.0, dtype=torch.float64), location, 0.5)
+    target = inference.Target(lambda x: density.log_prob(x[:, 0]), 1)
+    starts = location + torch.tensor([[0.3], [-1.0]], dtype=torch.float64)
+    (mode,) = inference.find_modes(target, starts)
+    assert mode.factor.item() == pytest.approx(0.5 * math.sqrt(5 / 6), rel=0.01)
+
+
 @pytest.mark.parametrize("error", POINT_ERRORS)
 def test_a_log_density_that_fails_between_two_maxima_leaves_them_apart(error):
     """As that of a covariance without a Cholesky factor there."""

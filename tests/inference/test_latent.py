@@ -61,10 +61,27 @@ def test_images_contexts_and_noise():
     x = torch.randint(0, 256, (1, 6, 6), dtype=torch.uint8)
     first, again = (latent_posterior(images, x, 2000, seed=3) for _ in range(2))
     assert torch.equal(first.draws, again.draws)
-    assert first.log_evidence == pytest.approx(_integral(latent_log_density(images, x), points=201), abs=0.1)
+    assert first.log_evidence == pytest.approx(_integral(latent_log_density(images, x, seed=3), points=201), abs=0.1)
+    assert first.log_evidence == pytest.approx(images.evaluate(x[None], samples=20_000, seed=3).value.item(), abs=0.1)
     classes = VAE(3, latent=2, context=2, hidden=(8,)).eval()
     given = [latent_posterior(classes, torch.ones(3), 100, context=torch.tensor(c)) for c in ([1.0, 0.0], [0.0, 1.0])]
     assert given[0].log_evidence != given[1].log_evidence
+
+
+def test_every_draw_has_its_own_noise():
+    torch.manual_seed(0)
+    vae = pf.models.VAE(64, latent=2, hidden=(8,))
+    model = pf.models.Flow(pf.transforms.Chain(pf.transforms.UniformDequantize(64, 4), *vae.chain), vae.base).eval()
+    x = torch.randint(0, 4, (64,)).float()
+    found = [latent_posterior(model, x, 20_000, seed=seed) for seed in range(3)]
+    truth = model.evaluate(x[None], samples=20_000, seed=5)
+    for each in found:
+        error = (each.log_evidence_error**2 + truth.stderr.item() ** 2) ** 0.5
+        assert abs(each.log_evidence - truth.value.item()) < 4 * error + 0.02
+    fixed = latent_log_density(model, x, seed=0), latent_log_density(model, x, seed=0), latent_log_density(model, x, seed=1)
+    at = [function(torch.zeros(1, 2)) for function in fixed]
+    assert torch.equal(at[0], at[1])
+    assert not torch.equal(at[0], at[2])
 
 
 def test_a_posterior_that_misses_the_mass_is_not_reliable():

@@ -35,6 +35,17 @@ def test_draws_of_a_log_uniform_prior_fill_the_lowest_decade():
     assert not bool(prior.contains(prior.settle(torch.tensor([[0.999e-6]]))))
 
 
+def test_small_draws_of_a_prior_that_crowds_at_zero_stay_apart():
+    """A fifth of the draws of Beta(1/10, 1) had become one number, eps."""
+    prior = inference.Prior(td.Beta(torch.tensor([0.1]), torch.tensor([1.0])))
+    draws = prior.sample(20_000, seed=0)
+    assert kstest(draws[:, 0].double().numpy() ** 0.1, "uniform").pvalue > 0.01
+    assert torch.equal(prior.settle(draws), draws)
+    torch.testing.assert_close(prior.transform().decode(prior.transform().encode(draws).z), draws, atol=0, rtol=1e-5)
+    assert prior.contains(prior.settle(torch.tensor([[0.0], [-1e-7]]))).all()  # rounding
+    assert not prior.contains(prior.settle(torch.tensor([[-1e-5]]))).any()
+
+
 def test_draws_of_a_mirrored_log_uniform_prior():
     base = log_uniform(1e-6, 100.0)
     prior = inference.Prior(td.TransformedDistribution(base, td.AffineTransform(0.0, -1.0)))

@@ -12,10 +12,12 @@ from pushforward.display import card
 from pushforward.errors import InputError, KindError
 from pushforward.inference.summary import Summary, summarize
 from pushforward.inference.weights import ImportanceWeights
+from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.models.sampling import seeded_generator
 from pushforward.numerics.checks import check_integer
-from pushforward.transforms import Variational
+from pushforward.numerics.noise import RowNoise
+from pushforward.transforms import Chain, Variational
 
 __all__ = ["LatentPosterior", "latent_log_density", "latent_posterior"]
 
@@ -107,7 +109,8 @@ def latent_posterior(
 
     The weights are w = p(x | z) p(z) / q(z | x). Their mean is p(x), and their k-hat says whether that estimate, which is what
     ``model.evaluate(x, samples=count)`` gives, can be trusted. If it is not reliable, fit a flow to the exact log-density
-    of this input: ``fit_to_target(latent, latent_log_density(model, x))``. With a flow of the family
+    of this input: ``fit_to_target(latent, latent_log_density(model, x))``. Each draw has its own noise in a model that adds any
+    (dequantization), which is part of the weights and of their error. With a flow of the family
     of the encoder, as a normal distribution, the difference of the two bounds is the amortization gap (Cremer, Li, Duvenaud 2018,
     arXiv 1801.03558); with a richer one it includes part of the gap that the family leaves.
 
@@ -117,7 +120,8 @@ def latent_posterior(
         x: one input, of the model's shape.
         count: number of draws, at least 25.
         context: the context of the input, ``(context,)``, for a conditional model.
-        seed: of the draws.
+        seed: of the draws; of the binary image too, for a model that draws one
+            (:class:`~pushforward.transforms.DynamicBinarize`). It is that of ``model.evaluate(x, seed=seed)``.
 
     Raises:
         KindError: for a model without latent variables.
@@ -131,30 +135,42 @@ def latent_posterior(
         True
     """
     check_integer("count", count, 25)
-    latent, y, given, constant = _split(model, x, context)
-    generator = seeded_generator(seed, device=y.device)
-    inferred = latent.infer(y, given)
+    latent, before, row, given, constant = _split(model, x, context, seed)
+    generator = seeded_generator(seed, device=row.device)
+    fresh = before.kind is not Kind.EXACT  # it draws noise, or may
+    step = before.encode(row, given, noise=generator)
+    inferred = latent.infer(step.z, given)
     draws, ratios = [], []
     for begin in range(0, count, _PART):
         size = min(_PART, count - begin)
-        rows = y.expand(size, *y.shape[1:])
         contexts = None if given is None else given.expand(size, -1)
-        drawn = latent.draw_from(inferred.expand(size, -1), rows, generator, contexts)
+        if fresh:
+            step = before.encode(row.expand(size, *row.shape[1:]), contexts, noise=generator)
+            inferred = latent.infer(step.z, contexts)
+        y = step.z.expand(size, *step.z.shape[1:])
+        drawn = latent.draw_from(inferred.expand(size, -1), y, generator, contexts)
         draws.append(drawn.z)
-        ratios.append((drawn.log_p + model.base.log_prob(drawn.z)).double() - drawn.log_q.double())
+        log_p = drawn.log_p + model.base.log_prob(drawn.z)
+        ratios.append(log_p.double() - drawn.log_q.double() + step.contribution.double())
     return LatentPosterior(torch.cat(draws), ImportanceWeights.of(torch.cat(ratios) + constant))
 
 
-def latent_log_density(model: Model, x: Tensor, *, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+def latent_log_density(
+    model: Model, x: Tensor, *, context: Tensor | None = None, seed: int = 0
+) -> Callable[[Tensor], Tensor]:
     """log p(x, z) of one input x as a function of z, ``(n, latent)`` to ``(n,)``, nats: what ``fit_to_target`` reads.
 
     Its integral over z is p(x), so the evidence of the fit is the log-likelihood of the input. It raises an InputError for z of
     another shape.
 
+    In a model that adds noise to the data (dequantization), the density is that of z and of one draw of the noise: p(y, z) / q(y | x)
+    for one y. The mean of its integral over seeds is p(x); the evidence of one fit differs from log p(x) by what that draw does.
+
     Args:
         model: as for :func:`latent_posterior`.
         x: one input, of the model's shape.
         context: the context of the input, ``(context,)``, for a conditional model.
+        seed: of the noise, and of the binary image, as for :func:`latent_posterior`.
 
     Raises:
         KindError: for a model without latent variables.
@@ -169,7 +185,9 @@ def latent_log_density(model: Model, x: Tensor, *, context: Tensor | None = None
         torch.Size([10000, 2])
     """
     with torch.no_grad():
-        latent, y, given, constant = _split(model, x, context)
+        latent, before, row, given, constant = _split(model, x, context, seed)
+        step = before.encode(row, given, noise=RowNoise(seed))
+        y, constant = step.z, constant + step.contribution.double().reshape(())
     (width,) = latent.out_shape
 
     def log_density(z: Tensor) -> Tensor:
@@ -184,14 +202,22 @@ def latent_log_density(model: Model, x: Tensor, *, context: Tensor | None = None
     return log_density
 
 
-def _split(model: Model, x: Tensor, context: Tensor | None) -> tuple[Variational, Tensor, Tensor | None, Tensor]:
-    """The latent variable of a model, the input that it reads, the context, and what the transforms before it add, float64."""
+def _split(
+    model: Model, x: Tensor, context: Tensor | None, seed: int
+) -> tuple[Variational, Chain, Tensor, Tensor | None, Tensor]:
+    """What the posterior of one input needs.
+
+    Returns:
+        The latent variable; the transforms before it, without those whose draw is data (dynamic binarization); one row, as these
+        transforms read it; its context; and what the left-out transforms add to the log-density, float64.
+    """
     parts = list(model.chain)
     last = parts[-1] if parts else None
     if not isinstance(last, Variational):
         raise KindError(f"{type(model).__name__} has no posterior of latent variables; a VAE has one.")
     if x.shape != torch.Size(model.shape):
         raise InputError(f"x must be one input of shape {tuple(model.shape)}; got {tuple(x.shape)}.")
-    rows, given, far = model.prepare(x[None], None if context is None else context[None])
-    y, contribution, *_ = model.chain[:-1].encode(rows, noise=torch.Generator(rows.device).manual_seed(0))
-    return last, y, given, (contribution + far).double().reshape(())
+    row, given, far = model.prepare(x[None], None if context is None else context[None])
+    drawn = max((index + 1 for index, part in enumerate(parts) if part.kind is Kind.ESTIMATE), default=0)
+    step = model.chain[:drawn].encode(row, given, noise=RowNoise(seed))
+    return last, model.chain[drawn:-1], step.z, given, (step.contribution + far).double().reshape(())

@@ -22,7 +22,9 @@ from pushforward.numerics.checks import check_integer
 
 __all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_prob", "start_points"]
 
-_HESSIAN_STEP = 1e-4
+_HESSIAN_STEP, _LARGEST_STEP, _FITTING_STEP = 1e-4, 0.1, 0.01
+"""First steps of the Hessian, in units of the location. Steps above the second number, in units of the width that they find, are
+replaced by the third."""
 _WIDEST, _NARROWEST = 1e3, 1e-8
 """Bounds on the standard deviations of a Laplace approximation, in units of the spread of the starting points."""
 _ROUNDS = 8
@@ -244,12 +246,7 @@ def _further(
 def _laplace(target: Target, location: Tensor, spread: float) -> Mode:
     """The Laplace approximation at a point, with the Hessian from differences of gradients."""
     count = len(location)
-    steps = _HESSIAN_STEP * location.abs().clamp(min=1e-2 * spread)
-    points = torch.cat((location + torch.diag(steps), location - torch.diag(steps)))
-    _, gradients = target.value_and_gradient(points)
-    gradients = gradients.cpu()
-    hessian = (gradients[:count] - gradients[count:]) / (2 * steps[:, None])
-    hessian = torch.nan_to_num(-(hessian + hessian.mT) / 2)
+    hessian = torch.nan_to_num(_hessian(target, location, spread))
     values, axes = torch.linalg.eigh(hessian)
     curved = values > (_WIDEST * spread) ** -2  # other directions are flat, or no maximum
     deviations = torch.where(curved, values.clamp(min=1e-300, max=(_NARROWEST * spread) ** -2).rsqrt(), spread)
@@ -259,6 +256,24 @@ def _laplace(target: Target, location: Tensor, spread: float) -> Mode:
             deviations[index] = _width(target, location, axes[:, index], log_density, spread)
     log_mass = log_density + count / 2 * math.log(2 * math.pi) + float(deviations.log().sum())
     return Mode(location, log_density, axes * deviations, log_mass)
+
+
+def _hessian(target: Target, location: Tensor, spread: float) -> Tensor:
+    """The negative Hessian of a log-density, ``(D, D)``, with steps that are small beside the widths of the target."""
+    count = len(location)
+    steps = _HESSIAN_STEP * location.abs().clamp(min=1e-2 * spread)
+    smallest = torch.finfo(torch.float64).eps ** 0.5 * location.abs()
+    while True:
+        points = torch.cat((location + torch.diag(steps), location - torch.diag(steps)))
+        _, gradients = target.value_and_gradient(points)
+        gradients = gradients.cpu()
+        hessian = (gradients[:count] - gradients[count:]) / (2 * steps[:, None].cpu())
+        curvature = -hessian.diagonal().to(steps)
+        wide = (steps > smallest) & (_LARGEST_STEP * torch.rsqrt(curvature) < steps)  # no, if the curvature is not positive
+        if not bool(wide.any()):
+            return -(hessian + hessian.mT) / 2
+        fitting = torch.maximum(_FITTING_STEP * torch.rsqrt(curvature), smallest)
+        steps = torch.where(wide, torch.minimum(fitting, steps / 2), steps)
 
 
 def _width(target: Target, location: Tensor, axis: Tensor, log_density: float, spread: float) -> float:

@@ -12,6 +12,9 @@ from torch import Tensor
 
 __all__ = ["NetworkInputs", "bounds_for_json", "edges"]
 
+_SMALLEST = 1e-30
+"""Distance from a lower bound of 0, in units of the width, that the transforms to the reals still tell from it in float32."""
+
 
 @dataclass(frozen=True)
 class NetworkInputs:
@@ -84,12 +87,15 @@ def edges(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """How far inside the lower and the upper bounds their type can tell a number from them, ``(D,)`` each.
 
     Twice the size of a bound, times eps, is more than what the transform to the reals loses there by rounding. Near a bound
-    that is small beside the width, as the lower one of a log-uniform prior, numbers are closer together than elsewhere.
+    that is small beside the width, as the lower one of a log-uniform prior, numbers are closer together than elsewhere; above
+    a lower bound of 0 they are as close as their type has them, so that priors such as Beta(0.1, 1) keep their small draws.
     """
+    eps = torch.finfo(low.dtype).eps
     width = (high - low).nan_to_num(posinf=0.0)
     steps = []
     for end in (low, high):
         size = end.abs().nan_to_num(posinf=0.0)
         step = torch.where(size > 0, torch.maximum(2 * size, torch.minimum(4 * size, width)), width)
-        steps.append(torch.finfo(low.dtype).eps * step.clamp(min=1e-30))
+        steps.append(eps * step.clamp(min=_SMALLEST))
+    steps[0] = torch.where(low == 0, _SMALLEST * width.clamp(min=eps), steps[0])
     return steps[0], steps[1]

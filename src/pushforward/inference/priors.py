@@ -150,7 +150,10 @@ class Prior:
         """Parameters of which rounding put some on the edge of the support, or just outside: these moved inside, ``(n, D)``."""
         theta = _floating(theta)
         inside = self.clamp(theta)
-        low_step, high_step = edges(self.low.to(theta), self.high.to(theta))
+        low, high = self.low.to(theta), self.high.to(theta)
+        low_step, high_step = edges(low, high)
+        rounding = torch.finfo(theta.dtype).eps * (high - low).nan_to_num(posinf=0.0)
+        low_step = torch.where(low == 0, torch.maximum(low_step, rounding), low_step)
         near = (inside - theta).abs() <= 16 * torch.where(inside > theta, low_step, high_step)
         return torch.where(near, inside, theta)
 

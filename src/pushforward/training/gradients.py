@@ -78,8 +78,8 @@ def split_batch(model: Model, batch: Batch, microbatches: int | None = None) -> 
     """
     rows = batch.x.shape[0] if batch.x.dim() else 0
     if microbatches is not None:
-        size = -(-rows // microbatches)
-        return [batch] if size >= rows else _split(batch, size)
+        parts = min(microbatches, rows)
+        return [batch] if parts <= 1 else _split(batch, _sizes(rows, parts))
     rows_are_independent = type(model).loss is Model.loss and not model.needs_refresh
     if (
         rows < tuning.MICROBATCH_FROM_ROWS
@@ -91,8 +91,14 @@ def split_batch(model: Model, batch: Batch, microbatches: int | None = None) -> 
     return _split(batch, tuning.MICROBATCH_ROWS)
 
 
-def _split(batch: Batch, size: int) -> list[Batch]:
-    """Parts of ``size`` rows; the last part has the remaining rows."""
-    xs = batch.x.split(size)
-    contexts: list[Tensor | None] = [None] * len(xs) if batch.context is None else list(batch.context.split(size))
+def _sizes(rows: int, parts: int) -> list[int]:
+    """Numbers of rows that add up to ``rows`` and differ by at most one, the larger first."""
+    size, larger = divmod(rows, parts)
+    return [size + 1] * larger + [size] * (parts - larger)
+
+
+def _split(batch: Batch, sizes: int | list[int]) -> list[Batch]:
+    """Parts of these sizes; for one number, all but the last have that many rows."""
+    xs = batch.x.split(sizes)
+    contexts: list[Tensor | None] = [None] * len(xs) if batch.context is None else list(batch.context.split(sizes))
     return [batch._replace(x=x, context=context) for x, context in zip(xs, contexts, strict=True)]
