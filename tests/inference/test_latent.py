@@ -78,7 +78,11 @@ def test_every_draw_has_its_own_noise():
     for each in found:
         error = (each.log_evidence_error**2 + truth.stderr.item() ** 2) ** 0.5
         assert abs(each.log_evidence - truth.value.item()) < 4 * error + 0.02
-    fixed = latent_log_density(model, x, seed=0), latent_log_density(model, x, seed=0), latent_log_density(model, x, seed=1)
+    fixed = (
+        latent_log_density(model, x, seed=0),
+        latent_log_density(model, x, seed=0),
+        latent_log_density(model, x, seed=1),
+    )
     at = [function(torch.zeros(1, 2)) for function in fixed]
     assert torch.equal(at[0], at[1])
     assert not torch.equal(at[0], at[2])

@@ -71,7 +71,9 @@ def test_batches_that_cannot_be_split_are_not_split():
     assert len(split_batch(pf.models.MAF(3, layers=1, **wide), rows._replace(x=rows.x[:8191]))) == 1
 
 
-@pytest.mark.parametrize(("microbatches", "sizes"), [(1, [10]), (3, [4, 3, 3]), (6, [2, 2, 2, 2, 1, 1]), (10, [1] * 10), (50, [1] * 10)])
+@pytest.mark.parametrize(
+    ("microbatches", "sizes"), [(1, [10]), (3, [4, 3, 3]), (6, [2, 2, 2, 2, 1, 1]), (10, [1] * 10), (50, [1] * 10)]
+)
 def test_a_batch_in_as_many_parts_as_asked(microbatches, sizes):
     model, x = pf.models.MAF(3, context=2, hidden=(8,)).double(), torch.randn(10, 3, dtype=torch.float64)
     given = torch.randn(10, 2, dtype=torch.float64)

@@ -269,7 +269,9 @@ def _hessian(target: Target, location: Tensor, spread: float) -> Tensor:
         gradients = gradients.cpu()
         hessian = (gradients[:count] - gradients[count:]) / (2 * steps[:, None].cpu())
         curvature = -hessian.diagonal().to(steps)
-        wide = (steps > smallest) & (_LARGEST_STEP * torch.rsqrt(curvature) < steps)  # no, if the curvature is not positive
+        wide = (steps > smallest) & (
+            _LARGEST_STEP * torch.rsqrt(curvature) < steps
+        )  # no, if the curvature is not positive
         if not bool(wide.any()):
             return -(hessian + hessian.mT) / 2
         fitting = torch.maximum(_FITTING_STEP * torch.rsqrt(curvature), smallest)
