@@ -54,8 +54,8 @@ _CAPTIONS = {
     "same images, from the page of Nalisnick et al.",
     "inflow-power": "Fraction of batches that each test rejects at 5% (the gray line), by batch size, for Fashion-MNIST itself and three "
     "other sets; gray: Fashion-MNIST with a third of its contrast.",
-    "maf-bsds300": "Left: log-likelihood of validation patches against steps, as minutes of CPU time by a measurement before, one seed. Right: of test patches at the end, and as "
-    "published.",
+    "maf-bsds300": "Left: log-likelihood of validation patches, which are of other photographs than the test patches, against steps; the axis converts steps to minutes of CPU time by a speed that was measured before. One seed. "
+    "Right: of test patches at the end, and as published.",
     "nalisnick-curves": "Models of CIFAR-10. Left: bits/dim of test images and of other sets; right: AUROC of -log p, where 0.5 is chance.",
     "nalisnick-gaps": "Mean log p of other sets less that of test images of Fashion-MNIST, predicted and observed; gray: equal. Both scales "
     "are logarithmic away from 0.",

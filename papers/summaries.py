@@ -88,7 +88,7 @@ SUMMARIES = (
     ),
     Point(
         "inflow", HOLDS,
-        "**The random network is enough, and is not needed.** The same test of raw pixels rejects {pixels_ten:.0%} of the batches of 10 in "
+        "**A random network is enough; raw pixels do as well.** The same test of raw pixels rejects {pixels_ten:.0%} of the batches of 10 in "
         "the worst case.",
         ("batches of 10 from",),
     ),
@@ -110,8 +110,8 @@ SUMMARIES = (
     Point(
         "inflow", FAILS,
         "**A stream with a few outliers.** With 1% of MNIST in batches of {many:.0f} the gate rejects {one_percent:.0%} of {batches:.0f} "
-        "batches, where 5% is its level. Most batches are rejected from {half:.0%} of MNIST on, and then {innocent:.0%} of the rejected images "
-        "are in-distribution.",
+        "batches, where 5% is its level. Most batches are rejected from {half:.0%} of MNIST on; with {half:.0%} of it, {innocent:.0%} of the images "
+        "of a rejected batch are in-distribution.",
         ("the gate detects 1%", "the inputs that the gate rejects"),
     ),
     Point(

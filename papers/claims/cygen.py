@@ -211,7 +211,7 @@ def _codes(experiment: Experiment) -> None:
         )
     experiment.report(
         "digits are classified better from codes of CyGen than from those of a VAE",
-        paper="ahead of a VAE, by another classifier",
+        paper="better codes than those of a VAE, by its abstract",
         ours=", ".join(f"{kind} {spread([100 * v for v in right[kind]], 1)} %" for kind in kinds),
         confirmed=clearly_below(right["VAE"], right["CyGen (PT)"]),
         seeds=len(right["VAE"]),

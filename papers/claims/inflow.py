@@ -208,7 +208,7 @@ def _contamination(experiment: Experiment, features: FeatureCache) -> None:
         "the inputs that the gate rejects are outliers",
         ours="no such fraction"
         if half is None
-        else f"with {half:.0%} outliers or more, most batches are rejected, "
+        else f"with {half:.0%} outliers most batches are rejected, "
         f"and {1 - half:.0%} of their rows are in-distribution",
         confirmed=None if half is None else half > 0.5,
         seeds=1,

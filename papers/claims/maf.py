@@ -356,7 +356,7 @@ def _report_nats(
         + ". MADE, MAF and Real NVP: Adam at 1e-4 (MADE 1e-3), constant, batches of 100, two layers of 512 units, one of the sizes among which the paper "
         "chose by validation, without its stop after 30 passes; bounded scales, one ReLU network for scale and shift of a coupling, gradients "
         "clipped at 5. RQ-NSF (C): batches of 512 at 5e-4 with a cosine schedule, which makes the end of every curve level; 20 layers, 8 bins, "
-        "dropout 0.2, sizes that we recall and could not check, and far fewer steps than the 400,000 of the paper",
+        "dropout 0.2, sizes and a number of steps (400,000) that we recall and could not check; here far fewer steps",
     )
 
 

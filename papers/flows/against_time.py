@@ -132,7 +132,7 @@ class Found:
     def conditions(self) -> str:
         """Text on the training, and on each model its size, steps and learning rate."""
         each = "; ".join(
-            f"{name} {runs[0]['parameters']:,} parameters, {statistics.fmean(run['steps'] for run in runs):,.0f} steps, rate {runs[0]['rate']:g}"
+            f"{name} {runs[0]['parameters']:,} parameters, {statistics.fmean(run['steps'] for run in runs):,.0f} steps{' in the mean' if len(runs) > 1 else ''}, rate {runs[0]['rate']:g}"
             for name, runs in self.runs.items()
         )
         seconds = self.limit.seconds

@@ -199,7 +199,7 @@ def study_lengths(
                 )
             )
     chosen = (
-        f", of {', '.join(f'{each:g}' for each in rates)} by held-out images after {lengths[0]} steps"
+        f", of {', '.join(f'{each:g}' for each in rates)} by held-out images after {lengths[0]} steps{' (the largest tried)' if rate == max(rates) else ''}"
         if len(rates) > 1
         else ""
     )

@@ -35,7 +35,7 @@ def study_tables(experiment: Experiment) -> None:
         ),
         confirmed=all_hold(clearly_below(each["RNF"], each["M-flow"]) for each in found.values()),
         seeds=min(len(each["RNF"]) for each in found.values()),
-        note="squared Frechet distance of standardized columns to the published test rows, d half of D; as many training rows are the floor; "
+        note="squared Fréchet distance of standardized columns to the published test rows, d half of D; as many training rows are the floor; "
         f"{COPIES}; criterion: on both by a one-sided paired t-test over seeds at 5 %{how_long(experiment)}{steps_needed(lengths)}",
     )
 
