@@ -200,6 +200,9 @@ def test_tables_and_text():
     ]
     assert "k-hat above 0.70: mean of heavy, std of heavy cannot be trusted; use quantiles." in repr(found)
     assert "cannot be trusted" in found._repr_html_()
+    page = summarize({"<b>heavy</b>": heavy})._repr_html_()
+    assert "mean of &lt;b&gt;heavy&lt;/b&gt;" in page
+    assert "<b>" not in page
     frame = pytest.importorskip("pandas") and found.to_frame()
     assert frame.loc["light", "std"] == found.std[0]
     wide = summarize(torch.zeros(30, 100))

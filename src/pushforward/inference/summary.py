@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ class Summary:
 
     def _repr_html_(self) -> str:
         head, rows = self._cells()
-        return table(head, rows) + "".join(f"<p>{line}</p>" for line in self._more())
+        return table(head, rows) + "".join(f"<p>{html.escape(line)}</p>" for line in self._more())
 
 
 def summarize(
