@@ -197,6 +197,11 @@ def test_the_text_of_an_unusual_column_without_excess_is_orange_too():
         (lambda: pf.plot.explanation([]), InputError, "no reasons"),
         (lambda: pf.plot.heat_map([[1.0]], ["a"], ["b", "c"]), InputError, "1 rows and 2 columns"),
         (lambda: pf.plot.scores([0.5], ax=3), ConfigError, "ax is matplotlib axes"),
+        (lambda: pf.plot.samples(np.array([1j, 2.0])), InputError, "rows must be real numbers"),
+        (lambda: pf.plot.density(lambda x: -(x[:, 0] ** 2), [1.0, np.inf]), InputError, "data must be finite: leave out"),
+        (lambda: pf.plot.density(pf.models.NICE(2), names="ab"), InputError, "names must be 2, one name for each"),
+        (lambda: pf.plot.images(np.full((2, 3, 3), 300)), InputError, "from 0 to 255, and these are from 300 to 300"),
+        (lambda: pf.plot.heat_map([[1.0]], ["a"], ["b"], limits=(3, 1)), ConfigError, "with low not above high"),
     ],
 )  # fmt: skip
 def test_errors_are_sentences(call, error, words):
@@ -422,3 +427,26 @@ def test_a_distribution_need_not_have_a_support():
 def test_a_batch_of_distributions_is_refused():
     with pytest.raises(InputError, match="a batch of 2"):
         pf.plot.density(torch.distributions.Poisson(torch.tensor([1.0, 3.0])))
+
+
+@pytest.mark.parametrize("rows", [np.full(50, 1e17), np.full(50, -1e300), 1e16 + 2.0 * np.arange(50)])
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_hardly_differ_have_bars(rows):
+    for draw in (pf.plot.samples, pf.plot.scores, lambda x: pf.plot.density(lambda y: 0 * y[:, 0], x).containers[0]):
+        drawn = draw(rows)
+        patches = getattr(drawn, "patches", drawn)
+        width = np.array([bar.get_width() for bar in patches])
+        height = np.array([bar.get_height() for bar in patches])
+        assert (width > 0).all()
+        assert (height * width).sum() == pytest.approx(1, abs=0.01)  # widths are few units in the last place
+        patches[0].figure.canvas.draw()
+
+
+def test_tensors_in_half_precision_are_numbers():
+    ax = pf.plot.samples(torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16))
+    assert ax.get_lines()[0].get_xydata().tolist() == [[1.0, 2.0]]
+
+
+def test_an_infinite_cell_has_no_color_and_black_text():
+    ax = pf.plot.heat_map([[1.0, 2.0, -np.inf, np.inf]], ["a"], list("bcde"))
+    assert [text.get_color() for text in ax.texts] == ["white", "black", "black", "black"]

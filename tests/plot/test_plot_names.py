@@ -136,6 +136,20 @@ def test_a_long_cell_stays_inside_the_picture():
     assert ax.texts[1].get_text() == "7   (usual 2 to 3)"
 
 
+def test_long_texts_with_dollars_are_cut_in_an_explanation():
+    column = "price in $ of a column of a table with a name of sixty-three letters"
+    reasons = [
+        Reason(0, column, "new category", 9.0, "from $5 to $10 " * 9, ("y" * 90,), 0.001, ""),
+        Reason(0, "b", "number", 1.0, 7.0, (2.0, 3.0), 0.5, ""),
+    ]
+    ax = pf.plot.explanation(reasons)
+    ticks = ax.get_yticklabels()
+    assert inside(ax, [*ax.texts, *ticks])
+    assert ticks[0].get_text().startswith("price in $")
+    assert "…" in ticks[0].get_text()
+    assert "\\" not in ticks[0].get_text() + ax.texts[0].get_text()
+
+
 def test_a_legend_fits_a_part_of_a_figure():
     whole = Figure(figsize=(10, 4))
     left, right = whole.subfigures(1, 2)

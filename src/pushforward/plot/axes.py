@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.plot.names import fitted
 
 __all__ = [
-    "BAND", "BLUE", "COLORS", "GRAY", "LINES", "MARKERS", "MISSING", "ORANGE", "array", "bars", "check_names", "groups_of", "ink", "legend",
+    "BAND", "BLUE", "COLORS", "GRAY", "LINES", "MARKERS", "MISSING", "ORANGE", "array", "bars", "check_names", "edges_of", "groups_of", "ink", "legend",
     "mark", "new_axes", "new_figure", "set_limits", "tidy", "turns", "unnamed",
 ]  # fmt: skip
 
@@ -93,6 +93,12 @@ def bars(color: str, turn: int) -> dict[str, Any]:
     return {"color": color, "alpha": 0.6, **hatch}
 
 
+def edges_of(low: float, high: float, count: int) -> np.ndarray:
+    """The edges of so many bars from one number to another, ``(count + 1,)``; the last one is farther where bars would have no width."""
+    least = 2 * count * float(np.spacing(max(abs(low), abs(high))))
+    return np.linspace(low, max(high if high > low else low + 1.0, low + least), count + 1)
+
+
 def unnamed(ax: Any, label: str) -> bool:
     """Whether nothing in the axes has this label, so that a legend names it once."""
     return label not in ax.get_legend_handles_labels()[1]
@@ -161,10 +167,12 @@ def array(values: Any, what: str, *, finite: bool = False) -> np.ndarray:
     """Numbers as a float64 array; tensors may require a gradient or be on another device.
 
     Raises:
-        InputError: for something else, for NaN, for nothing, and for infinite numbers if they must be ``finite``.
+        InputError: for something else, such as complex numbers, for NaN, for nothing, and for infinite numbers if they must be ``finite``.
     """
+    if "complex" in str(getattr(values, "dtype", "")):
+        raise InputError(f"{what} must be real numbers: draw the real and the imaginary part by themselves.")
     try:
-        values = values.detach().cpu().numpy() if hasattr(values, "detach") else values
+        values = values.detach().cpu().double().numpy() if hasattr(values, "detach") else values
         found = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} must be numbers: {error}.") from None

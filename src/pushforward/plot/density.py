@@ -19,6 +19,7 @@ from pushforward.plot.axes import (
     LINES,
     MARKERS,
     array,
+    check_names,
     legend,
     new_axes,
     set_limits,
@@ -75,7 +76,8 @@ def density(
         The axes.
 
     Raises:
-        InputError: for a density of more than two coordinates, a batch of distributions, limits that cannot be found, or a guard.
+        InputError: for a density of more than two coordinates, a batch of distributions, limits that cannot be found, infinite data,
+            another number of names than coordinates, or a guard.
         KindError: for a density on a manifold or on other spaces that a picture of the plane cannot show.
         ConfigError: without matplotlib.
 
@@ -94,7 +96,7 @@ def density(
         raise InputError(
             f"a picture shows one density, and this distribution is a batch of {batch}: draw one at a time."
         )
-    rows = None if data is None else array(data, "data")
+    rows = None if data is None else array(data, "data", finite=True)
     rows = rows[:, None] if rows is not None and rows.ndim == 1 else rows
     if rows is not None and rows.ndim != 2:
         raise InputError(f"data are rows (n, D), or numbers (n,); got shape {rows.shape}.")
@@ -124,9 +126,8 @@ def density(
         values = np.exp(_log_density(model, mesh.reshape(-1, size), context, draws)).reshape(mesh.shape[:-1])
     title = _title(model, counting)
     given = getattr(model, "feature_names_in_", None) if names is None else names
+    check_names(given, size)
     names = list(given) if given is not None else ["x"] if size == 1 else ["x1", "x2"]
-    if len(names) != size:
-        raise InputError(f"there must be one name for each of {size} coordinates.")
     if size == 1:
         ax = tidy(new_axes(ax))
         _curve(ax, grids[0], values, rows, label, color, counting)
@@ -212,7 +213,8 @@ def _box(model: Any, rows: np.ndarray | None, size: int, context: Any) -> np.nda
         low, high = np.quantile(rows, (0.005, 0.995), axis=0)
     else:
         low, high = rows.min(0), rows.max(0)
-    width = np.where(high > low, high - low, 1.0)
+    least = 1e-12 * np.maximum(np.abs(low), np.abs(high))  # so that the points of the grid differ
+    width = np.maximum(np.where(high > low, high - low, 1.0), least)
     return np.stack([low - _MARGIN * width, high + _MARGIN * width], -1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
 from pushforward.plot.axes import ORANGE, new_axes, tidy
-from pushforward.plot.names import fitted
+from pushforward.plot.names import fitted, width_of
 
 __all__ = ["explanation"]
 
@@ -60,13 +60,20 @@ def explanation(found: Any, row: int = 0, *, k: int = 8, ax: Any = None) -> Any:
     colors = [_UNUSUAL if not r.is_seen or r.p_value < 0.05 else _USUAL for r in reasons]
     ax.barh(places, sizes, color=colors, height=0.62)
     end = 1.9 * max(*sizes, longest / 2)
-    width = ax.bbox.width / ax.figure.dpi
+    names = [_fitted(reason.column, 2.2) for reason in reasons]
+    room = ax.figure.bbox.width / ax.figure.dpi - max(width_of(name.replace("$", r"\$")) for name in names) - 0.25
+    width = min(ax.bbox.width / ax.figure.dpi, room)  # beside long names the axes will be narrower
     for at, (size, reason, color) in enumerate(zip(sizes, reasons, colors, strict=True)):
         style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "parse_math": False}
-        said = fitted(reason.label, (1 - size / end) * width, 9)
+        said = _fitted(reason.label, (1 - size / end) * width - 6 / 72, 9)
         ax.annotate(said, (size, at), (6, 0), color=_UNUSUAL_TEXT if color == _UNUSUAL else "black", **style)
-    ax.set_yticks(list(places), [fitted(reason.column, 2.2) for reason in reasons], parse_math=False)
+    ax.set_yticks(list(places), names, parse_math=False)
     ax.set_ylim(len(reasons) - 0.5, -0.5)
     ax.set_xlim(0, end)
     ax.set_xlabel(f"excess over what is usual for the column, nats\n{_MEANING}")
     return ax
+
+
+def _fitted(text: str, inches: float, size: float = 10.0) -> str:
+    """The same as ``fitted`` of a text that is drawn without formulas, so that every dollar is a letter."""
+    return fitted(text.replace("$", r"\$"), inches, size).replace(r"\$", "$")

@@ -46,7 +46,7 @@ def heat_map(
 
     Raises:
         InputError: for a table that does not have these rows and columns, or NaN.
-        ConfigError: without matplotlib, or for limits that are not two numbers.
+        ConfigError: without matplotlib, or for limits that are not two numbers, the lower one first.
 
     Example:
         >>> import pushforward as pf
@@ -61,6 +61,8 @@ def heat_map(
         raise ConfigError(f"limits must be two numbers, (low, high), or None; got {limits!r:.80}.")
     for limit in limits or ():
         check_number("limits", limit, -math.inf, math.inf)
+    if limits is not None and limits[0] > limits[1]:
+        raise ConfigError(f"limits are (low, high), with low not above high; got {limits!r:.80}.")
     rows, columns = ([fitted(plain(each), 2.2) for each in part] for part in (rows, columns))
     if ax is None:
         cell = 0.9
@@ -73,7 +75,7 @@ def heat_map(
     low, high = (None, None) if limits is None else limits
     image = ax.imshow(found, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for (i, j), value in np.ndenumerate(found):
-        color = ink(image.cmap(image.norm(value)))
+        color = ink(image.cmap(image.norm(value))) if math.isfinite(value) else "black"  # an infinite cell has no color
         ax.text(j, i, format(value, form), ha="center", va="center", color=color, fontsize=9)
     turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
     ax.set_xticks(range(len(columns)), columns, **turn)

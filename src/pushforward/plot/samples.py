@@ -9,7 +9,7 @@ import numpy as np
 
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer, check_positive
-from pushforward.plot.axes import MARKERS, array, bars, check_names, groups_of, legend, new_axes, tidy, turns
+from pushforward.plot.axes import MARKERS, array, bars, check_names, edges_of, groups_of, legend, new_axes, tidy, turns
 from pushforward.plot.names import label_of, plain
 
 __all__ = ["images", "samples"]
@@ -48,7 +48,7 @@ def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size:
     ax = tidy(new_axes(ax, (5.0, 4.0)))
     if widths == {1}:
         low, high = min(v.min() for v in groups.values()), max(v.max() for v in groups.values())
-        bins = np.linspace(low, high if high > low else low + 1, 51)
+        bins = edges_of(low, high, 50)
         for (color, turn), (key, v) in zip(turns(ax, len(groups)), groups.items(), strict=True):
             ax.hist(v[:, 0], bins, density=True, label=label_of(key), **bars(color, turn))
         ax.set(xlabel=plain(names[0] if names else "x"), ylabel="density")
@@ -76,7 +76,7 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, 
         The axes.
 
     Raises:
-        InputError: for another shape, NaN or infinite numbers.
+        InputError: for another shape, NaN or infinite numbers, or integers outside 0 to 255.
         ConfigError: without matplotlib.
 
     Example:
@@ -93,6 +93,10 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, 
         stack = stack[..., None]
     if stack.ndim != 4 or stack.shape[-1] not in (1, 3):
         raise InputError(f"images have shape (n, h, w), (n, c, h, w) or (n, h, w, c); got {stack.shape}.")
+    if integers and (stack.min() < 0 or stack.max() > 255):
+        raise InputError(
+            f"images of integers are from 0 to 255, and these are from {stack.min():g} to {stack.max():g}: convert them, x.astype(float), to scale them."
+        )
     low, high = (0.0, 255.0) if integers else (stack.min(), stack.max())
     stack = np.clip((stack - low) / (high - low if high > low else 1.0), 0, 1)
     count, height, width, channels = stack.shape

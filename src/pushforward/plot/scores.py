@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pushforward.numerics.checks import check_integer, check_number
-from pushforward.plot.axes import bars, groups_of, legend, mark, new_axes, tidy, turns
+from pushforward.plot.axes import bars, edges_of, groups_of, legend, mark, new_axes, tidy, turns
 from pushforward.plot.names import label_of, plain
 
 __all__ = ["scores"]
@@ -50,7 +50,7 @@ def scores(
     low, high = np.quantile(finite, [0.0025, 0.9975]) if finite.size else (0.0, 1.0)
     if threshold is not None and np.isfinite(threshold):
         low, high = min(low, threshold), max(high, threshold)
-    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+    edges = edges_of(low, high, bins)
     ax = tidy(new_axes(ax), left=False)
     for (color, turn), (key, v) in zip(turns(ax, len(found)), found.items(), strict=True):
         shown = key
