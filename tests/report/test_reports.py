@@ -13,7 +13,7 @@ from report_rows import HOSTILE, labeled, rows
 
 import pushforward as pf
 from pushforward.data import load_image_sample
-from pushforward.detection import realized_interval
+from pushforward.detection import ConformalCalibrator, realized_interval
 from pushforward.detection.selective import ClassifierCalibration
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
 from pushforward.estimators.cards import guard_card
@@ -452,3 +452,64 @@ def test_a_report_needs_a_group(table_guard):
     subject = pf.report.Subject("a title", facts, {}, 0.05, "marginal", 0.05, (True, ""), "")
     with pytest.raises(ConfigError, match="at least one group"):
         pf.report.assemble(subject, pf.report.Collected({}), [])
+
+
+def reported(calibration, scores, level=None, columns=()):
+    """A report on scores alone, without a guard."""
+    calibrator = ConformalCalibrator(calibration)
+    level = calibrator.threshold(0.05) if level is None else level
+    found = pf.report.Collected({None: ("all rows", calibrator, level)}, columns)
+    p = calibrator.p_value(scores)
+    found.add(scores, p, p <= level, lambda k: k)
+    guard = {
+        "file": "",
+        "versions": {"pushforward": "1"},
+        "calibration_rows": calibrator.n,
+        "facts": [],
+        "images": False,
+    }
+    data = {"source": "", "seconds": 1.0, "facts": []}
+    subject = pf.report.Subject("title \udc80", guard, data, 0.05, "marginal", 0.05, (True, "It promises."), "rows")
+    return pf.report.assemble(subject, found, [])
+
+
+@pytest.mark.parametrize(("rows", "most"), [(69, 11), (103, 16), (107, 16)])
+def test_the_page_and_the_check_agree_at_the_end_of_the_interval(rows, most):
+    for alarms, good in ((most, True), (most + 1, False)):
+        report = reported(np.arange(99.0), np.r_[np.full(alarms, 200.0), np.linspace(0, 90, rows - alarms)])
+        assert (report.failed("alarm_rate") == ()) is good
+        assert ("More alarms than chance explains" in report.to_html()) is not good
+        assert ('class="dot bad" cx=' in report.to_html().split("<figcaption>")[0]) is not good
+        histogram = report.to_dict()["p_values"]["histogram"]
+        assert histogram["high"][0] == most
+        assert all(end == int(end) for name in ("low", "high") for end in histogram[name])
+
+
+def test_a_probability_that_underflows_is_not_zero():
+    page = reported(np.arange(999.0), np.full(100_000, 2000.0)).to_html()
+    assert "with a probability of less than 1e−300 if" in page
+
+
+def test_a_guard_that_raises_no_alarm_has_no_level_in_the_chart():
+    scores = np.linspace(0, 90, 100)
+    assert "alarms at 5%" in reported(np.arange(99.0), scores).to_html()
+    assert "alarms at" not in reported(np.arange(99.0), scores, level=0.0).to_html()
+
+
+def test_a_title_is_visible_in_a_notebook_and_in_text(table_guard):
+    report = reported(np.arange(99.0), np.linspace(0, 90, 100))
+    report._repr_html_().encode()
+    assert str(report).startswith("title \\udc80")
+
+
+def test_a_report_of_no_rows_has_a_page(table_guard):
+    report = reported(np.arange(99.0), np.zeros(0), columns=table_guard.training_.columns)
+    assert "0 rows" in report.to_html()
+
+
+def test_shares_of_categories_are_of_the_cells_with_a_value():
+    kinds = ["a"] * 150 + ["b"] * 50
+    table = pa.table({"x": np.random.default_rng(0).normal(size=400), "kind": pa.array(kinds + [None] * 200)})
+    guard = pf.Guard(0.05, effort="fast", random_state=0).fit(table)
+    page = guard.report(table).to_html()
+    assert "of the training values, 75.0% of these values" in page

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pushforward.data import Schema
@@ -74,6 +75,20 @@ def test_large_integers_of_a_narrow_range_keep_their_digits():
     assert number_text(summary(np.array([0, 10**16])), 1e16) == "1e16"
 
 
+def test_very_small_and_very_large_numbers_are_short_and_not_zero():
+    numbers = np.random.default_rng(0).normal(size=200)
+    tiny, huge = summary(3.2e-14 + 1e-18 * numbers), summary(1e300 * (1 + 1e-8 * numbers))
+    assert number_text(tiny, 3.2001e-14) == "3.2001e−14"
+    assert number_text(huge, 1.00000001e300) == "1.00000001e300"
+    unit = summary(numbers)
+    assert [number_text(unit, v) for v in (3.4028235e38, -1e30, 1e18)] == [
+        "3.4028235e38", "−1e30", "1,000,000,000,000,000,000",
+    ]  # fmt: skip
+    wide = summary(np.r_[-1.7e308, 1.7e308, numbers])  # the width of the range is infinite
+    assert number_text(wide, 5.0) == "5"
+    assert np.isfinite(column_nats(wide, np.array([5.0, 1.75e308]))).all()
+
+
 @pytest.mark.parametrize(
     ("value", "finding"),
     [(-1.0, "below every training row; the smallest is 0"), (100.5, "above every training row; the largest is 100"),
@@ -91,6 +106,8 @@ def test_findings_of_categories():
     letters = summary(["a"] * 99 + ["b"])
     assert reason(letters, 1.0, "c", math.inf)["finding"] == "no training row had this value"
     assert reason(letters, 1.0, "b", 1.0)["finding"] == "1.00% of the training rows have this value"
+    sparse = summary(pa.array(["a"] * 99 + ["b"] + [None] * 100))
+    assert reason(sparse, 1.0, "b", 1.0)["finding"] == "0.50% of the training rows have this value"
     hidden = reason(letters, math.inf, "secret", math.inf, values=False)
     assert "secret" not in str(hidden)
     assert hidden["nats"] is None

@@ -134,8 +134,8 @@ def alarm_curve_chart(found: Mapping[str, Any], level: float | None) -> Markup:
     return chart.markup()
 
 
-def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
-    """The fraction of alarms on a line, with the promised rate and the interval of theory."""
+def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any], bad: bool) -> Markup:
+    """The fraction of alarms on a line, with the promised rate and the interval of theory; a ``bad`` one is marked."""
     low, high = group["interval"]
     fraction, alpha = group["alarms"] / max(1, group["rows"]), promise["alpha"]
     label = (
@@ -149,7 +149,6 @@ def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
     chart.rect("band", x(low), x(min(high, top)), 34, 46)
     chart.line("promise", x(alpha), 26, x(alpha), 54)
     chart.text(_inside(x(alpha), 40, chart.width), 72, f"promised {percent(alpha)}")
-    bad = fraction > high
     chart.add("circle", "dot bad" if bad else "dot", cx=float(x(fraction)), cy=40.0, r=7)
     chart.text(_inside(x(fraction), 52, chart.width), 18, f"observed {percent(fraction)}", cls="strong")
     return chart.markup()

@@ -59,7 +59,7 @@ def _category_chart(column: Mapping[str, Any], label: str, n: int, m: int) -> Ma
     for place, k in enumerate(order):
         left = 3 + place * width
         for cls, share, shift in (("bar quiet", before[k] / n, 0.0), ("bar", after[k] / m, 0.4)):
-            text = f"{labels[k]}: {percent(before[k] / n, 1)} of the training rows, {percent(after[k] / m, 1)} of these rows"
+            text = f"{labels[k]}: {percent(before[k] / n, 1)} of the training values, {percent(after[k] / m, 1)} of these values"
             x0 = left + width * (0.08 + shift)
             chart.rect(cls, x0, x0 + width * 0.38, 58 - 52 * share / top, 58, text)
         chart.text(left + width / 2, 71, visible(labels[k], max(3, int(width / 7))), cls="small")

@@ -11,6 +11,7 @@ from typing import Any
 from pushforward.errors import ConfigError
 from pushforward.io.atomic import atomic_write
 from pushforward.report.checks import CHECKS, Check
+from pushforward.report.text import visible
 
 __all__ = ["Report"]
 
@@ -108,14 +109,14 @@ class Report:
         """The page in a frame, so that its styles and those of the notebook do not mix."""
         from markupsafe import escape
 
-        title = escape(self._content["title"])
+        title = escape(visible(self._content["title"]))
         return (
             f'<iframe title="{title}" sandbox="" srcdoc="{escape(self.to_html())}" '
             'style="width:100%;height:720px;border:1px solid #8888;border-radius:6px"></iframe>'
         )
 
     def __str__(self) -> str:
-        lines = [self._content["title"]]
+        lines = [visible(self._content["title"])]
         width = max(len(check.name) for check in self.checks)
         lines += [f"{'ok  ' if c.passed else 'FAIL'} {c.name:{width}}  {c.detail}" for c in self.checks]
         return "\n".join(lines)

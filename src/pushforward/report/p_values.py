@@ -23,7 +23,7 @@ def p_value_histogram(groups: Sequence[Group]) -> dict[str, Any]:
     found = [group.counts.histogram(bins, LEVEL, group.left_out) for group in groups]
     counts = np.sum([h.counts for h in found], axis=0)
     if len(found) == 1:
-        low, high = found[0].low, found[0].high
+        low, high = np.rint(found[0].low), np.rint(found[0].high)  # fractions times rows, which rounding moved
     else:
         possible = [np.rint(np.diff(h.edges) * (g.counts.calibrator.n + 1)) for h, g in zip(found, groups, strict=True)]
         low, high = _band(groups, possible)

@@ -66,6 +66,7 @@ def _render(content: Mapping[str, Any], pictures: Mapping[str, bytes], limits: _
     data_urls = {name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()}
     return pages.get_template("report.html").render(
         content,
+        too_many=_too_many(content["promise"]),
         style=(_HERE / "static" / "report.css").read_text(),
         columns=columns[: limits.columns],
         column_charts={c["name"]: column_chart(c) for c in columns[: limits.charts]},
@@ -89,7 +90,7 @@ def _drawn(content: Mapping[str, Any]) -> dict[str, Any]:
     groups = promise["groups"]
     single = groups[0] if len(groups) == 1 and groups[0]["interval"] else None
     return {
-        "rate": charts.rate_chart(promise, single) if single else None,
+        "rate": charts.rate_chart(promise, single, _too_many(promise)) if single else None,
         "along": charts.along_chart(along, promise["alpha"], content["noun"]) if rows >= _ORDERED and along else None,
         "histogram": charts.histogram_chart(p_values["histogram"], rows),
         "curve": charts.alarm_curve_chart(p_values["curve"], _alarm_level(promise)),
@@ -99,8 +100,15 @@ def _drawn(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _too_many(promise: Mapping[str, Any]) -> bool:
+    """Whether the rows of the only group raise more alarms than chance explains, as the check "alarm_rate" decides it."""
+    return promise["groups"][0]["p_value"] <= 0.5 * (1 - promise["interval_level"])
+
+
 def _alarm_level(promise: Mapping[str, Any]) -> float | None:
-    """The p-value at or below which there is an alarm: alpha, or a smaller one of each class that keeps "pac"."""
+    """The p-value at or below which there is an alarm: alpha, or a smaller one of each class that keeps "pac"; None for no alarm."""
+    if not any(group["level"] for group in promise["groups"]):
+        return None
     if promise["guarantee"] != "pac":
         return promise["alpha"]
     return promise["groups"][0]["level"] if len(promise["groups"]) == 1 else None

@@ -66,7 +66,8 @@ def _finding(summary: ColumnSummary, value: float) -> str:
         if not math.isfinite(value):
             return "no training row had this value"
         share = summary.fraction(int(value))
-        return _BESIDE if share > _RARE else f"{percent(share)} of the training rows have this value"
+        among_all = float(summary.counts[int(value)]) / summary.rows  # also those without a value
+        return _BESIDE if share > _RARE else f"{percent(among_all)} of the training rows have this value"
     if value < summary.edges[0]:
         return f"below every training row; the smallest is {number_text(summary, summary.edges[0])}"
     if value > summary.edges[-1]:
@@ -95,7 +96,8 @@ def column_nats(summary: ColumnSummary, values: np.ndarray) -> np.ndarray:
     place = np.searchsorted(summary.edges, values, side="left").clip(0, len(summary.edges) - 1)
     high = 1.0 - np.where(place > 0, cumulative[place - 1], 0.0)
     tail = np.clip(2.0 * np.minimum(cumulative[place], high), least, 1.0)
-    width = float(summary.edges[-1] - summary.edges[0]) or 1.0
-    beyond = np.maximum(0.0, np.maximum(summary.edges[0] - values, values - summary.edges[-1])) / width
+    width = (float(summary.edges[-1]) - float(summary.edges[0])) or 1.0
+    with np.errstate(over="ignore"):
+        beyond = np.maximum(0.0, np.maximum(summary.edges[0] - values, values - summary.edges[-1])) / width
     nats = np.where(beyond > 0, -math.log(least) + beyond, -np.log(tail))
     return np.where(np.isnan(values), -math.log(max(least, summary.missing / summary.rows)), nats)

@@ -94,16 +94,19 @@ def number_text(summary: ColumnSummary, value: float) -> str:
             return found.isoformat(" ") if hasattr(found, "hour") and hasattr(found, "year") else str(found)
         except (ValueError, OverflowError):  # outside the years that Python has
             return figure(value) + " s"
-    return _in_range(value, float(summary.edges[-1] - summary.edges[0]))
+    return _in_range(value, float(summary.edges[-1]) - float(summary.edges[0]))
 
 
 def _in_range(value: float, width: float) -> str:
     """A number with at least the decimals that tell values of a range of this width apart."""
     if not (0 < width < math.inf and math.isfinite(value)) or abs(value) < 1e3 * width:
         return figure(value)
-    if value == int(value):
+    if value == int(value) and abs(value) < 2**63:  # larger ones are no counts, and most of their digits mean nothing
         return f"{int(value):,}".replace("-", "−")
-    return f"{value:,.{min(12, max(0, 2 - math.floor(math.log10(width))))}f}".replace("-", "−")
+    decimals = 2 - math.floor(math.log10(width))
+    if abs(value) >= 1e15 or (decimals > 12 and abs(value) < 1):
+        return figure(value, min(15, decimals + 1 + math.floor(math.log10(abs(value)))))
+    return f"{value:,.{min(12, max(0, decimals))}f}".replace("-", "−")
 
 
 def cell_text(summary: ColumnSummary, cell: Any, value: float) -> str:
