@@ -80,6 +80,8 @@ def test_a_guard_without_enough_rows_says_that_it_is_quiet():
     with pytest.warns(pf.errors.PushforwardWarning, match="calibration"):
         quiet = pf.Guard(alpha=0.001, effort="fast", random_state=0).fit(x)
     assert "too few for this promise" in shown(quiet)
+    single = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x[:, :1])
+    assert "rows of 1 column |" in shown(single)
 
 
 def test_a_network_guard():
@@ -91,6 +93,9 @@ def test_a_network_guard():
     text = shown(guard.fit((x[:300], (x[:300, 0] > 0).long()), calibration=x[300:]))
     assert "at most 0.05 of the inputs that are like the held-out rows" in text
     assert all(name in text for name in guard.score_.names)
+    assert "classes | 2" in text
+    one = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)).eval()
+    assert "classes" not in shown(pf.NetworkGuard(one, alpha=0.05).fit(x[:300], calibration=x[300:]))
 
 
 def test_models_and_their_likelihoods():

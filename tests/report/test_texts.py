@@ -61,6 +61,8 @@ def test_cells_are_shown_in_the_units_of_the_data():
     dates = summary(np.array(["2020-01-01", "2020-03-01"], dtype="datetime64[D]"))
     assert number_text(dates, dates.edges[0]) == "2020-01-01"
     assert number_text(dates, 1e15).endswith(" s")  # no date
+    waits = summary(np.array([-7200, 3600], dtype="timedelta64[s]"))
+    assert [number_text(waits, v) for v in (-5.0, 90.0)] == ["−0:00:05", "0:01:30"]
     flags = summary([True, False, True])
     assert [number_text(flags, v) for v in (0.0, 1.0, math.inf)] == ["false", "true", "neither true nor false"]
     colors = summary(["red", "red", "blue"])

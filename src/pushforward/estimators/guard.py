@@ -708,7 +708,7 @@ class Guard(ConformalDetector):
         if self.reads_images:
             reads = "images of " + " x ".join(map(str, getattr(self.score_, "shape", None) or ()))
         else:
-            reads = f"rows of {self.n_features_in_} columns"
+            reads = f"rows of {self.n_features_in_} column{'s' if self.n_features_in_ != 1 else ''}"
         if self.embed is not None:
             reads = "what its network takes"
         return [("reads", reads), *super()._facts(), ("the promise is for", self.calibration_)]
@@ -719,7 +719,11 @@ class Guard(ConformalDetector):
         shown = self.schema_.columns[:_SHOWN]
         rows = [(c.name, c.kind, "yes" if c.missing else "no", len(c.categories) or "") for c in shown]
         count = len(self.schema_)
-        summary = f"{count} columns" if count <= _SHOWN else f"{count} columns, of which {_SHOWN} are shown"
+        summary = (
+            f"{count} column{'s' if count != 1 else ''}"
+            if count <= _SHOWN
+            else f"{count} columns, of which {_SHOWN} are shown"
+        )
         return table(("column", "kind", "missing cells", "categories"), rows, summary)
 
     # -- storage ----------------------------------------------------------------------------------------------------

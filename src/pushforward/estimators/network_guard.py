@@ -652,7 +652,7 @@ class NetworkGuard:
             ("network", type(self.net).__name__),
             ("promise", promise if self.promised_ else "none: training rows calibrated this guard"),
             ("calibration rows", rows),
-            ("classes", self.classes_ or None),
+            ("classes", self.classes_ if self.classes_ > 1 else None),
             ("statistics", ", ".join(self.score_.names)),
         ]
         return card("NetworkGuard", facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,8 @@ def number_text(summary: ColumnSummary, value: float) -> str:
     if column.time and math.isfinite(value):
         try:
             found = column.decode(np.array([value]))[0].as_py()
+            if isinstance(found, timedelta) and found < timedelta(0):
+                return f"−{-found}"  # Python writes -1 day, 23:59:55 for -5 s
             return found.isoformat(" ") if hasattr(found, "hour") and hasattr(found, "year") else str(found)
         except (ValueError, OverflowError):  # outside the years that Python has
             return figure(value) + " s"
