@@ -14,6 +14,7 @@ import pushforward as pf
 from pushforward import transforms
 from pushforward.compiled import CompiledScorer, scorer
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
+from pushforward.kernels import Program
 
 from .flows import NONE, PART, WHOLE, close, compiled, in_threads, made, rows
 
@@ -218,3 +219,23 @@ def test_the_scorer_reports_how_much_runs_natively():
 def test_no_samples_are_refused():
     with pytest.raises(ConfigError, match="samples"):
         CompiledScorer(pf.models.NICE(2, hidden=(8,))).value(torch.zeros(1, 2), samples=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "context", "name"),
+    [
+        (torch.zeros(3, 2), torch.zeros(3, 1), "x"),
+        (torch.zeros(4, 3).double(), torch.zeros(4, 1), "x"),
+        (torch.zeros(3, 4).T, torch.zeros(4, 1), "x"),
+        (torch.zeros(4, 3), None, "context"),
+        (torch.zeros(4, 3), torch.zeros(3, 1), "context"),
+    ],
+)
+def test_a_program_reads_no_other_memory(x, context, name):
+    program = Program(3, 1, torch.float32)
+    program.normal("x", 3)
+    if program.ready() is None:
+        pytest.skip("the native kernels are not installed")
+    assert program.run(torch.zeros(4, 3), torch.zeros(4, 1)).shape == (4,)
+    with pytest.raises(InputError, match=rf"{name} of this program must be a contiguous tensor of shape \(n, \d\)"):
+        program.run(x, context)

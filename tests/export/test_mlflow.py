@@ -69,7 +69,17 @@ def test_the_signature_refuses_other_columns(tmp_path, guard, frame):
     assert "double" in kinds["x"]
     whole = frame.assign(n=frame["n"].astype(float))  # as pandas makes a column of integers with a missing cell
     np.testing.assert_array_equal(model.predict(whole)["p_value"], guard.p_value(frame))
-    assert "string" in kinds["word"]
+
+
+@pytest.mark.parametrize("cells", [["a", "b"], [1, 2]], ids=["text", "integers"])
+def test_columns_of_categories_of_pandas_are_read(tmp_path, cells):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"kind": pd.Categorical(rng.choice(cells, 80)), "x": rng.normal(size=80)})
+    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(frame)
+    save_model(guard, tmp_path / "model")
+    found = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    for given in (frame, frame.astype({"kind": str}), frame.astype({"kind": object})):
+        np.testing.assert_array_equal(found.predict(given)["p_value"], guard.p_value(frame))
 
 
 def test_it_is_logged_and_registered(tmp_path, guard, frame, monkeypatch):

@@ -18,6 +18,7 @@ from pushforward.detection import ConformalCalibrator
 from pushforward.detection.scores import (
     CodeLength,
     DoSE,
+    LatentDependence,
     LatentMahalanobis,
     Likelihood,
     LikelihoodPath,
@@ -166,6 +167,30 @@ def test_a_score_that_a_user_chose(tmp_path, kind):
     near = np.abs(expected - threshold) * (calibrator.n + 1) < 1.5
     assert not ((alarm != (expected <= threshold)) & ~near).any()
     assert np.abs(p - expected).max() <= 2 / (calibrator.n + 1)  # float32 networks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["neighbors", "likelihood", "dependence"])
+def test_rows_of_double_precision_have_an_onnx_graph(tmp_path, kind):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flow = pf.models.RealNVP(3, layers=2, hidden=(8,)).eval()
+    flow.initialize(x.float())
+    score = {
+        "neighbors": lambda: Neighbors(),
+        "likelihood": lambda: TwoSided(Likelihood(flow)),
+        "dependence": lambda: LatentDependence(flow),
+    }[kind]().fit(x[:200])
+    calibrator = ConformalCalibrator(score(x[200:300]))
+    export_score(score, calibrator, tmp_path / "score.onnx", x[:2], alpha=0.1)
+    new = torch.cat((x[300:], torch.tensor([[1e39, 0, 0], [torch.inf, 0, 0], [torch.nan, 0, 0]]).double()))
+    session = onnxruntime.InferenceSession(tmp_path / "score.onnx")
+    for rows in (new, new[:1], new[:0]):
+        p, alarm, found = session.run(None, {"x": rows.numpy()})
+        given = rows[~rows.isnan().any(1)]
+        np.testing.assert_allclose(found[: len(given)], score(given).numpy(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(p[: len(given)], calibrator.p_value(score(given)), atol=2 / 101)
+        assert alarm[len(given) :].all()
 
 
 def test_distances_in_small_units_are_compared_in_these_units(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
+from pushforward.errors import InputError
 from pushforward.kernels import SplineSettings, description, spline, use_kernels
 from pushforward.kernels.spline_reference import evaluate, find_bin, find_knots, solve
 
@@ -302,3 +303,11 @@ def test_runs_of_every_length(width, dtype):
     rows = torch.randn(7, settings.parameters + 2, width, dtype=dtype)[:, 1:-1]  # of a wider matrix
     ours, theirs = both(lambda: values_and_gradients(x, rows.movedim(1, 0), settings, False))
     close(ours, theirs, 1e-4 if dtype is torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(23, 2), (23, 1, 2), (5, 50, 2), (23, 50, 3), (23,)], ids=str)
+def test_raw_parameters_of_another_shape_are_refused(shape):
+    """Native code would read memory beyond them."""
+    x, raw = torch.linspace(-2, 2, 100).view(50, 2), torch.zeros(shape)
+    with pytest.raises(InputError, match=r"must have the shape \(23, 50, 2\); got"):
+        spline(x, raw, SETTINGS["line"])

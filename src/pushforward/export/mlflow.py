@@ -111,8 +111,9 @@ class GuardModel:
 def signature(guard: Guard) -> Any:
     """The MLflow signature of a guard: the names and types of its columns, and of what it returns.
 
-    Continuous columns are doubles. Integers, flags that can be missing, and instants are of any type, because MLflow refuses an
-    integer column of pandas that a missing cell made a column of floats, which :class:`~pushforward.Guard` reads.
+    Continuous columns are doubles. Integers, categories, flags that can be missing, and instants are of any type, because MLflow refuses an
+    integer column of pandas that a missing cell made a column of floats, and a column of pandas' type ``category``, which
+    :class:`~pushforward.Guard` reads.
 
     Raises:
         ConfigError: without the package mlflow.
@@ -131,10 +132,10 @@ def signature(guard: Guard) -> Any:
     elif guard.schema_.positional:
         inputs = Schema([TensorSpec(np.dtype(np.float64), (-1, len(guard.schema_)))])
     else:
-        kinds = {"numeric": DataType.double, "boolean": DataType.boolean, "categorical": DataType.string}
+        kinds = {"numeric": DataType.double, "boolean": DataType.boolean}
 
         def kind_of(column: Column) -> Any:
-            loose = column.time or column.kind == "integer" or (column.missing and column.kind == "boolean")
+            loose = column.time or column.kind not in kinds or (column.missing and column.kind == "boolean")
             return AnyType() if loose else kinds[column.kind]
 
         inputs = Schema([ColSpec(kind_of(column), column.name) for column in guard.schema_.columns])

@@ -27,7 +27,10 @@ class _Scored(nn.Module):
         self.score, self.promise = score, promise
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return promised(self.score(x)[:, 0], self.promise)
+        score = self.score(x)[:, 0]
+        if x.is_floating_point():  # NaN is refused by the score, and not every score of it would be NaN
+            score = torch.where(torch.isnan(x).flatten(1).any(1), torch.nan, score)
+        return promised(score, self.promise)
 
 
 def export_score(

@@ -39,16 +39,27 @@ def _sum(x: Tensor, dim: list[int] | None, keepdim: bool = False, *, dtype: torc
     return x.sum(dim, keepdim, dtype=torch.int64).to(dtype) if dtype is torch.uint8 else NotImplemented
 
 
+_INFINITE: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.isinf.default: lambda x: x.abs() == torch.inf,
+    torch.ops.aten.isposinf.default: lambda x: x == torch.inf,
+    torch.ops.aten.isneginf.default: lambda x: x == -torch.inf,
+}
+"""Their translations to ONNX read float32, in which 1e300 is infinite too."""
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.searchsorted.Tensor: _searchsorted,
     torch.ops.aten.kthvalue.default: _kthvalue,
     torch.ops.aten.sum.dim_IntList: _sum,
     torch.ops.aten._cdist_forward.default: _cdist,
     torch.ops.aten._euclidean_dist.default: _euclidean,
+    **_INFINITE,
 }
 
 
 def is_lacking(node: torch.fx.Node) -> bool:
     """Whether ONNX lacks the operation of a node."""
+    if node.target in _INFINITE:
+        read = node.args[0]
+        return isinstance(read, torch.fx.Node) and read.meta["val"].dtype is torch.float64
     counts = node.target is torch.ops.aten.sum.dim_IntList
     return node.target in DECOMPOSITIONS and (not counts or node.kwargs.get("dtype") is torch.uint8)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.kernels import tuning
 from pushforward.kernels.native import library
 from pushforward.kernels.spline_reference import SplineSettings
@@ -200,8 +200,12 @@ class Program:
             context: the same, ``(n, context)``.
 
         Raises:
+            InputError: for rows or a context of another shape or type, or that are not contiguous.
             MemoryError: if there is no memory for the registers.
         """
+        self._require_rows("x", x, len(x), self.features)
+        if self.context:
+            self._require_rows("context", context, len(x), self.context)
         built = self._built
         if built is None:
             built = self._built = self._build()
@@ -216,6 +220,14 @@ class Program:
         if failed == 2:
             raise MemoryError("there is not enough memory for the registers of a program.")
         return None if failed else out
+
+    def _require_rows(self, name: str, given: Tensor | None, rows: int, width: int) -> None:
+        """Refuse what native code would read as other numbers."""
+        if given is None or given.shape != (rows, width) or given.dtype != self.dtype or not given.is_contiguous():
+            found = "None" if given is None else f"{tuple(given.shape)} of {given.dtype}"
+            raise InputError(
+                f"{name} of this program must be a contiguous tensor of shape (n, {width}) of {self.dtype}, with one row for each row of x; got {found}."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without addresses, which are computed again at the first run."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.errors import InputError
 from pushforward.kernels import tuning
 from pushforward.kernels.gradients import gradients, needs_plain
 from pushforward.kernels.native import library, usable
@@ -30,6 +31,9 @@ def spline(x: Tensor, raw: Tensor, settings: SplineSettings, *, inverse: bool = 
         settings: of the splines.
         inverse: whether to solve for x.
 
+    Raises:
+        InputError: for raw parameters of another shape, where the native version is in use; the plain one raises an error of PyTorch.
+
     Example:
         >>> import torch
         >>> from pushforward.kernels import SplineSettings, spline
@@ -40,6 +44,11 @@ def spline(x: Tensor, raw: Tensor, settings: SplineSettings, *, inverse: bool = 
         (True, 0.0)
     """
     if usable(x, raw):
+        if raw.shape != (settings.parameters, *x.shape):  # native code would read other memory
+            raise InputError(
+                f"the raw parameters of {settings.parameters} numbers for each element of x, {tuple(x.shape)}, must have the shape "
+                f"{(settings.parameters, *x.shape)}; got {tuple(raw.shape)}."
+            )
         if torch.is_grad_enabled() and (x.requires_grad or raw.requires_grad):
             return _Spline.apply(x, raw, settings, inverse)  # pyright: ignore[reportReturnType]
         return _forward(x, raw, settings, inverse)

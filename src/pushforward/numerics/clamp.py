@@ -80,8 +80,10 @@ def cast_finite(x: Tensor, dtype: torch.dtype) -> Tensor:
     if cast is x or not x.is_floating_point():
         return cast
     most = torch.finfo(dtype).max ** 0.9  # so that a few sums stay finite
-    large = torch.copysign(torch.full_like(cast, most), cast)
-    return torch.where(torch.isinf(cast) & torch.isfinite(x), large, cast)
+    # Comparisons, since ONNX has neither copysign nor, for float64, isinf and isfinite.
+    large = torch.full_like(cast, most)
+    large = torch.where(cast < 0, -large, large)
+    return torch.where((cast.abs() == math.inf) & (x.abs() < math.inf), large, cast)
 
 
 def split_infinite(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:

@@ -28,10 +28,11 @@ def neighbor_correlation(z: Tensor, blocks: list[tuple[int, ...]]) -> Tensor:
         z: centered latents, ``(n, D)``.
         blocks: shapes of the blocks that are concatenated in z.
     """
-    products, squares = z.new_zeros(len(z)), z.new_zeros(len(z))
+    rows = z.shape[0]  # len would fix the number of rows of a graph
+    products, squares = z.new_zeros(rows), z.new_zeros(rows)
     sizes = [math.prod(block) for block in blocks]
     for part, block in zip(z.split(sizes, 1), blocks, strict=True):
-        image = part.reshape(len(z), *block)
+        image = part.reshape(rows, *block)
         for dim in (-1, -2) if len(block) == 3 else (-1,):
             length = image.shape[dim]
             if length > 1:

@@ -71,7 +71,7 @@ class GeneralModelRatio(Score):
         scale = self.scale % count
         ending = f" {scale}" if count > 1 else ""
         names = terms if count == 1 else [n for n in terms if n.endswith(ending) or (scale == 0 and n == "elementwise")]
-        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        total = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
         for draw in range(self.samples):
             columns = path(model, cast_finite(x, model.dtype), RowNoise(0, draw))
             total += torch.stack([columns[name] for name in names]).sum(0)
