@@ -8,8 +8,19 @@ import pytest
 
 from pushforward.data import Schema
 from pushforward.detection.column_summary import ColumnSummaries
+from pushforward.estimators.guard_facts import promise_sentence
 from pushforward.report.reasons import column_nats, reason, usual
-from pushforward.report.text import cell_text, figure, markdown, number_text, percent, plural, visible
+from pushforward.report.text import (
+    cell_text,
+    confidence,
+    figure,
+    markdown,
+    number_text,
+    percent,
+    plural,
+    promised_rate,
+    visible,
+)
 
 
 def summary(values):
@@ -33,6 +44,25 @@ def test_a_small_share_never_reads_zero():
     assert percent(None) == "–"
     assert plural(1, "class", "classes") == "1 class"
     assert plural(2000, "class", "classes") == "2,000 classes"
+
+
+def test_a_promise_is_not_rounded_to_another_one():
+    assert [promised_rate(rate) for rate in (0.05, 0.1, 1 / 3, 0.00125, 0.00375, 5e-5, 1e-9)] == [
+        "5.00%", "10.00%", "33.33%", "0.125%", "0.375%", "0.005%", "0.0000001%",
+    ]  # fmt: skip
+    assert [confidence(delta) for delta in (0.05, 0.1, 0.025, 0.001, 1e-6)] == [
+        "95%",
+        "90%",
+        "97.5%",
+        "99.9%",
+        "99.9999%",
+    ]
+    kept, sentence = promise_sentence(5e-5, "pac", 0.001, 400_000, 1e-5)
+    assert kept
+    assert sentence.startswith(
+        "With a probability of 99.9% over the calibration rows, this guard raises a false alarm for at most 0.005% of"
+    )
+    assert "<0.0" not in sentence
 
 
 @pytest.mark.parametrize("letter", ["\0", "\x1b", "\n", "\u202e", "\u2066", "\ud800", "\u2028", "\ufeff", "\U000e0001"])

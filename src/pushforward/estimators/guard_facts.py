@@ -12,7 +12,7 @@ from pushforward.detection.conformal.guarantees import rows_needed
 from pushforward.detection.table_score import TableScore
 from pushforward.io.file_format import current_versions
 from pushforward.report.reasons import usual
-from pushforward.report.text import figure, percent
+from pushforward.report.text import confidence, decimals, figure, percent, promised_rate
 
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
@@ -44,11 +44,12 @@ def promise_sentence(
         trimmed: number of larger calibration scores that were left out as those of anomalies.
     """
     if level == 0:
-        why = f"{calibration:,} calibration {nouns} are too few for a rate of {percent(alpha)}"
+        why = f"{calibration:,} calibration {nouns} are too few for a rate of {promised_rate(alpha)}"
         if infinite and calibration >= rows_needed(alpha, guarantee, delta):  # pyright: ignore[reportArgumentType]
-            why = f"{infinite:,} of {calibration:,} calibration {nouns} have an infinite score, which is too many for a rate of {percent(alpha)}"
+            why = f"{infinite:,} of {calibration:,} calibration {nouns} have an infinite score, which is too many for a rate of {promised_rate(alpha)}"
         return False, f"The guard raises no alarm, because {why}."
     low, high = false_alarm_distribution(calibration, alpha, guarantee, delta, trimmed).interval(0.95)  # pyright: ignore[reportArgumentType]
+    digits = decimals(alpha)
     scores = (
         f"the {trimmed:,} calibration scores that were left out are"
         if trimmed > 1
@@ -56,12 +57,12 @@ def promise_sentence(
     )
     condition = f", if {scores} of anomalies" if trimmed else ""
     if guarantee == "pac":
-        what = f"With a probability of {percent(1 - delta, 0)} over the calibration {nouns}, this guard raises a false alarm for at most {percent(alpha)} of normal {nouns}{condition}."
+        what = f"With a probability of {confidence(delta)} over the calibration {nouns}, this guard raises a false alarm for at most {promised_rate(alpha)} of normal {nouns}{condition}."
     else:
-        what = f"On average over calibration sets, at most {percent(alpha)} of normal {nouns} raise a false alarm{condition}."
+        what = f"On average over calibration sets, at most {promised_rate(alpha)} of normal {nouns} raise a false alarm{condition}."
     return (
         True,
-        f"{what} With {calibration:,} calibration {nouns}, 95% of such guards have a rate of {percent(low)} to {percent(high)}.",
+        f"{what} With {calibration:,} calibration {nouns}, 95% of such guards have a rate of {percent(low, digits)} to {percent(high, digits)}.",
     )
 
 
@@ -81,7 +82,7 @@ def network_promise(options: Mapping[str, Any], calibration: int, promised: bool
     if not promised:
         return False, "No rate is promised, because the guard was calibrated on rows that the network was trained on."
     if options["per_class"]:
-        rate, kind = percent(options["alpha"]), options["guarantee"]
+        rate, kind = promised_rate(options["alpha"]), options["guarantee"]
         return (
             True,
             f"For each predicted class by itself, at most {rate} of normal inputs raise a false alarm ({kind}).",

@@ -16,7 +16,7 @@ from pushforward.detection.network.reading import class_labels
 from pushforward.detection.network.streaming import check_labels
 from pushforward.detection.selective import ClassifierCalibration
 from pushforward.errors import InputError
-from pushforward.report.text import figure, percent
+from pushforward.report.text import confidence, decimals, figure, percent, promised_rate
 
 if TYPE_CHECKING:
     from pushforward.detection.network.examples import GuardOutput
@@ -157,9 +157,7 @@ class NetworkAnswers:
                     f"{c['accepted']:,} of {n:,} inputs ({percent(c['accepted'] / n)}); {c['accepted without alarm']:,} of them raise no alarm",
                 ]
             )
-            promise = (
-                f"at most {percent(rule.risk)} among accepted inputs, with a confidence of {percent(1 - rule.delta, 0)}"
-            )
+            promise = f"at most {promised_rate(rule.risk)} among accepted inputs, with a confidence of {confidence(rule.delta)}"
             found.append(["Promised error rate", promise])
             if self.labeled and c["accepted"]:
                 found.append(["Error rate among accepted inputs", percent(c["accepted wrong"] / c["accepted"])])
@@ -171,7 +169,8 @@ class NetworkAnswers:
             )
             found.append(["Prediction sets", f"{figure(mean, 3)} classes on average; {', '.join(shares)}"])
         without = " of inputs without an alarm" if self.selective.without_alarm else ""
-        found.append([f"Promised coverage of the sets{without}", percent(self.selective.coverage)])
+        coverage = percent(self.selective.coverage, decimals(1 - self.selective.coverage))
+        found.append([f"Promised coverage of the sets{without}", coverage])
         if c["sets with label"]:
             found.append(["Sets that contain the label", percent(c["covered"] / c["sets with label"])])
         return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pushforward.errors import InputError
-from pushforward.report.text import figure, markdown, percent, visible
+from pushforward.report.text import figure, markdown, percent, promised_rate, visible
 
 __all__ = ["model_card"]
 
@@ -62,7 +62,7 @@ def _what(guard: Mapping[str, Any], alpha: float) -> str:
     kind = {"table": "rows of a table", "images": "images", "network": "inputs of a network"}[guard["kind"]]
     return (
         f"A guard of {kind}: it raises an alarm for those that are unlike its training data, at a promised rate of at most "
-        f"{percent(alpha)} of normal ones. Written with pushforward {markdown(guard['versions']['pushforward'])}."
+        f"{promised_rate(alpha)} of normal ones. Written with pushforward {markdown(guard['versions']['pushforward'])}."
     )
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
-from pushforward.report.text import figure, percent, plural, visible
+from pushforward.report.text import figure, percent, plural, promised_rate, visible
 
 __all__ = ["Chart", "alarm_curve_chart", "along_chart", "bars_chart", "histogram_chart", "rate_chart", "scale"]
 
@@ -139,7 +139,7 @@ def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any], bad: bool) 
     low, high = group["interval"]
     fraction, alpha = group["alarms"] / max(1, group["rows"]), promise["alpha"]
     label = (
-        f"{percent(fraction)} of the rows raise an alarm; the promise is {percent(alpha)}, and theory gives "
+        f"{percent(fraction)} of the rows raise an alarm; the promise is {promised_rate(alpha)}, and theory gives "
         f"{percent(low)} to {percent(high)}."
     )
     chart = Chart(label, height=92)
@@ -148,7 +148,7 @@ def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any], bad: bool) 
     chart.rect("track", x(0), x(top), 34, 46)
     chart.rect("band", x(low), x(min(high, top)), 34, 46)
     chart.line("promise", x(alpha), 26, x(alpha), 54)
-    chart.text(_inside(x(alpha), 40, chart.width), 72, f"promised {percent(alpha)}")
+    chart.text(_inside(x(alpha), 40, chart.width), 72, f"promised {promised_rate(alpha)}")
     chart.add("circle", "dot bad" if bad else "dot", cx=float(x(fraction)), cy=40.0, r=7)
     chart.text(_inside(x(fraction), 52, chart.width), 18, f"observed {percent(fraction)}", cls="strong")
     return chart.markup()
@@ -160,7 +160,7 @@ def along_chart(blocks: Sequence[Mapping[str, Any]], alpha: float, noun: str) ->
     high = [k for k, block in enumerate(blocks) if fractions[k] > block["high"]]
     label = (
         f"Fraction of alarms in {plural(len(blocks), 'block')} of rows, in the order of the rows; {len(high)} of them above the band of "
-        f"theory. The promised rate is {percent(alpha)}."
+        f"theory. The promised rate is {promised_rate(alpha)}."
     )
     chart = Chart(label)
     last = blocks[-1]["start"] + blocks[-1]["rows"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from pushforward.report.assemble import FORMAT, plain
 from pushforward.report.collected import Shown, Worst
-from pushforward.report.text import figure, percent, plural
+from pushforward.report.text import figure, percent, plural, promised_rate
 
 __all__ = ["Comparison", "PairedRows"]
 
@@ -134,7 +134,7 @@ class Comparison:
                 else ""
             )
             found[f"alarms of {key.upper()}"] = (
-                f"{side['alarms']:,} ({percent(side['fraction'])}; promised {percent(side['alpha'])}{band})"
+                f"{side['alarms']:,} ({percent(side['fraction'])}; promised {promised_rate(side['alpha'])}{band})"
             )
         found["both alarm"] = f"{c['both']:,}"
         found["only A alarms"] = f"{c['only_a']:,}"

@@ -15,7 +15,7 @@ from pushforward.detection.proportion import exact_interval
 from pushforward.detection.validation import score_array
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_number
-from pushforward.report.text import figure, percent, plural
+from pushforward.report.text import figure, percent, plural, promised_rate
 
 __all__ = ["Estimate", "Evaluation", "Proportion", "evaluate_scores"]
 
@@ -107,7 +107,7 @@ class Evaluation:
             found["AUROC"] = str(self.auroc)
             found["AUPR"] = f"{self.average_precision}; by chance {chance}"
         found["anomalies caught"] = str(self.detected)
-        found["false alarms"] = f"{self.false_alarms}; promised {percent(self.alpha)}"
+        found["false alarms"] = f"{self.false_alarms}; promised {promised_rate(self.alpha)}"
         if self.expected is not None:
             low, high = self.expected
             found["95% of such guards"] = f"{percent(low)} to {percent(high)} false alarms on so many normal rows"
@@ -225,7 +225,7 @@ def _small_numbers(area: Estimate | None, detected: Proportion, false_alarms: Pr
     elif false_alarms.of * alpha < 5:
         notes.append(
             f"Of {plural(false_alarms.of, 'normal row')}, {figure(false_alarms.of * alpha, 2)} would raise a false alarm at "
-            f"{percent(alpha)}: so few rows hardly tell whether the promise is kept."
+            f"{promised_rate(alpha)}: so few rows hardly tell whether the promise is kept."
         )
     if area is not None and area.value == 1.0:
         notes.append(

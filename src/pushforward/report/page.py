@@ -10,7 +10,7 @@ from typing import Any
 
 from pushforward.report import charts
 from pushforward.report.column_charts import column_chart
-from pushforward.report.text import figure, percent, plural, visible
+from pushforward.report.text import figure, percent, plural, promised_rate, visible
 
 __all__ = ["LARGEST", "render"]
 
@@ -60,7 +60,9 @@ def _render(content: Mapping[str, Any], pictures: Mapping[str, bytes], limits: _
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    pages.filters.update(figure=figure, percent=percent, visible=visible, short=lambda text: visible(text, 60))
+    pages.filters.update(
+        figure=figure, percent=percent, promised=promised_rate, visible=visible, short=lambda text: visible(text, 60)
+    )
     pages.globals["plural"] = plural
     columns = sorted(content["columns"], key=lambda c: -_prominence(c))
     data_urls = {name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()}

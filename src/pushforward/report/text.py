@@ -12,7 +12,18 @@ import numpy as np
 
 from pushforward.detection.column_summary import ColumnSummary
 
-__all__ = ["cell_text", "figure", "markdown", "number_text", "percent", "plural", "visible"]
+__all__ = [
+    "cell_text",
+    "confidence",
+    "decimals",
+    "figure",
+    "markdown",
+    "number_text",
+    "percent",
+    "plural",
+    "promised_rate",
+    "visible",
+]
 
 _LONGEST = 120
 _MARKDOWN = "\\`*_{}[]<>#|&~$@"
@@ -47,6 +58,37 @@ def percent(fraction: float | None, digits: int = 2) -> str:
         return "–"
     smallest = 10.0 ** -(digits + 2)
     return f"<{100 * smallest:.{digits}f}%" if 0 < fraction < smallest / 2 else f"{100 * fraction:.{digits}f}%"
+
+
+def decimals(fraction: float, least: int = 2) -> int:
+    """The decimals of a percentage that show a promised fraction to a thousandth of itself, at least so many.
+
+    Example:
+        >>> decimals(0.05), decimals(0.00125), decimals(1e-5)
+        (2, 3, 3)
+    """
+    exact = 100 * fraction
+    return next((d for d in range(least, 12) if abs(round(exact, d) - exact) <= 1e-3 * exact), 12)
+
+
+def promised_rate(rate: float) -> str:
+    """A promised rate as a percentage that is not rounded to another rate.
+
+    Example:
+        >>> promised_rate(0.05), promised_rate(0.00125), promised_rate(5e-5)
+        ('5.00%', '0.125%', '0.005%')
+    """
+    return percent(rate, decimals(rate))
+
+
+def confidence(delta: float) -> str:
+    """1 - delta as a percentage, which is not rounded to certainty.
+
+    Example:
+        >>> confidence(0.05), confidence(0.001)
+        ('95%', '99.9%')
+    """
+    return percent(1 - delta, decimals(delta, 0))
 
 
 def plural(count: int, noun: str, many: str | None = None) -> str:
