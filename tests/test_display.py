@@ -84,6 +84,13 @@ def test_a_guard_without_enough_rows_says_that_it_is_quiet():
     assert "rows of 1 column |" in shown(single)
 
 
+def test_a_probability_is_not_rounded_to_certainty():
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    options = {"guarantee": "pac", "delta": 1e-4, "effort": "fast", "random_state": 0}
+    found = pf.Guard(alpha=0.2, **options).fit(x)
+    assert "with probability 0.9999 |" in shown(found)
+
+
 def test_a_network_guard():
     torch.manual_seed(0)
     x = torch.randn(600, 4)

@@ -33,3 +33,9 @@ def test_a_small_rate_is_not_written_as_none() -> None:
     with pytest.warns(PushforwardWarning, match="predict raises no alarm"):
         guard = pf.Guard(alpha=1e-5, effort="fast", random_state=0).fit(np.random.default_rng(0).normal(size=(200, 2)))
     assert summary(guard)["false alarms"].startswith("at most 0.001% on average")
+
+
+def test_a_probability_near_one_is_not_written_as_certain() -> None:
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    guard = pf.Guard(alpha=0.2, guarantee="pac", delta=1e-3, effort="fast", random_state=0).fit(x)
+    assert summary(guard)["false alarms"].startswith("at most 20%, with probability 99.9% (pac)")

@@ -31,10 +31,11 @@ def system_facts() -> dict[str, Any]:
 
 def summary(guard: Any) -> dict[str, Any]:
     """The facts about a fitted guard that a user needs."""
+    from pushforward.report.text import confidence
 
     calibrated = len(guard.calibrator_.scores)
     promise = f"at most {100 * guard.alpha:.3g}%"
-    promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
+    promise += " on average" if guard.guarantee == "marginal" else f", with probability {confidence(guard.delta)}"
     if guard.level_ == 0:
         why = (
             "too many calibration rows have an infinite score"

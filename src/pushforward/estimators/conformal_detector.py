@@ -169,7 +169,7 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
     def _facts(self) -> list[tuple[str, Any]]:
         promise = f"at most {self.alpha:.3g} of normal rows raise an alarm"
         if self.guarantee == "pac":
-            promise += f", with probability {1 - self.delta:.3g}"
+            promise += f", with probability {1 - self.delta:.12g}"
         quiet = f"no row: {self.calibrator_.n} calibration rows are too few for this promise"
         infinite = int(np.isposinf(self.calibrator_.scores).sum())
         if infinite and self.calibrator_.n >= self._rows_needed():

@@ -647,7 +647,7 @@ class NetworkGuard:
         group = "of each predicted class " if self.per_class else ""
         promise = f"at most {self.alpha:.3g} of the inputs {group}that are like the held-out rows raise an alarm"
         if self.guarantee == "pac":
-            promise += f", with probability {1 - self.delta:.3g}"
+            promise += f", with probability {1 - self.delta:.12g}"
         facts = [
             ("network", type(self.net).__name__),
             ("promise", promise if self.promised_ else "none: training rows calibrated this guard"),
