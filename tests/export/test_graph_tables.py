@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from mixed_tables import mixed_table, strange_rows
@@ -13,6 +14,7 @@ from mixed_tables import mixed_table, strange_rows
 import pushforward as pf
 from pushforward.data import Schema
 from pushforward.data.calendar import calendar_columns
+from pushforward.data.cells import category_cells
 from pushforward.detection.table import Sizes, fit_pool, pool_fit
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.neighbors import Neighbors
@@ -150,8 +152,13 @@ def test_a_table_of_texts_has_no_empty_constants():
 
 def test_codes_of_texts_have_the_spellings_of_numbers_and_flags():
     codes = codes_of_texts(("2", "1.5", "True", "x"))
-    assert codes == {"": -1, "2": 0, "2.0": 0, "1.5": 1, "True": 2, "true": 2, "TRUE": 2, "x": 3}
-    assert codes_of_texts(("1", "1.0")) == {"": -1, "1": 0, "1.0": 1}  # a category's own text comes first
+    two, more = dict.fromkeys(("2", "2.0", "2.00", "2.000"), 0), dict.fromkeys(("1.5", "1.50", "1.500"), 1)
+    assert codes == {"": -1, **two, **more, "True": 2, "true": 2, "TRUE": 2, "x": 3}
+    own = codes_of_texts(("1", "1.0"))  # a category's own text comes first
+    assert (own["1"], own["1.0"], own["1.00"]) == (0, 1, 0)
+    for text, code in (codes | {"0.1234": 4}).items():
+        if text:
+            assert category_cells("c", pa.array([text]), ("2", "1.5", "True", "x", "0.1234")).values.tolist() == [code]
 
 
 def test_a_graph_that_would_be_too_large_says_what_to_do(mixed_guard, monkeypatch, tmp_path):

@@ -325,13 +325,14 @@ def _canonical(text: str) -> str | None:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """The most usual other texts that :func:`category_cells` reads as a category that is a number or a flag."""
+    """The most usual other texts that :func:`category_cells` reads as a category that is a number or a flag; up to three decimals."""
     canonical = _canonical(text)
     if canonical in ("true", "false"):
         return canonical, canonical.capitalize(), canonical.upper()
     if canonical is None:
         return ()
-    return (canonical,) if "." in canonical else (canonical, f"{canonical}.0")
+    whole, _, decimals = canonical.partition(".")
+    return canonical, *(f"{whole}.{decimals.ljust(count, '0')}" for count in range(len(decimals) + 1, 4))
 
 
 def _match_canonical(text: Any, codes: Any, categories: tuple[str, ...]) -> Any:
