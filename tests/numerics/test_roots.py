@@ -35,6 +35,20 @@ class TestMonotoneRoot:
             tolerance = 1e-12 if dtype == torch.float64 else 1e-5
             torch.testing.assert_close(root, target, rtol=tolerance * 20, atol=tolerance)
 
+    @pytest.mark.parametrize("dtype", FLOATS)
+    def test_targets_at_the_end_of_the_type(self, dtype):
+        most = torch.finfo(dtype).max
+        target = torch.tensor([-most, -most / 4, most / 2, most, torch.inf, -torch.inf], dtype=dtype)
+        end = torch.full_like(target, 2 * most ** (1 / 3))
+        root = monotone_root(lambda x: (x**3, 3 * x * x), target, -end, end)
+        exact = (target.double().sign() * target.double().abs() ** (1 / 3)).to(dtype)
+        torch.testing.assert_close(root, exact, rtol=1e-5, atol=0)
+        end = torch.ones_like(target)
+        root = monotone_root(lambda x: (torch.sinh(x), torch.cosh(x)), target, -end, end)
+        torch.testing.assert_close(
+            root, torch.asinh(target.double() / 2).to(dtype) + target.sign() * 0.69315, rtol=1e-4, atol=0
+        )
+
     def test_flat_intervals_do_not_stop_it(self):
         # The slope is 1e-8 in the middle, where Newton's step leaves every bracket.
         def function(x):

@@ -41,7 +41,7 @@ def monotone_root(
         doublings: most doublings of the bracket; 0 if it is known to enclose the root.
 
     Returns:
-        The root, twice differentiable in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
+        The root, infinite where the target is, twice differentiable in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
         dx/dtheta = -(df/dtheta)/f'(x), with f' as ``function`` returns it.
 
     Example:
@@ -50,6 +50,8 @@ def monotone_root(
         >>> monotone_root(lambda x: (x**3, 3 * x**2), torch.tensor([8.0]), torch.tensor([0.0]), torch.tensor([5.0]))
         tensor([2.])
     """
+    infinite, far = torch.isinf(target), target
+    target = torch.where(infinite, 0.0, target)  # where f overflows, infinity minus infinity would be NaN
     with torch.no_grad():
         may_read = is_eager()
         for _ in range(doublings):
@@ -70,9 +72,8 @@ def monotone_root(
             low = torch.where(value <= target, x, low)
             high = torch.where(value >= target, x, high)
             newton = x + step
-            converged = error.abs() <= 2 * eps * (
-                x.abs() * slope + target.abs()
-            )  # a few roundings of x or of the target
+            # A few roundings of x or of the target; eps comes first, so that neither product overflows.
+            converged = error.abs() <= 2 * eps * x.abs() * slope + 2 * eps * target.abs()
             converged &= torch.isfinite(slope)  # else f has overflowed
             converged |= high - low <= 2 * eps * x.abs()
             if may_read and converged.all():
@@ -88,13 +89,13 @@ def monotone_root(
     slope = slope.detach().clamp(min=torch.finfo(slope.dtype).tiny)  # a root may be where f is flat
     step = (value - target) / slope
     # Where f is nearly flat, a rounding error of the target is a long step: it is left out, and has its derivatives still.
-    rounding = (value - target).abs() <= 4 * eps * (x.abs() * slope + target.abs())
+    rounding = (value - target).abs() <= 4 * eps * x.abs() * slope + 4 * eps * target.abs()
     long = step.abs() > high - low + math.sqrt(eps) * (1 + x.abs())
     x = x - torch.where(rounding & long & torch.isfinite(step), step - step.detach(), step)
-    if is_eager() and not x.requires_grad:
-        return x
-    again = (function(x)[0] - target) / slope
-    return x - (again - again.detach())
+    if not (is_eager() and not x.requires_grad):
+        again = (function(x)[0] - target) / slope
+        x = x - (again - again.detach())
+    return torch.where(infinite, far, x)
 
 
 @torch.no_grad()
