@@ -82,6 +82,8 @@ def selective(
             total, alarms = total + len(result["alarm"]), alarms + int(result["alarm"].sum())
             accepted += int(result["accept"].sum())
     if as_json or not (quiet or output == "-"):
+        from pushforward.report.text import confidence
+
         facts = {
             "rows": total,
             "alarms": alarms,
@@ -99,7 +101,7 @@ def selective(
             + (
                 ""
                 if error is None
-                else f"; at most {error:.2%} of the accepted answers are wrong, with probability {1 - delta:.2%}"
+                else f"; at most {error:.2%} of the accepted answers are wrong, with probability {confidence(delta)}"
             ),
         }
         report(f"answers written to {output}", facts, as_json=as_json, output=output, plain=plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,7 @@ def number_text(summary: ColumnSummary, value: float) -> str:
             found = column.decode(np.array([value]))[0].as_py()
             if isinstance(found, timedelta) and found < timedelta(0):
                 return f"−{-found}"  # Python writes -1 day, 23:59:55 for -5 s
-            return found.isoformat(" ") if hasattr(found, "hour") and hasattr(found, "year") else str(found)
+            return found.isoformat(" ") if isinstance(found, datetime) else str(found)
         except (ValueError, OverflowError):  # outside the years that Python has
             return figure(value) + " s"
     return _in_range(value, float(summary.edges[-1]) - float(summary.edges[0]))
@@ -148,10 +148,10 @@ def _in_range(value: float, width: float) -> str:
         return figure(value)
     if value == int(value) and abs(value) < 2**63:  # larger ones are no counts, and most of their digits mean nothing
         return f"{int(value):,}".replace("-", "−")
-    decimals = 2 - math.floor(math.log10(width))
-    if abs(value) >= 1e15 or (decimals > 12 and abs(value) < 1):
-        return figure(value, min(15, decimals + 1 + math.floor(math.log10(abs(value)))))
-    return f"{value:,.{min(12, max(0, decimals))}f}".replace("-", "−")
+    places = 2 - math.floor(math.log10(width))
+    if abs(value) >= 1e15 or (places > 12 and abs(value) < 1):
+        return figure(value, min(15, places + 1 + math.floor(math.log10(abs(value)))))
+    return f"{value:,.{min(12, max(0, places))}f}".replace("-", "−")
 
 
 def cell_text(summary: ColumnSummary, cell: Any, value: float) -> str:
