@@ -290,7 +290,7 @@ def index(
         'from its file; what a note takes from another page is counted there. Findings that rest on the same measurements show the same seconds, which count once in a sum. "Over": some measurements',
         "did not record it. A dash: none did, as in reports of version 0.1, whose pages have the seconds of the last run instead.",
         f"{SPREAD} Where a note has no other criterion, one model is ahead of another if a one-sided paired t-test over seeds at 5 % says so:",
-        "if the mean difference is above 6.31, 2.92 or 2.13 standard errors with two, three or five seeds. One seed decides nothing: such a claim is \"not decided\", and is not among the confirmed ones.\n",
+        'if the mean difference is above 6.31, 2.92 or 2.13 standard errors with two, three or five seeds. One seed decides nothing: such a claim is "not decided", and is not among the confirmed ones.\n',
         "```{toctree}\n:hidden:\n:maxdepth: 1\n",
         *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",
