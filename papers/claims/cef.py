@@ -249,15 +249,14 @@ def _volume_times(experiment: Experiment, latent: int, count: int) -> dict[str, 
         "volume": lambda: embedding.decode_with_volume(z),
         "jacobian": gram,
     }
-    found: dict[str, float] = {}
     with torch.no_grad():
-        for name, way in ways.items():
-            times = []
-            for _ in range(experiment.choose(smoke=2, quick=8, full=20)):
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(experiment.choose(smoke=2, quick=8, full=20)):  # in turn, so that a busy moment slows all
+            for name, way in ways.items():
                 start = time.process_time()
                 way()
-                times.append(time.process_time() - start)
-            found[name] = statistics.median(times[1:])
+                times[name].append(time.process_time() - start)
+        found = {name: statistics.median(each[1:]) for name, each in times.items()}
         found["error"] = (embedding.decode_with_volume(z)[1] - gram()).abs().max().item()
     return found
 
