@@ -27,7 +27,7 @@ _LENGTHS = (
 )
 _PATHS = "After the longest training, the first seed: from one test image to another on an arc of latents, and as blends of pixels{moved}."
 
-_PROBES = "The curves take one random probe for each 50 images, so the order of lines that are close is not decided."
+_PROBES = "The curves of residual networks take one random probe for each 50 images, so the order of lines that are close is not decided."
 _PHASES = "The line of the flow trained in sequence starts when its embedding is trained."
 
 _CAPTIONS = {
@@ -100,7 +100,7 @@ def caption(picture: str) -> str:
     """
     if picture.endswith("-against-time.png"):
         few = picture.startswith("iresnet")
-        text = _AGAINST_TIME.format(images=200 if few else 500, higher="0.07 to 0.17" if few else "0.05 to 0.1")
+        text = _AGAINST_TIME.format(images="200 (Glow: 500)" if few else 500, higher="0.07 to 0.17" if few else "0.05 to 0.1")
         return text + (f" {_PROBES}" if few else "") + (f" {_PHASES}" if picture.startswith("cef") else "")
     latents = re.search(r"-(\d+)\.png$", picture)
     if part := re.match(r"aef-(wide-)?(mnist|fashion-mnist)\b", picture):
