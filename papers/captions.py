@@ -100,7 +100,9 @@ def caption(picture: str) -> str:
     """
     if picture.endswith("-against-time.png"):
         few = picture.startswith("iresnet")
-        text = _AGAINST_TIME.format(images="200 (Glow: 500)" if few else 500, higher="0.07 to 0.17" if few else "0.05 to 0.1")
+        text = _AGAINST_TIME.format(
+            images="200 (Glow: 500)" if few else 500, higher="0.07 to 0.17" if few else "0.05 to 0.1"
+        )
         return text + (f" {_PROBES}" if few else "") + (f" {_PHASES}" if picture.startswith("cef") else "")
     latents = re.search(r"-(\d+)\.png$", picture)
     if part := re.match(r"aef-(wide-)?(mnist|fashion-mnist)\b", picture):
