@@ -58,6 +58,7 @@ from pushforward.estimators.training_data import TrainingData
 from pushforward.estimators.validation import require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_integer
+from pushforward.report.text import plural
 from pushforward.training.budget import seconds
 
 if TYPE_CHECKING:
@@ -708,7 +709,7 @@ class Guard(ConformalDetector):
         if self.reads_images:
             reads = "images of " + " x ".join(map(str, getattr(self.score_, "shape", None) or ()))
         else:
-            reads = f"rows of {self.n_features_in_} column{'s' if self.n_features_in_ != 1 else ''}"
+            reads = f"rows of {plural(self.n_features_in_, 'column')}"
         if self.embed is not None:
             reads = "what its network takes"
         return [("reads", reads), *super()._facts(), ("the promise is for", self.calibration_)]
@@ -719,11 +720,7 @@ class Guard(ConformalDetector):
         shown = self.schema_.columns[:_SHOWN]
         rows = [(c.name, c.kind, "yes" if c.missing else "no", len(c.categories) or "") for c in shown]
         count = len(self.schema_)
-        summary = (
-            f"{count} column{'s' if count != 1 else ''}"
-            if count <= _SHOWN
-            else f"{count} columns, of which {_SHOWN} are shown"
-        )
+        summary = plural(count, "column") + (f", of which {_SHOWN} are shown" if count > _SHOWN else "")
         return table(("column", "kind", "missing cells", "categories"), rows, summary)
 
     # -- storage ----------------------------------------------------------------------------------------------------

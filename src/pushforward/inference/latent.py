@@ -164,7 +164,7 @@ def latent_log_density(
     another shape.
 
     In a model that adds noise to the data (dequantization), the density is that of z and of one draw of the noise: p(y, z) / q(y | x)
-    for one y. The mean of its integral over seeds is p(x); the evidence of one fit differs from log p(x) by what that draw does.
+    for one y. Its integral over z depends on the seed, and has the mean p(x) over seeds.
 
     Args:
         model: as for :func:`latent_posterior`.

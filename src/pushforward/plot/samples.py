@@ -95,7 +95,7 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, 
         raise InputError(f"images have shape (n, h, w), (n, c, h, w) or (n, h, w, c); got {stack.shape}.")
     if integers and (stack.min() < 0 or stack.max() > 255):
         raise InputError(
-            f"images of integers are from 0 to 255, and these are from {stack.min():g} to {stack.max():g}: convert them, x.astype(float), to scale them."
+            f"images of integers are from 0 to 255, and these are from {stack.min():g} to {stack.max():g}: convert them to floating point to scale them."
         )
     low, high = (0.0, 255.0) if integers else (stack.min(), stack.max())
     stack = np.clip((stack - low) / (high - low if high > low else 1.0), 0, 1)
