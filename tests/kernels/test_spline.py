@@ -311,3 +311,14 @@ def test_raw_parameters_of_another_shape_are_refused(shape):
     x, raw = torch.linspace(-2, 2, 100).view(50, 2), torch.zeros(shape)
     with pytest.raises(InputError, match=r"must have the shape \(23, 50, 2\); got"):
         spline(x, raw, SETTINGS["line"])
+
+
+def test_so_many_bins_that_no_stack_holds_them():
+    settings = SplineSettings(60_000, 3.0, 1e-6, 4.6)
+    x = torch.linspace(-4, 4, 5)
+    raw = torch.randn(settings.parameters, 5)
+    with use_kernels("native"):
+        y, log_slope = spline(x, raw, settings)
+        back, _ = spline(y, raw, settings, inverse=True)
+    assert torch.isfinite(log_slope).all()
+    assert (back - x).abs().max() < 1e-4

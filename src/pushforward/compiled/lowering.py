@@ -161,6 +161,8 @@ def _(transformer: AffineTransformer, lowering: Lowering, index: list[int], raw:
 
 @append_transformer.register
 def _(transformer: SplineTransformer, lowering: Lowering, index: list[int], raw: str) -> None:
+    if not transformer.settings.native:
+        raise NotLowerable(f"splines of {transformer.settings.bins} bins")
     lowering.program.spline(raw, lowering.z, index, transformer.settings)
 
 

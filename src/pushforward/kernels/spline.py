@@ -43,7 +43,7 @@ def spline(x: Tensor, raw: Tensor, settings: SplineSettings, *, inverse: bool = 
         >>> torch.allclose(spline(y, torch.zeros(11, 2), settings, inverse=True)[0], x), log_slope[1].item()
         (True, 0.0)
     """
-    if usable(x, raw):
+    if settings.native and usable(x, raw):
         if raw.shape != (settings.parameters, *x.shape):  # native code would read other memory
             raise InputError(
                 f"the raw parameters of {settings.parameters} numbers for each element of x, {tuple(x.shape)}, must have the shape "

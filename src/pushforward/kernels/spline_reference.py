@@ -17,6 +17,12 @@ from pushforward.numerics import is_eager, soft_clamp
 __all__ = ["SplineSettings", "cached_knot_map", "fraction", "log_slope_at", "plain_spline"]
 
 
+_NATIVE_PARAMETERS = 4096
+"""Parameters of an element, with 64 bytes each, that fit the stack of any thread."""
+_PRODUCT_BINS = 512
+"""Bins up to which knots are found by a product: its matrix then has at most 2 MiB in float64."""
+
+
 @dataclass(frozen=True)
 class SplineSettings:
     """The shape of a family of splines on [-bound, bound].
@@ -46,6 +52,16 @@ class SplineSettings:
     def parameters(self) -> int:
         """Number of raw parameters: widths, heights, slopes."""
         return 3 * self.bins if self.periodic else 3 * self.bins - 1
+
+    @property
+    def native(self) -> bool:
+        """Whether native code can take these splines: it keeps the parameters of some elements on the stack of a thread."""
+        return self.parameters <= _NATIVE_PARAMETERS
+
+    @property
+    def by_product(self) -> bool:
+        """Whether a product with a matrix of K^2 numbers finds the knots, which is faster than a running sum for few bins."""
+        return self.bins <= _PRODUCT_BINS
 
 
 class Bin(NamedTuple):
@@ -79,7 +95,8 @@ def find_knots(raw: Tensor, settings: SplineSettings) -> Tensor:
     """
     softmax = torch.softmax(raw.unflatten(0, (2, settings.bins)), 1)
     device = softmax.device.type
-    if device == "cpu" and not torch.is_autocast_enabled(device):  # elsewhere the product may have less precision
+    precise = device == "cpu" and not torch.is_autocast_enabled(device)  # elsewhere the product may have less precision
+    if precise and settings.by_product:
         # Nothing is cached under a tracer, or with another type of tensor.
         make = cached_knot_map if is_eager() and type(softmax) is Tensor else knot_map
         start, matrix = make(settings, softmax.dtype)

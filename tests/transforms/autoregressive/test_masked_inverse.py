@@ -217,3 +217,10 @@ def test_sweeps_are_for_few_rows_of_many_coordinates_without_gradient():
         assert not masked_inverse.sweeping_pays(MADE(6, 2), torch.zeros(6, 1))
         assert masked_inverse.sweeping_pays(MADE(784, 2, (512, 512)), torch.zeros(784, 16))
     assert not masked_inverse.sweeping_pays(network, torch.zeros(63, 1))
+
+
+def test_splines_of_many_bins_need_no_matrix_of_their_squares():
+    layer = MaskedAutoregressive(2, transformer=SplineTransformer(bins=60_000, min_bin=1e-6), hidden=(4,))
+    x = torch.tensor([[0.5, -1.0], [2.0, 9.0]])
+    with torch.no_grad():
+        assert torch.allclose(layer.decode(layer.encode(x).z), x, atol=1e-4)

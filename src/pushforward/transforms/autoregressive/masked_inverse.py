@@ -65,13 +65,19 @@ def native_settings(transformer: Transformer) -> ShiftSettings | AffineSettings 
         return ShiftSettings()
     if type(transformer) is AffineTransformer:
         return AffineSettings(transformer.max_log_scale)
-    return transformer.settings if type(transformer) is SplineTransformer else None
+    if type(transformer) is SplineTransformer and transformer.settings.native:
+        return transformer.settings
+    return None
 
 
 def by_steps(incremental: IncrementalMADE, transformer: Transformer, z: Tensor) -> list[Solved]:
     """Solve the coordinates that are not known yet, one after the other."""
     solved: list[Solved] = []
-    if type(transformer) is SplineTransformer and SplineSteps.serves(z, incremental.network.last.weight):
+    if (
+        type(transformer) is SplineTransformer
+        and transformer.settings.by_product
+        and SplineSteps.serves(z, incremental.network.last.weight)
+    ):
         steps = SplineSteps(transformer.settings, incremental.block, incremental.batch, z)
         for block in z[incremental.done :].split(incremental.block):
             steps.begin(block)
