@@ -16,6 +16,7 @@ from pushforward.transforms import (
     AffineTransformer,
     CircularSplineTransformer,
     GatedTransformer,
+    MaskedAutoregressive,
     SplineTransformer,
     Transformer,
 )
