@@ -220,12 +220,20 @@ def test_probabilities_of_integers_take_no_log_determinant(part):
         transforms.Jitter(2),
         transforms.StochasticPermutation(2),
         transforms.Patches((1, 2, 1), 1),
-        transforms.Sort(2),
     ],
     ids=lambda part: type(part).__name__,
 )
 def test_probabilities_of_integers_may_be_reordered(part):
     assert part.measure(Counting(2)) == Counting(2)
+
+
+@pytest.mark.parametrize("part", [transforms.Abs(2), transforms.Sort(2)], ids=lambda part: type(part).__name__)
+def test_signs_and_orders_of_integers_are_not_counted(part):
+    """Of (2, 2) there is one order, not two, and of 0 one sign."""
+    with pytest.raises(
+        KindError, match=r"is wrong for a probability on Counting\(2\): .*\. Put it after the dequantization"
+    ):
+        part.measure(Counting(2))
 
 
 @pytest.mark.parametrize("latent", [Counting(2), Manifold(1, 2), Extended(3, 2)], ids=str)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.likelihood import Kind, Support
+from pushforward.errors import KindError
+from pushforward.likelihood import Kind, Measure, Support
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event, uniform_like, unsoftplus
 from pushforward.numerics.checks import check_number, check_widths
@@ -36,6 +37,7 @@ class Abs(Transform):
 
     Raises:
         ConfigError: for a probability outside (0, 1).
+        KindError: with a base distribution of integers, of which 0 has a probability.
 
     Example:
         >>> import torch
@@ -45,7 +47,6 @@ class Abs(Transform):
 
     many_to_one = True
     codomain = POSITIVE
-    _counts = True
 
     def __init__(
         self, features: int | Shape, probability: float = 0.5, *, hidden: tuple[int, ...] | None = None
@@ -57,6 +58,10 @@ class Abs(Transform):
         self.has_rsample = self.hidden is None
         size = math.prod(self.in_shape)
         self.network = None if self.hidden is None else MLP(size, size, self.hidden, input_bound=10.0, output_gain=0.1)
+
+    def measure(self, latent: Measure) -> Measure:
+        """That of z; see :class:`~pushforward.transforms.Transform`."""
+        return _without_ties(self, latent, "0 has one sign where its contribution counts two")
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """abs(x), with the log-probability of the signs."""
@@ -76,6 +81,15 @@ class Abs(Transform):
             return torch.full_like(z, fixed)
         dims = len(self.in_shape)
         return fixed + self.network(z.flatten(z.dim() - dims)).to(z.dtype).reshape(z.shape)
+
+
+def _without_ties(part: Transform, latent: Measure, why: str) -> Measure:
+    """The measure, unless ties have a probability: that of integers."""
+    if latent.name == "Counting":
+        raise KindError(
+            f"{type(part).__name__} is wrong for a probability on {latent}: {why}. Put it after the dequantization, or leave it out."
+        )
+    return Transform.measure(part, latent)
 
 
 INCREASING = Support(within="increasing")
@@ -99,6 +113,7 @@ class Sort(Transform):
 
     Raises:
         ConfigError: for impossible widths.
+        KindError: with a base distribution of integers, of which some may be equal.
 
     Example:
         >>> import torch
@@ -108,7 +123,6 @@ class Sort(Transform):
 
     many_to_one = True
     codomain = INCREASING
-    _counts = True
 
     def __init__(self, features: int, *, hidden: tuple[int, ...] | None = None) -> None:
         width = vector_width(features, "Sort")
@@ -119,6 +133,10 @@ class Sort(Transform):
         self.network = (
             None if self.hidden is None else MLP(width, width, self.hidden, input_bound=10.0, output_gain=0.1)
         )
+
+    def measure(self, latent: Measure) -> Measure:
+        """That of z; see :class:`~pushforward.transforms.Transform`."""
+        return _without_ties(self, latent, "equal coordinates have fewer orders than its contribution counts")
 
     def map_support(self, box: Support) -> Support | None:
         """The increasing vectors of a box."""
