@@ -67,7 +67,7 @@ def test_every_picture_of_a_page_has_a_caption():
 
 
 def test_measurements_of_a_longer_run_count_in_the_seconds_of_a_headline():
-    [report] = read_reports(FOLDER, ["nsf"], "quick")
+    report = Report.read(FOLDER / "nsf-quick.json")
     later = longer_run(FOLDER, report)
     assert later is not None
     [quick], [both] = (
