@@ -35,7 +35,7 @@ _CAPTIONS = {
     "log p(x) does not.",
     "aef-curves": "Bound of held-out images against steps, one line a seed.",
     "aef-wide-curves": "Networks of the paper's size: bound of held-out images against steps, one line a seed.",
-    "aef-noise": "MNIST, {latents} latents. Test images, the same with noise, and what each model makes of them.",
+    "aef-noise": "{set}, {latents} latents. Test images, the same with noise, and what each model makes of them.",
     "bayesian-causes": "AUROC of the std, Fashion-MNIST against MNIST. SGHMC, BBB and SWAG: mean over the seeds; other rows: one seed. All "
     "models share the noise of the bound, or each has its own; the bound has K draws. Colors begin at 50.",
     "bayesian-auroc": "AUROC of each score, by model, training set and method, one seed. The VAE has a discretized logistic.",
@@ -111,4 +111,5 @@ def caption(picture: str) -> str:
         return f"{name}{f', {latents[1]} latents' if latents else ''}{size}. {_AEF}"
     begins = [each for each in _CAPTIONS if picture.startswith(each)]
     text = _CAPTIONS[max(begins, key=len)] if begins else ""
-    return text.replace("{latents}", latents[1] if latents else "")
+    name = "Fashion-MNIST" if "fashion-mnist" in picture else "MNIST"
+    return text.replace("{latents}", latents[1] if latents else "").replace("{set}", name)

@@ -41,17 +41,16 @@ __all__ = ["gaussian_pair", "noisy", "run"]
 def run(experiment: Experiment) -> None:
     """Compare the linear form with the true density, and both forms with a VAE of the same networks, flows and steps."""
     _linear(experiment)
-    denoised = experiment.choose(smoke=("mnist",), quick=("mnist",), full=("mnist", "fashion-mnist"))
+    names = ("mnist", "fashion-mnist")
+    denoised = experiment.choose(smoke=names[:1], quick=names[:1], long=names, full=names)
     curves: dict[tuple[str, int], Curves] = {}
-    widths = ((2, None), (8, 2), (32, 32))  # latents of images, then latents of denoising
-    for latent, cleaned in experiment.choose(smoke=((2, 2),), quick=((8, 8),), long=widths, full=widths):
-        for name in ("mnist", "fashion-mnist"):
+    for latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 8, 32), full=(2, 8, 32)):
+        for name in names:
             curves[name, latent], draw = _images(experiment, name, latent)
             draw()
         _draw_curves(experiment, curves)  # again after each width, for a run that is stopped
-        if cleaned is not None:
-            for name in denoised:
-                _denoising(experiment, name, cleaned)
+        for name in denoised:
+            _denoising(experiment, name, latent)
     if experiment.budget == "long":  # a full run has these networks throughout
         wide, draw = _images(experiment, "mnist", 2, wide=True)
         _draw_curves(experiment, {("mnist", 2): wide}, "wide-curves")

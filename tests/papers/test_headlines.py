@@ -63,6 +63,7 @@ def test_every_picture_of_a_page_has_a_caption():
     assert caption("aef-fashion-mnist-8.png").startswith("Fashion-MNIST, 8 latents. From the top")
     assert caption("aef-wide-mnist-2.png").startswith("MNIST, 2 latents, networks of the paper's size. From the top")
     assert caption("aef-noise-mnist-32.png").startswith("MNIST, 32 latents. Test images")
+    assert caption("aef-noise-fashion-mnist-8.png").startswith("Fashion-MNIST, 8 latents. Test images")
     assert caption("toy-plot.png") == ""
 
 
