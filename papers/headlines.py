@@ -154,9 +154,9 @@ HEADLINES = (
     ),
     Headline(
         "funnels", "exact likelihood with fewer dimensions is as good as a flow of full width", PARTLY,
-        "a circle (one seed), two tables of UCI, Fashion-MNIST, 3 seeds; CIFAR-10, 12 minutes of CPU time each, one seed", ("a funnel from 8", "at 5 of 10", "at 4 of 9", "at 392 of 784"),
-        "as good as, or better than, the same layers at full width, after equal steps, which take 14 to 20 % longer; at equal time on CIFAR-10 it is ahead with one seed. Another flow, our Glow, is ahead of the funnel. On CIFAR-10, after 12 minutes of CPU time each and with one seed, a funnel to 1,536 of 3,072 coordinates has 3.825 bits/dim, the same flow at full width 3.903, that of nflows 3.923 and Glow of normflows 3.860 "
-        "(`docs/papers/images-against-time-long.jsonl`). Our Glow has 3.766 there, with more parameters (535 against 446 thousand), and 3.107 against 3.142 of the funnel on Fashion-MNIST after 150 s of CPU time each, with fewer (152 against 516 thousand; `reviews`). On the tables the funnel has 17 % more parameters than the flow of full width. Open: further seeds.",
+        "a circle (one seed); two tables of UCI, Fashion-MNIST, and CIFAR-10, 12 minutes of CPU time each, 3 seeds", ("a funnel from 8", "at 5 of 10", "at 4 of 9", "at 392 of 784"),
+        "as good as, or better than, the same layers at full width, after equal steps, which take 14 to 33 % longer, and at equal time on CIFAR-10. Another flow, our Glow, is ahead of the funnel. On CIFAR-10, after 12 minutes of CPU time each, a funnel to 1,536 of 3,072 coordinates has 3.895 ± 0.070 bits/dim, the same flow at full width 3.958 ± 0.047, that of nflows 4.047 ± 0.107 and Glow of normflows 3.890 ± 0.029 "
+        "(`docs/papers/images-against-time-long.jsonl`). The funnel is ahead of the same flow by 0.062 ± 0.034, with each of three seeds, the last two on a slower processor, and level with Glow of normflows. Our Glow has 3.806 ± 0.034 there, with more parameters (535 against 446 thousand), and 3.107 against 3.142 of the funnel on Fashion-MNIST after 150 s of CPU time each, with fewer (152 against 516 thousand; `reviews`). On the tables the funnel has 17 % more parameters than the flow of full width.",
         later=("at 1,536 of 3,072",), main="at 392 of 784",
     ),
     Headline(
@@ -167,18 +167,18 @@ HEADLINES = (
         later=("an invertible 1 x 1 convolution beats fixed permutations of the channels at equal CPU time",),
     ),
     Headline(
-        "glow", "likelihood is better than before, and samples look real", NOT_SETTLED, "Fashion-MNIST, 300 s of CPU time each, one seed, and 150 s, 3 seeds (`reviews`); up to 10,000 steps for the samples, 2 seeds; CIFAR-10, 12 and 108 minutes, one seed",
+        "glow", "likelihood is better than before, and samples look real", NOT_SETTLED, "Fashion-MNIST, 300 s of CPU time each, one seed, and 150 s, 3 seeds (`reviews`); up to 10,000 steps for the samples, 3 seeds; CIFAR-10, 12 minutes, 3 seeds, and 108, one seed",
         (),
         "the likelihood is ahead of Real NVP; samples come nearer to test images and are still far from them. On Fashion-MNIST, after 300 s of CPU time each and with one seed, Glow has 3.406 bits/dim and Real NVP 4.327; after 150 s, with three seeds and other sizes, 3.107 ± 0.005 and 3.577 ± 0.012 (page of reviews). "
-        "With 152 thousand parameters, the squared Fréchet distance of samples to test images is 135.5 after 400 steps, 118.7 after 2,000 and 111.2 after 10,000 (15 minutes); other test images have 1.5. Samples are then in the shape of clothes, with holes. The first five times as many steps lower the distance by 17, the next by 7.5; if the gains go on to halve, it stays above 100. At a temperature of 0.7 it is larger (218 after 10,000 steps). Bits/dim fall from 3.592 to 3.136. "
-        "The paper trains 32 layers a scale, 512 wide, on eight GPUs, and has 3.35 bits/dim on CIFAR-10. There a Glow of 0.5 million parameters has 3.766 after 12 minutes, and one of 1.6 million 3.716 after 108 (page of Nalisnick et al.); on held-out images the latter is best after 72 minutes, probably because 9,500 training images are few. A larger machine would have to show a distance near that of other test images with 50,000 images and the paper's width.",
+        "With 152 thousand parameters, the squared Fréchet distance of samples to test images is 134.6 ± 1.6 after 400 steps, 118.8 ± 0.1 after 2,000 and 110.9 ± 0.8 after 10,000 (15 minutes); other test images have 1.5. Samples are then in the shape of clothes, with holes. The first five times as many steps lower the distance by 16, the next by 8; if the gains go on to halve, it stays above 100. At a temperature of 0.7 it is larger (235 ± 34 after 10,000 steps). Bits/dim fall from 3.594 to 3.134. "
+        "The paper trains 32 layers a scale, 512 wide, on eight GPUs, and has 3.35 bits/dim on CIFAR-10. There a Glow of 0.5 million parameters has 3.806 ± 0.034 after 12 minutes, and one of 1.6 million 3.716 after 108 (page of Nalisnick et al.); on held-out images the latter is best after 72 minutes, probably because 9,500 training images are few. A larger machine would have to show a distance near that of other test images with 50,000 images and the paper's width.",
         later=("an invertible 1 x 1 convolution beats fixed permutations of the channels at equal CPU time", "samples of Glow come nearer to test images"), main="samples of Glow come nearer",
     ),
     Headline(
-        "glow", "latents change attributes, and interpolate", HELD, "Fashion-MNIST, 10,000 steps, 2 seeds; a classifier's features, and pictures",
+        "glow", "latents change attributes, and interpolate", HELD, "Fashion-MNIST, 10,000 steps, 3 seeds; a classifier's features, and pictures",
         ("moving along the difference",),
-        "on Fashion-MNIST, for two pairs of classes. A T-shirt that is moved towards pullovers gets sleeves, and a sandal becomes a boot. Moved T-shirts have a squared Fréchet distance of 25.2 ± 0.9 to pullovers, and moved sandals one of 35.0 ± 2.3 to ankle boots; before the move they have 403 and 524. "
-        "If pixels are moved in place of latents, it is 44.5 and 46.1, and other images of the class have 7.4 and 2.8. The length of training counts: after 400 steps it is 40.9 and 56.0. Images halfway between two latents are nearer to test images than blends of pixels (21.2 ± 0.6 against 54.1), also after 400 steps (20.7). The paper shows pictures of faces.",
+        "on Fashion-MNIST, for two pairs of classes. A T-shirt that is moved towards pullovers gets sleeves, and a sandal becomes a boot. Moved T-shirts have a squared Fréchet distance of 25.0 ± 0.7 to pullovers, and moved sandals one of 36.6 ± 3.2 to ankle boots; before the move they have 403 and 524. "
+        "If pixels are moved in place of latents, it is 44.5 and 46.1, and other images of the class have 7.4 and 2.8. The length of training counts: after 400 steps it is 40.9 and 58.0. Images halfway between two latents are nearer to test images than blends of pixels (21.0 ± 0.5 against 54.1), also after 400 steps (21.0). The paper shows pictures of faces.",
         later=("images halfway between two latents of Glow", "T-shirt to pullover: images whose latents", "sandal to ankle boot: images whose latents"), main="T-shirt to pullover: images whose latents",
     ),
     Headline(
