@@ -39,7 +39,9 @@ def test_figures(value, text):
 
 def test_a_small_share_never_reads_zero():
     assert percent(0.0) == "0.00%"
-    assert percent(4e-6) == "<0.01%"
+    assert [percent(f) for f in (4e-6, 1.26e-5, 7e-5)] == ["0.0004%", "0.0013%", "0.007%"]
+    assert percent(1e-13) == "<0.0000000001%"
+    assert [percent(f, 0) for f in (0.00999, 0.0049, 0.0)] == ["1%", "0.49%", "0%"]
     assert percent(1e-4) == "0.01%"
     assert percent(None) == "–"
     assert plural(1, "class", "classes") == "1 class"

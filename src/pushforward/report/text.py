@@ -48,16 +48,21 @@ def figure(value: float | None, digits: int = 4) -> str:
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
-    """A fraction as a percentage; one that is not 0 never reads 0.
+    """A fraction as a percentage; below the last of the digits it has two significant ones, so that what is not 0 never reads 0.
 
     Example:
-        >>> percent(0.0123), percent(1e-6), percent(0.0)
-        ('1.23%', '<0.01%', '0.00%')
+        >>> percent(0.0123), percent(1e-5), percent(1.26e-6), percent(0.0)
+        ('1.23%', '0.001%', '0.00013%', '0.00%')
     """
     if fraction is None or math.isnan(fraction):
         return "–"
-    smallest = 10.0 ** -(digits + 2)
-    return f"<{100 * smallest:.{digits}f}%" if 0 < fraction < smallest / 2 else f"{100 * fraction:.{digits}f}%"
+    last = 10.0 ** -(digits + 2)
+    if not 0 < fraction < last:
+        return f"{100 * fraction:.{digits}f}%"
+    if fraction < 1e-12:
+        return "<0.0000000001%"
+    rounded = f"{100 * float(f'{fraction:.1e}'):.12f}"
+    return rounded.rstrip("0").rstrip(".") + "%"
 
 
 def decimals(fraction: float, least: int = 2) -> int:
