@@ -36,3 +36,11 @@ def test_anomalies_are_found_in_all_other_units(factor) -> None:
         guard = pf.Guard(0.1, effort="fast", random_state=0).fit(frame)
     odd = frame.assign(b=20 * factor)
     assert guard.assess(odd)["alarm"].all()
+
+
+def test_a_range_that_overflows_gives_no_other_warning() -> None:
+    frame = table(1.0).assign(b=1.7e308 * np.random.default_rng(1).uniform(-1, 1, 200))
+    with pytest.warns(PushforwardWarning, match="column 'b'"):
+        guard = pf.Guard(0.1, effort="fast", random_state=0).fit(frame)
+    assert np.isfinite(guard.anomaly_score(frame)).all()
+    assert len(guard.explain(frame.iloc[:2])) == 2

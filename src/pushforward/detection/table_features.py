@@ -89,7 +89,9 @@ class TableFeatures:
             observed = values[~missing]
             first = float(observed[0]) if observed.size else 0.0
             rounding = 0.0 if column.kind == "integer" else _ROUNDING
-            constant = bool(np.all(np.abs(observed - first) <= rounding * abs(first)))
+            constant = bool(
+                np.all(np.abs(observed / 2 - first / 2) <= rounding / 2 * abs(first))
+            )  # halves do not overflow
             if constant and not missing.any():
                 constants.append((i, first))
                 continue

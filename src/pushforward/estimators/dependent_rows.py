@@ -208,7 +208,7 @@ def _warn_of_time(schema: Schema, encoded: np.ndarray) -> None:
         for j in numbers:
             values = encoded[order, j]
             values = values[np.isfinite(values)]
-            if len(values) < 50 or np.ptp(values) == 0:
+            if len(values) < 50:
                 continue
             ranks = rankdata(values)
             now, later = ranks[:-1], ranks[1:]

@@ -78,7 +78,7 @@ class UsualCells:
         low, high, coded = self.low, self.high, self.cells.coded
         values = self.cells.reasons.rows[:, self.cells.value]
         least, most = values.min(0), values.max(0)
-        rounding = 1e-6 * (most - least)
+        rounding = 2e-6 * (most / 2 - least / 2)  # halves do not overflow
         outside = ((high < least - rounding) | (low > most + rounding)) & ~coded
         self.low = np.where(outside, np.nan, np.where(coded, low, np.clip(low, least, most)))
         self.high = np.where(outside, np.nan, np.where(coded, high, np.clip(high, least, most)))
