@@ -20,7 +20,7 @@ from pushforward.service.alert_rules import Rule
 from pushforward.service.keeper import Keeper
 from pushforward.service.overview import _p_values, overview
 from pushforward.service.served import ServedModel
-from pushforward.service.store import Store, tables
+from pushforward.service.store import Store, eventlog, tables
 from pushforward.service.store.audit import verify
 from pushforward.service.store.eventlog import Event, append_events, delete_old, event_ids
 from pushforward.service.store.modelbook import Entry, register
@@ -77,7 +77,8 @@ def keeper_of(store: Store, path: str, tmp_path, **options) -> Keeper:
     return Keeper(settings, store, "a", SimpleNamespace(active=lambda: [served(path)]))  # pyright: ignore
 
 
-def test_rules_retention_and_seals_go_on(store, quiet_file, tmp_path, caplog):
+def test_rules_retention_and_seals_go_on(store, quiet_file, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(eventlog, "BLOCK", 16)
     register(store, "m", quiet_file)
     append_events(store, some_events(30, time.time()))
     keeper = keeper_of(store, quiet_file, tmp_path, retention_days=1)
@@ -88,6 +89,7 @@ def test_rules_retention_and_seals_go_on(store, quiet_file, tmp_path, caplog):
     with store.read() as connection:
         assert connection.execute(select(tables.alerts.c.rule)).scalars().all() == ["none"]
         assert "seal" in connection.execute(select(tables.audit.c.kind)).scalars().all()
+        assert connection.execute(select(tables.blocks.c.start)).scalars().all() == [0]
 
 
 @pytest.mark.parametrize(

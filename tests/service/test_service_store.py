@@ -12,6 +12,7 @@ from contextlib import closing
 from importlib.resources import files
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from alembic.script import ScriptDirectory
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,6 +38,7 @@ from pushforward.service.store.eventlog import (
     event_ids,
     find_event,
     find_events,
+    note_times,
     per_bucket,
 )
 from pushforward.service.store.modelbook import (
@@ -671,6 +673,95 @@ def test_a_search_for_a_text_reads_some_events_at_a_time_and_finds_all(store, mo
         found, pages = found + more, pages + 1
     assert [event["id"] for event in found] == [batch[k].id for k in (7, 1, 0)]
     assert pages == (3 if model else 4)
+
+
+def test_a_search_by_time_finds_all_whatever_the_order_of_times(store, monkeypatch):
+    monkeypatch.setattr(eventlog, "BLOCK", 4)
+    rng = np.random.default_rng(0)
+    times = np.concatenate([np.arange(40.0), np.arange(10.0), rng.uniform(0, 60, 30), 50 + np.arange(21.0)])  # clocks
+
+    def compare():
+        with store.read() as connection:
+            everything = find_events(connection, limit=200)
+            assert everything
+            for _ in range(40):
+                since, until = sorted(rng.choice([*times, *rng.uniform(-5, 75, 20)], 2))
+                for options in ({"since": since}, {"until": until}, {"since": since, "until": until, "model": "m"}):
+                    limit, before = int(rng.integers(1, 12)), int(rng.integers(1, 120))
+                    want = [e for e in everything if options.get("since", -9) <= e["time"] <= options.get("until", 99)]
+                    want = [e for e in want if options.get("model") in (None, e["model"])]
+                    assert find_events(connection, **options, limit=200) == want
+                    assert find_events(connection, **options, limit=limit) == want[:limit]
+                    page = [e for e in want if e["seq"] < before][:limit]
+                    assert find_events(connection, **options, limit=limit, before=before) == page
+                    forward = [e for e in reversed(want) if e["seq"] > before][:limit]
+                    assert find_events(connection, **options, limit=limit, after=before) == forward
+
+    def noted():
+        with store.read() as connection:
+            return connection.execute(select(tables.blocks).order_by(tables.blocks.c.start)).all()
+
+    for begin in range(0, len(times), 3):
+        for k, when in enumerate(times[begin : begin + 3]):
+            append_events(store, some_events(1, model="m" if k else "other", when=when))
+        if begin % 5 == 0:
+            note_times(store, most=2)
+    compare()
+    while (before := noted()) or True:
+        note_times(store, most=2)
+        if noted() == before:
+            break
+    numbers = [row.start for row in noted()]
+    assert numbers == list(range(0, 100, 4))
+    assert tuple(noted()[1]) == (4, 3.0, 6.0)  # numbers begin at 1
+    compare()
+    with store.write() as connection:
+        connection.execute(delete(tables.events).where(tables.events.c.seq.between(20, 41)))
+    compare()
+    with store.write() as connection:
+        connection.execute(update(tables.audit).where(tables.audit.c.seq <= 60).values(time=1.0))
+    delete_old(store, 100.0)
+    assert [row.start for row in noted()] == list(range(60, 100, 4))  # event 61 is the oldest
+    compare()
+    delete_old(store, time.time() + 30)
+    assert noted() == []
+    with store.read() as connection:
+        assert find_events(connection, since=0.0) == []
+    times = np.arange(30.0)
+    append_events(store, [e for when in times for e in some_events(1, model="m", when=when)])
+    note_times(store)
+    assert [row.start for row in noted()] == list(range(100, 128, 4))  # the emptied blocks before are left out
+    compare()
+
+
+def test_a_search_by_time_reads_no_events_of_other_times(tmp_path, monkeypatch):
+    monkeypatch.setattr(eventlog, "BLOCK", 64)
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store.migrate()
+    for minute in range(20):
+        append_events(store, some_events(500, when=60.0 * minute))
+    note_times(store, most=1000)
+    steps = 0
+
+    def step():
+        nonlocal steps
+        steps += 1
+
+    with store.read() as connection:
+        raw = connection.connection.dbapi_connection
+        assert raw is not None
+        for options in (
+            {"until": 60.0},
+            {"since": 2000.0},
+            {"since": 60.0, "until": 60.0},
+            {"until": 60.0, "model": "m"},
+        ):
+            steps = 0
+            raw.set_progress_handler(step, 100)
+            find_events(connection, **options, limit=10)
+            raw.set_progress_handler(None, 0)
+            assert steps < 150, options  # 9,000 events take more than 600
+    store.close()
 
 
 def test_connections_of_a_postgresql_that_stands_still_are_ended():

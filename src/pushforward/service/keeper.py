@@ -1,4 +1,4 @@
-"""`Keeper`: what one process does for all: drift, alerts, deliveries, retention and seals. A lease in the store chooses it."""
+"""`Keeper`: what one process does for all: drift, alerts, deliveries, retention, times and seals. A lease in the store chooses it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pushforward.service.served import Models, ServedModel
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import SigningKey, seal
-from pushforward.service.store.eventlog import delete_old, delete_old_counts
+from pushforward.service.store.eventlog import delete_old, delete_old_counts, note_times
 
 __all__ = ["Keeper"]
 
@@ -105,7 +105,13 @@ class Keeper:
 
     def _work(self) -> None:
         """Do each part of the work. One that fails stops no other, unless the store is gone."""
-        parts = {"drift": self.drift.update, "alerts": self._check, "retention": self._clean, "seals": self._seal}
+        parts = {
+            "drift": self.drift.update,
+            "alerts": self._check,
+            "retention": self._clean,
+            "searches by time": lambda: note_times(self.store),
+            "seals": self._seal,
+        }
         with self._working:
             for name, part in parts.items():
                 try:

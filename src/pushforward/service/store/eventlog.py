@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, select
+from sqlalchemy import Connection, and_, case, delete, func, select
 
 from pushforward.service.store import audit, tables
 from pushforward.service.store.database import Store
@@ -23,10 +23,13 @@ __all__ = [
     "event_ids",
     "find_event",
     "find_events",
+    "note_times",
     "per_bucket",
     "search_end",
 ]
 
+BLOCK = 4096
+"""Numbers of events in a block, of which the earliest and the latest time are noted."""
 SEARCHED = 100_000
 """Events that one search for a text reads at most, because no index finds a part of a text."""
 
@@ -161,10 +164,64 @@ def find_events(
         if value is not None:
             conditions.append(make(value))
     order = column.seq.asc() if after is not None else column.seq.desc()
-    query = select(tables.events).where(and_(True, *conditions)).order_by(order).limit(limit)
-    found = [_as_json(row) for row in connection.execute(query).mappings()]
+    query = select(tables.events).where(and_(True, *conditions)).order_by(order)
+    found: list[dict[str, Any]] = []
+    ranges = [column.seq >= 0] if since is None and until is None else _ranges(connection, since, until)
+    for within in ranges if after is None else reversed(ranges):
+        more = query.where(within).limit(limit - len(found))
+        found += [_as_json(row) for row in connection.execute(more).mappings()]
+        if len(found) == limit:
+            break
     _add_labels(connection, found)
     return found
+
+
+def _ranges(connection: Connection, since: float | None, until: float | None) -> list[Any]:
+    """Conditions on ``seq``, the newest events first: all events of a time fulfill one of them, and no event fulfills two.
+
+    Numbers follow the order of writing, in which times are not sorted: several processes write, and a clock may be set back.
+    So the blocks are asked in which the time can be. Events that are in no block yet are always searched.
+    """
+    block, seq = tables.blocks.c, tables.events.c.seq
+    possible = and_(True, *([] if since is None else [block.latest >= since]),
+                    *([] if until is None else [block.earliest <= until]))  # fmt: skip
+    start = case((possible, block.start))
+    query = select(func.max(block.start), func.min(start), func.max(start))  # one query, so that all are of one state
+    last, low, high = connection.execute(query).one()
+    if last is None:
+        return [seq >= 0]
+    found = [seq >= last + BLOCK]
+    return found if low is None else [*found, and_(seq >= low, seq < high + BLOCK)]
+
+
+def note_times(store: Store, most: int = 20) -> None:
+    """Note the earliest and the latest time of blocks of events that are complete and not noted yet, some at a time.
+
+    Numbers only grow (:func:`append_events` takes the lock of the chain before it gets them), so nothing is added to a block
+    when an event after it was written. That events are deleted makes no time of a block wrong, only wider than it need be.
+
+    Args:
+        store: to read from and write to.
+        most: number of blocks.
+    """
+    seq, block = tables.events.c.seq, tables.blocks.c
+    with store.read() as connection:
+        last = connection.execute(select(func.max(block.start))).scalar()
+        begin = 0 if last is None else last + BLOCK
+        newest = connection.execute(select(func.max(seq))).scalar() or 0
+        if newest < begin + BLOCK:
+            return
+        # Blocks without events, as retention leaves them, are left out.
+        begin = connection.execute(select(func.min(seq)).where(seq >= begin)).scalar() or newest
+        begin -= begin % BLOCK
+        end = min(newest - newest % BLOCK, begin + most * BLOCK)
+        start, time_ = (seq - seq % BLOCK).label("start"), tables.events.c.time
+        query = select(start, func.min(time_), func.max(time_)).where(seq >= begin, seq < end).group_by(start)
+        found = connection.execute(query).all()
+    if found:
+        rows = [{"start": row[0], "earliest": row[1], "latest": row[2]} for row in found]
+        with store.write() as connection:
+            connection.execute(store.insert(tables.blocks).on_conflict_do_nothing(), rows)
 
 
 def search_end(connection: Connection, model: str | None, before: int | None) -> int | None:
@@ -265,6 +322,10 @@ def delete_old(store: Store, before: float, most: int | None = None) -> int:
         connection.execute(delete(tables.feedback).where(tables.feedback.c.event.in_(old)))
         gone = connection.execute(delete(tables.events).where(tables.events.c.batch <= through)).rowcount
         if gone:
+            oldest = connection.execute(select(func.min(tables.events.c.seq))).scalar()
+            block = tables.blocks.c.start
+            unused = delete(tables.blocks)
+            connection.execute(unused if oldest is None else unused.where(block <= oldest - BLOCK))
             audit.append(store, connection, "retention", detail={"through": through, "rows": gone})
         return gone
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
 __all__ = [
     "alerts",
     "audit",
+    "blocks",
     "deliveries",
     "drift",
     "events",
@@ -83,6 +84,13 @@ events = Table(
         postgresql_where=text("alarm IS true"),
     ),
     sqlite_autoincrement=True,  # a number that a monitor has read must not come again when all events were deleted
+)
+blocks = Table(  # of events with neighboring numbers: in which of them a time can be
+    "blocks",
+    metadata,
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("earliest", Double, nullable=False),
+    Column("latest", Double, nullable=False),
 )
 feedback = Table(
     "feedback",
