@@ -165,7 +165,7 @@ def test_parts_in_memory_do_not_change_the_report():
 
 
 def test_images(tmp_path):
-    guard = pf.Guard(0.1, smoothing={"sigma": 0.25, "draws": 16}, random_state=0)
+    guard = pf.Guard(0.1, smoothing={"sigma": 0.25, "draws": 16, "steps": 200}, random_state=0)
     guard.fit(load_image_sample("fashion-mnist")[:200]).save(tmp_path / "g.safetensors")
     np.save(tmp_path / "digits.npy", load_image_sample("mnist")[:40])
     words = [

@@ -79,7 +79,7 @@ def test_no_constructor_builds_more_than_its_file_contains():
     """
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)]
     try:
-        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=120,
+        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=600,
                               env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
     except subprocess.TimeoutExpired as error:
         finished = (error.stdout or b"").decode().count("\n")
