@@ -199,6 +199,23 @@ def test_refusals_are_one_sentence(server, method, path, options, status):
     assert len(answer.text) < 600
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "words"),
+    [
+        (b'{"id": ', {"content-type": "application/json"}, "is not JSON"),
+        (b'{"note": "\xff"}', {"content-type": "application/json"}, "is not JSON in UTF-8"),
+        (gzip.compress(b"{}"), {"content-type": "application/json", "content-encoding": "gzip"}, "and not compressed"),
+        (b'{"id": "0"}', {"content-type": "application/x-www-form-urlencoded"}, "content type application/json"),
+        (b"[]", {"content-type": "application/json"}, "must be a JSON object"),
+        (b"", {}, "must be a JSON object"),
+    ],
+)
+def test_a_label_that_is_no_json_is_told_so(server, body, headers, words):
+    answer = server.client.post("/feedback", content=body, headers=headers)
+    assert answer.status_code in (400, 422)
+    assert words in answer.json()["error"]
+
+
 def test_a_gzip_bomb_is_refused(server):
     bomb = gzip.compress(bytes(200_000_000))
     assert len(bomb) < 200_000

@@ -137,6 +137,30 @@ def test_a_store_in_a_folder_that_does_not_exist_is_named(tmp_path):
         Store(f"sqlite:///{tmp_path / 'absent' / 's.sqlite'}").migrate()
 
 
+def test_a_store_that_cannot_be_opened_is_named(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}")
+    with pytest.raises(
+        StorageError, match=rf"unable to open database file {tmp_path}: SQLite must be able to write it"
+    ):
+        store.migrate()
+    store.close()
+
+
+def test_an_audit_key_that_cannot_be_used_is_named_before_the_start(guard_file, tmp_path, capsys, monkeypatch):
+    from pushforward.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.sqlite.key").write_text("no key")
+    monkeypatch.setattr("uvicorn.supervisors.Multiprocess.run", lambda *_: pytest.fail("it was started"))
+    command = ["serve", str(guard_file), "--port", "0", "--store", "sqlite:///s.sqlite", "--workers", "2"]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert "cannot use the audit key s.sqlite.key" in printed.err
+    assert "serves" not in printed.out
+    with closing(sqlite3.connect("s.sqlite")) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM models").fetchone() == (0,)
+
+
 def test_events_come_back_as_they_went_in(store):
     batch = some_events(3)
     append_events(store, batch)

@@ -72,6 +72,7 @@ _ERROR = {
         "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
     }
 }
+_NO_JSON = "the body is not JSON in UTF-8: send it so, and not compressed."
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
@@ -90,13 +91,19 @@ async def _unexpected(_: Request, __: Exception) -> JSONResponse:
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first.get("type") == "json_invalid":
+        return JSONResponse({"error": _NO_JSON}, 422)
+    if first.get("loc") == ("body",):  # as it is of another content type, which curl sends by default
+        return JSONResponse({"error": "the body must be a JSON object of the content type application/json."}, 422)
     where = ".".join(str(part) for part in first.get("loc", ())[1:])
     return JSONResponse({"error": f"{where or 'the request'}: {first.get('msg', 'is not valid')}"[:300]}, 422)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    # FastAPI's own error for a body that is not UTF-8, or nested too deeply, says no more than that there was one.
+    text = _NO_JSON if error.status_code == 400 and error.__cause__ is not None else str(error.detail)
+    return JSONResponse({"error": text}, error.status_code, error.headers)
 
 
 def _note_signals(service: Service) -> None:

@@ -20,7 +20,7 @@ from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import SigningKey, seal
 from pushforward.service.store.eventlog import delete_old, delete_old_counts, note_times
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "signing_key"]
 
 _LEASE = 10.0
 _STEP = 1.0
@@ -58,7 +58,7 @@ class Keeper:
         self.alerting = Alerting(store, receivers, rules, settings.public_url or "")
         self._started = time.time()
         self.drift = Drift(store)
-        self.key = _signing_key(settings, store)
+        self.key = signing_key(settings, store)
         self.leads = False
         self._sealed = time.monotonic()
         self._cleaned = -1e9
@@ -194,7 +194,7 @@ class Keeper:
             return True
 
 
-def _signing_key(settings: ServiceSettings, store: Store) -> SigningKey | None:
+def signing_key(settings: ServiceSettings, store: Store) -> SigningKey | None:
     """The key of the settings; beside the file of an SQLite store by default; none for PostgreSQL."""
     if settings.durability == "none":
         return None

@@ -20,6 +20,7 @@ from pushforward.io.atomic import reason
 from pushforward.service.access import Access
 from pushforward.service.alert_rules import read_alert_file
 from pushforward.service.app import create_app
+from pushforward.service.keeper import signing_key
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store
 from pushforward.service.store.modelbook import check_others, keep_only, keep_signed, register
@@ -120,8 +121,8 @@ def prepare(settings: ServiceSettings) -> None:
     """Make or migrate the store, and register the guard files in it.
 
     Raises:
-        StorageError: if the store, a guard file or the certificate cannot be used, such as a guard that is not signed with the key
-            of the settings.
+        StorageError: if the store, the audit key, a guard file or the certificate cannot be used, such as a guard that is not
+            signed with the key of the settings.
         ConfigError: for a token file that cannot be understood, or a store of a running service with other models.
     """
     Access(settings.token_file, b"")  # errors of the files are shown before anything starts
@@ -135,6 +136,7 @@ def prepare(settings: ServiceSettings) -> None:
     store = Store(settings.store)
     try:
         store.migrate()
+        signing_key(settings, store)  # a process of several that cannot use it would be started again and again
         names = [name for name, _ in settings.models]
         check_others(store, names)
         for name, path in settings.models:

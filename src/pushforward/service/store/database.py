@@ -104,8 +104,13 @@ class Store:
             yield
         except SQLAlchemyError as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
-            first = (str(cause).splitlines() or [type(error).__name__])[0]
-            raise StorageError(f"the store cannot be used: {first[:200]}") from error
+            cause_text = (str(cause).splitlines() or [type(error).__name__])[0][:200]
+            if self.sqlite and cause_text == "unable to open database file":
+                cause_text += (
+                    f" {self.path}: SQLite must be able to write it and files beside it. Give a file in a folder that can be "
+                    "written, and copy a store there that is in another folder."
+                )
+            raise StorageError(f"the store cannot be used: {cause_text}") from error
 
     def migrate(self) -> None:
         """Bring the tables to this version, from nothing or from any earlier version.
