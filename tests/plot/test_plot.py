@@ -318,6 +318,16 @@ def test_coverage_as_difference():
     assert labels(ax) == ["95 % if right", "a"]
 
 
+def test_the_order_of_the_levels_of_coverage_does_not_matter():
+    """Levels that fall gave a line, and a band, that go back and forth."""
+    levels, found = np.array([0.9, 0.5, 0.8]), np.array([0.91, 0.55, 0.79])
+    ax = pf.plot.coverage(levels, {"a": found}, count=100)
+    np.testing.assert_allclose(curve(ax, "a"), [[0.5, 0.55], [0.8, 0.79], [0.9, 0.91]])
+    right = pf.plot.coverage(np.sort(levels), [0.55, 0.79, 0.91], count=100)
+    bands = [each.collections[0].get_paths()[0].vertices for each in (ax, right)]
+    np.testing.assert_allclose(*bands)
+
+
 # -- streams, training, reasons, tables
 
 

@@ -85,7 +85,7 @@ def coverage(
     """Draw the observed coverage of regions against the promised one.
 
     Args:
-        levels: promised coverages ``(L,)``, from 0 to 1, increasing.
+        levels: promised coverages ``(L,)``, from 0 to 1, in any order.
         fractions: observed ones ``(L,)``, or several of them by name.
         ax: matplotlib axes; new ones by default.
         count: number of independent cases of which ``fractions`` are means; gives the band of a binomial proportion.
@@ -112,6 +112,8 @@ def coverage(
         raise InputError("there must be one fraction for each level.")
     if any(v.min() < 0 or v.max() > 1 for v in [grid, *groups.values()]):
         raise InputError("levels and fractions are numbers from 0 to 1.")
+    order = np.argsort(grid, kind="stable")
+    grid, groups = grid[order], {key: v[order] for key, v in groups.items()}
     ax = tidy(new_axes(ax, (4.6, 4.2)))
     styles, base = turns(ax, len(groups)), grid if difference else np.zeros_like(grid)
     wide = grid
