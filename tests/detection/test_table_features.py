@@ -207,6 +207,18 @@ def test_a_missing_cell_is_drawn_with_the_step_of_its_column() -> None:
     assert (augment.columns, augment.indicators, augment.steps) == ((1,), (2,), (100.0,))
 
 
+@pytest.mark.parametrize("lattice", [(1e44, 1e43), (0.0, 1e43), (1e44, 1.0), (1e-44, 1e-45)])
+def test_a_lattice_beyond_float32_is_not_dequantized(lattice: tuple[float, float]) -> None:
+    """Its steps were an error that named no column."""
+    columns = (Column("a", "numeric", lattice=lattice, missing=True), Column("b", "integer", lattice=(0.0, 2.0)))
+    rows = np.array([[1e44, 0.0], [NAN, 2.0], [3e44, 4.0]])
+    augment, dequantize, *_ = TableFeatures.fit(Schema(columns), rows).preprocessing()
+    assert isinstance(augment, AugmentMissing)
+    assert augment.steps == (1.0,)
+    assert isinstance(dequantize, LatticeDequantize)
+    assert dequantize.columns == (1, 2)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"schema": None}, {"kept": [0, 2, 9]}, {"kept": [0, 2]}, {"kept": [0, 0, 2, 3]}, {"fills": [1.0]}, {"fills": [1.0, "x", 2.0]},

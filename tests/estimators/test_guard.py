@@ -310,6 +310,21 @@ def test_samples_look_like_the_table(with_density: Guard) -> None:
     assert all(isinstance(v, int) for v in drawn["count"].to_pylist())
 
 
+@pytest.mark.parametrize("size", [44, -44])
+def test_a_density_of_rounded_numbers_beyond_float32(size: int) -> None:
+    """Luminosities in erg/s with two digits ended in an error about steps of float32."""
+    rng = np.random.default_rng(0)
+    cells = [float(f"{value:.1f}e{size}") for value in rng.uniform(1, 9, 300)]
+    frame = pd.DataFrame({"luminosity": cells, "mass": rng.normal(size=300)})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="1 of 2 coordinates vary by less")
+        guard = Guard(density=True, alpha=0.1, effort="fast", max_steps=20, random_state=0).fit(frame)
+    assert np.isfinite(guard.log_prob(frame)).all()
+    drawn = np.array(guard.sample(100, random_state=0)["luminosity"].to_pylist()) / 10.0**size
+    np.testing.assert_allclose(10 * drawn, np.rint(10 * drawn), atol=1e-6)
+    assert 0.5 < np.median(drawn) < 9.5
+
+
 def test_samples_have_the_decimals_of_the_table_and_the_range_of_integers() -> None:
     """A flow in float32 gave 179.39999758 for 179.4, and ended in an error for integers beyond int64."""
     rng = np.random.default_rng(0)

@@ -35,6 +35,7 @@ MAX_CATEGORIES = 1000
 _LONGEST_TEXT = 1000
 _FEW = 20  # this many distinct texts are categories, however few rows there are
 _CODES = (0.0, 1.0)
+_LEAVE_OUT = "drop it or name it in ignore=, on the command line --drop"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Column:
         import pyarrow as pa
 
         if data.null_count == len(data):
-            raise SchemaError(f"column {name!r} has only missing cells: drop it.")
+            raise SchemaError(_only_missing(name))
         kind = value_type(data.type)
         if pa.types.is_boolean(kind) and not pa.types.is_dictionary(data.type):
             return cls(name, "boolean", missing=data.null_count > 0, lattice=_CODES), flag_cells(name, data).values
@@ -145,7 +146,7 @@ class Column:
         """
         present = values[~np.isnan(values)]
         if present.size == 0:
-            raise SchemaError(f"column {name!r} has only missing cells: drop it.")
+            raise SchemaError(_only_missing(name))
         if np.isinf(present).any():
             row = int(np.isinf(values).argmax())
             raise SchemaError(
@@ -164,7 +165,7 @@ class Column:
         text = text_of(name, data)
         present = len(text) - text.null_count
         if present == 0:
-            raise SchemaError(f"column {name!r} has only missing cells: drop it.")
+            raise SchemaError(_only_missing(name))
         distinct = pc.count_distinct(text).as_py()
         if distinct > MAX_CATEGORIES or distinct > max(_FEW, present / 2):
             form, example = ("", "") if date_order(text) else number_form(text)
@@ -181,7 +182,7 @@ class Column:
                 + _advice(text)
             )
         if pc.max(pc.utf8_length(text)).as_py() > _LONGEST_TEXT:
-            raise SchemaError(f"column {name!r} has texts of more than {_LONGEST_TEXT} characters: drop it.")
+            raise SchemaError(f"column {name!r} has texts of more than {_LONGEST_TEXT} characters: {_LEAVE_OUT}.")
         try:
             counts = [(-c["counts"], c["values"]) for c in pc.value_counts(pc.drop_null(text)).to_pylist()]
         except UnicodeDecodeError:  # a damaged file: Arrow does not check the bytes of a text
@@ -289,6 +290,10 @@ class Column:
         return f"{self.name}: {what}{', may be missing' if self.missing else ''}"
 
 
+def _only_missing(name: str) -> str:
+    return f"column {name!r} has only missing cells: {_LEAVE_OUT}."
+
+
 def _as_tuple(items: Any) -> Any:
     return tuple(items) if isinstance(items, (list, tuple)) and len(items) <= MAX_CATEGORIES else None
 
@@ -307,7 +312,7 @@ def _advice(text: Any) -> str:
             f"{count} of these cells are {what}, and others are not, such as {example[:30]!r}. Leave those empty to have {what}, or set the column "
             "aside with ignore=, on the command line --drop."
         )
-    return "drop it or name it in ignore=, on the command line --drop (or convert it, if these are numbers or dates)."
+    return f"{_LEAVE_OUT} (or convert it, if these are numbers or dates)."
 
 
 def _looks_like_counts(values: np.ndarray) -> bool:

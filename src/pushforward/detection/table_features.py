@@ -291,21 +291,23 @@ class TableFeatures:
     def preprocessing(self, jitter: float = 0.05) -> list[Transform]:
         """The transforms that prepare the feature matrix for a flow, in float64; the last one casts to float32.
 
-        Missing values are augmented and lattice columns dequantized. Then follow robust scaling (median and quartiles), a
-        soft tail beyond three robust deviations, and Gaussian noise while training.
+        Missing values are augmented and lattice columns dequantized (not those whose origin or step float32 cannot hold).
+        Then follow robust scaling (median and quartiles), a soft tail beyond three robust deviations, and Gaussian noise
+        while training.
 
         Args:
             jitter: standard deviation of that noise, in robust deviations.
         """
         width = self.n_features
         transforms: list[Transform] = []
+        lattices = [entry for entry in self.lattices if _in_single_precision(*entry[1:])]
         if self.indicators:
             flags = tuple(len(self.kept) + k for k in range(len(self.indicators)))
-            spacing = {coordinate: step for coordinate, _, step in self.lattices}
+            spacing = {coordinate: step for coordinate, _, step in lattices}
             steps = tuple(spacing.get(coordinate, 1.0) for coordinate in self.indicators)
             transforms.append(AugmentMissing(width, columns=self.indicators, indicators=flags, steps=steps))
-        if self.lattices:
-            coordinates, origins, steps = zip(*self.lattices, strict=True)
+        if lattices:
+            coordinates, origins, steps = zip(*lattices, strict=True)
             transforms.append(LatticeDequantize(width, columns=coordinates, steps=steps, origins=origins))
         transforms += [Standardize(width, robust=True), SoftTail(width, width=3.0)]
         return [*(part.double() for part in transforms), Cast(width), Jitter(width, std=jitter)]
@@ -459,3 +461,10 @@ def _decimals(value: float) -> int:
     """Decimals of the shortest text of a number."""
     exponent = Decimal(repr(value)).normalize().as_tuple().exponent
     return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+def _in_single_precision(origin: float, step: float) -> bool:
+    """Whether float32, in which transforms keep a lattice, has numbers of the size of its origin and its step."""
+    limits = np.finfo(np.float32)
+    smallest, largest = float(limits.tiny), float(limits.max)
+    return abs(origin) <= largest and smallest <= step <= largest
