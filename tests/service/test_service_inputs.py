@@ -90,6 +90,19 @@ def test_a_name_in_another_case_is_named(reader):
         reader.columns(long)
 
 
+@pytest.mark.parametrize(
+    ("fitted", "given", "hint"),
+    [
+        ("S\u00e4ule", "Sa\u0308ule", "which looks the same and has other Unicode characters: rename the columns"),
+        ("age", " age", "with spaces: rename the columns"),
+    ],
+)
+def test_a_name_that_looks_the_same_is_explained(fitted, given, hint):
+    named = SimpleNamespace(reads_images=False, n_features_in_=1, schema_=Schema.infer(pa.table({fitted: [0.5, 1.5]})))
+    with pytest.raises(Refusal, match=f"lacks the column '{fitted}', which the model has; it has '{given}', {hint}"):
+        Reader(named, 9).records([{given: 1.0}])  # pyright: ignore[reportArgumentType]
+
+
 def test_every_format_gives_the_scores_of_the_guard_itself(guard, guard_file, reader):
     table = rows_like_training(40)  # so many that the model itself scores them, bit for bit
     rows = table.to_pylist()

@@ -390,12 +390,18 @@ def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
     similar = next(filter(None, (similar_name(name, present) for name in absent)), None)
-    hint = "" if similar is None else f"; it has {similar!r}"
-    if similar is not None and similar != similar.strip() and similar.strip() in absent:
-        hint += ", with spaces: rename the columns"
-    elif similar is not None and any(_looks(similar) == _looks(name) for name in absent):
-        hint += ", which looks the same and has other Unicode characters: rename the columns, as with unicodedata.normalize('NFC', name)"
+    hint = "" if similar is None else similar_hint(similar, absent)
     return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."
+
+
+def similar_hint(similar: str, absent: list[str]) -> str:
+    """The part of a message that says which name a table has instead, and how it differs where that cannot be seen."""
+    hint = f"; it has {similar!r}"
+    if similar != similar.strip() and similar.strip() in absent:
+        return hint + ", with spaces: rename the columns"
+    if any(_looks(similar) == _looks(name) for name in absent):
+        hint += ", which looks the same and has other Unicode characters: rename the columns, as with unicodedata.normalize('NFC', name)"
+    return hint
 
 
 def _looks(name: str) -> str:

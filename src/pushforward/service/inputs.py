@@ -18,7 +18,7 @@ from pushforward.data import Schema, as_images
 from pushforward.data.arrow import compute, is_text, without_views
 from pushforward.data.cells import number_cells
 from pushforward.data.images import picture_error, pixels_of, without_colors
-from pushforward.data.schema import similar_name
+from pushforward.data.schema import similar_hint, similar_name
 from pushforward.data.text import MISSING_WORDS, parse_numbers
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
@@ -349,7 +349,7 @@ class Reader:
             # Only names that a column may have: the search takes long for long ones.
             short = [str(name) for name in list(present)[:_MOST_COMPARED] if len(str(name)) <= _LONGEST_COMPARED]
             similar = similar_name(absent[0][:_LONGEST_COMPARED], short)
-            hint = "" if similar is None or similar in self.names else f"; it has {similar!r}"
+            hint = "" if similar is None or similar in self.names else similar_hint(similar, absent[:1])
             raise Refusal(422, f"{what} lacks the column {absent[0]!r:.80}{more}, which the model has{hint}.")
 
     def _check_csv_names(self, names: Sequence[str]) -> None:
