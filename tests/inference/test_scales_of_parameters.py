@@ -156,6 +156,24 @@ def test_tempering_does_not_depend_on_units():
         torch.testing.assert_close(std, torch.full_like(std, 0.1 / math.sqrt(1.01)), atol=0, rtol=0.1)
 
 
+def test_tempering_says_whether_it_came_to_the_target():
+    points = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def run(at, **options):
+        target = td.Normal(torch.tensor([float(at)], dtype=torch.float64), 0.4)
+        start = td.Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+        log_start, log_target = (lambda v: start.log_prob(v).sum(-1)), (lambda v: target.log_prob(v).sum(-1))
+        return temper(log_start, log_target, points, torch.Generator().manual_seed(1), **options)
+
+    assert run(1.0).complete
+    assert run(1.0, stop_outside=True).complete
+    assert not run(300.0, most=20).complete
+    early = run(30.0, stop_outside=True)
+    assert not early.complete
+    assert early.temperatures[-1] < 1
+    assert float(early.points.min()) > float(points.max())
+
+
 def test_a_posterior_without_density_at_all_draws_of_the_prior_says_so():
     points = torch.zeros(50, 1)
     with pytest.raises(InputError, match=r"0 at all 50 draws of the prior .* check its units"):

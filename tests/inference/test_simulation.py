@@ -480,6 +480,59 @@ def test_an_observation_far_from_all_simulations_is_said(method):
         post.sample(3, torch.tensor([5.0, -5.0]), seed=0)
 
 
+def test_the_posterior_of_an_observation_far_from_all_simulations_is_that_of_the_likelihood():
+    """90 deviations away, draws ended 45 deviations short of the posterior, as one point, after 60 temperatures."""
+    theta = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    x = theta + 0.5 * torch.randn(1000, 2, generator=torch.Generator().manual_seed(1))
+    post = inference.NLE(td.Normal(torch.zeros(2), 1.0)).fit(theta, x, seed=0, max_steps=5, **QUIET)
+    far = torch.full((2,), 100.0)
+    found = post.temper(1000, post._observation(far), torch.Generator().manual_seed(0))
+    assert found.complete
+    assert len(found.temperatures) < 15  # after those that leave the draws of the prior
+    draws = post.sample(1000, x=far, seed=0)
+    torch.testing.assert_close(draws.mean(0), torch.full((2,), 80.0), atol=2.0, rtol=0.0)
+    torch.testing.assert_close(draws.std(0), torch.full((2,), math.sqrt(0.2)), atol=0.0, rtol=0.15)
+    steps = torch.arange(-60, 61) / 20
+    grid = draws.mean(0) + torch.cartesian_prod(steps, steps)
+    assert float(post.log_prob(grid, x=far).double().exp().sum()) / 400 == pytest.approx(1.0, abs=0.03)
+
+
+def _with_likelihood(log_likelihood):
+    """The posterior of a standard normal prior of two parameters and a likelihood in closed form."""
+    post = inference.NLEPosterior(
+        inference.Prior(td.Normal(torch.zeros(2), 1.0)), [torch.nn.Identity()], DataScale(1), (1,)
+    )
+    post._log_likelihood = post._rough_log_likelihood = lambda theta, x: log_likelihood(theta)
+    return post
+
+
+def test_all_modes_of_a_distant_posterior_have_draws():
+    """The squares of both parameters are 400 with a deviation of 10: four modes at distances of 20, each of a quarter."""
+    post = _with_likelihood(lambda theta: -0.5 * ((theta.square() - 400) / 10).square().sum(1))
+    draws = post.sample(2000, x=torch.zeros(1), seed=0)
+    for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        assert float((draws * torch.tensor(signs) > 0).all(1).double().mean()) == pytest.approx(0.25, abs=0.06)
+
+
+def test_the_evidence_of_a_distant_ridge():
+    """A circle of radius 30, of which normal distributions around its highest points are no approximation. log Z by quadrature."""
+    post = _with_likelihood(lambda theta: -0.5 * ((theta.norm(dim=1) - 30) / 0.1).square())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may warn that this is uncertain
+        evidence = post._evidence_of(torch.zeros(1))
+    radius = torch.linspace(28, 31, 30_001, dtype=torch.float64)
+    values = radius.log() - radius.square() / 2 - 0.5 * ((radius - 30) / 0.1).square()
+    assert evidence == pytest.approx(float(torch.logsumexp(values, 0)) + math.log(1e-4), abs=0.5)
+
+
+def test_a_sampler_that_does_not_come_to_the_posterior_warns(monkeypatch):
+    """A distant circle has as many normal approximations as starting points, and no other path is tried here."""
+    monkeypatch.setattr(inference.nle, "_HOPELESS", 1.0)
+    post = _with_likelihood(lambda theta: -0.5 * ((theta.norm(dim=1) - 30) / 0.1).square())
+    with pytest.warns(PushforwardWarning, match=r"do not trust its draws and its density"):
+        post.sample(100, x=torch.zeros(1), seed=0)
+
+
 def test_too_few_simulations_are_not_called_infinite():
     theta, x = simulations(25)
     with pytest.raises(InputError, match="there are 5 simulations; at least 20 are needed"):

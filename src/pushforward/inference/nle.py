@@ -18,12 +18,15 @@ from pushforward.errors import ConfigError, InputError, warn_caller
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.evidence import sampled_evidence
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
+from pushforward.inference.modes import find_modes, laplace_draws, mixture_log_prob
 from pushforward.inference.network_inputs import NetworkInputs, bounds_for_json
 from pushforward.inference.npe import NPEPosterior, conditional_flow
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
+from pushforward.inference.targets import Target
 from pushforward.inference.tempering import TemperedSample, temper
 from pushforward.inference.training_data import TrainingData
+from pushforward.inference.weights import ImportanceWeights
 from pushforward.models import Model
 from pushforward.numerics import logmeanexp
 from pushforward.numerics.checks import check_seed
@@ -41,6 +44,12 @@ _ROWS_AT_ONCE = 20_000
 """Rows that a network reads at once where it reads several for each row of parameters."""
 _EXAMINED = 1000
 """Draws of another prior that are compared with the bounds of the first."""
+_STARTS = 6
+"""Particles from which the modes of a posterior are searched that lies far from all starting points."""
+_INFLATED = 1.5
+"""Deviations of the normal distributions around these modes, in those of the Laplace approximations."""
+_HOPELESS = 0.02
+"""Temperature at which all particles are away from where they began, below which further ones do not come to 1."""
 _LARGEST_ERROR = 0.1
 """Beyond it, in nats, importance sampling around the draws is no better than tempering."""
 
@@ -125,18 +134,63 @@ class LikelihoodPosterior(SimulationPosterior):
         if proposal is None or start is None:
             seed = int(torch.randint(2**62, (), generator=generator))
             start = self.prior.sample(particles, seed=seed)
-            found = temper(log_prior, rough, self._transform.encode(start).z, generator)
+            found = self._temper(log_prior, rough, self._transform.encode(start).z, generator)
         else:
 
             def log_proposal(u: Tensor) -> Tensor:
                 theta, contribution = self._transform.decode_with_contribution(u)
                 return proposal._log_prob(self.prior.clamp(theta), x) - contribution
 
-            found = temper(log_proposal, rough, self._transform.encode(start).z, generator)
-        if not self._is_rough:
+            found = self._temper(log_proposal, rough, self._transform.encode(start).z, generator)
+        if self._is_rough:
+            last = temper(rough, self._log_posterior(x), found.points, generator, transitions=1, final_transitions=1)
+            evidence, complete = found.log_evidence + last.log_evidence, found.complete and last.complete
+            found = dataclasses.replace(last, log_evidence=evidence, complete=complete)
+        if not found.complete:
+            warn_caller(
+                "the sampler did not come to the posterior of this observation with certainty, so do not trust its draws and its density: "
+                "the observation lies far from everything that was simulated, so check its units, or simulate with a wider prior."
+            )
+        return found
+
+    def _temper(
+        self,
+        log_start: Callable[[Tensor], Tensor],
+        log_target: Callable[[Tensor], Tensor],
+        points: Tensor,
+        generator: torch.Generator,
+    ) -> TemperedSample:
+        """Tempering from ``points``; where the target is far from them all, from normal distributions around its modes.
+
+        Where these are not like the target, both are tried.
+        """
+        found = temper(log_start, log_target, points, generator, stop_outside=True)
+        if found.complete:
             return found
-        last = temper(rough, self._log_posterior(x), found.points, generator, transitions=1, final_transitions=1)
-        return dataclasses.replace(last, log_evidence=found.log_evidence + last.log_evidence)
+        target = Target(lambda u: log_target(u.to(points.dtype)), self.features)
+        try:
+            modes = find_modes(target, _apart(found.points, _STARTS))
+        except InputError:  # the target rises without end
+            return temper(log_start, log_target, points, generator)
+
+        def log_normal(u: Tensor) -> Tensor:
+            return mixture_log_prob(modes, u.double(), inflate=_INFLATED).to(u.dtype)
+
+        near = laplace_draws(modes, len(points), generator, inflate=_INFLATED).to(points.dtype)
+        with torch.no_grad():
+            ratios = (log_target(near) - log_normal(near)).double().nan_to_num(nan=-math.inf)
+        again = temper(log_normal, log_target, near, generator)
+        # as many modes as starts mean that there are more, as on a ridge
+        if len(modes) < _STARTS and ImportanceWeights.of(ratios).reliable:
+            return again
+        if found.temperatures[-1] > _HOPELESS:
+            if found.temperatures[-1] < 1.0:
+                found = temper(log_start, log_target, points, generator)
+            else:
+                found = dataclasses.replace(found, complete=True)
+            if found.log_evidence > again.log_evidence:  # estimates that are much too large are rare, others are not
+                return found
+        return dataclasses.replace(again, complete=False)
 
     @property
     def _is_rough(self) -> bool:
@@ -374,6 +428,16 @@ class NLEPosterior(LikelihoodPosterior):
             raise ValueError("its counts do not fit the data")
         result.counts = torch.tensor(counts)
         return result
+
+
+def _apart(points: Tensor, count: int) -> Tensor:
+    """Some of the points ``(n, D)`` that are far from each other, so that each group of them has one."""
+    scaled = points / points.std(0).clamp(min=1e-30)
+    chosen, distances = [0], torch.full((len(points),), math.inf, dtype=points.dtype)
+    while len(chosen) < count:
+        distances = torch.minimum(distances, (scaled - scaled[chosen[-1]]).norm(dim=1))
+        chosen.append(int(distances.argmax()))
+    return points[chosen]
 
 
 def _in_cell(x: Tensor, place: Tensor | float, counts: Tensor, scale: DataScale) -> Tensor:

@@ -28,12 +28,14 @@ class TemperedSample:
         log_evidence: log of the ratio of the normalizing constants of target and start, nats.
         temperatures: exponents of the target's part, from 0 to 1.
         acceptance: mean acceptance of the transitions at the last temperature.
+        complete: False if the temperatures ended early, or the last step was too large for the particles to follow the target.
     """
 
     points: Tensor
     log_evidence: float
     temperatures: list[float]
     acceptance: float
+    complete: bool = True
 
 
 def temper(
@@ -47,6 +49,7 @@ def temper(
     final_transitions: int = 6,
     leapfrog: int = 5,
     most: int = 60,
+    stop_outside: bool = False,
 ) -> TemperedSample:
     """Sequential Monte Carlo through start^(1 - t) target^t, t from 0 to 1 (Del Moral, Doucet, Jasra 2006).
 
@@ -64,13 +67,15 @@ def temper(
         final_transitions: number at temperature 1.
         leapfrog: steps of each transition.
         most: largest number of temperatures; after that the rest is one step.
+        stop_outside: whether to end in place of that step, and as soon as all particles are beyond all starting points in one
+            coordinate. Each temperature moves them by about their width, so a distant target would need very many.
 
     Raises:
         InputError: if the target is 0 at every point.
     """
     count = len(points)
     temperatures, log_evidence, step, acceptance = [0.0], 0.0, 0.3, 0.0
-    ordered = points.sort(0).values
+    ordered, complete = points.sort(0).values, True
     narrowest = 1e-6 * (ordered[3 * count // 4] - ordered[count // 4])  # in the units of the coordinates
     start, target = _values(log_start, points), _values(log_target, points)
     if not bool(torch.isfinite(target).any()):
@@ -80,8 +85,12 @@ def temper(
         )
     while temperatures[-1] < 1.0:
         difference = target - start
-        now = temperatures[-1]
-        after = 1.0 if len(temperatures) >= most else _next_temperature(difference, now, threshold)
+        now, last = temperatures[-1], len(temperatures) >= most
+        if stop_outside and last:
+            return TemperedSample(points, log_evidence, temperatures, acceptance, complete=False)
+        after = _next_temperature(difference, now, threshold)
+        if last:
+            after, complete = 1.0, after == 1.0
         log_weights = (after - now) * difference
         log_evidence += float(torch.logsumexp(log_weights, 0) - math.log(count))
         probabilities = log_weights.softmax(0)
@@ -101,7 +110,10 @@ def temper(
             points, acceptance = hmc_step(log_prob, points, step * scale, leapfrog, generator)
             step = min(max(step * math.exp(0.5 * (acceptance - 0.75)), 1e-3), 2.0)
         start, target = _values(log_start, points), _values(log_target, points)
-    return TemperedSample(points, log_evidence, temperatures, acceptance)
+        if stop_outside and bool(((points < ordered[0]) | (points > ordered[-1])).all(0).any()):
+            complete = False
+            break
+    return TemperedSample(points, log_evidence, temperatures, acceptance, complete)
 
 
 def hmc_step(
