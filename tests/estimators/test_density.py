@@ -292,3 +292,17 @@ def test_the_file_of_a_density_of_a_random_generator_has_the_seed(tmp_path) -> N
 def test_a_random_state_of_another_type_is_refused(estimator, random_state) -> None:
     with pytest.raises(ConfigError, match="random_state must be None, an integer or a numpy"):
         estimator(random_state=random_state).fit(np.random.default_rng(0).normal(size=(60, 2)))
+
+
+@pytest.mark.parametrize("circular", [True, (1,)])
+def test_angles_outside_their_domain_are_named(circular):
+    """Degrees, and angles from 0 to 2 pi: beside other numbers the error was one of training, about outliers."""
+    x = np.random.default_rng(0).uniform(-3, 3, size=(100, 2))
+    x[7, 1] = 4.0
+    density = pf.FlowDensity(model_options={"circular": circular}, max_steps=2, random_state=0)
+    with pytest.raises(
+        InputError, match=r"1 of 100 rows have an angle .* is 4 at row 7, column 1: angles are in radians"
+    ):
+        density.fit(x)
+    x[7, 1] = np.float32(np.pi)
+    density.fit(x)

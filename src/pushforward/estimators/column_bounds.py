@@ -12,7 +12,7 @@ import numpy as np
 from pushforward.errors import ConfigError, InputError
 from pushforward.transforms import Bounds
 
-__all__ = ["bounds_of", "check_inside", "plain_bounds"]
+__all__ = ["bounds_of", "check_inside", "check_radians", "plain_bounds"]
 
 _FORM = (
     "bounds must be a pair (low, high) for each column, None for an open end, or a dictionary of pairs by column name"
@@ -72,6 +72,22 @@ def check_inside(bounds: Bounds, rows: np.ndarray) -> None:
                 f"{int(wrong.any(1).sum())} of {len(rows)} rows have a value {what} the bounds of its column; the first is "
                 f"{rows[row, column]:g} at row {row}, column {column}, with bounds {low[column]:g} and {high[column]:g}: {advice}."
             )
+
+
+def check_radians(rows: np.ndarray, angles: Sequence[int]) -> None:
+    """Check that the columns that are angles are in [-pi, pi].
+
+    Raises:
+        InputError: for one that is not.
+    """
+    wrong = np.abs(rows[:, list(angles)]) > math.pi + 1e-6  # pi in float32 is above pi
+    if wrong.any():
+        row, position = np.argwhere(wrong)[0]
+        column = angles[position]
+        raise InputError(
+            f"{int(wrong.any(1).sum())} of {len(rows)} rows have an angle outside [-pi, pi]; the first is {rows[row, column]:g} at row "
+            f"{row}, column {column}: angles are in radians, and np.remainder(x + np.pi, 2 * np.pi) - np.pi maps any angle to its equal there."
+        )
 
 
 def plain_bounds(bounds: Any) -> Any:

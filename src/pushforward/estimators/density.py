@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 
 from pushforward.detection.batching import by_batches
 from pushforward.errors import ConfigError, InputError, StorageError, in_words
-from pushforward.estimators.column_bounds import bounds_of, check_inside, plain_bounds
+from pushforward.estimators.column_bounds import bounds_of, check_inside, check_radians, plain_bounds
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, unpack, write
 from pushforward.likelihood import REAL
@@ -107,7 +107,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
         Raises:
             InputError: for data that are not a table of finite numbers with at least 2 rows, or a row that is not inside
-                ``bounds``; the message has its position.
+                ``bounds``, or has an angle outside [-pi, pi]; the message has its position.
             ConfigError: for an unknown model or impossible options.
         """
         fitted = copy.copy(self)
@@ -145,10 +145,12 @@ class FlowDensity(DensityMixin, BaseEstimator):
         first = bounds_of(self.bounds, features, getattr(self, "feature_names_in_", None))
         if first is not None:
             check_inside(first, array)
+        angles = check_angles(features, flow.circular) if isinstance(flow, NSF) else ()
+        check_radians(array, angles)
         scaling: list[Transform] = [] if first is None else [first]
         if (flow.base.support if flow.chain.domain is None else flow.chain.domain) == REAL:  # and not angles
             scaling.append(Standardize(features).double())
-        elif isinstance(flow, NSF) and 0 < len(angles := check_angles(features, flow.circular)) < features:
+        elif 0 < len(angles) < features:
             scaling.append(by_kind(features, angles, lambda width: Standardize(width).double(), identity))
         scaling.append(Cast(features))
         self.seed_ = seed
