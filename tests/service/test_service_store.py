@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from importlib.resources import files
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -710,7 +711,12 @@ def test_a_search_by_time_finds_all_whatever_the_order_of_times(store, monkeypat
             assert everything
             for _ in range(40):
                 since, until = sorted(rng.choice([*times, *rng.uniform(-5, 75, 20)], 2))
-                for options in ({"since": since}, {"until": until}, {"since": since, "until": until, "model": "m"}):
+                searches: list[dict[str, Any]] = [
+                    {"since": since},
+                    {"until": until},
+                    {"since": since, "until": until, "model": "m"},
+                ]
+                for options in searches:
                     limit, before = int(rng.integers(1, 12)), int(rng.integers(1, 120))
                     want = [e for e in everything if options.get("since", -9) <= e["time"] <= options.get("until", 99)]
                     want = [e for e in want if options.get("model") in (None, e["model"])]
@@ -774,12 +780,13 @@ def test_a_search_by_time_reads_no_events_of_other_times(tmp_path, monkeypatch):
     with store.read() as connection:
         raw = connection.connection.dbapi_connection
         assert raw is not None
-        for options in (
+        searches: list[dict[str, Any]] = [
             {"until": 60.0},
             {"since": 2000.0},
             {"since": 60.0, "until": 60.0},
             {"until": 60.0, "model": "m"},
-        ):
+        ]
+        for options in searches:
             steps = 0
             raw.set_progress_handler(step, 100)
             find_events(connection, **options, limit=10)
