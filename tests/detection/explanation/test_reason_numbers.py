@@ -42,3 +42,18 @@ def test_a_number_near_a_narrow_range_keeps_its_digits_and_one_far_away_has_four
         "hz is 100000090.0; given the other columns, 95 % of normal rows are between 99999980.0 and 100000020.0"
     )
     assert said[1].startswith("hz is 5e+08; ")
+
+
+@pytest.mark.parametrize(
+    ("value", "range_", "words"),
+    [
+        (0.4053, (0.4134, 6.28), "is 0.405; given the other columns, 95 % of normal rows are between 0.413 and 6.28."),
+        (6.2803, (0.4134, 6.28), "is 6.2803; given the other columns, 95 % of normal rows are between 0.4134 and 6.28."),
+        (0.3, (0.4134, 6.28), "is 0.3; given the other columns, 95 % of normal rows are between 0.41 and 6.28."),
+        (-2.0, (0.4134, 6.28), "is -2; given the other columns, 95 % of normal rows are between 0.41 and 6.28."),
+        (1.0, (0.4134, 6.28), "is 1, which is usual given the other columns: 95 % of normal rows are between 0.41 and 6.28."),
+    ],
+)  # fmt: skip
+def test_a_number_just_outside_of_a_range_does_not_read_like_its_end(value, range_, words):
+    [column] = Schema.infer({"x": [0.1, 2.0, 6.0]}).columns
+    assert sentence(column, "number", value, range_, (), float("nan")) == f"x {words}"

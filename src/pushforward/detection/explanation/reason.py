@@ -80,7 +80,7 @@ class Reason:
     def label(self) -> str:
         """The cell and its usual values in a few words, for a picture."""
         if len(self.usual) == 2:
-            width = _width(self.usual)
+            width = _telling(self.value, self.usual)
             low, high = (text(each, width, True) for each in self.usual)
             return f"{text(self.value, width, _is_close(self.value, self.usual))}   (usual {low} to {high})"
         width = _apart(self.value, self.usual[0]) if self.usual else 0.0
@@ -194,13 +194,14 @@ def sentence(
         own = "" if math.isnan(rare) else f", and {_percent(rare)} one at least as rare as {text(value)}"
         return f"{name} is {text(value)}; {_OTHERS}, {_percent(share)} of normal rows have {text(usual[0])}{own}."
     if len(usual) != 2 and alone:
-        return f"{name} is {text(value, _width(alone), _is_close(value, alone))}; {_percent(USUAL)} of all normal rows {_between(alone)}."
+        width = _telling(value, alone)
+        return f"{name} is {text(value, width, _is_close(value, alone))}; {_percent(USUAL)} of all normal rows {_between(alone, width)}."
     if len(usual) != 2:
         return f"{name} is {text(value)}."
-    width = _width(usual)
+    width = _telling(value, usual)
     begin = f"{name} is {text(value, width, _is_close(value, usual))}"
     if not within(value, usual):
-        return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual)}."
+        return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual, width)}."
     if alone and not within(value, alone):
         return f"{begin}, which fits the other columns of this row; {_percent(USUAL)} of all normal rows {_between(alone)}."
     return f"{begin}, which is usual {_OTHERS}: {_percent(USUAL)} of normal rows {_between(usual)}."
@@ -221,8 +222,8 @@ def sentence_of_time(column: Column, value: datetime.time) -> str:
     return f"{column.name} is {text(value)}; {_OTHERS}, this time of day is unusual."
 
 
-def _between(usual: tuple[Any, ...]) -> str:
-    width = _width(usual)
+def _between(usual: tuple[Any, ...], width: float | None = None) -> str:
+    width = _width(usual) if width is None else width
     low, high = (text(each, width, True) for each in usual)
     return f"have {low}" if low == high else f"are between {low} and {high}"
 
@@ -236,6 +237,16 @@ def _expected(usual: tuple[Any, ...]) -> str:
 def _width(usual: tuple[Any, ...]) -> float:
     low, high = usual
     return float(high - low) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else 0.0
+
+
+def _telling(value: Any, usual: tuple[Any, ...]) -> float:
+    """The width of a range, or less where a number outside of it would read like one of its ends."""
+    width = _width(usual)
+    if not isinstance(value, float) or within(value, usual) or width == 0:
+        return width
+    low, high = usual
+    alike = text(value, width, _is_close(value, usual)) in {text(each, width, True) for each in usual}
+    return min(width, 100 * max(low - value, value - high)) if alike else width
 
 
 def _is_close(value: Any, usual: tuple[Any, ...]) -> bool:
