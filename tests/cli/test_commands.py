@@ -330,3 +330,19 @@ def test_info_shows_names_with_brackets_as_they_are(capsys):
     show.columns(Schema.infer({"speed [m/s]": [1.0, 2.0, 4.0], "[red]t": [1.0, 2.0, 4.0], "x[/]": ["a", "b", "a"]}))
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("speed [m/s]", "[red]t", "x[/]"))
+
+
+def test_only_tables_are_written_to_a_uri(folder: Path, tmp_path: Path, capsys) -> None:
+    guard, rows = str(folder / "guard.safetensors"), str(folder / "train.csv")
+    absent = str(tmp_path / "absent.csv")  # so the output is looked at before the rows
+    for words in (
+        ["fit", absent],
+        ["recalibrate", guard, absent],
+        ["update", guard, absent],
+        ["report", guard, absent],
+    ):
+        assert main([*words, "-o", "s3://bucket/file.html"]) == 1
+        said = capsys.readouterr().err
+        assert "s3://bucket/file.html is not a local file, and only tables are written to a URI" in said
+    assert main(["score", guard, rows, "-o", (tmp_path / "s.parquet").as_uri(), "-q"]) == 0
+    assert pq.read_table(tmp_path / "s.parquet").num_rows == 400

@@ -508,7 +508,7 @@ def test_events_are_found_by_their_last_label(store):
             assert [event["id"] for event in find_events(connection, label=label)] == expected
 
 
-def test_the_audit_command(tmp_path, capsys):
+def test_the_audit_command(tmp_path, capsys, monkeypatch):
     from pushforward.cli import main
 
     url = f"sqlite:///{tmp_path / 's.sqlite'}"
@@ -533,6 +533,9 @@ def test_the_audit_command(tmp_path, capsys):
         connection.execute(update(tables.events).where(tables.events.c.seq == 2).values(p_value=0.9))
     store.close()
     assert main(["audit", url]) == 1
+    assert "NOT VALID" in capsys.readouterr().out
+    monkeypatch.setenv("PUSHFORWARD_STORE", url)  # as serve reads it, so that no password is among the arguments
+    assert main(["audit"]) == 1
     assert "NOT VALID" in capsys.readouterr().out
     assert main(["audit", f"sqlite:///{tmp_path / 'absent.sqlite'}"]) == 1
 

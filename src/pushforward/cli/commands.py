@@ -271,7 +271,7 @@ def score(
     chosen = None
     if ray is None:
         chosen = written_format(output, output_format, format)
-        check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
+        check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"), table=True)
     elif output_format not in (None, "parquet"):
         raise ConfigError("with --ray the output is a folder of Parquet files.")
     source = GuardSource.of(guard_file, network, public_key)
@@ -335,7 +335,7 @@ def sample(
     from pushforward.io import TableWriter, load, read
 
     chosen = written_format(output, output_format)
-    check_output(output, [str(file)], force, binary=chosen in ("parquet", "arrow"))
+    check_output(output, [str(file)], force, binary=chosen in ("parquet", "arrow"), table=True)
     kind = read(file, public_key=public_key)[0]["kind"]
     if kind == "guard":
         samples = Guard.load(file, public_key=public_key).sample(number, random_state=seed)

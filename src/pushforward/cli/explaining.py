@@ -61,7 +61,7 @@ def explain(
         raise ConfigError("--json prints reasons on standard output: use either --json or -o FILE and --output-format.")
     sentences = output == "-" and output_format is None and not as_json
     chosen = None if sentences or as_json else written_format(output, output_format)
-    check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
+    check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"), table=True)
     if read(guard_file, public_key=public_key)[0]["kind"] == "network guard":
         raise ConfigError(
             f"{guard_file} guards a network, and explain is for guards of tables: the column reason of `pushforward score` says why."

@@ -87,7 +87,7 @@ def written_format(output: str, chosen: str | None, read: str | None = None) -> 
     return TableWriter(output, chosen or (readable if output == "-" else None)).format
 
 
-def check_output(output: str, inputs: Sequence[str], force: bool, *, binary: bool = False) -> None:
+def check_output(output: str, inputs: Sequence[str], force: bool, *, binary: bool = False, table: bool = False) -> None:
     """Fail before the work if the output cannot be written, or would replace an input.
 
     Args:
@@ -95,6 +95,7 @@ def check_output(output: str, inputs: Sequence[str], force: bool, *, binary: boo
         inputs: what the command reads.
         force: whether the output may replace an input.
         binary: whether the output is not text, which a terminal cannot show.
+        table: whether the output is a table, which can be written to a URI.
 
     Raises:
         StorageError: if it cannot be written.
@@ -105,6 +106,10 @@ def check_output(output: str, inputs: Sequence[str], force: bool, *, binary: boo
             raise ConfigError("the output is not text and standard output is a terminal: give -o FILE, or use a pipe.")
         return
     if not local(output):
+        if not table:
+            raise StorageError(
+                f"{output} is not a local file, and only tables are written to a URI: give the name of a file."
+            )
         return
     from pushforward.io.files import expanded
 

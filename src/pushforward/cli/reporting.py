@@ -167,16 +167,12 @@ def write_text(text: str, output: str) -> None:
     """Write text to a local file, which is complete or absent, or to standard output for "-".
 
     Raises:
-        StorageError: for a URI, or if it cannot be written.
+        StorageError: if it cannot be written.
     """
-    from pushforward.cli.files import local
-    from pushforward.errors import StorageError
     from pushforward.io.atomic import atomic_write
     from pushforward.io.files import expanded
     from pushforward.io.output import standard_output
 
-    if output != "-" and not local(output):
-        raise StorageError(f"{output} is not a local file: reports are written to files and to standard output.")
     with standard_output() if output == "-" else atomic_write(expanded(output)) as file:
         file.write(text.encode())
 

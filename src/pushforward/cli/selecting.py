@@ -68,7 +68,9 @@ def selective(
     from pushforward.io import TableWriter
 
     chosen = written_format(output, output_format, format)
-    check_output(output, [str(guard_file), table, calibration], force, binary=chosen in ("parquet", "arrow"))
+    check_output(
+        output, [str(guard_file), table, calibration], force, binary=chosen in ("parquet", "arrow"), table=True
+    )
     guard = load_guard(guard_file, network, public_key)
     if not isinstance(guard, NetworkGuard):
         raise ConfigError(f"selective needs the guard of a network that classifies, and {guard_file} is none.")

@@ -109,7 +109,9 @@ def serve(
 
 @app.command(epilog="Example: `pushforward audit sqlite:///pushforward-events.sqlite --export events.parquet`")
 def audit(
-    store: Annotated[str, typer.Argument(help="Store of a service: sqlite:///FILE or postgresql://...")],
+    store: Annotated[
+        str, typer.Argument(help="Store of a service: sqlite:///FILE or postgresql://...", envvar="PUSHFORWARD_STORE")
+    ],
     public_key: Annotated[
         str | None, typer.Option(help="Key (64 hexadecimal digits) that all signatures must be from.")
     ] = None,
