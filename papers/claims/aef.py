@@ -44,18 +44,21 @@ def run(experiment: Experiment) -> None:
     names = ("mnist", "fashion-mnist")
     denoised = experiment.choose(smoke=names[:1], quick=names[:1], long=names, full=names)
     curves: dict[tuple[str, int], Curves] = {}
+    unfinished: list[UnfinishedError] = []
     for latent in experiment.choose(smoke=(2,), quick=(8,), long=(2, 8, 32), full=(2, 8, 32)):
         for name in names:
             curves[name, latent], draw = _images(experiment, name, latent)
             draw()
         _draw_curves(experiment, curves)  # again after each width, for a run that is stopped
         for name in denoised:
-            _denoising(experiment, name, latent)
+            unfinished += _denoising(experiment, name, latent)
     if experiment.budget == "long":  # a full run has these networks throughout
         wide, draw = _images(experiment, "mnist", 2, wide=True)
         _draw_curves(experiment, {("mnist", 2): wide}, "wide-curves")
         if not experiment.left_out:  # a picture may need another training, so all seeds come first
             draw()
+    if unfinished:  # after all claims of which something is measured
+        raise unfinished[0]
 
 
 def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -325,8 +328,12 @@ def noisy(images: Tensor, level: float, seed: int) -> Tensor:
     return (images + level * noise).round().clamp(0, 255).to(images.dtype)
 
 
-def _denoising(experiment: Experiment, name: str, latent: int) -> None:
-    """Train on noisy images alone, and compare reconstructions of noisy test images with the images without noise."""
+def _denoising(experiment: Experiment, name: str, latent: int) -> list[UnfinishedError]:
+    """Train on noisy images alone, and compare reconstructions of noisy test images with the images without noise.
+
+    Returns:
+        The error of the first seed that is not finished, after the report of the others; empty if there is none.
+    """
     train, held_out, test = _parts(experiment, name)
     builders = _builders(experiment, tuple(test.shape[1:]), latent)
     models: dict[str, Callable[[], Model]] = {
@@ -370,8 +377,7 @@ def _denoising(experiment: Experiment, name: str, latent: int) -> None:
         f"clipped; the decoder's mean at the center of the code; {_options(experiment)['max_steps']:,} steps of 128"
         + ("; the other seeds are not finished" if unfinished else ""),
     )
-    if unfinished:
-        raise unfinished
+    return [unfinished] if unfinished else []
 
 
 def _denoised(
