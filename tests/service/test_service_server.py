@@ -204,7 +204,11 @@ def test_refusals_are_one_sentence(server, method, path, options, status):
     [
         (b'{"id": ', {"content-type": "application/json"}, "is not JSON"),
         (b'{"note": "\xff"}', {"content-type": "application/json"}, "is not JSON in UTF-8"),
-        (gzip.compress(b"{}"), {"content-type": "application/json", "content-encoding": "gzip"}, "and not compressed"),
+        (
+            gzip.compress(b"{}", mtime=0),
+            {"content-type": "application/json", "content-encoding": "gzip"},
+            "and not compressed",
+        ),
         (b'{"id": "0"}', {"content-type": "application/x-www-form-urlencoded"}, "content type application/json"),
         (b"[]", {"content-type": "application/json"}, "must be a JSON object"),
         (b"", {}, "must be a JSON object"),
