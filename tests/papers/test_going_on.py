@@ -249,17 +249,35 @@ def test_denoising_reports_the_seeds_that_are_finished(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Experiment, "measure", measure)
     experiment = Experiment("aef", "smoke", tmp_path, seeds=2, say=silent)
-    with pytest.raises(UnfinishedError, match="VAE 1"):
-        aef._denoising(experiment, "made", 2)
+    (unfinished,) = aef._denoising(experiment, "made", 2)
+    assert "VAE 1" in str(unfinished)
     (finding,) = experiment.findings
     assert finding.note.endswith("; the other seeds are not finished")
     assert "±" not in finding.ours
     monkeypatch.undo()
     monkeypatch.setattr(aef, "_parts", lambda experiment, name: parts)
-    aef._denoising(experiment, "made", 2)
+    assert not aef._denoising(experiment, "made", 2)
     assert "±" in experiment.findings[-1].ours
     assert not experiment.findings[-1].note.endswith("not finished")
     assert len(experiment.pictures) == 1
+
+
+def test_denoising_of_an_unfinished_seed_hides_no_later_one(tmp_path, monkeypatch):
+    from papers.claims import aef
+
+    seen = []
+
+    def denoising(experiment, name, latent):
+        seen.append((name, latent))
+        return [UnfinishedError(f"{name} {latent}")] if latent > 2 else []
+
+    monkeypatch.setattr(aef, "_linear", lambda experiment: None)
+    monkeypatch.setattr(aef, "_images", lambda *given, **options: ({}, lambda: None))
+    monkeypatch.setattr(aef, "_draw_curves", lambda *given: None)
+    monkeypatch.setattr(aef, "_denoising", denoising)
+    with pytest.raises(UnfinishedError, match="mnist 8"):
+        aef.run(Experiment("aef", "long", tmp_path, seeds=1, say=silent))
+    assert seen == [(name, latent) for latent in (2, 8, 32) for name in ("mnist", "fashion-mnist")]
 
 
 def test_autoencoders_of_the_paper_s_size_report_the_seeds_that_are_finished(tmp_path, monkeypatch):
