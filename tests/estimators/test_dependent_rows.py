@@ -179,7 +179,7 @@ def test_a_column_of_instants_whose_rows_are_alike_suggests_time() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"groups": "nope"}, InputError, "names no column"),
+        ({"groups": "nope"}, InputError, r"names no column of the table: give one of '\w+'"),
         ({"groups": [1, 2]}, InputError, "one label for each of the 100 rows"),
         ({"groups": "shop"}, InputError, "one group"),
         ({"time": "shop"}, InputError, "same in all rows"),

@@ -212,6 +212,7 @@ def test_refusals_are_one_sentence(server, method, path, options, status):
         (b'{"id": "0"}', {"content-type": "application/x-www-form-urlencoded"}, "content type application/json"),
         (b"[]", {"content-type": "application/json"}, "must be a JSON object"),
         (b"", {}, "must be a JSON object"),
+        (b"[" * 10_000, {"content-type": "application/json"}, "nested too deeply"),
     ],
 )
 def test_a_label_that_is_no_json_is_told_so(server, body, headers, words):

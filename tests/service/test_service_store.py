@@ -538,6 +538,12 @@ def test_the_audit_command(tmp_path, capsys, monkeypatch):
     assert main(["audit"]) == 1
     assert "NOT VALID" in capsys.readouterr().out
     assert main(["audit", f"sqlite:///{tmp_path / 'absent.sqlite'}"]) == 1
+    other = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE accounts (id INTEGER)")
+    capsys.readouterr()
+    assert main(["audit", f"sqlite:///{other}"]) == 1
+    assert "other.sqlite is not a store of this version of pushforward" in capsys.readouterr().err
 
 
 def test_processes_of_a_clock_that_was_set_back_are_not_waited_for(store):

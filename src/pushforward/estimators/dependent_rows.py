@@ -12,6 +12,7 @@ from pushforward.data import Schema, as_table, is_frame
 from pushforward.data.arrow import compute, is_text, value_type
 from pushforward.data.cells import INSTANTS, parse_times, time_kind
 from pushforward.data.column import CODED
+from pushforward.data.schema import present_columns
 from pushforward.data.text import date_order, parse_numbers
 from pushforward.errors import ConfigError, InputError, warn_caller
 
@@ -54,8 +55,15 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
             whose order is not that of time.
     """
     if isinstance(given, str):
-        if not is_frame(X) or given not in (table := as_table(X, index=True)).column_names:
-            raise InputError(f"{name}={given!r} names no column of the table: give a column or one label for each row.")
+        if not is_frame(X):
+            raise InputError(
+                f"{name}={given!r} names a column, but an array has no names: give one label for each row."
+            )
+        if given not in (table := as_table(X, index=True)).column_names:
+            raise InputError(
+                f"{name}={given!r} names no column of the table: give one of {present_columns(given, table.column_names)}, or one label for "
+                "each row."
+            )
         column = table.column(given)
     else:
         column = as_table({"labels": given}).column(0)

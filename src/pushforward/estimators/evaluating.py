@@ -9,6 +9,7 @@ import numpy as np
 from pushforward.data import as_table, is_frame
 from pushforward.data.arrow import to_numpy
 from pushforward.data.digest import content_digest
+from pushforward.data.schema import present_columns
 from pushforward.data.tables import from_tensor
 from pushforward.errors import InputError
 from pushforward.estimators.guard_facts import promise_sentence, trimmed_scores
@@ -36,8 +37,12 @@ def evaluate_guard(guard: ConformalDetector, X: Any, y: Any, anomaly: Any = None
     """
     require_fitted(guard)
     if isinstance(y, str):
-        if not is_frame(X) or y not in (table := as_table(X, index=True)).column_names:
-            raise InputError(f"y={y!r} names no column of the table: give a column, or one label for each row.")
+        if not is_frame(X):
+            raise InputError(f"y={y!r} names a column, but an array has no names: give one label for each row.")
+        if y not in (table := as_table(X, index=True)).column_names:
+            raise InputError(
+                f"y={y!r} names no column of the table: give one of {present_columns(y, table.column_names)}, or one label for each row."
+            )
         X, y = table.drop_columns([y]), table.column(y)
     scores = guard.anomaly_score(X)
     odd, known = anomalous_rows(y, anomaly)

@@ -73,6 +73,7 @@ _ERROR = {
     }
 }
 _NO_JSON = "the body is not JSON in UTF-8: send it so, and not compressed."
+_TOO_DEEP = "the body is nested too deeply: no request of this service needs more than a few levels."
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
@@ -102,7 +103,8 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     # FastAPI's own error for a body that is not UTF-8, or nested too deeply, says no more than that there was one.
-    text = _NO_JSON if error.status_code == 400 and error.__cause__ is not None else str(error.detail)
+    cause = error.__cause__ if error.status_code == 400 else None
+    text = str(error.detail) if cause is None else _TOO_DEEP if isinstance(cause, RecursionError) else _NO_JSON
     return JSONResponse({"error": text}, error.status_code, error.headers)
 
 

@@ -20,6 +20,7 @@ from pushforward.service.store import tables
 __all__ = ["Store"]
 
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
+_ABSENT = ("42P01", "42703")  # of PostgreSQL, for a table and for a column
 
 
 class Store:
@@ -109,6 +110,11 @@ class Store:
                 cause_text += (
                     f" {self.path}: SQLite must be able to write it and files beside it. Give a file in a folder that can be "
                     "written, and copy a store there that is in another folder."
+                )
+            if cause_text.startswith(("no such table", "no such column")) or getattr(cause, "sqlstate", "") in _ABSENT:
+                cause_text = (
+                    f"{self.shown} is not a store of this version of pushforward ({cause_text}). Give the store of a service; the start of "
+                    "`pushforward serve` brings one of an earlier version to this version."
                 )
             raise StorageError(f"the store cannot be used: {cause_text}") from error
 
