@@ -1,5 +1,5 @@
 """``python -m pushforward``."""
 
-from pushforward.cli import main
+from pushforward.cli import program
 
-main()
+program()

@@ -1,12 +1,16 @@
 """What a user of a shell expects: pipes, folders, formats, closed pipes, full disks, and inputs that stay as they are."""
 
+import contextlib
 import gzip
 import io
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +227,43 @@ def test_exit_codes_are_in_the_help(capsys):
     said = " ".join(capsys.readouterr().out.split())
     for code in ("0 done", "1 an error", "2 wrong arguments", "70 an unexpected", "130 interrupted", "141 the program"):
         assert code in said.replace("│ ", "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said", "more"),
+    [(signal.SIGINT, 130, "pushforward: stopped.\n", True), (signal.SIGTERM, 143, "", False)],
+    ids=["more lines come", "no more lines come"],
+)
+def test_a_signal_ends_the_process_that_waits_for_standard_input(folder, number, code, said, more):
+    """A thread of pyarrow reads meanwhile. It must not delay the signal, nor abort the process when more lines come to it."""
+    command = [sys.executable, "-m", "pushforward", "score", "g", "-", "--format", "csv", "--rows", "20000"]
+    header, _, lines = (folder / "x.csv").read_bytes().partition(b"\n")
+    few = lines[: lines.find(b"\n", 10_000) + 1]
+    with subprocess.Popen(command, cwd=folder, stdin=-1, stdout=-1, stderr=-1, bufsize=0) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        write, drain = running.stdin.write, running.stdout.read
+
+        def go_on() -> None:
+            with contextlib.suppress(OSError):
+                write(header + b"\n" + lines * 20)
+                while running.poll() is None:
+                    time.sleep(0.1)
+                    if more:
+                        write(few)
+
+        writer = threading.Thread(target=go_on)
+        writer.start()
+        assert running.stdout.read(4) == b'"a",'
+        reader = threading.Thread(target=drain)
+        reader.start()
+        time.sleep(3)
+        running.send_signal(number)
+        try:
+            assert running.wait(20) == code
+            assert running.stderr.read().decode() == said
+        finally:
+            running.kill()
+            for thread in (writer, reader):
+                thread.join()

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
+
+
+def program() -> NoReturn:
+    """Run the command of this process, and end the process with the exit code of :func:`main`.
+
+    A command that does not succeed may leave a thread of pyarrow that waits for standard input. If input comes while the
+    interpreter ends, that thread cannot go on, and the process would be aborted or wait for ever. So it is ended at once, after
+    the functions that are registered for its end.
+    """
+    try:
+        code = main()
+    except SystemExit as error:
+        if not isinstance(error.code, int):
+            raise
+        code = error.code
+    if code:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,15 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for an error that the message explains, 2 for wrong arguments, 3 for a check that failed
         (``report --fail-on``), 70 for an unexpected error, 130 for an interruption, 141 for a closed pipe. ``score`` exits with
-        143 at SIGTERM. As the program itself, it exits with that code.
+        143 at SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    code = _run(arguments, debug)
-    if sys.argv and arguments == [a for a in sys.argv[1:] if a != "--debug"]:
-        sys.exit(code)
-    return code
+    return _run(arguments, debug)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

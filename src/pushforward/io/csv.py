@@ -25,7 +25,7 @@ from pushforward.errors import (
 )
 from pushforward.io.atomic import reason
 from pushforward.io.input_file import InputFile, not_text
-from pushforward.io.pipe import Pipe
+from pushforward.io.pipe import Pipe, interruptible
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -174,7 +174,7 @@ def stream_pipe(pipe: Pipe, types: Mapping[str, pa.DataType], empty: bool = Fals
     with _plain_errors(pipe):
         names, last = column_names(pipe, None), None
         yield _no_rows(names, types)
-        for last in _batches(pipe, names, types):
+        for last in interruptible(_batches(pipe, names, types)):
             yield _finished(pa.Table.from_batches([last]))
         if not (empty and last is None):
             _check_end(pipe, last)
@@ -184,7 +184,7 @@ def _batches(file: TextSource, names: Sequence[str], types: Mapping[str, pa.Data
     import pyarrow as pa
 
     types = {name: types.get(name, pa.string()) for name in names}
-    return (batch for batch in _csv("open_csv", file, names, types) if batch.num_rows)
+    yield from (batch for batch in _csv("open_csv", file, names, types) if batch.num_rows)
 
 
 def _no_rows(names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import queue
 import shutil
 import stat
 import sys
 import tempfile
+import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pushforward.errors import StorageError
@@ -17,7 +20,7 @@ from pushforward.io.atomic import reason
 from pushforward.io.files import file_format
 from pushforward.io.input_file import InputFile, TextFormat, magic_compression, utf8, with_own_blocks
 
-__all__ = ["Pipe", "is_pipe", "open_pipe", "spooled"]
+__all__ = ["Pipe", "interruptible", "is_pipe", "open_pipe", "spooled"]
 
 _START = 1 << 20
 """Bytes that are read to find the columns; not more than a block of the readers."""
@@ -180,6 +183,38 @@ def open_pipe(path: Any, format: str | None, text: TextFormat) -> Pipe:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"cannot read {name}: {reason(error)}.") from error
+
+
+def interruptible(items: Iterator[Any]) -> Iterator[Any]:
+    """The items of an iterator that waits for a stream in native code, where Python handles no signal.
+
+    Another thread waits in place of the main thread, so that Ctrl-C and SIGTERM end a program though no more bytes come.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield from items
+        return
+    asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    found: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        while asked.get():
+            try:
+                found.put((next(items), None))
+            except BaseException as error:
+                found.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            asked.put(True)
+            item, error = found.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        asked.put(False)
 
 
 def spooled(stream: Any, name: str, format: str, text: TextFormat) -> tuple[InputFile, Any]:
