@@ -53,12 +53,31 @@ def run(experiment: Experiment) -> None:
         for name in denoised:
             unfinished += _denoising(experiment, name, latent)
     if experiment.budget == "long":  # a full run has these networks throughout
-        wide, draw = _images(experiment, "mnist", 2, wide=True)
-        _draw_curves(experiment, {("mnist", 2): wide}, "wide-curves")
-        if not experiment.left_out:  # a picture may need another training, so all seeds come first
-            draw()
+        unfinished += _wide(experiment, names)
     if unfinished:  # after all claims of which something is measured
         raise unfinished[0]
+
+
+def _wide(experiment: Experiment, names: Sequence[str]) -> list[UnfinishedError]:
+    """Compare networks of the paper's size, as :func:`_images` does; the errors of what is not finished."""
+    curves: dict[tuple[str, int], Curves] = {}
+    draws: list[Callable[[], None]] = []
+    unfinished: list[UnfinishedError] = []
+    for latent in (2, 8, 32):
+        for name in names:
+            try:
+                curves[name, latent], draw = _images(experiment, name, latent, wide=True)
+                draws.append(draw)
+            except UnfinishedError as error:
+                unfinished.append(error)
+    if curves:
+        _draw_curves(experiment, curves, "wide-curves")
+    for draw in draws:  # after all seeds, because a picture may need another training
+        try:
+            draw()
+        except UnfinishedError as error:
+            unfinished.append(error)
+    return unfinished
 
 
 def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:

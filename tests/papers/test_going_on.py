@@ -298,3 +298,7 @@ def test_autoencoders_of_the_paper_s_size_report_the_seeds_that_are_finished(tmp
     aef._images(later, "made", 2, wide=True)
     assert [finding.seeds for finding in later.findings] == [1, 1, 1]
     assert later.left_out == "wide made 2 AEF 1 bits of 2"
+    late = Experiment("aef", "smoke", tmp_path, seeds=1, say=silent, end=-1.0)
+    assert [str(error) for error in aef._wide(late, ["made"])] == ["wide made 8 AEF 0", "wide made 32 AEF 0"]
+    assert len(late.findings) == 3
+    assert {path.name for path in late.pictures} == {"aef-wide-made-2.png", "aef-wide-curves.png"}
