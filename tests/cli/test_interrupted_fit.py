@@ -147,8 +147,8 @@ def test_a_real_ctrl_c_leaves_a_checkpoint(table, tmp_path) -> None:
     output = tmp_path / "g.safetensors"
     words = ["fit", str(table), "-o", str(output), "--density", "--effort", "fast", "--max-steps", "3000", "-q"]
     code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pushforward.cli import main; "
-        "sys.exit(main(sys.argv[1:]))"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pushforward.cli import program; "
+        "program()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words],

@@ -210,43 +210,42 @@ def test_a_closed_pipe_ends_all_processes(folder):
 def test_an_interruption_ends_all_processes(folder, at):
     # A shell starts jobs in the background with SIGINT ignored, which would last.
     code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pushforward.cli import main; "
-        "sys.exit(main(sys.argv[1:]))"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pushforward.cli import program; "
+        "program()"
     )
     words = ["score", "g", "-", "--format", "csv", "--workers", "2", "--rows", "4000"]
-    running = subprocess.Popen(
-        [sys.executable, "-c", code, *words],
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert running.stdin is not None
-    assert running.stdout is not None
-    header, _, lines = (folder / "x.csv").read_bytes().partition(b"\n")
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code, *words], cwd=folder, stdin=-1, stdout=-1, stderr=-1, start_new_session=True
+        ) as running,
+        contextlib.ExitStack() as end,
+    ):
+        end.callback(running.kill)
+        assert running.stdin is not None
+        assert running.stdout is not None
+        header, _, lines = (folder / "x.csv").read_bytes().partition(b"\n")
 
-    def write() -> None:
-        with contextlib.suppress(OSError):
-            running.stdin.write(header + b"\n" + lines * 400)
-            running.stdin.flush()
+        def write() -> None:
+            with contextlib.suppress(OSError):
+                running.stdin.write(header + b"\n" + lines * 400)
+                running.stdin.flush()
 
-    threading.Thread(target=write, daemon=True).start()
-    if at == "the start":  # the workers run, and import what they need
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-        end = time.monotonic() + 120
-        while len(children.read_text().split()) < 3 and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(0.2)
-    else:
-        assert running.stdout.readline().startswith(b'"a","b","c"')
-    os.killpg(running.pid, signal.SIGINT)  # what a terminal does for Ctrl-C: every process gets it
-    _, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors.decode()) == (130, "pushforward: stopped.\n")
-    for _ in range(100):  # the last one, which Python itself starts, ends when it finds that the others have
-        try:
-            os.killpg(running.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    pytest.fail("a process is left")
+        threading.Thread(target=write, daemon=True).start()
+        if at == "the start":  # the workers run, and import what they need
+            children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+            end = time.monotonic() + 120
+            while len(children.read_text().split()) < 3 and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(0.2)
+        else:
+            assert running.stdout.readline().startswith(b'"a","b","c"')
+        os.killpg(running.pid, signal.SIGINT)  # what a terminal does for Ctrl-C: every process gets it
+        _, errors = running.communicate(timeout=60)
+        assert (running.returncode, errors.decode()) == (130, "pushforward: stopped.\n")
+        for _ in range(100):  # the last one, which Python itself starts, ends when it finds that the others have
+            try:
+                os.killpg(running.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
+        pytest.fail("a process is left")
