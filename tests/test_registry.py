@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from torch import nn
+from torch.distributions import ExpTransform
 
 from pushforward import distributions, models, registry, transforms
 from pushforward.detection.scores.latent_norm import LatentNorm
@@ -257,3 +258,16 @@ def test_a_network_of_the_users_own(tree):
         describe(thing)
     thing.first.inputs = 2
     assert describe(thing)["arguments"]["first"] == {"class": "networks.Net", "arguments": {"inputs": 2}}
+
+
+def test_a_package_that_does_not_exist():
+    with pytest.raises(ConfigError, match=r"package must be one of transforms, .*; got 'score'"):
+        register("score")
+
+
+def test_a_class_that_wraps_objects_of_others_cannot_be_described():
+    wrapped = transforms.from_torch(ExpTransform(), 2)
+    with pytest.raises(
+        ConfigError, match=r"TorchTransform is not registered, .* write a registered class that does the same"
+    ):
+        describe(wrapped)

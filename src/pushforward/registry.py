@@ -31,17 +31,23 @@ _BASES = {
     "pushforward.detection.scores.base.Statistic": "scores",
 }
 """The packages of classes that are derived from these; the names, since the modules of the bases import this one."""
+_PACKAGES = (*_BASES.values(), "networks", "parts", "training")
 _TYPES = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),)}
+
+
+class UnregisteredError(StorageError):
+    """A file names a class that is not registered."""
 
 
 def register(package: str) -> Callable[[T], T]:
     """Class decorator: the class may appear in files, as ``package.ClassName``, and the contract tests cover it.
 
     Args:
-        package: of pushforward, such as "transforms", "distributions" or "models".
+        package: of pushforward: "transforms", "transformers", "likelihoods", "distributions", "models" or "scores"; for parts
+            of these, "networks", "parts" or "training".
 
     Raises:
-        ConfigError: if another class has this name.
+        ConfigError: for another package, or if another class has this name.
 
     Example:
         >>> import torch, pushforward as pf
@@ -52,6 +58,8 @@ def register(package: str) -> Callable[[T], T]:
         >>> pf.registry.registered("transforms.Double") is Double
         True
     """
+    if package not in _PACKAGES:
+        raise ConfigError(f"package must be one of {', '.join(_PACKAGES)}; got {package!r}.")
 
     def add(cls: T) -> T:
         name = f"{package}.{cls.__name__}"
@@ -88,9 +96,9 @@ def registered(name: str) -> type:
     try:
         return _CLASSES[name]
     except (KeyError, TypeError):
-        raise StorageError(
+        raise UnregisteredError(
             f"the file names the class {str(name)[:80]!r}, which is not one of pushforward's; if it is your own, "
-            "import the module that registers it before loading."
+            "import the module that registers it before loading, in Python: the commands import no modules of yours."
         ) from None
 
 
@@ -109,8 +117,7 @@ def describe(thing: Any) -> dict[str, Any]:
     name = next((key for key, value in _CLASSES.items() if value is cls), None)
     if name is None:
         raise ConfigError(
-            f"{cls.__module__}.{cls.__qualname__} is not registered, so a file cannot name it: decorate it with "
-            f"@pushforward.registry.register({_package(cls)!r})."
+            f"{cls.__module__}.{cls.__qualname__} is not registered, so a file cannot name it: {_instead(cls)}."
         )
     arguments = {}
     for key, parameter in inspect.signature(cls).parameters.items():
@@ -206,13 +213,20 @@ def _plain(value: Any, where: str) -> Any:
         return describe(value)
     if isinstance(value, nn.Module) or _package(type(value)) != "networks":
         raise ConfigError(
-            f"{where} is a {type(value).__name__}, and this class is not registered, so a file cannot name it: decorate it with "
-            f"@pushforward.registry.register({_package(type(value))!r})."
+            f"{where} is a {type(value).__name__}, and this class is not registered, so a file cannot name it: "
+            f"{_instead(type(value))}."
         )
     raise ConfigError(
         f"{where} is a {type(value).__name__}, which a model file cannot store: give numbers, text, lists of these, or objects of "
         "registered classes."
     )
+
+
+def _instead(cls: type) -> str:
+    """What to do about a class that is not registered."""
+    if cls.__module__.startswith("pushforward."):  # it holds objects of other libraries, which no file describes
+        return "write a registered class that does the same"
+    return f"decorate it with @pushforward.registry.register({_package(cls)!r})"
 
 
 def _package(cls: type) -> str:

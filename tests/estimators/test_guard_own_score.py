@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -16,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import pushforward as pf
-from pushforward import io
+from pushforward import io, registry
 from pushforward.cli import main
 from pushforward.detection import realized_interval
 from pushforward.detection.scorers import scorer_of
@@ -213,6 +214,20 @@ def test_a_score_of_this_library_is_in_the_file(tmp_path) -> None:
     np.testing.assert_array_equal(again.p_value(NEW), guard.p_value(NEW))
     with pytest.raises(ConfigError, match="leave score out"):
         pf.Guard.load(tmp_path / "g.safetensors", score=far)
+
+
+def test_a_file_with_a_score_of_an_unknown_class(tmp_path, monkeypatch, capsys) -> None:
+    path = tmp_path / "g.safetensors"
+    fitted("Score").save(path)
+    name = next(key for key, value in registry._CLASSES.items() if value is Neighbors)
+    monkeypatch.delitem(registry._CLASSES, name)
+    with pytest.raises(StorageError, match=rf"g.safetensors: the file names the class '{name}', .* import the module"):
+        pf.Guard.load(path)
+    pd.DataFrame(NEW, columns=list("abc")).to_csv(tmp_path / "x.csv", index=False)
+    assert main(["score", str(path), str(tmp_path / "x.csv")]) == 1
+    error = capsys.readouterr().err
+    assert "in Python: the commands import no modules of yours" in error
+    assert "does not contain a guard" not in error
 
 
 @pytest.mark.parametrize("name", ["IsolationForest", "PyOD", "function"])

@@ -171,3 +171,18 @@ def test_a_complex_context_is_refused(wrap):
     spec = replace(SPEC, context=1)
     with pytest.raises(InputError, match="a context of real numbers"):
         next(open_sources(spec, wrap(numbered(4), numbered(4) * 1j), None, None, 4, 0)[0].ordered())
+
+
+def test_two_contexts_are_refused():
+    spec = InputSpec("Model", (1,), 1, torch.float32, torch.device("cpu"))
+    x = numbered(20)
+    with pytest.raises(InputError, match=r"a tuple \(x, context\), and context= is given too"):
+        open_sources(spec, (x, 10 * x), x, None, 4, 0)
+
+
+def test_the_message_names_the_held_out_rows():
+    x = numbered(20)
+    with pytest.raises(InputError, match="the validation data have no rows"):
+        open_sources(SPEC, x, None, x[:0], 4, 0)
+    with pytest.raises(InputError, match=r"got \(20, 2\) as the validation data"):
+        open_sources(SPEC, x, None, torch.cat((x, x), 1), 4, 0)

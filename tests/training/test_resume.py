@@ -95,7 +95,7 @@ def test_time_is_counted_over_all_parts_of_a_run(path):
 def test_resume_false_starts_again_and_true_requires_a_checkpoint(path):
     with pytest.raises(StorageError, match="no checkpoint"):
         silent(model(), X, checkpoint=path, resume=True, **BASE)
-    with pytest.raises(StorageError, match="no checkpoint"):
+    with pytest.raises(StorageError, match="resume=True needs checkpoint="):
         silent(model(), X, resume=True, **BASE)
     silent(model(), X, checkpoint=path, callback=stop_at(20), **BASE)
     result = silent(model(), X, checkpoint=path, resume=False, callback=stop_at(5), **BASE)

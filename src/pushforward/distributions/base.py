@@ -52,7 +52,10 @@ class Distribution(nn.Module, ABC):
 
     @property
     def autoregressive_order(self) -> tuple[int, ...] | str:
-        """The order in which coordinates depend on each other, as for transforms; "any" if they are independent."""
+        """The order in which coordinates depend on each other, as for transforms.
+
+        "any" if they are independent, or if the class has no :meth:`log_prob_terms`.
+        """
         return "any"
 
     @property
@@ -76,7 +79,8 @@ class Distribution(nn.Module, ABC):
             KindError: if the coordinates depend on each other in no order.
         """
         raise KindError(
-            f"{type(self).__name__} is not autoregressive, so its log-density is not a sum over coordinates."
+            f"{type(self).__name__} has no log_prob_terms, the log-density of each coordinate given those before it: "
+            "its coordinates depend on each other in no order, or the class leaves the method out."
         )
 
     @abstractmethod

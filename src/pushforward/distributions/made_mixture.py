@@ -82,15 +82,29 @@ class MADEMixture(Distribution):
         self.log_width = 0.5 * math.log(1 - sum(q * q for q in quantiles) / components)
         self.register_buffer("offset", torch.tensor(quantiles, dtype=torch.get_default_dtype()))
 
+    @property
+    def autoregressive_order(self) -> tuple[int, ...]:
+        """From the first coordinate to the last."""
+        return tuple(range(self.shape[0]))
+
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, features)`` to ``batch``."""
         check_event(z, self.shape, type(self).__name__)
         check_context(context, self.context, "MADEMixture")
         z, far = split_infinite(z, 1)
+        return far + sum_event(self._terms(z, context), 1)
+
+    def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density of each coordinate given those before it, ``(*batch, features)``; -inf for infinite coordinates."""
+        check_event(z, self.shape, type(self).__name__)
+        check_context(context, self.context, "MADEMixture")
+        finite = torch.where(torch.isinf(z), 0.0, z)
+        return torch.where(torch.isinf(z), -math.inf, self._terms(finite, context))
+
+    def _terms(self, z: Tensor, context: Tensor | None) -> Tensor:
         log_weight, loc, log_scale = self._mixture(z, context)
         u = bound_square((z.unsqueeze(-1) - loc) * torch.exp(-log_scale), self.shape[0])
-        each = torch.logsumexp(log_weight - 0.5 * u * u - log_scale, -1) - 0.5 * math.log(2 * math.pi)
-        return far + sum_event(each, 1)
+        return torch.logsumexp(log_weight - 0.5 * u * u - log_scale, -1) - 0.5 * math.log(2 * math.pi)
 
     @torch.no_grad()
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:

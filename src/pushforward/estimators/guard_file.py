@@ -21,6 +21,7 @@ from pushforward.estimators.conformal_detector import PROMISE
 from pushforward.estimators.guard_options import check_embedder, check_options
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.training_data import TrainingData
+from pushforward.registry import UnregisteredError
 
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
@@ -179,6 +180,8 @@ def guard_from(
             schema = guard.schema_ if shape is None else image_schema(shape[0])
             guard.training_ = TrainingData.unpack(header["training"], tensors, "training.", schema)
         guard._calibrate(scores)
+    except UnregisteredError as error:
+        raise StorageError(f"{path}: {error}") from error
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
         raise StorageError(f"{path} does not contain a guard that pushforward wrote: {in_words(error)}") from error
     if isinstance(guard.score_, CustomScore) and not isinstance(score, _Absent):

@@ -58,6 +58,11 @@ def save(model: models.Model, path: Path) -> None:
             raise ConfigError(
                 f"pf.save stores models; got {type(model).__name__}: give its model, pf.save(fit.model, path)."
             )
+        if isinstance(model, nn.Module):
+            raise ConfigError(
+                f"pf.save stores models of pushforward; got {type(model).__name__}: a score is stored with its guard, by "
+                "Guard(score=...).fit(rows).save(path), and a network by torch.save(network.state_dict(), path)."
+            )
         raise ConfigError(
             f"pf.save stores models; got {type(model).__name__}. Guards, densities and posteriors from simulations have a method "
             "save(path): call posterior.save(path)."

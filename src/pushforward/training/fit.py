@@ -218,6 +218,8 @@ def open_checkpoint(
     resume = checkpoint is not None and config.resume is not False and checkpoint.exists()
     if processes is not None:
         resume = processes.same(resume)
+    if config.resume is True and checkpoint is None:
+        raise StorageError("resume=True needs checkpoint=, the file of the run that goes on.")
     if config.resume is True and not resume:
         raise StorageError(
             f"resume=True, but there is no checkpoint {config.checkpoint}: resume='auto' starts a new run."

@@ -56,8 +56,8 @@ class InputSpec:
             )
         return x, self.expand_context(context, len(x)).to(self.device, non_blocking=True)
 
-    def check_shape(self, x: Tensor) -> None:
-        """Refuse anything but rows of the model's shape.
+    def check_shape(self, x: Tensor, what: str = "data") -> None:
+        """Refuse anything but rows of the model's shape; ``what`` names the data.
 
         Raises:
             InputError: with the shape that it has.
@@ -71,7 +71,7 @@ class InputSpec:
             hint = ": this is one row; x[None] makes it a table of one row"
         raise InputError(
             f"{self.model_name} trains on data of shape (rows, {', '.join(map(str, self.shape))}); got "
-            f"{tuple(x.shape)}{hint}."
+            f"{tuple(x.shape)}{'' if what == 'data' else f' as the {what}'}{hint}."
         )
 
     def expand_context(self, context: Tensor, rows: int) -> Tensor:

@@ -53,6 +53,8 @@ def open_sources(
     """
     if isinstance(data, tuple) and len(data) == 2 and context is None:
         data, context = data if spec.context else (_ignoring_context(spec, data, "training data"), None)
+    if isinstance(data, tuple) and context is not None and len(_shape(data[0])) == len(spec.shape) + 1:
+        raise InputError("the training data are a tuple (x, context), and context= is given too: give one of them.")
     train = _open(spec, data, context, batch_size, seed, "training data")
     if weights is not None:
         train = _weighted(train, weights, batch_size, "rows")
@@ -104,7 +106,7 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
         raise InputError(
             f"the {what} must be an array, tensor, data frame, torch Dataset or DataLoader; got {type(data).__name__}."
         )
-    x, context = _tensor(data, "data"), None if context is None else _tensor(context, "context values")
+    x, context = _tensor(data, what), None if context is None else _tensor(context, "context values")
     if context is not None and not spec.context:
         width = context.shape[-1] if context.dim() else 1
         raise ConfigError(f"{spec.model_name} takes no context: build it with context={width}, or pass no context.")
@@ -112,7 +114,7 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
     if context is not None:
         context = spec.expand_context(context, len(x))
         spec.require_finite(context, f"context of the {what}")
-    spec.check_shape(x)
+    spec.check_shape(x, "data" if what == "training data" else what)
     spec.cast(x[:1], None if context is None else context[:1])
     spec.require_finite(x, what)
     all_rows = torch.arange(len(x))

@@ -300,7 +300,10 @@ class DatasetRows(Rows):
             raise InputError(f"the items of the data set cannot be stacked to a batch: {error}") from error
 
 
-_NO_BATCH = "the DataLoader yields no batch: its data set is empty, or drop_last drops its only batch."
+_NO_BATCH = (
+    "the DataLoader yields no batch: its data set is empty, drop_last drops its only batch, or it can be read only once, as "
+    "a generator, where training reads it several times."
+)
 
 
 class LoaderRows(Source):

@@ -175,7 +175,8 @@ class Transform(nn.Module, ABC):
             KindError: if the coordinates depend on each other in no order.
         """
         raise KindError(
-            f"{type(self).__name__} is not autoregressive, so its contribution is not a sum over coordinates."
+            f"{type(self).__name__} has no encode_terms, the contribution of each coordinate: its coordinates depend on "
+            "each other in no order, or the class leaves the method out."
         )
 
     def measure(self, latent: Measure) -> Measure:

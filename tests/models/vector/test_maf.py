@@ -56,3 +56,12 @@ def test_conditionals_need_one_order():
 def test_impossible_arguments(options):
     with pytest.raises(ConfigError):
         MAF(3, **options)
+
+
+def test_conditionals_of_mixtures_add_up():
+    model = MAF(3, layers=1, components=2, hidden=(8,))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    terms = model.conditional_log_prob(x)
+    torch.testing.assert_close(terms.sum(-1), model.log_prob(x))
+    changed = torch.cat((x[:, :2], x[:, 2:] + 1), 1)
+    torch.testing.assert_close(model.conditional_log_prob(changed)[:, :2], terms[:, :2])

@@ -229,3 +229,14 @@ def test_noise_of_one_half_rounds_gray_levels():
     """A runtime that cannot hash a row needs binarization without a hash."""
     x = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]])
     assert DynamicBinarize(5, levels=5).encode(x, noise=MiddleNoise()).z.tolist() == [[0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_stay_inside_the_unit_interval(dtype):
+    transform = UniformDequantize(1, levels=256).to(dtype)
+    x = torch.arange(256, dtype=dtype).repeat(100).reshape(-1, 1)
+    z = transform.encode(x, noise=RowNoise(1)).z
+    assert z.dtype == dtype
+    assert (z > 0).all()
+    assert (z < 1).all()
+    assert (transform.decode(z) - x).abs().max() <= 1

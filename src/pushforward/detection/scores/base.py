@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.modes import evaluation
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.models import Model
 from pushforward.numerics.conversion import as_tensor
 
@@ -48,6 +48,8 @@ class Statistic(nn.Module, ABC):
     batch_size: ClassVar[int] = 256
     """Number of rows in one evaluation; fixed, so that rounding does not depend on the number of rows passed."""
     _declared: tuple[str, ...] = ()
+    _fitted_shape: tuple[int, ...] | None = None
+    """Shape of the rows of the last fit, for tensors that only rows of this shape fit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,6 +100,9 @@ class Statistic(nn.Module, ABC):
                 module._buffers.update(buffers)
             raise
         self.fitted = torch.ones_like(self.fitted)
+        # A network or another score in it checks its own rows, and a network may take images of several sizes.
+        own = bool(self._declared) and next(self.children(), None) is None
+        self._fitted_shape = tuple(reference.shape[1:]) if own else None
         return self
 
     @final
@@ -115,10 +120,26 @@ class Statistic(nn.Module, ABC):
                 f"{type(self).__name__} must be fitted on in-distribution rows first: call .fit(reference)."
             )
         x = self._check(x)
+        if self._fitted_shape is not None and tuple(x.shape[1:]) != self._fitted_shape:
+            raise InputError(
+                f"{type(self).__name__} was fitted on rows of shape {self._fitted_shape}; got {tuple(x.shape[1:])}."
+            )
         if len(x) == 0:
             return torch.zeros(0, len(self.names), dtype=torch.float64)
         with evaluation(self):
             return by_batches(lambda part: self._values(part).double(), x, self.batch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refused: a statistic has several numbers for a row, which :meth:`values` gives.
+
+        Raises:
+            KindError: always.
+        """
+        name = type(self).__name__
+        raise KindError(
+            f"{name} describes a row by numbers that are no score: call values(x) for them, or make one score of them with "
+            f"pushforward.detection.scores.TwoSided({name}(...))."
+        )
 
     def _check(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
@@ -181,7 +202,12 @@ class Score(Statistic):
 
     @final
     def _values(self, x: Tensor) -> Tensor:
-        return self._score(x)[:, None]
+        found = self._score(x)
+        if found.shape != x.shape[:1]:
+            raise ConfigError(
+                f"{type(self).__name__}._score must give one number for each row, shape ({len(x)},); got {tuple(found.shape)}."
+            )
+        return found[:, None]
 
     @final
     def forward(self, x: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ class TwoStep(Model):
     :func:`pushforward.data.intrinsic_dimension` estimates d from the rows.
 
     ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, for the point G(g(x)).
-    ``residual`` is the squared distance of x to that point. Report both: neither is enough alone. J is computed by d
+    ``residual`` is the squared distance of x to that point, which is the nearest one only as far as the encoder is the
+    inverse of the decoder: see ``encoder_error`` of :class:`Injectivity`. Report both: neither is enough alone. J is computed by d
     forward-mode products. The kind is ESTIMATE until :meth:`check_injectivity` has passed, and then the kind of
     ``density``. Where J does not have rank d in the precision of its type, there is no density on d dimensions: the
     contribution "0.Embed" is -inf in ``terms``.

@@ -74,9 +74,10 @@ class UniformDequantize(Transform):
         x = x.to(torch.promote_types(self.count.dtype, x.dtype))  # float64 coordinates stay float64
         count = self.count.to(x.dtype)
         whole = torch.floor(torch.minimum(x.clamp(min=0), count - 1))
-        edge = torch.finfo(x.dtype).eps * count
+        eps = torch.finfo(x.dtype).eps
+        edge = torch.clamp(eps * count, max=0.25)  # bfloat16 has no digits for u beside 128 and more
         u = torch.clamp(uniform_like(x, len(self.in_shape), noise), edge, 1 - edge)
-        return (whole + u) / count, torch.where(whole == x, -count.log(), -math.inf)
+        return torch.clamp((whole + u) / count, max=1 - eps / 2), torch.where(whole == x, -count.log(), -math.inf)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """floor(levels z), within 0, ..., levels - 1."""
