@@ -121,8 +121,11 @@ class Statistic(nn.Module, ABC):
             )
         x = self._check(x)
         if self._fitted_shape is not None and tuple(x.shape[1:]) != self._fitted_shape:
+            fitted, got = self._fitted_shape, tuple(x.shape[1:])
+            vectors = len(fitted) == len(got) == 1
             raise InputError(
-                f"{type(self).__name__} was fitted on rows of shape {self._fitted_shape}; got {tuple(x.shape[1:])}."
+                f"{type(self).__name__} was fitted on rows of {f'{fitted[0]} values' if vectors else f'shape {fitted}'}; got rows "
+                f"of {got[0] if vectors else f'shape {got}'}."
             )
         if len(x) == 0:
             return torch.zeros(0, len(self.names), dtype=torch.float64)
