@@ -186,3 +186,8 @@ def test_the_message_names_the_held_out_rows():
         open_sources(SPEC, x, None, x[:0], 4, 0)
     with pytest.raises(InputError, match=r"got \(20, 2\) as the validation data"):
         open_sources(SPEC, x, None, torch.cat((x, x), 1), 4, 0)
+
+
+def test_an_iterator_is_named():
+    with pytest.raises(InputError, match="the training data are an iterator, which can be read only once"):
+        open_sources(SPEC, iter(numbered(20)), None, None, 4, 0)

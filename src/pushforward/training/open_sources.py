@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
@@ -105,6 +106,11 @@ def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed
     if data is None or isinstance(data, Real | str | bytes) or callable(data):
         raise InputError(
             f"the {what} must be an array, tensor, data frame, torch Dataset or DataLoader; got {type(data).__name__}."
+        )
+    if isinstance(data, Iterator):
+        raise InputError(
+            f"the {what} are an iterator, which can be read only once: give an array of all rows, torch.cat(list(...)), or an "
+            "IterableDataset, which starts again for each pass."
         )
     x, context = _tensor(data, what), None if context is None else _tensor(context, "context values")
     if context is not None and not spec.context:
