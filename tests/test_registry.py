@@ -260,11 +260,6 @@ def test_a_network_of_the_users_own(tree):
     assert describe(thing)["arguments"]["first"] == {"class": "networks.Net", "arguments": {"inputs": 2}}
 
 
-def test_a_package_that_does_not_exist():
-    with pytest.raises(ConfigError, match=r"package must be one of transforms, .*; got 'score'"):
-        register("score")
-
-
 def test_a_class_that_wraps_objects_of_others_cannot_be_described():
     wrapped = transforms.from_torch(ExpTransform(), 2)
     with pytest.raises(
