@@ -216,7 +216,12 @@ def test_an_interruption_ends_all_processes(folder, at):
     words = ["score", "g", "-", "--format", "csv", "--workers", "2", "--rows", "4000"]
     with (
         subprocess.Popen(
-            [sys.executable, "-c", code, *words], cwd=folder, stdin=-1, stdout=-1, stderr=-1, start_new_session=True
+            [sys.executable, "-c", code, *words],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         ) as running,
         contextlib.ExitStack() as end,
     ):

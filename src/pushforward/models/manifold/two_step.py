@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -128,8 +128,8 @@ class TwoStep(Model):
 
     ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, for the point G(g(x)).
     ``residual`` is the squared distance of x to that point, which is the nearest one only as far as the encoder is the
-    inverse of the decoder: see ``encoder_error`` of :class:`Injectivity`. Report both: neither is enough alone. J is computed by d
-    forward-mode products. The kind is ESTIMATE until :meth:`check_injectivity` has passed, and then the kind of
+    inverse of the decoder: see ``encoder_error`` of :class:`Injectivity`. Report both: neither is enough alone. J is
+    computed by d forward-mode products. The kind is ESTIMATE until :meth:`check_injectivity` has passed, and then the kind of
     ``density``. Where J does not have rank d in the precision of its type, there is no density on d dimensions: the
     contribution "0.Embed" is -inf in ``terms``.
 
@@ -193,16 +193,12 @@ class TwoStep(Model):
     @property
     def embed(self) -> Embed:
         """The transform from data to codes."""
-        part = self.chain[0]
-        assert isinstance(part, Embed)
-        return part
+        return cast("Embed", self.chain[0])
 
     @property
     def whiten(self) -> Whiten:
         """The transform from codes to whitened codes."""
-        part = self.chain[1]
-        assert isinstance(part, Whiten)
-        return part
+        return cast("Whiten", self.chain[1])
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """The sum of the losses of both steps, a scalar.
