@@ -23,6 +23,7 @@ from pushforward.detection import realized_interval
 from pushforward.detection.scorers import scorer_of
 from pushforward.detection.scores import CodeLength, Neighbors
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
+from pushforward.estimators import ShiftedGuard
 from pushforward.estimators.cards import guard_card
 
 RNG = np.random.default_rng(0)
@@ -228,6 +229,17 @@ def test_a_file_with_a_score_of_an_unknown_class(tmp_path, monkeypatch, capsys) 
     error = capsys.readouterr().err
     assert "in Python: the commands import no modules of yours" in error
     assert "does not contain a guard" not in error
+
+
+def test_a_shifted_guards_file_with_a_score_of_an_unknown_class(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "g.safetensors"
+    ShiftedGuard(fitted("Score"), X, weights=lambda rows: np.ones(len(rows))).save(path)
+    name = next(key for key, value in registry._CLASSES.items() if value is Neighbors)
+    monkeypatch.delitem(registry._CLASSES, name)
+    with pytest.raises(StorageError) as caught:
+        ShiftedGuard.load(path, weights=lambda rows: np.ones(len(rows)))
+    assert str(caught.value).startswith(f"{path}: the file names the class")
+    assert str(caught.value).count(str(path)) == 1
 
 
 @pytest.mark.parametrize("name", ["IsolationForest", "PyOD", "function"])

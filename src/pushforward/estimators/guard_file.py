@@ -181,7 +181,7 @@ def guard_from(
             guard.training_ = TrainingData.unpack(header["training"], tensors, "training.", schema)
         guard._calibrate(scores)
     except UnregisteredError as error:
-        raise StorageError(f"{path}: {error}") from error
+        raise UnregisteredError(f"{path}: {error}") from error
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
         raise StorageError(f"{path} does not contain a guard that pushforward wrote: {in_words(error)}") from error
     if isinstance(guard.score_, CustomScore) and not isinstance(score, _Absent):

@@ -23,6 +23,7 @@ from pushforward.estimators.guard_file import check_writable, guard_contents, gu
 from pushforward.estimators.guard_inputs import listed
 from pushforward.estimators.validation import require_fitted
 from pushforward.numerics.checks import check_seed
+from pushforward.registry import UnregisteredError
 
 __all__ = ["ShiftedGuard"]
 
@@ -231,7 +232,7 @@ class ShiftedGuard:
                 shifted._weights = shifted._estimate
             scores, found = tensors["calibration scores"], tensors["calibration weights"]
             shifted.calibrator_ = WeightedCalibrator(scores.numpy(), found.numpy())
-        except ConfigError:
+        except (ConfigError, UnregisteredError):
             raise
         except Exception as error:  # the content is not trusted; every failure means the same to the caller
             raise StorageError(f"{name} does not contain a guard that pushforward wrote: {in_words(error)}") from error
