@@ -12,7 +12,7 @@ import numpy as np
 from pushforward.errors import ConfigError, InputError
 from pushforward.transforms import Bounds
 
-__all__ = ["bounds_of", "check_inside", "check_radians", "plain_bounds"]
+__all__ = ["bounds_of", "check_angles_free", "check_inside", "check_radians", "plain_bounds"]
 
 _FORM = (
     "bounds must be a pair (low, high) for each column, None for an open end, or a dictionary of pairs by column name"
@@ -71,6 +71,20 @@ def check_inside(bounds: Bounds, rows: np.ndarray) -> None:
             raise InputError(
                 f"{int(wrong.any(1).sum())} of {len(rows)} rows have a value {what} the bounds of its column; the first is "
                 f"{rows[row, column]:g} at row {row}, column {column}, with bounds {low[column]:g} and {high[column]:g}: {advice}."
+            )
+
+
+def check_angles_free(bounds: Bounds, angles: Sequence[int]) -> None:
+    """Check that no angle has bounds: a flow of angles would read the logarithms of distances to the bounds as angles.
+
+    Raises:
+        ConfigError: for one that has.
+    """
+    for column in angles:
+        if bounds.low[column] is not None or bounds.high[column] is not None:
+            raise ConfigError(
+                f"column {column} is an angle (circular) and has bounds: leave its bounds out, since a circle from -pi to pi has no ends; "
+                "for a number between two bounds that is no angle, leave it out of circular."
             )
 
 

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 
 from pushforward.detection.batching import by_batches
 from pushforward.errors import ConfigError, InputError, StorageError, in_words
-from pushforward.estimators.column_bounds import bounds_of, check_inside, check_radians, plain_bounds
+from pushforward.estimators.column_bounds import bounds_of, check_angles_free, check_inside, check_radians, plain_bounds
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, unpack, write
 from pushforward.likelihood import REAL
@@ -41,7 +41,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         model_options: arguments of that class, such as ``{"bins": 16}``; ``{"circular": True}`` for columns that are all angles
             in [-pi, pi], or ``{"circular": (0, 2)}`` for some of them.
         bounds: None, or for each column a pair (low, high), with None for an open end, or None for a column without bounds;
-            or a dictionary of such pairs by column name. Logarithms of the distances to the bounds come before the flow
+            or a dictionary of such pairs by column name; an angle has none. Logarithms of the distances to the bounds come before the flow
             (:class:`~pushforward.transforms.Bounds`), so no mass is outside: there the log-density is -inf, and samples
             are inside.
         validation: fraction of rows for early stopping, in [0, 1); 0, or fewer than 20 rows, for none.
@@ -143,9 +143,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
             except TypeError as error:
                 raise ConfigError(f"model_options do not fit {_MODELS[self.model].__name__}: {error}") from error
         first = bounds_of(self.bounds, features, getattr(self, "feature_names_in_", None))
-        if first is not None:
-            check_inside(first, array)
         angles = check_angles(features, flow.circular) if isinstance(flow, NSF) else ()
+        if first is not None:
+            check_angles_free(first, angles)
+            check_inside(first, array)
         check_radians(array, angles)
         scaling: list[Transform] = [] if first is None else [first]
         if (flow.base.support if flow.chain.domain is None else flow.chain.domain) == REAL:  # and not angles

@@ -11,6 +11,9 @@ _RANGE, _KURTOSIS = 50.0, 15.0
 _ROUNDING = 1e-12
 """Range of a column, relative to its largest number, that is no more than what sums in float64 lose by rounding."""
 
+_SINGLE = 1e-6
+"""Difference of two equal numbers, relative to them, of which one was rounded to float32."""
+
 
 class DataScale(nn.Module):
     """A monotone function of each column of the data, found from simulations.
@@ -28,6 +31,7 @@ class DataScale(nn.Module):
 
     logarithm: Tensor
     tail: Tensor
+    constant: Tensor
     center: Tensor
     spread: Tensor
     mean: Tensor
@@ -35,7 +39,7 @@ class DataScale(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        for name in ("logarithm", "tail"):
+        for name in ("logarithm", "tail", "constant"):
             self.register_buffer(name, torch.zeros(width, dtype=torch.bool))
         for name, value in (("center", 0.0), ("spread", 1.0), ("mean", 0.0), ("scale", 1.0)):
             self.register_buffer(name, torch.full((width,), value, dtype=torch.float64))
@@ -59,6 +63,7 @@ class DataScale(nn.Module):
         quarter = torch.quantile(rows, torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
         least, most = rows.aminmax(dim=0)
         constant = most - least <= _ROUNDING * torch.maximum(least.abs(), most.abs())
+        result.constant.copy_(constant)
         deviation = torch.where(constant, 0.0, rows - rows.mean(0))
         variance = deviation.square().mean(0)
         kurtosis = deviation.pow(4).mean(0) / variance.clamp(min=1e-300).square()
@@ -84,6 +89,10 @@ class DataScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scaled data, ``(*batch, width)``, float32."""
         return ((self._shape(x.double()) - self.mean) / self.scale).float()
+
+    def unlike(self, x: Tensor) -> Tensor:
+        """Where data ``(*batch, width)`` differ from the one number that all simulations of a constant column have, beyond rounding."""
+        return self.constant & ((x.double() - self.mean).abs() > _SINGLE * self.mean.abs())
 
     def log_slope(self, x: Tensor) -> Tensor:
         """Log of the derivative of the scaling at data ``(*batch, width)``, float64."""

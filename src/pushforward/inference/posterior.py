@@ -307,13 +307,20 @@ class SimulationPosterior(ABC):
                 f"the observation has {float(flat[row, column]):g} at position {column}, where all simulations are positive and "
                 "are read as logarithms: no simulation is like it, and the posterior means nothing there."
             )
+        unlike = self.scale.unlike(flat)
+        if bool(unlike.any()):
+            row, column = unlike.nonzero()[0].tolist()
+            warn_caller(
+                f"the observation has {float(flat[row, column]):g} at position {column}, where all simulations have "
+                f"{float(self.scale.mean[column]):g}: no simulation is like it, and the posterior means nothing there."
+            )
         scaled = self.scale(flat)
         if not bool(torch.isfinite(scaled).all()):
             raise InputError(
                 f"the observation has {_largest(scaled, flat)}, and float32 cannot hold its distance to the simulations: compare the "
                 "observation with them."
             )
-        far = scaled.abs().masked_fill(below, 0.0)
+        far = scaled.abs().masked_fill(below | unlike, 0.0)
         if len(far) and float(far.max()) > _FARTHEST:
             warn_caller(
                 f"the observation has {_largest(far, flat)}, {float(far.max()):.2g} standard deviations from the mean of the simulations: "
@@ -401,7 +408,7 @@ def load_posterior(path: Path, *, prior: Any = None, public_key: Path | None = N
         if state["mean"].shape != (width,):
             raise StorageError("the scaling of the data has another width than the data.")
         scale = DataScale(width)
-        scale.load_state_dict(state)
+        scale.load_state_dict({"constant": scale.constant} | state)  # earlier files lack it
         stored = header["prior"]
         options = header["options"]
         if not isinstance(options, Mapping):

@@ -146,7 +146,8 @@ class TorchTransform(Transform):
 
     def _contribution(self, z: Tensor, x: Tensor) -> Tensor:
         log_det = self.transform.log_abs_det_jacobian(z, x)
-        return -sum_event(log_det, len(self.out_shape) - self.transform.domain.event_dim)
+        # of its shape, not of `domain.event_dim`: a StackTransform leaves the dimension along which it stacks
+        return -sum_event(log_det, log_det.dim() - (x.dim() - len(self.in_shape)))
 
 
 class AsTorchTransform(td.Transform):
