@@ -238,22 +238,6 @@ def test_flows_of_nflows_have_the_log_determinant_of_autograd(case):
     assert flow.log_prob(x).item() == pytest.approx((base + torch.linalg.slogdet(jacobian)[1]).item(), abs=1e-8)
 
 
-def test_flows_of_normflows_train_and_resume(tmp_path):
-    pytest.importorskip("normflows")
-    from papers.flows.image_peers import normflows_glow, normflows_residual
-
-    make = {
-        "Glow": lambda: normflows_glow(SHAPE, 1, 1, 4),
-        "residual": lambda: normflows_residual(SHAPE, 1, 1, 4, 0.9, 0.05),
-    }
-    for name, build in make.items():
-        result = train_for(
-            Contender(name, build), some(), Limit(steps=3), rate=1e-3, seed=0, checkpoint=tmp_path / name
-        )
-        assert math.isfinite(result["curve"][-1][1])
-    assert 0 < lipschitz_bound(result["model"]) < 1
-
-
 def test_layers_of_normflows_keep_their_bound_while_they_train():
     """Its layers scale by estimates of norms that only its ``update_lipschitz`` refreshes; without it the bound below is above 10."""
     pytest.importorskip("normflows")
@@ -316,28 +300,19 @@ def test_thick_bits_are_those_of_a_normal_density_of_all_pixels():
     assert thick_bits(model, rows, images.train) == pytest.approx(expected, abs=1e-4)
 
 
-def test_embeddings_of_cifar_images_have_512_orthonormal_coordinates():
-    embedding = flat_embedding((3, 32, 32))
-    assert embedding.out_shape == (512,)
-    z = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        x = embedding.decode(z)
-    assert torch.allclose(x.flatten(1).norm(dim=1), z.norm(dim=1), rtol=1e-4)  # before training the scale is 1
-
-
 def test_unbiased_bits_average_to_the_exact_ones():
     model = ImageResidualFlow(SHAPE, blocks=1, hidden=(4, 4), scales=1, alpha=0.05, terms=2)
     torch.manual_seed(0)
     for weight in model.parameters():
         weight.data.add_(0.3 * torch.randn_like(weight))
     rows = some().test
-    estimates = torch.tensor([unbiased_bits(model, rows, first=k) for k in range(300)])
+    estimates = torch.tensor([unbiased_bits(model, rows, first=k) for k in range(80)])
     assert model.log_det == "roulette"
     model.set_log_det("exact")
     with torch.no_grad():
         exact = -model.evaluate(rows, seed=0).value.double().mean().item() / (16 * math.log(2))
-        drawn = torch.stack([model.evaluate(rows, seed=k).value.double().mean() for k in range(300)]).mean()
-    assert abs(estimates.mean() - -drawn / (16 * math.log(2))) < 4 * estimates.std() / 300**0.5
+        drawn = torch.stack([model.evaluate(rows, seed=k).value.double().mean() for k in range(80)]).mean()
+    assert abs(estimates.mean() - -drawn / (16 * math.log(2))) < 4 * estimates.std() / 80**0.5
     assert exact == pytest.approx((-drawn / (16 * math.log(2))).item(), abs=0.2)
 
 
@@ -423,20 +398,6 @@ def test_pilots_choose_the_rate_and_a_repeated_run_trains_nothing(tmp_path, monk
     other = Experiment("other", "long", tmp_path, seeds=2, say=lambda line: None)
     run_contenders(other, contenders)
     assert len(made) == 4
-
-
-def test_a_rate_that_was_found_later_trains_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(against_time, "pictures", lambda experiment: some())
-    monkeypatch.setattr(against_time, "limit_of", lambda experiment: Limit(steps=100))
-    monkeypatch.setattr(against_time, "RATES", (1e-5, 1e-4))
-    monkeypatch.setattr(against_time, "BEYOND", 0)
-    contenders = [Contender("a", small)]
-    first = run_contenders(quiet(tmp_path, "long", seeds=1), contenders)
-    monkeypatch.setattr(against_time, "BEYOND", 1)
-    later = run_contenders(quiet(tmp_path, "long", seeds=1), contenders)
-    assert [run["rate"] for run in first.runs["a"]] == [1e-4]
-    assert [run["rate"] for run in later.runs["a"]] == [1e-3]
-    assert later.runs["a"][0]["bits"] < first.runs["a"][0]["bits"]
 
 
 def test_a_long_run_is_on_cifar_for_12_minutes(tmp_path, monkeypatch):

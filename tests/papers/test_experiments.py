@@ -14,7 +14,7 @@ from papers.__main__ import main
 from papers.experiment import Experiment, all_hold, bits_per_dim, clearly_below, spread
 from papers.report import Report, index, markdown, page
 from papers.reproduction import reproduction
-from papers.run import reproduce, reproductions
+from papers.run import reproduce
 from pushforward.errors import ConfigError, StorageError
 
 
@@ -47,19 +47,6 @@ def test_a_reproduction_reports_findings_pictures_and_time(toy, tmp_path):
     assert (tmp_path / "toy-plot.png").exists()
     assert report.pictures == ("toy-plot.png",)
     assert Report.read(tmp_path / "toy-quick.json") == report
-
-
-def test_measurements_are_made_once(toy, tmp_path):
-    reproduce("toy", out=tmp_path, say=lambda line: None)
-    assert len(toy) == 3
-    reproduce("toy", out=tmp_path, say=lambda line: None)
-    assert len(toy) == 3
-    report = reproduce("toy", out=tmp_path, seeds=4, say=lambda line: None)
-    assert report.command == "python -m papers toy --budget quick --seeds 4"
-    assert [finding.seeds for finding in report.findings] == [4, 0]
-    assert "| 2.500 ± 0.000 | 4 | yes |" in markdown(report)
-    assert "| 4 \\| 3 (tried) | – | **no** |" in markdown(report)
-    assert len(toy) == 4
 
 
 def test_a_line_that_a_killed_run_did_not_finish_is_measured_again(toy, tmp_path):
@@ -128,13 +115,6 @@ def test_a_long_run_has_the_quick_setting_where_it_has_none_of_its_own(tmp_path)
     assert experiment.choose(smoke=1, quick=2, long=3, full=4) == 3
 
 
-def test_a_page_shows_the_longest_run(toy, tmp_path):
-    docs = tmp_path / "docs" / "papers.md"
-    for budget in ("long", "quick"):
-        assert main(["toy", "--budget", budget, "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
-    assert "--budget long" in docs.with_suffix("").joinpath("toy.md").read_text()
-
-
 def test_smoke_runs_confirm_nothing(toy, tmp_path):
     report = reproduce("toy", budget="smoke", out=tmp_path, say=lambda line: None)
     assert [f.confirmed for f in report.findings] == [None, None]
@@ -179,14 +159,6 @@ def test_a_page_of_earlier_reports_runs_nothing_and_copies_the_pictures(toy, tmp
     assert (docs.parent / "papers" / "toy-plot.png").exists()
 
 
-def test_a_page_keeps_its_reports_for_the_next_one(toy, tmp_path):
-    docs = tmp_path / "docs" / "papers.md"
-    assert main(["toy", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
-    first = docs.read_text()
-    assert main(["--out", str(tmp_path / "empty"), "--page", str(docs)]) == 0
-    assert docs.read_text() == first
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -216,12 +188,6 @@ def test_damaged_measurements_and_reports_are_named(toy, tmp_path):
 def test_two_reproductions_of_one_name_are_refused(toy):
     with pytest.raises(ConfigError, match="two reproductions named 'toy'"):
         reproduction("toy", "Again", full="")(lambda experiment: None)
-
-
-def test_every_reproduction_has_a_title_and_an_estimate():
-    for entry in reproductions():
-        assert entry.title
-        assert entry.full
 
 
 def test_images_are_found_under_their_names(tmp_path, monkeypatch):
@@ -289,24 +255,6 @@ def test_a_model_is_trained_once(toy, tmp_path):
     assert facts["steps"] == 3
     assert torch.equal(model.log_prob(rows), again.log_prob(rows))
     assert not list(tmp_path.glob("*.checkpoint"))
-
-
-def test_equal_time_is_converted_to_steps_of_equal_cpu_time(toy, tmp_path):
-    """A model with more work for each step gets fewer steps, measured once; smoke and full have limits of their own."""
-    rows = torch.randn(600, 8)
-
-    def limit(experiment: Experiment, width: int) -> dict[str, float]:
-        make = lambda: pf.models.NICE(8, hidden=(width, width))  # noqa: E731
-        return experiment.time_limit(f"width {width}", make, rows, smoke=3, quick=2.0, full=60.0, batch_size=256)
-
-    experiment = Experiment("toy", "quick", tmp_path, say=lambda line: None)
-    narrow, wide = limit(experiment, 8), limit(experiment, 1024)
-    assert narrow.keys() == {"max_steps"}
-    assert narrow["max_steps"] > 2 * wide["max_steps"] > 0
-    assert wide["max_steps"] % 10 == 0
-    assert limit(Experiment("toy", "quick", tmp_path, say=lambda line: None), 1024) == wide
-    assert limit(Experiment("toy", "smoke", tmp_path, say=lambda line: None), 8) == {"max_steps": 3}
-    assert limit(Experiment("toy", "full", tmp_path, say=lambda line: None), 8) == {"max_time": 60.0}
 
 
 def test_a_strip_of_images(toy, tmp_path):

@@ -14,7 +14,6 @@ from papers import reproduction as registry
 from papers.__main__ import main
 from papers.experiment import Experiment
 from papers.headlines import HELD, Headline
-from papers.report import Report
 from papers.reproduction import reproduction
 from papers.run import reproduce
 from pushforward.errors import StorageError
@@ -122,18 +121,6 @@ def test_one_damaged_line_costs_one_measurement(made, tmp_path, capsys, line):
     assert made == []
 
 
-def test_a_damaged_report_says_how_to_get_it_back(made, tmp_path, capsys):
-    report = reproduce("toy", out=tmp_path, say=silent)
-    file = tmp_path / report.file
-    whole = file.read_text()
-    file.write_text(whole[:-20])
-    assert main(["--out", str(tmp_path), "--page", str(tmp_path / "papers.md")]) == 1
-    assert "delete it, and repeat its run" in one_line(capsys)
-    assert main(["toy", "--out", str(tmp_path)]) == 0
-    assert Report.read(file).findings[0].ours == "1"
-    assert made == ["one"]
-
-
 def test_the_last_line_of_all_names_what_was_not_run(made, tmp_path, capsys):
     (tmp_path / "toy-quick.jsonl").write_text("garbage\n")
 
@@ -174,11 +161,6 @@ def test_an_interrupted_run_says_that_it_goes_on(made, tmp_path, capsys):
     assert main(["stopped", "--out", str(tmp_path)]) == 130
     assert "the same command goes on" in one_line(capsys)
     assert json.loads((tmp_path / "stopped-quick.jsonl").read_text())["key"] == "first"
-
-
-def test_all_data_sets_of_the_survey_are_listed(capsys):
-    assert main(["--list"]) == 0
-    assert "adbench" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["model_file", "checkpoint_file"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from papers import headlines, report, run
+from papers import headlines, report
 from papers import reproduction as registry
 from papers.__main__ import main
 from papers.experiment import Experiment, UnfinishedError
@@ -178,15 +178,6 @@ def test_going_on_keeps_what_the_folder_has_already(made, tmp_path):
     assert other.findings[0].ours == "9"
 
 
-def test_going_on_copies_the_measurements_of_runs_that_are_read_too(made, tmp_path, monkeypatch):
-    entry = run.find("toy")
-    monkeypatch.setattr(run, "find", lambda name: replace(entry, reads=("other",)))
-    for name in ("toy", "other", "third"):
-        (tmp_path / f"{name}-long.jsonl").write_text("")
-    reproduce("toy", budget="long", out=tmp_path / "new", resume=tmp_path, say=silent)
-    assert {file.name for file in (tmp_path / "new").glob("*.jsonl")} == {"toy-long.jsonl", "other-long.jsonl"}
-
-
 def test_going_on_from_a_folder_without_measurements_starts_anew_and_says_so(made, tmp_path):
     said: list[str] = []
     reproduce("toy", budget="long", out=tmp_path / "new", resume=tmp_path, say=said.append)
@@ -235,33 +226,6 @@ def test_a_picture_stands_while_the_models_that_it_shows_are_gone(tmp_path):
     assert again.pictures == [tmp_path / "toy-plot.png"]
 
 
-def test_denoising_reports_the_seeds_that_are_finished(tmp_path, monkeypatch):
-    from papers.claims import aef
-
-    parts = [torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8) for count in (40, 20, 20)]
-    monkeypatch.setattr(aef, "_parts", lambda experiment, name: parts)
-    measured = Experiment.measure
-
-    def measure(self, key, *rest):
-        if key == "made 2 noise 0.5 VAE 1":
-            raise UnfinishedError(key)
-        return measured(self, key, *rest)
-
-    monkeypatch.setattr(Experiment, "measure", measure)
-    experiment = Experiment("aef", "smoke", tmp_path, seeds=2, say=silent)
-    (unfinished,) = aef._denoising(experiment, "made", 2)
-    assert "VAE 1" in str(unfinished)
-    (finding,) = experiment.findings
-    assert finding.note.endswith("; the other seeds are not finished")
-    assert "±" not in finding.ours
-    monkeypatch.undo()
-    monkeypatch.setattr(aef, "_parts", lambda experiment, name: parts)
-    assert not aef._denoising(experiment, "made", 2)
-    assert "±" in experiment.findings[-1].ours
-    assert not experiment.findings[-1].note.endswith("not finished")
-    assert len(experiment.pictures) == 1
-
-
 def test_denoising_of_an_unfinished_seed_hides_no_later_one(tmp_path, monkeypatch):
     from papers.claims import aef
 
@@ -278,27 +242,3 @@ def test_denoising_of_an_unfinished_seed_hides_no_later_one(tmp_path, monkeypatc
     with pytest.raises(UnfinishedError, match="mnist 8"):
         aef.run(Experiment("aef", "long", tmp_path, seeds=1, say=silent))
     assert seen == [(name, latent) for latent in (2, 8, 32) for name in ("mnist", "fashion-mnist")]
-
-
-def test_autoencoders_of_the_paper_s_size_report_the_seeds_that_are_finished(tmp_path, monkeypatch):
-    from papers.claims import aef
-
-    parts = [torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8) for count in (40, 20, 20)]
-    monkeypatch.setattr(aef, "_parts", lambda experiment, name: parts)
-    experiment = Experiment("aef", "smoke", tmp_path, seeds=1, say=silent)
-    aef._images(experiment, "made", 2, wide=True)
-    assert aef._builders(experiment, (1, 8, 8), 2, wide=True).channels == (64, 128)
-    assert [finding.claim.partition(",")[0] for finding in experiment.findings] == [
-        "with networks of the paper's size"
-    ] * 3
-    narrow = Experiment("aef", "smoke", tmp_path, seeds=1, say=silent)
-    aef._images(narrow, "made", 2)
-    assert not narrow.measured("made 2 AEF 1")
-    later = Experiment("aef", "smoke", tmp_path, seeds=2, say=silent, end=-1.0)
-    aef._images(later, "made", 2, wide=True)
-    assert [finding.seeds for finding in later.findings] == [1, 1, 1]
-    assert later.left_out == "wide made 2 AEF 1 bits of 2"
-    late = Experiment("aef", "smoke", tmp_path, seeds=1, say=silent, end=-1.0)
-    assert [str(error) for error in aef._wide(late, ["made"])] == ["wide made 8 AEF 0", "wide made 32 AEF 0"]
-    assert len(late.findings) == 3
-    assert {path.name for path in late.pictures} == {"aef-wide-made-2.png", "aef-wide-curves.png"}

@@ -15,7 +15,6 @@ from papers.autoencoders.image_posteriors import (
     _rival,
     _steps,
     _trained,
-    compare_posteriors,
     gain,
 )
 from papers.experiment import Experiment
@@ -39,15 +38,6 @@ def setting(**options) -> Setting:
 
 def quiet(out: Path, budget: str = "long", seeds: int | None = None) -> Experiment:
     return Experiment("toy", budget, out, seeds=seeds, say=lambda line: None)  # pyright: ignore[reportArgumentType]
-
-
-def test_the_early_scores_are_those_of_a_shorter_training(tmp_path):
-    early, late, facts = _trained(quiet(tmp_path / "long"), setting(), "IAF", 0, shorter=4, steps=8)
-    only, same, _ = _trained(quiet(tmp_path / "short"), setting(), "IAF", 0, shorter=4, steps=4)
-    assert early == only == same
-    assert early != late
-    assert facts["steps"] == 8
-    assert [step for step, _ in facts["curve"]] == [0, 2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("died_at", [2, 4, 6])
@@ -112,19 +102,6 @@ def test_a_gain_above_a_nat_by_two_standard_errors_confirms(tmp_path, more, conf
 def test_steps_of_equal_time_are_multiples_of_the_interval_of_evaluations(tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "time_limit", lambda self, *args, long, **options: {"max_steps": long + 1})
     assert _steps(quiet(tmp_path), setting(), "IAF") == CPU_SECONDS // 2 * 2
-
-
-def test_a_second_run_measures_nothing_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("papers.autoencoders.image_posteriors.image_setting", lambda experiment: setting())
-    first = quiet(tmp_path, "smoke", seeds=2)
-    compare_posteriors(first)
-    lines = (tmp_path / "toy-smoke.jsonl").read_text()
-    again = quiet(tmp_path, "smoke", seeds=2)
-    compare_posteriors(again)
-    assert (tmp_path / "toy-smoke.jsonl").read_text() == lines
-    assert [finding.ours for finding in again.findings] == [finding.ours for finding in first.findings]
-    assert "over 2 seeds" in again.findings[0].note
-    assert again.pictures[0].stat().st_size > 1000
 
 
 @pytest.mark.parametrize(("bits", "confirmed"), [(1.0, False), (1.95, True)])

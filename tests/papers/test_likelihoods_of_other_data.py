@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from papers.experiment import Experiment, UnfinishedError
-from papers.other_data import photographs
 from papers.other_data.constant_volume import (
     BASES,
     NORMAL,
@@ -27,7 +26,7 @@ from papers.other_data.constant_volume import (
     swap_bases,
 )
 from papers.other_data.likelihood_curves import CurveModel, follow, report_curves, report_variances
-from papers.other_data.photographs import CURVE_MODELS, compare_variants, follow_photographs, gray_photographs
+from papers.other_data.photographs import follow_photographs, gray_photographs
 from pushforward.distributions import Normal
 from pushforward.errors import StorageError
 from pushforward.models import Flow, Glow, PixelCNN
@@ -147,23 +146,6 @@ def test_a_variant_of_narrow_images_is_inverted_and_predicted(tmp_path):
     assert run_variant(again, replace(variant, make=lambda: pytest.fail("trained again")))[0] == found[0]
 
 
-def test_a_data_set_has_the_same_marker_in_all_panels_and_the_legend_has_all(tmp_path, monkeypatch):
-    def found(*names: str) -> list[dict[str, object]]:
-        gaps = {name: {"mean": 1.0, "observed": 2.0} for name in names}
-        return [{"inverted": True, "predicted": True, "gaps": gaps}]
-
-    drawn = []
-    monkeypatch.setattr(Experiment, "picture", lambda self, name, figure: drawn.append(figure))
-    report_summary(quiet(tmp_path), {"gray": found("X-rays", "inverted"), "color": found("signs", "inverted", "noise")})
-    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert names == ["X-rays", "inverted", "signs", "noise"]
-    styles = [
-        {line.get_label(): (line.get_marker(), line.get_color()) for line in axes.lines} for axes in drawn[0].axes
-    ]
-    assert styles[0]["inverted"] == styles[1]["inverted"] != styles[1]["signs"]
-    assert len({style for each in styles for name, style in each.items() if name in names}) == 4
-
-
 def test_bases_are_fitted_to_the_latents_of_trained_layers(tmp_path):
     """Sparse but large deviations are likelier than small dense ones with heavy tails, and less likely without."""
     draw = torch.Generator().manual_seed(0)
@@ -197,18 +179,6 @@ MADE = {
 
 def made_sets() -> dict[str, torch.Tensor]:
     return {"test": pixels(20, seed=1), "traffic signs": pixels(20, high=64, seed=2), "more": pixels(20, seed=3)}
-
-
-def test_likelihoods_are_followed_through_a_training(tmp_path):
-    experiment = quiet(tmp_path)
-    models = {name: make() for name, make in MADE.items()}
-    flat = {"gray": torch.full_like(pixels(20), 128)}
-    follow_photographs(experiment, models, pixels(60), pixels(10, seed=4), made_sets(), flat)
-    assert [f.claim.split(":")[0] for f in experiment.findings] == ["Glow"] * 3 + ["PixelCNN++"] * 3
-    assert "gray 0.00 of the variance" in experiment.findings[2].ours
-    assert all("nan" not in f.ours for f in experiment.findings)
-    assert experiment.pictures[0].stat().st_size > 1000
-    assert {model.build().shape for model in CURVE_MODELS.values()} == {(3, 32, 32)}
 
 
 class KilledError(Exception):
@@ -287,32 +257,3 @@ def test_the_criteria_of_curves(tmp_path):
     assert [f.confirmed for f in experiment.findings] == [True, True, False, None, True, False]
     assert "20 minutes of training" in experiment.findings[0].note
     assert not math.isnan(np.mean([f.seconds for f in experiment.findings]))
-
-
-def test_the_variants_of_the_long_budget_run(tmp_path, monkeypatch):
-    """The variants of the long budget with tiny networks on noise: one in gray and one in color run, and what they report."""
-    shapes = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "gtsrb": (3, 32, 32)}
-
-    def images(self, name: str, *, train: bool, rows: int | None = None) -> torch.Tensor:
-        return pixels(
-            600 if name == "cifar10" and train else 60 if train else 20,
-            shapes.get(name, (1, 28, 28)),
-            seed=len(name) + train,
-        )[:rows]
-
-    monkeypatch.setattr(Experiment, "images", images)
-    experiment = quiet(tmp_path)
-    test = {name: images(experiment, name, train=False) for name in ("MNIST", "Fashion-MNIST")}
-    variants = photographs.variants(experiment, test)
-    assert len(variants) == 5
-    assert [len(variant.sets.others) for variant in variants] == [8, 8, 8, 9, 8]
-    compare_variants(experiment, variants[2:4])
-    assert len(experiment.findings) == 4 * 2 + 1
-    assert all(variant.make().shape == variant.sets.test.shape[1:] for variant in variants)
-    assert all("nan" not in finding.ours for finding in experiment.findings)
-    train, held_out, sets, more = photographs.color_photographs(experiment)
-    assert (len(train), len(held_out)) == (100, 500)
-    assert list(sets) == ["CIFAR-10", "traffic signs", "CIFAR-100"]
-    assert {name: images.shape[1:] for name, images in more.items()} == dict.fromkeys(
-        ("X-rays", "grayed by half"), (3, 32, 32)
-    )

@@ -15,7 +15,7 @@ import pushforward as pf
 from benchmarks.common.datasets import load_power
 from benchmarks.quality.data import Split
 from papers.claims import maf, reviews
-from papers.claims.maf import Recipe, compare_patches, compare_tables
+from papers.claims.maf import Recipe, compare_patches
 from papers.experiment import Experiment, UnfinishedError
 from papers.flows import table_recipes
 from papers.flows.equal_time import (
@@ -24,7 +24,6 @@ from papers.flows.equal_time import (
     UNIVERSAL,
     VECTORS,
     Column,
-    _score,
     columns_of,
     gaps,
     ranks,
@@ -32,7 +31,7 @@ from papers.flows.equal_time import (
 )
 from papers.flows.table_recipes import PAPER_OPTIONS, Rival, compare_more, until_level
 from pushforward.errors import StorageError, TrainingError
-from pushforward.models import MAF, NICE, Model, RealNVP
+from pushforward.models import MAF, Model, RealNVP
 
 
 class KilledError(Exception):
@@ -70,16 +69,6 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_with_the_same_we
     assert [step for step, _ in facts["curve"]] == [0, 20, 40, 60, 80]
 
 
-def test_a_model_whose_file_was_deleted_is_trained_again(tmp_path):
-    make, made = partial(RealNVP, 3, layers=2, hidden=(8,)), []
-    for _ in range(2):
-        experiment = quiet(tmp_path)
-        experiment.train("a run", lambda: made.append(1) or make(), rows(60), None, max_steps=2)
-        experiment.forget("a run")
-    assert len(made) == 2
-    assert not list(tmp_path.glob("*.safetensors"))
-
-
 def test_keys_with_a_dot_have_files_of_their_own(tmp_path):
     narrow, wide = (partial(RealNVP, 3, layers=2, hidden=(width,)) for width in (4, 8))
     experiment = quiet(tmp_path)
@@ -107,27 +96,6 @@ def test_a_long_run_has_its_own_time_limit_and_times_a_second_of_steps(tmp_path,
     assert limit(quiet(tmp_path / "without", "long")) == {"max_steps": 300}
     assert limit(quiet(tmp_path, "smoke"), long=60) == {"max_steps": 1}
     assert limit(quiet(tmp_path, "full"), long=60) == {"max_time": 7.0}
-
-
-def test_the_comparison_on_patches_reports_order_distance_and_a_picture(tmp_path):
-    """Two steps of tiny models on noise: the texts and the picture, not the numbers."""
-    split = Split("noise", rows(200), rows(50, seed=1), rows(60, seed=2), offset=100.0)
-    tiny = {"layers": 1, "hidden": (4,)}
-    recipes = {
-        "Real NVP (5)": Recipe(lambda: RealNVP(3, **tiny), PAPER_OPTIONS, 50.0, 0.1),
-        "MAF (5)": Recipe(lambda: MAF(3, **tiny), PAPER_OPTIONS, 95.9, 0.1),
-    }
-    experiment = quiet(tmp_path, "smoke")
-    compare_patches(experiment, split, recipes)
-    beats, order, reached = experiment.findings
-    assert beats.claim.startswith("MAF beats Real NVP")
-    assert order.paper == "Real NVP (5) < MAF (5)"
-    assert order.ours == "0 of 1 pairs; not clearly so: Real NVP (5) above MAF (5)"
-    model, _ = experiment.train("BSDS300 MAF (5)", recipes["MAF (5)"].build, split.train, split.validation)
-    value = 100 + model.log_prob(split.test).mean().item()
-    assert f"MAF (5) {value:.2f}" in reached.ours
-    assert f"({value - 95.9:+.2f})" in reached.ours
-    assert experiment.pictures[0].stat().st_size > 1000
 
 
 def test_a_stopped_comparison_on_patches_reports_the_models_that_are_finished(tmp_path, monkeypatch):
@@ -170,36 +138,6 @@ def test_the_order_of_a_part_of_the_models_is_not_confirmed(tmp_path, second, na
     fits = {"a": maf.Fit({}, 50.0, 0.1), "b": maf.Fit({}, second, 0.1)}
     maf._report_order(experiment, fits, dict(list(recipes.items())[:named]))
     assert experiment.findings[0].confirmed is expected
-
-
-def test_a_long_run_on_tables_trains_by_the_papers_recipe(tmp_path, monkeypatch):
-    """Two tables of noise: MAF uses its three steps, and Real NVP stops by patience."""
-    monkeypatch.setattr(maf, "MORE_TABLES", ("toy", "power"))
-    monkeypatch.setattr(
-        table_recipes, "load_table", lambda name, *, seed, folder: (rows(100), rows(50, seed=1), rows(50, seed=2))
-    )
-    monkeypatch.setattr(
-        table_recipes, "load_power", lambda *, seed, folder: (rows(100), rows(50, seed=3), rows(50, seed=4))
-    )
-    steps = {"MAF": 3, "Real NVP": 100_000}
-    monkeypatch.setattr(
-        Experiment, "time_limit", lambda self, key, *args, **options: {"max_steps": steps[key.split(" ", 1)[1]]}
-    )
-    # At this rate every step makes the held-out rows less likely, so training stops after 30 of them.
-    monkeypatch.setattr(table_recipes, "PAPER_OPTIONS", PAPER_OPTIONS | {"learning_rate": 0.5})
-    experiment = quiet(tmp_path, seeds=1)
-    nats = compare_tables(experiment)
-    assert list(nats) == ["toy", "power"]
-    (finding,) = experiment.findings
-    assert finding.claim.startswith("MAF beats Real NVP")
-    assert "toy" in finding.ours
-    assert "power" in finding.ours
-    assert "of which 2 of 4 runs needed less" in finding.note
-    model, facts = experiment.train("toy Real NVP 0", list, rows(9), None)  # pyright: ignore[reportArgumentType]
-    assert facts["steps"] < 1000
-    assert isinstance(model, RealNVP)
-    assert model.hidden == (100, 100)
-    assert model.batch_norm
 
 
 def test_further_models_are_compared_with_maf_on_the_same_splits(tmp_path, monkeypatch):
@@ -274,24 +212,6 @@ def test_patches_are_reported_at_the_longest_time_for_which_all_models_are_finis
     assert "as many steps each as 180 minutes of CPU time give" in beats.note
     assert "after 40 minutes MAF (5) 140.00" in reached.note
     assert "Real NVP (10) 140.00" in reached.note
-
-
-def test_the_rate_is_that_of_the_best_pilot(tmp_path, monkeypatch):
-    monkeypatch.setattr(Experiment, "time_limit", lambda self, *args, **options: {"max_steps": 40})
-    parts = 3 + rows(200), 3 + rows(50, seed=1), 3 + rows(60, seed=2)
-    make, rates = (lambda: NICE(3, layers=2, hidden=(8,), standardize=False)), (1e-5, 3e-2)
-    column = Column("noise", "plane", lambda seed: parts, {"NICE": make}, {}, 50, rates, 3)
-    experiment = quiet(tmp_path, seeds=2)
-    found = run_column(experiment, column)["NICE"]
-    pilots = [experiment.measure(f"equal time noise NICE pilot {rate:g} nats", lambda: math.nan) for rate in rates]
-    assert pilots[0] < pilots[1]
-    for seed in (0, 1):
-        model, facts = quiet(tmp_path / "direct").train(
-            f"{seed}", make, *parts[:2], seed=seed, learning_rate=rates[1], batch_size=50, patience=None, evaluate_every=2, max_steps=40
-        )  # fmt: skip
-        assert found[seed] == pytest.approx(model.log_prob(parts[2]).mean().item(), abs=1e-5)
-        assert facts["steps"] == 40
-    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_a_long_run_has_every_family_in_its_columns(tmp_path):
@@ -403,12 +323,3 @@ def test_household_power_has_the_columns_of_the_benchmark(tmp_path):
     assert not torch.equal(load_power(seed=2, folder=tmp_path)[2], parts[2])
     with pytest.raises(StorageError, match="household_power"):
         load_power(seed=0, folder=tmp_path / "empty")
-
-
-@pytest.mark.parametrize("family", list(IMAGES))
-def test_every_family_of_images_can_be_scored(family):
-    """Also those whose likelihood in training is an estimate, of which no bits/dim are defined."""
-    column = Column("Fashion-MNIST", "images", lambda seed: (), {}, {}, 16, (3e-3,), 784)  # pyright: ignore[reportArgumentType]
-    images = torch.randint(256, (2, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(0)
-    assert -math.inf < _score(IMAGES[family]().eval(), images, column) < 0

@@ -132,38 +132,6 @@ def test_training_ends_when_its_loss_is_level(experiment):
     assert held_out_loss(model, held_out) == pytest.approx(min(losses), abs=1e-6)
 
 
-def test_phases_follow_each_other_and_a_run_is_read_again(experiment):
-    target, level, calls = circle(), Level(stage=2, most=2), []
-
-    def make():
-        calls.append(1)
-        return pf.models.RectangularFlow(2, 1, layers=1, hidden=(8,), latent_hidden=(8,))
-
-    def train():
-        rows, held_out = target.sample(40, 0), target.sample(40, 1)
-        return train_until_level(
-            experiment, "curve", make, rows, held_out, level, phases=("manifold", "density"), batch_size=20
-        )
-
-    model, facts = train()
-    assert model.phase == "density"
-    assert 4 <= facts["steps"] <= 8
-    again, same = train()
-    assert same == facts
-    assert len(calls) == 1
-    torch.testing.assert_close(again.sample(5, seed=0), model.sample(5, seed=0))
-
-
-def test_surfaces_and_two_steps_are_trained_until_level_in_long_runs(experiment, monkeypatch):
-    for name in ("papers.surfaces.rectangular_methods.level_of", "papers.surfaces.two_step_circle.level_of"):
-        monkeypatch.setattr(name, lambda experiment: Level(stage=2, most=2, patience=1))
-    found = rectangular._surface(experiment, circle())
-    assert set(found) == {"ambient", "conformal", "exact", "free form", "M-flow", "two-step"}
-    two_step_circle.study_circle(experiment)
-    assert "until level" in experiment.findings[-1].note
-    assert {"circle autoencoder 0 0 held out", "arc autoencoder 0 0 held out"} <= set(experiment.measurements.values)
-
-
 def test_the_arc_ends_and_its_total_variation_has_a_floor():
     arc = two_step_circle.Curve.of("arc", 2.0, 20_000, (10,), 50_000)
     angles = torch.atan2(arc.rows[:, 1], arc.rows[:, 0]).abs()
@@ -255,17 +223,6 @@ def test_every_measurement_has_the_seeds_that_were_asked_for(tmp_path, monkeypat
     assert {"ambient 0", "ambient 1", "protein RNF 0", "protein RNF 1", "kin40k M-flow 1"} <= set(
         experiment.measurements.values
     )
-
-
-def test_lines_of_models_on_the_curve_are_means_over_seeds(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(Experiment, "picture", lambda self, name, figure: drawn.append(figure))
-    experiment = Experiment("toy", "smoke", tmp_path, say=lambda line: None)
-    runs = [[{"nats": 0.0, "tv": 0.3, "truth": -1.6, "floor": 0.01}] * 2]
-    found = {"exact": [{"tv": 0.1}, {"tv": 0.3}], "two-step": [{"tv": 0.4}, {"tv": 0.6}]}
-    rectangular._draw_overfitting(experiment, (1, 2), runs, found)
-    (figure,) = drawn
-    assert [line.get_ydata()[0] for line in figure.axes[1].lines] == pytest.approx([0.3, 0.01, 0.2, 0.5])
 
 
 def test_a_rise_of_the_total_variation_counts_above_the_floor(tmp_path):

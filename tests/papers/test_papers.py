@@ -45,7 +45,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in reproductions()])
+SHORT = {"maf", "nice", "nxn"}
+"""Smoke runs of a second. What the others call is tested on smaller data in the other files of this folder."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [e.name if e.name in SHORT else pytest.param(e.name, marks=pytest.mark.slow) for e in reproductions()],
+)
 def test_smoke(name: str, data: Path, tmp_path: Path):
     report = reproduce(name, budget="smoke", data=data, out=tmp_path, say=lambda line: None)
     assert report.findings

@@ -6,10 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from papers.autoencoders import weight_posteriors
 from papers.autoencoders.weight_posteriors import GrayBernoulli, spreads
 from papers.claims.aef import noisy
-from papers.experiment import Experiment
 
 
 def test_scores_of_a_hand_made_case():
@@ -47,15 +45,3 @@ def test_noise_keeps_the_range_and_has_its_size():
     assert small.double().std().item() == pytest.approx(math.sqrt(100 + 1 / 12), rel=0.03)  # and rounding
     assert (int(large.min()), int(large.max())) == (0, 255)
     assert torch.equal(small, noisy(images, 10.0, 0))
-
-
-def test_the_picture_of_causes_has_whole_names(tmp_path, monkeypatch):
-    names, drawn = ("SGHMC", "one model, many times"), []
-    areas = {noise: {"std": 0.9} for noise in ("shared 1", "shared 5", "own 1", "own 5")}
-    monkeypatch.setattr(Experiment, "picture", lambda self, name, figure: drawn.append(figure))
-    experiment = Experiment("bayesian", "smoke", tmp_path, say=lambda line: None)
-    weight_posteriors._picture(experiment, {(weight_posteriors.CONVOLUTIONAL, name): [areas] for name in names})
-    (figure,) = drawn
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
-        f"Bernoulli, convolutional, {name}" for name in names
-    ]

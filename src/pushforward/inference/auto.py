@@ -75,8 +75,8 @@ def infer(
     Example:
         >>> import torch, pushforward as pf
         >>> prior = torch.distributions.Normal(torch.zeros(2), 1.0)
-        >>> theta = prior.sample((400,))
-        >>> post = pf.inference.infer(prior, theta, theta + 0.1 * torch.randn(400, 2), max_steps=30, progress="silent")
+        >>> theta = prior.sample((200,))
+        >>> post = pf.inference.infer(prior, theta, theta + 0.5 * torch.randn(200, 2), max_steps=5, progress="silent")
         >>> sorted(post.scores)
         ['nle', 'npe']
     """

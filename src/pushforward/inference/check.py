@@ -131,7 +131,7 @@ def check(
         >>> prior = torch.distributions.Normal(torch.zeros(1), 1.0)
         >>> def simulator(theta):
         ...     return theta + 0.5 * torch.randn_like(theta)
-        >>> post = pf.inference.NPE(prior).fit(simulator=simulator, simulations=1000, max_steps=200, progress="silent")
+        >>> post = pf.inference.NPE(prior).fit(simulator=simulator, simulations=500, max_steps=20, progress="silent")
         >>> report = pf.inference.check(post, simulator, x=torch.zeros(1), simulations=50)
         >>> sorted(report.p_values)
         ['SBC', 'TARP', 'coverage', 'observation', 'predictive']

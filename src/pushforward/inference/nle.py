@@ -267,11 +267,11 @@ class NLE(SimulationMethod["NLEPosterior"]):
         >>> import torch, pushforward as pf
         >>> from torch.distributions import Normal
         >>> prior = Normal(torch.zeros(2), 1.0)
-        >>> theta = prior.sample((500,))
-        >>> x = theta + 0.1 * torch.randn(500, 2)
-        >>> post = pf.inference.NLE(prior).fit(theta, x, max_steps=30, progress="silent")
-        >>> post.sample(100, x=torch.zeros(2), seed=0).shape
-        torch.Size([100, 2])
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.5 * torch.randn(200, 2)
+        >>> post = pf.inference.NLE(prior).fit(theta, x, max_steps=10, progress="silent")
+        >>> post.sample(10, x=torch.zeros(2), seed=0).shape
+        torch.Size([10, 2])
     """
 
     def __init__(self, prior: Any, *, flow: str | FlowMaker = "nsf", members: int = 1) -> None:

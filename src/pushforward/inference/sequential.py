@@ -75,9 +75,9 @@ def sequential(
         >>> import torch, pushforward as pf
         >>> prior = torch.distributions.Uniform(-5 * torch.ones(2), 5 * torch.ones(2))
         >>> def simulator(theta):
-        ...     return theta + 0.1 * torch.randn_like(theta)
+        ...     return theta + torch.randn_like(theta)
         >>> post = pf.inference.sequential(
-        ...     pf.inference.NPE(prior), simulator, torch.zeros(2), rounds=2, simulations=200, max_steps=30, progress="silent"
+        ...     pf.inference.NPE(prior), simulator, torch.zeros(2), rounds=2, simulations=100, max_steps=5, progress="silent"
         ... )
         >>> post.sample(10, x=torch.zeros(2)).shape
         torch.Size([10, 2])
